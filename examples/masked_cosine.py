@@ -1,4 +1,4 @@
-"""A method without training: the object is where a frozen backbone's features are like the given object's.
+"""A method without training: it finds the object where the target's features resemble the object's features.
 
 python eval_segswap.py --setting ego-exo --predictor examples/masked_cosine.py:MaskedCosine share=0.7
 """
@@ -14,7 +14,9 @@ from model.locator import coverage_of
 
 
 class MaskedCosine:
-    """The object's feature is the mean under its mask; its mask is where the target's cosine with that is high."""
+    """The object's feature is the mean of the features under its mask. The predicted mask covers the features of the
+    target whose cosine similarity with it exceeds the fraction `share` of the largest similarity.
+    """
 
     def __init__(self, backbone="efficientnet_lite0", side=960, share=0.7):
         self.side, self.share, self.device = side, share, resolve_device()
@@ -30,7 +32,7 @@ class MaskedCosine:
 
     def find(self, mask, query, target):
         coverage = coverage_of(torch.from_numpy(mask)[None].to(self.device), query.shape[1:])
-        feature = query.flatten(1) @ coverage.flatten()  # (C,), the mean but for its length
+        feature = query.flatten(1) @ coverage.flatten()  # (C,), a multiple of the mean
         cosine = torch.einsum("c,chw->hw", F.normalize(feature, dim=0), target)
         best = cosine.max()
         cosine = F.interpolate(cosine[None, None], (self.side, self.side), mode="bilinear")[0, 0]

@@ -3,7 +3,7 @@
 python examples/own_network.py --setting ego-exo --out_path own.pth
 python eval_segswap.py --setting ego-exo --predictor examples/own_network.py:OwnMethod weights=own.pth
 
-The 2,000 steps take about an hour on two CPU cores; --steps 200 are enough to see that it works.
+The 2,000 steps take about an hour on two CPU cores; --steps 200 is enough to see that it works.
 """
 
 import sys
@@ -41,7 +41,9 @@ BACKBONE = "efficientnet_lite0"
 
 
 class OwnNetwork(nn.Module):
-    """The object's mean feature, times each cell's features, through convolutions: a mask of either view."""
+    """Multiplies each cell's features by the object's mean feature; convolutions turn the product into a mask, for both
+    views.
+    """
 
     def __init__(self, channels: int, width: int = 64):
         super().__init__()
@@ -49,7 +51,7 @@ class OwnNetwork(nn.Module):
         self.decode = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 1, 3, padding=1))
 
     def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Look:
-        """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S), existence."""
+        """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S), logit of existence."""
         views = [self.project(view) for view in (query, target)]  # (B, C, h, w) each
         coverage = F.normalize(coverage_of(mask, query.shape[2:]).flatten(1), p=1, dim=1)  # (B, L), sum 1
         prototype = torch.einsum("bcl,bl->bc", views[0].flatten(2), coverage)
@@ -59,7 +61,7 @@ class OwnNetwork(nn.Module):
 
 
 class OwnMethod:
-    """The class that predicts, for eval_segswap.py."""
+    """The method that eval_segswap.py runs (--predictor)."""
 
     def __init__(self, weights: str):
         trained = read_torch(Path(weights))
@@ -84,9 +86,9 @@ def main(argv: list[str] | None = None) -> None:
     add_setting(parser)
     add_data_path(parser)
     parser.add_argument("--input_size", type=at_least(48), default=480, help="side of the square input in pixels")
-    parser.add_argument("--batch_size", type=at_least(1), default=8, help="pairs of a step")
-    parser.add_argument("--steps", type=at_least(1), default=2000, help="of training")
-    parser.add_argument("--out_path", type=Path, default=Path("own.pth"), help="file for the network")
+    parser.add_argument("--batch_size", type=at_least(1), default=8, help="pairs in a step")
+    parser.add_argument("--steps", type=at_least(1), default=2000, help="training steps")
+    parser.add_argument("--out_path", type=Path, default=Path("own.pth"), help="file to write the network to")
     args = parser.parse_args(argv)
 
     torch.manual_seed(0)

@@ -1,1 +1,1 @@
-"""A rendered stand-in for Ego-Exo4D: textured solids on a table, seen by a head-worn and several static cameras."""
+"""Rendered takes in place of Ego-Exo4D: a head-worn camera and static cameras see objects on a table."""

@@ -1,11 +1,11 @@
-"""The modelled things that the network of this repository has seen, from a package that everybody can have:
+"""Make the models and pictures with which this repository's network was trained, from a package of Debian:
 
     apt-get download sweethome3d-furniture && dpkg -x sweethome3d-furniture_*.deb furniture
     python synthetic/household_models.py --package furniture --out runs/household
 
-Debian's package of furniture for Sweet Home 3D (1.8: 115 MB) has models under CC0 and CC-BY 3.0. What is no longer
-than 45 cm and stands on tables becomes a GLB file, upright and in meters, for `make_takes.py --models`; what larger
-furniture is made of (wood, cloth, tiles) becomes pictures for `--photos`. `credits.csv` has all authors and licences.
+The package of furniture for Sweet Home 3D (version 1.8, 115 MB) has models under CC0 and CC-BY 3.0. Each model that
+stands on tables and is at most 45 cm long becomes a GLB file, upright and in meters, for `make_takes.py --models`. The
+textures of larger furniture (wood, cloth) become pictures for `--photos`. `credits.csv` names authors and licences.
 """
 
 import csv
@@ -29,7 +29,7 @@ from common.files import atomic_write, temporary_folder
 from synthetic.models import PICTURES, need_trimesh
 
 LONGEST = 45.0  # cm
-SURFACE = 200  # pixels of a picture's shorter side, at least
+SURFACE = 200  # pixels that the shorter side of a picture has at least
 MOUNTED = re.compile(r"switch|socket|plug|bell|wall|ceiling|skirt|bill |detector|intercom|frame", re.IGNORECASE)
 LICENCES = {
     "BlendSwap-CC-0": "CC0",
@@ -40,7 +40,7 @@ LICENCES = {
 
 
 def read_catalogue(archive: Path) -> list[dict[str, str]]:
-    """The entries of its PluginFurnitureCatalog.properties."""
+    """The entries of the PluginFurnitureCatalog.properties in an unpacked archive, one for each model."""
     text = (archive / "PluginFurnitureCatalog.properties").read_text("latin-1")
     entries: dict[str, dict[str, str]] = {}
     for name, number, value in re.findall(r"^(\w+)#(\d+)=(.*)$", text, re.MULTILINE):
@@ -49,7 +49,7 @@ def read_catalogue(archive: Path) -> list[dict[str, str]]:
 
 
 def convert_model(source: Path, entry: dict[str, str], longest: float, target: Path) -> None:
-    """An OBJ file and its entry, whose size is right where the file's is not -> GLB, of `longest` cm."""
+    """Write an OBJ file as GLB, turned as its `entry` says and scaled to `longest` cm: sizes in the files are wrong."""
     scene = need_trimesh().load_scene(source, process=False)
     rotation = np.eye(4)
     if "modelRotation" in entry:
@@ -60,7 +60,7 @@ def convert_model(source: Path, entry: dict[str, str], longest: float, target: P
 
 
 def surface_pictures(folder: Path) -> list[Image.Image]:
-    """The pictures of a model that show one surface: neither small nor plain, and much the same all over."""
+    """The pictures in a model's folder that show one surface: they are large enough, not plain, and alike all over."""
     surfaces = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
         picture = Image.open(path).convert("RGB")
@@ -102,7 +102,7 @@ def main() -> None:
                 elif "elevation" not in entry and not MOUNTED.search(entry["name"]):
                     convert_model(source, entry, longest, models / f"{file_name}.glb")
                     credits[file_name] = credit
-    with atomic_write(args.out / "credits.csv") as file:  # last: it says that all is there
+    with atomic_write(args.out / "credits.csv") as file:  # written last, as a sign that all files are there
         csv.writer(file).writerows([("file", "name", "author", "licence"), *credits.values()])
     print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(surfaces), 'picture')} in {args.out}")
 

@@ -2,15 +2,15 @@
 
     python synthetic/make_takes.py --outputpath data/egoexo
 
-Solids with printed patterns stand on a table. A wearer with a head camera looks along them and picks some up, while
-static cameras look on. Writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `split.json` and
-`annotations/relations_{train,val,test}.json` (docs/formats.md). Objects of one split never occur in another. The same
-options give the same takes; a rerun keeps the finished ones.
+Solids with printed patterns stand on a table. A person with a head-worn camera looks along them and picks some up;
+static cameras record it. The script writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `split.json` and
+`annotations/relations_{train,val,test}.json` (docs/formats.md). An object of one split never occurs in another split.
+The same options give the same takes; a rerun keeps finished takes.
 
-The defaults are many takes of few annotated frames, because a network learns more from more objects than from more
-frames of the same ones. `--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3` has
-objects as large as the real data set's among others like them, and `--size native --hold 1 --num_frames 900` its
-files. `--things models --models FOLDER` has your own ones.
+By default there are many takes with few annotated frames each, because a network learns more from more objects than
+from more frames of the same objects. For objects as large as in the real data set, among others that look alike, use
+`--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3`; for videos as large and as long as
+the real ones, `--size native --hold 1 --num_frames 900`; for your own models, `--things models --models FOLDER`.
 """
 
 import argparse
@@ -38,13 +38,13 @@ from synthetic.models import CONTENTS, files_below, find_pictures, model_files, 
 from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
 from synthetic.take import LEAST_GRAY, LEAST_SHARE, TakeId, make_take
 
-MARKER = "synthetic_takes.json"  # says that a folder is ours to write into
+MARKER = "synthetic_takes.json"  # a folder with this file was made by this script, which may write into it
 
 
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
     """Render `counts[split]` takes of each split and write the annotation files and split.json.
 
-    Raises UserError if `out` holds takes of somebody else, such as the real data set's, or of other models or photos.
+    Raises UserError if `out` holds takes that were not made here, such as the real data set, or other models or photos.
     """
     takes = [TakeId(split, index) for split, count in counts.items() for index in range(count)]
     marker = out / MARKER
@@ -66,9 +66,9 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
 
 
 def checked_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
-    """The marker's entry on models and photos: digests of their files' names and sizes, which tell them from others.
+    """The marker's entry on models and photos: a digest of the names and sizes of their files.
 
-    Raises UserError if the takes that are there have others.
+    Raises UserError if the marker of existing takes has another digest: their models or photos were others.
     """
     remedy = "choose another --outputpath"
     contents = read_record(marker, dict, remedy).get("contents", {}) if marker.exists() else {}
@@ -87,35 +87,35 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--outputpath", type=Path, default=DEFAULT_ROOT, help="root folder of the takes")
     for split, count, purpose in (("train", 100, "training"), ("val", 12, "validation"), ("test", 12, "testing")):
         add(f"--num_{split}", type=at_least(0, most=100_000), default=count, help=f"takes for {purpose}")
-    text = "length of each video, 30 per second, each 30th annotated"
+    text = "frames of each video, which has 30 frames a second; each 30th frame is annotated"
     add("--num_frames", type=at_least(1, most=1_000_000), default=61, help=text)
-    add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native is 3840x2160 and 1408x1408")
+    add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native: 3840x2160, ego 1408x1408")
     add("--num_exo", type=at_least(1, most=99), default=2, help="static cameras")
-    text = "objects on the table, which holds 18; each camera sees about two at a time"
+    text = "objects on the table, at most 18; each camera sees about two at a time"
     add("--num_objects", type=at_least(1, most=18), default=4, help=text)
-    text = "area of an object as a fraction of the picture, up to 0.4: of all, or the range of nine in ten (LOW HIGH); "
-    text += "or real, areas as in Ego-Exo4D: smaller in the exo pictures than in the ego ones"
+    text = "area of an object as a fraction of the picture, up to 0.4. One number: all objects have this area; two: "
+    text += "nine of ten lie between them; real: areas as in Ego-Exo4D, smaller in exo than in ego pictures"
     add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
-    text = "what stands on the table: solids with one pattern each; or models in dim and colored lights, some of which "
-    text += "touch each other, with turned cameras among others, while people walk by"
+    text = "patterned: solids with one pattern each. models: those of --models, some touching each other, in dim and "
+    text += "colored light; some cameras are turned, and people walk by"
     add("--things", choices=("patterned", "models"), default="patterned", help=text)
-    text = "folder of OBJ and GLB files, in meters: what --things models shows (needs requirements-models.txt); "
-    text += "when it changes, choose another --outputpath"
+    text = "folder of OBJ and GLB files in meters for --things models (needs requirements-models.txt); "
+    text += "when its files change, choose another --outputpath"
     add("--models", type=Path, help=text)
-    add("--photos", type=Path, help="folder of pictures for table tops, walls and floors; default: they are painted")
-    text = "further things on the table, at most; never annotated"
+    add("--photos", type=Path, help="folder of pictures for table tops, walls and floors (default: painted ones)")
+    text = "largest number of further things on the table, which are never annotated"
     add("--clutter", type=at_least(0, most=1000), default=0, help=text)
-    add("--blur", type=at_least(0, float, 100), default=0, help="of each video, up to this many pixels, Gaussian")
-    add("--noise", type=at_least(0, float, 255), default=0, help="of the pictures in gray levels, Gaussian")
-    text = "how often an object is missing where it would be seen, for each object, camera and second: it is not "
-    text += "rendered, while its look-alikes and all else stay"
+    add("--blur", type=at_least(0, float, 100), default=0, help="each video's Gaussian blur has up to this many pixels")
+    add("--noise", type=at_least(0, float, 255), default=0, help="standard deviation of Gaussian noise, of 255 levels")
+    text = "probability that an object is not rendered, drawn for each object, camera and second; all other things, "
+    text += "such as its twins, stay"
     add("--left_out", type=at_least(0, float, 0.9), default=0, help=text)
-    text = "part of the takes with cameras of one kind, turned ones or gray ones, as in a stranger's pictures"
+    text = "fraction of the takes whose cameras may be unusual: all static, turned by any angle, or gray"
     add("--odd_cameras", type=at_least(0, float, 1), default=0, help=text)
-    text = f"outline only what an annotator would see: objects of which {LEAST_SHARE:.0%} are visible, and whose "
+    text = f"annotate only what an annotator would see: at least {LEAST_SHARE:.0%} of an object are visible, and its "
     text += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
     add("--seen_only", action="store_true", help=text.replace("%", "%%"))
-    divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # annotated frames are exact
+    divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # so that annotated frames are rendered
     add("--hold", type=int, choices=divisors, default=30, help="render only each n-th frame and repeat it")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
     add_num_workers(parser, "processes; the takes do not depend on it")
@@ -130,7 +130,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def object_sizes(words: list[str]) -> ObjectSizes:
-    """The value of `--object_size`. Raises UserError."""
+    """The words of `--object_size` -> ObjectSizes. Raises UserError if they are not what --help says."""
     if words == ["real"]:
         return REAL
     try:
@@ -142,12 +142,13 @@ def object_sizes(words: list[str]) -> ObjectSizes:
             f"--object_size {' '.join(words)} is not real, nor one or two fractions between 0 and 0.4 of the picture"
         )
     median = (low * high) ** 0.5
-    return ObjectSizes(ego=median, exo=median, spread=math.log(high / low) / 3.29)  # 3.29 deviations hold nine of ten
+    # Nine of ten normal values lie in a range of 3.29 standard deviations.
+    return ObjectSizes(ego=median, exo=median, spread=math.log(high / low) / 3.29)
 
 
 def main() -> None:
     args = parse_args()
-    if args.models:  # errors come before anything is rendered
+    if args.models:  # errors of the models are to come before anything is rendered
         need_trimesh()
         model_files(args.models)
     if args.photos:

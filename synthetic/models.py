@@ -1,6 +1,6 @@
-"""Things that somebody modelled: OBJ and GLB files, with colors and textures, as objects for the table.
+"""3D models from OBJ and GLB files, with their colors and textures, as objects for the table.
 
-Needs `trimesh`, which reads them, and `embreex`, which meets them with rays (requirements-models.txt).
+This needs `trimesh`, which reads the files, and `embreex`, which finds where rays hit them (requirements-models.txt).
 """
 
 import sys
@@ -19,46 +19,48 @@ from synthetic.render import MISS, Solid, rotation_about
 from synthetic.textures import Item
 
 PICTURES = ".jpg", ".jpeg", ".png"
-CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # files of which sets of models or pictures consist
-UNIT = 11.0  # centimeters to a unit of length: then pictures have areas as large as the real ones
-SIZES = 1.0, 100.0  # centimeters from and to which a thing can stand on the table
-TEXTURE = 512  # pixels of a texture's longer side, at most
-SHARE = ("train",) * 6 + ("val", "test", "test")  # the splits of ninths of all models
+CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # the kinds of files that belong to models and pictures
+UNIT = 11.0  # centimeters in a unit of length; with it, objects have areas in pictures as in the real data set
+SIZES = 1.0, 100.0  # the shortest and the longest thing that can stand on the table, in centimeters
+TEXTURE = 512  # pixels that the longer side of a texture has at most
+SHARE = ("train",) * 6 + ("val", "test", "test")  # models fall into nine equal groups; the split of each group
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles about the origin, in units of length."""
+    """Triangles around the origin, with their textures. Lengths are in units of `UNIT` centimeters."""
 
     scene: "EmbreeScene"  # noqa: F821
     rim: np.ndarray  # (V, 3) corners of the convex hull
-    normals: np.ndarray  # (F, 3, 3) at the corners of each face
-    uv: np.ndarray  # (F, 3, 2), in textures, upwards
-    textures: tuple[tuple[np.ndarray, np.ndarray], ...]  # as `_texels` has them: whole, 1/4 and 1/16 as large
-    level: int = 0  # which of the three it wears
+    normals: np.ndarray  # (F, 3, 3) normals at the corners of each face
+    uv: np.ndarray  # (F, 3, 2) texture coordinates of the corners, with v upwards
+    textures: tuple[tuple[np.ndarray, np.ndarray], ...]  # three values of `_texels`: full size, 1/4 and 1/16 of it
+    level: int = 0  # the index in `textures` of the one that is drawn
     tint: np.ndarray = field(default_factory=lambda: np.ones(3, np.float32))
 
     @property
     def half_axes(self) -> np.ndarray:
-        """(3,) of the box around it."""
+        """Half of the size (3,) of a box around the mesh, whose center is the origin."""
         return np.abs(self.rim).max(0)
 
     def reduced(self, pixels: int) -> "Mesh":
-        """The mesh with textures not much finer than a picture in which it spans so many pixels."""
+        """The mesh with textures that are not much finer than a picture in which the mesh is `pixels` wide."""
         return replace(self, level=sum(pixels < limit for limit in (TEXTURE // 4, TEXTURE // 16)))
 
     def meet(self, origin: np.ndarray, direction: list[np.ndarray]) -> list[np.ndarray]:
-        """Where rays meet it, each (h, w): parameters as `synthetic.render` has them, faces, two weights in each."""
+        """Where rays hit the mesh: four arrays (h, w), the parameter of each ray (as in `synthetic.render`), the face
+        that it hits, and the weights of the face's second and third corner at that place.
+        """
         rays = np.stack(direction, -1).reshape(-1, 3)
         hit = self.scene.run(np.repeat(origin[None], len(rays), 0), rays, output=1)
         depth = np.where(hit["primID"] >= 0, hit["tfar"], MISS)
         return [x.reshape(direction[0].shape) for x in (depth, hit["primID"], hit["u"], hit["v"])]
 
     def surface(self, face: np.ndarray, v: np.ndarray, w: np.ndarray, rays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """At places (N,) that `meet` gives, in the directions 3 x (N,): colors (1, N, 3) uint8 BGR, normals (3, N)."""
+        """The colors (1, N, 3) uint8 BGR and normals (3, N) at N places that `meet` found, in directions 3 x (N,)."""
         weight = np.stack((1 - v - w, v, w), 1)[..., None]
         normal = (self.normals[face] * weight).sum(1)
-        normal *= np.where((normal * np.stack(rays, 1)).sum(1, keepdims=True) > 0, -1, 1)  # both sides are outer ones
+        normal *= np.where((normal * np.stack(rays, 1)).sum(1, keepdims=True) > 0, -1, 1)  # towards the camera
         across, up = (self.uv[face] * weight).sum(1).T
         texels, places = self.textures[self.level]
         first, height, width = places[face].T
@@ -77,13 +79,16 @@ def need_trimesh() -> ModuleType:
 
 
 def files_below(folder: Path, *kinds: str) -> list[Path]:
-    """Files of these kinds (".obj"), sorted."""
+    """All files below a folder whose names end in one of `kinds`, such as ".obj", sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
 
 
 @cache
 def model_files(folder: Path) -> dict[str, list[Path]]:
-    """The models below a folder, by split: the name of its file puts a model into one, wherever the folder is."""
+    """The files of models below a folder, by split. The split of a model depends on the name of its file alone.
+
+    Raises UserError if a split has no model.
+    """
     models: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for path in files_below(folder, ".obj", ".glb"):
         models[SHARE[zlib.crc32(path.stem.lower().encode()) % len(SHARE)]].append(path)
@@ -104,8 +109,10 @@ def find_pictures(folder: Path) -> list[Path]:
 def deal_models(
     folder: Path, seed: int, split: str, take_index: int, count: int, others: int
 ) -> tuple[list[Item], list[Item]]:
-    """The `count` objects of the `take_index`-th take of a split, and `others` of its models around them. A fourth of
-    the others are twins of objects, another fourth have an object's color.
+    """The `count` objects of the `take_index`-th take of a split, and `others` further models of the split around them.
+
+    A quarter of the others are twins of objects: the same model in other colors. Another quarter are other models in
+    the mean color of an object.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 7])
     files = model_files(folder)[split]
@@ -123,8 +130,9 @@ def deal_models(
 
 
 def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None) -> Item:
-    """The thing of a model's file, its colors multiplied by `tint`, (3,) BGR. `number` makes its name unique in the
-    take; `like` is the number of the object that it is a twin of.
+    """The model in file `path` as a thing, with its colors multiplied by `tint`, (3,) BGR.
+
+    `number` makes its name unique in the take. If it is a twin, `like` is the number of the object that it resembles.
     """
     mesh = replace(load_mesh(path), tint=np.clip(tint, 0.3, 3).astype(np.float32))
     solid = Solid("mesh", np.zeros(3), np.ones(3), mesh)
@@ -133,7 +141,7 @@ def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None
 
 @cache
 def load_mesh(path: Path) -> Mesh:
-    """A model. Raises UserError."""
+    """Read a model. Raises UserError if its file cannot be read, or if the model is too large, too small or flat."""
     trimesh = need_trimesh()
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
@@ -143,9 +151,9 @@ def load_mesh(path: Path) -> Mesh:
         parts = [part for part in scene.dump() if hasattr(part, "faces")]
         corners = np.concatenate([part.vertices[part.faces] for part in parts])
         low, high = corners.min((0, 1)), corners.max((0, 1))
-    except Exception as error:  # readers of foreign formats raise anything
+    except Exception as error:  # a damaged file can make trimesh's readers raise any exception
         raise UserError(f"{path} is no model that can be read: {error}") from None
-    cm = 100 * (high - low).max()  # files are in meters, as glTF is by its standard
+    cm = 100 * (high - low).max()  # files are in meters, as the standard of glTF demands
     if not SIZES[0] <= cm <= SIZES[1]:
         limits = f"models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"
         raise UserError(f"{path} is {cm:.3g} cm long; {limits}: scale the file, whose unit is the meter")
@@ -164,7 +172,7 @@ def load_mesh(path: Path) -> Mesh:
 
 
 def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
-    """Reads what a model names, such as textures: only below its folder. What is not there is warned of."""
+    """Read files that a model names, such as textures, only from its folder; warn of files that are not in it."""
     files = need_trimesh().resolvers.FilePathResolver(path)
     read = files.get
 
@@ -180,7 +188,7 @@ def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
 
 
 def _picture(part: "Trimesh") -> tuple[np.ndarray, np.ndarray]:  # noqa: F821
-    """The texture of a part, or its color, (h, w, 3) uint8 BGR, and where in it the corners of its faces are."""
+    """The texture of a part (or one pixel of its color), (h, w, 3) uint8 BGR, and its faces' texture coordinates."""
     material, uv = (getattr(part.visual, name, None) for name in ("material", "uv"))
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is None or uv is None:
@@ -196,8 +204,9 @@ def _shrunk(picture: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _texels(pictures: list[np.ndarray], counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The colors of all pictures in a row, (T, 3), and of each face where its picture begins there, and its height and
-    width, (F, 3). `counts`: how many faces wear each picture.
+    """The pixels of all pictures in one array, (T, 3), and three numbers for each face, (F, 3): the position in the
+    array at which the face's picture begins, and the height and width of this picture. `counts`: the number of faces
+    that each picture has.
     """
     sizes = np.array([picture.shape[:2] for picture in pictures])
     first = np.cumsum([0, *sizes.prod(1)])[:-1]

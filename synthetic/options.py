@@ -1,4 +1,4 @@
-"""The options of a take: its things and cameras, and the sizes of objects in its pictures."""
+"""The options of a rendered take: its things and cameras, and the sizes of objects in its pictures."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from formats.geometry import Size
 
-# (H, W) of ego and exo videos. Processing halves the one and quarters the other.
+# (H, W) of ego and exo videos. At the native size, data/process_data.py halves ego videos and quarters exo videos.
 VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "tiny": ((192, 192), (216, 384)),
     "small": ((512, 512), (540, 960)),
@@ -16,17 +16,17 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
-LATER = "models", "photos", "left_out", "odd_cameras", "seen_only"  # options that came later
+LATER = "models", "photos", "left_out", "odd_cameras", "seen_only"  # options that the first version did not have
 
 
 @dataclass(frozen=True)
 class ObjectSizes:
-    """Sizes of objects in pictures. Areas are fractions of a picture, of an unoccluded object."""
+    """Sizes of objects in pictures. An area is the fraction of a picture that an object fills if nothing hides it."""
 
-    ego: float  # area of a median object
-    exo: float  # of the same object there
+    ego: float  # area of a median object in ego pictures
+    exo: float  # area of the same object in exo pictures
     spread: float = 0.0  # standard deviation of the logarithm of an object's area; 0: all are of one size
-    cameras: float = 0.0  # of the logarithm of an exo camera's distance
+    cameras: float = 0.0  # standard deviation of the logarithm of an exo camera's distance
 
     @property
     def mixed(self) -> bool:
@@ -34,23 +34,25 @@ class ObjectSizes:
 
     @property
     def least(self) -> float:
-        """An annotator does not outline what is smaller."""
-        return 2e-5 if self.mixed else 5e-4  # 10 pixels of a frame of 540 x 960
+        """The smallest area that an annotator outlines, as a fraction of the picture."""
+        return 2e-5 if self.mixed else 5e-4  # 2e-5 is 10 pixels of a frame of 540 x 960
 
     def scales(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Widths of `count` objects in units of the median one's."""
+        """Draw the widths of `count` objects, in units of the median object's width."""
         return np.exp(rng.normal(0, self.spread / 2, count).clip(-1.5, 1.5))
 
 
-# Masks of four Ego-Exo4D takes have, in percent, at 5, 25, 50, 75 and 95 %: ego 0.05, 0.15, 0.4, 0.95, 2.5 and more;
-# exo 0.01, 0.04, 0.1, 0.3, 1.5. Those of 126 takes rendered so (6 objects, 24 other things): ego 0.04, 0.17, 0.41, 1.0,
-# 3.8; exo 0.01, 0.04, 0.11, 0.32, 1.4.
+# Areas of masks in percent of the picture, at five quantiles:  5 %   25 %   50 %   75 %   95 %
+#   four takes of Ego-Exo4D                               ego   0.05   0.15   0.4    0.95   2.5 and more
+#                                                         exo   0.01   0.04   0.1    0.3    1.5
+#   126 takes rendered with REAL                          ego   0.04   0.17   0.41   1.0    3.8
+#   (6 objects, 24 other things)                          exo   0.01   0.04   0.11   0.32   1.4
 REAL = ObjectSizes(ego=3.8e-3, exo=1.15e-3, spread=1.3, cameras=0.35)
 
 
 @dataclass(frozen=True)
 class TakeOptions:
-    """All that a take depends on besides its place in the data set."""
+    """All that a take depends on besides its split and index; the options of make_takes.py with these names."""
 
     seed: int
     size: str
@@ -70,8 +72,8 @@ class TakeOptions:
     seen_only: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The options as JSON, of folders the names. Later options are there only where they are used, so that takes
-        without them keep their uids.
+        """The options as JSON; a folder is written as its name. Options in LATER are left out unless they are used, so
+        that takes which do not use them keep their uids.
         """
         used = {name: value for name, value in asdict(self).items() if value or name not in LATER}
         return {name: value.name if isinstance(value, Path) else value for name, value in used.items()}

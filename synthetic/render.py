@@ -1,7 +1,7 @@
 """A small ray caster with a depth buffer, in numpy and OpenCV.
 
-Each solid is the image of a unit solid under `world = rotation @ (half_axes * unit) + position`. A ray keeps its
-parameter under that map, so every intersection is worked out on the unit solid. A solid may also be a mesh.
+A solid is a unit solid, mapped into the world by `world = rotation @ (half_axes * unit) + position`. The map does not
+change a ray's parameter, so every intersection is computed on the unit solid. A solid may also be a mesh.
 """
 
 from collections.abc import Sequence
@@ -15,31 +15,31 @@ import numpy as np
 
 from formats.geometry import Size
 
-SUN = np.array([-0.35, -0.45, 0.82]) / np.linalg.norm([-0.35, -0.45, 0.82])  # unit vector towards it; z is up
-LIGHTS = SUN[None]  # (L, 3) vectors towards lights, as long as each is strong; the first one casts shadows
-AMBIENT = 0.5  # light that reaches a surface turned away from all of them
-SHADOW_BLUR, SHADOW_DARKNESS = 0.012, 0.55  # as fractions of the table's width and of its light
+SUN = np.array([-0.35, -0.45, 0.82]) / np.linalg.norm([-0.35, -0.45, 0.82])  # unit vector to the sun; z is up
+LIGHTS = SUN[None]  # (L, 3) vectors to the lights; their length is the strength; the first light casts shadows
+AMBIENT = 0.5  # light that reaches a surface which is turned away from all lights
+SHADOW_BLUR, SHADOW_DARKNESS = 0.012, 0.55  # fractions of the table's width, and of the light on the table
 NEAR = 1e-2  # nothing nearer than this is drawn
-STRIP = 1 << 14  # pixels drawn at a time; remap takes at most 32767
-MISS = np.float32(np.inf)
-TINY = np.float32(1e-20)  # keeps rays parallel to a face or an axis from giving 0 / 0; lost in any other number
+STRIP = 1 << 14  # pixels drawn at a time; cv2.remap takes at most 32767
+MISS = np.float32(np.inf)  # the parameter of a ray that hits nothing
+TINY = np.float32(1e-20)  # added to a divisor that may be 0, so that parallel rays do not give 0 / 0
 FACES = np.repeat(np.eye(3, dtype=np.float32), 2, 0) * np.float32([[-1], [1]] * 3)  # normals: -x, +x, -y, +y, -z, +z
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A solid. `shape` is "box", "cylinder" (axis z), "ellipsoid", "room": a box seen from inside, or "mesh"."""
+    """A solid. `shape` is "box", "cylinder" (axis z), "ellipsoid", "room" (a box seen from inside) or "mesh"."""
 
     shape: str
     position: np.ndarray  # (3,)
     half_axes: np.ndarray  # (3,)
-    texture: Any  # (h, w, 3) uint8 BGR, laid out as `synthetic.textures.TILES` says; of a mesh, `synthetic.models.Mesh`
-    label: int = 0  # written into the label picture; 0 is everything that is no object
+    texture: Any  # (h, w, 3) uint8 BGR in tiles (`synthetic.textures.TILES`); if `shape` is "mesh", the Mesh
+    label: int = 0  # written into the label picture; 0 for everything that is not an object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
 
     def points(self, unit: np.ndarray) -> np.ndarray:
-        """Points (N, 3) of the unit solid -> the world."""
+        """Map points (N, 3) of the unit solid into the world."""
         return (unit * self.half_axes) @ self.rotation.T + self.position
 
 
@@ -54,7 +54,7 @@ class Camera:
 
     @classmethod
     def look_at(cls, position: np.ndarray, target: np.ndarray, focal: float, size: Size, roll: float = 0) -> "Camera":
-        """A camera that has `target` in the middle of its picture; `roll` turns it about its axis, in radians."""
+        """A camera with `target` in the middle of its picture, turned about its axis by `roll` radians."""
         forward = (target - position) / np.linalg.norm(target - position)
         right = np.cross(forward, [0, 0, 1])
         right /= np.linalg.norm(right)
@@ -75,7 +75,7 @@ class Camera:
 class Picture:
     """A camera's picture: `colors` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
 
-    A pixel's blue, green and red are packed in one number, which numpy's masks write 30 times faster than three bytes.
+    A pixel's blue, green and red are packed in one number: numpy writes one through a mask 30 times faster than three.
     """
 
     colors: np.ndarray
@@ -84,7 +84,7 @@ class Picture:
 
     @property
     def channels(self) -> np.ndarray:
-        """The same memory as (H, W, 4) uint8: blue, green, red and a channel that is not used."""
+        """A view of `colors` as (H, W, 4) uint8: blue, green, red and an unused channel."""
         return self.colors.view(np.uint8).reshape(*self.colors.shape, 4)
 
     @property
@@ -94,7 +94,7 @@ class Picture:
 
 
 def rotation_about(axis: int, angle: float) -> np.ndarray:
-    """Rotation by `angle` radians about x, y or z."""
+    """The matrix (3, 3) of a rotation by `angle` radians about axis 0, 1 or 2: x, y or z."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     rotation = np.eye(3)
     rotation[[i, j], [i, j]] = np.cos(angle)
@@ -103,13 +103,13 @@ def rotation_about(axis: int, angle: float) -> np.ndarray:
 
 
 def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, lights: np.ndarray = LIGHTS) -> Picture:
-    """Draw `solids`, in any order, over the picture `behind` (which is left as it is)."""
+    """Draw `solids`, in any order, into a copy of the picture `behind`, or into an empty picture."""
     size = camera.size
     if behind:
         picture = deepcopy(behind)
     else:
         picture = Picture(np.zeros(size, np.uint32), np.full(size, MISS), np.zeros(size, np.uint8))
-    with np.errstate(divide="ignore", invalid="ignore"):  # rays that miss give infinities and NaNs: never "nearer"
+    with np.errstate(divide="ignore", invalid="ignore"):  # rays that miss give infinity or NaN, which is never nearer
         for solid in solids:
             window = _window(camera, solid)
             if window:
@@ -118,12 +118,12 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, l
 
 
 def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
-    """Rows and columns of the picture that the solid can touch, None if there are none."""
+    """The rows and columns of the picture that the solid can cover; None if the solid is outside of the picture."""
     height, width = camera.size
     pixels, depth = camera.project(solid.points(CORNERS))
     if depth.max() < NEAR:
         return None
-    if depth.min() < NEAR:  # it reaches behind the camera: its corners do not bound it in the picture
+    if depth.min() < NEAR:  # the solid reaches behind the camera, so its corners do not bound it in the picture
         return slice(0, height), slice(0, width)
     left, top = np.clip(np.floor(pixels.min(0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(pixels.max(0)) + 1, 0, (width, height)).astype(int)
@@ -131,8 +131,8 @@ def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
 
 
 def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
-    """A mesh with a texture not much larger than its window in the picture, so that fine print turns gray; any other
-    solid as it is.
+    """If the solid is a mesh, give it textures that are not much finer than its window in the picture, so that fine
+    print turns gray as in a photograph.
     """
     if solid.shape != "mesh":
         return solid
@@ -140,7 +140,7 @@ def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
 
 
 def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray) -> None:
-    """Draw one solid into a window, a few rows at a time: arrays that fit the cache make this twice as fast."""
+    """Draw one solid into a window, a few rows at a time: this is twice as fast, because arrays then fit the cache."""
     to_unit = solid.rotation.T / solid.half_axes[:, None]
     origin = (to_unit @ (camera.position - solid.position)).astype(np.float32)
     # A pixel's ray is position + depth * direction, and direction is linear in row and column.
@@ -170,17 +170,15 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
 
 
 def _surface(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
-    """Surface points 3 x (N,) of the unit solid -> their colors (1, N, 3) uint8 BGR, and outward normals, 3 x (N,), of
-    any length.
-    """
+    """Surface points 3 x (N,) of the unit solid -> colors (1, N, 3) uint8 BGR, outward normals 3 x (N,), any length."""
     u, v, *normal = SHADERS[solid.shape][1](*at, solid)
     tile = solid.texture.shape[0]
-    columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N): OpenCV's versions differ on 1-D arrays
+    columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N), since OpenCV's versions differ on 1-D
     return cv2.remap(solid.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
 
 
 def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
-    """The colors of a surface in the light that falls on it, packed -> (N,) uint32. N is at most STRIP."""
+    """The colors of surface points under the lights, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)
     inside = -1 if solid.shape == "room" else 1
@@ -191,8 +189,8 @@ def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], l
     return cv2.cvtColor(color, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
 
 
-# Where a ray meets a unit solid: origin (3,) and directions 3 x (h, w) in, parameter (h, w) out, NaN or infinite for
-# a miss.
+# The functions `_meet_*` find where rays hit a unit solid. They take the rays' origin (3,) and directions 3 x (h, w),
+# and return the rays' parameters (h, w), which are NaN or infinite for rays that miss.
 
 
 def _meet_box(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
@@ -219,32 +217,32 @@ def _meet_ellipsoid(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarr
 
 
 def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters at which the ray enters and leaves the space between -1 and 1."""
+    """The parameters at which the rays enter and leave the space between -1 and 1 on one axis."""
     inverse = 1 / (direction + TINY)
     middle, half = -origin * inverse, np.abs(inverse)
     return middle - half, middle + half
 
 
 def _quadric(a: np.ndarray, b: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
-    """Both solutions of a t^2 + 2 b t + c = 0 in order, NaN where there is none."""
+    """Both solutions of a t^2 + 2 b t + c = 0, the smaller first; NaN if there is none."""
     a = a + TINY
     root = np.sqrt(b * b - a * c)
     return (-b - root) / a, (-b + root) / a
 
 
-# What a unit solid looks like at its surface points x, y, z (N,): texture coordinates u, v in tiles, and the outward
-# normal x, y, z, of any length.
+# The functions `_*_surface` take surface points of a unit solid, x, y, z (N,), and return five arrays (N,): the texture
+# coordinates u and v in tiles, and x, y and z of the outward normal, which may have any length.
 
 
 def _box_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> tuple[np.ndarray, ...]:
     ax, ay, az = np.abs(x), np.abs(y), np.abs(z)
     on_x, on_z = (ax >= ay) & (ax >= az), (az > ax) & (az > ay)
-    across = np.where(on_x, x, np.where(on_z, z, y)) > 0  # on the face of the positive side of its axis?
+    across = np.where(on_x, x, np.where(on_z, z, y)) > 0  # True on the face at the positive end of its axis
     face = np.where(on_x, 0, np.where(on_z, 4, 2)) + across
-    # Seen from outside with z up, y runs to the right on the face +x and x to the left on +y: letters read well.
+    # Seen from outside with z up, y runs to the right on face +x and x to the left on face +y, so letters are readable.
     right = np.where(on_x, y, np.where(on_z, x, -x))
     right = np.where(across | on_z, right, -right)
-    half = np.float32(0.5 - 0.5 / solid.texture.shape[0])  # stay half a texel off the tile's border: faces do not bleed
+    half = np.float32(0.5 - 0.5 / solid.texture.shape[0])  # half a texel off the border, so that tiles do not mix
     normal = FACES[face].T
     return face.astype(np.float32) + (np.float32(0.5) + half * right), 0.5 - half * np.where(on_z, y, z), *normal
 
@@ -263,11 +261,11 @@ def _ellipsoid_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid
 
 
 def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The angle of (x, y) in turns, 0 to 1."""
+    """The angle of the vector (x, y) in turns, from 0 to 1."""
     return cv2.phase(x[None], y[None])[0] * np.float32(0.5 / np.pi)
 
 
-# How to draw each shape: (where a ray meets it, what it looks like there).
+# For each shape, the function that finds where rays hit it, and the function that gives its surface there.
 SHADERS = {
     "box": (_meet_box, _box_surface),
     "room": (_meet_room, _box_surface),
@@ -277,19 +275,19 @@ SHADERS = {
 
 
 def _rings(heights: Sequence[float], radii: Sequence[float]) -> np.ndarray:
-    """Points on circles about the z axis, (N, 3)."""
+    """Points (N, 3) on circles about the z axis, with these heights and radii."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
     return np.concatenate([np.insert(circle * r, 2, z, axis=1) for z, r in zip(heights, radii, strict=True)])
 
 
-# Points of unit solids, whose convex hull is the solid, or nearly.
+# For each shape, points of the unit solid whose convex hull is nearly the solid.
 HEIGHTS = np.sin(np.linspace(-1.4, 1.4, 9))
 RIMS = {"box": CORNERS, "cylinder": _rings((-1, 1), (1, 1)), "ellipsoid": _rings(HEIGHTS, np.sqrt(1 - HEIGHTS**2))}
 
 
 def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -> Solid:
-    """The table with the solids' shadows painted on its top. `towards`: vector (3,) to the light."""
+    """The table with the shadows of `solids` painted on its top. `towards` is a vector (3,) to the light."""
     tile = table.texture.shape[0]
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
@@ -297,7 +295,7 @@ def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -
         points = solid.points(solid.texture.rim if solid.shape == "mesh" else RIMS[solid.shape])
         if points[:, 2].max() < top:
             continue
-        points = points - np.outer((points[:, 2] - top) / towards[2], towards)  # along the light to the table's plane
+        points = points - np.outer((points[:, 2] - top) / towards[2], towards)  # moved along the light onto the table
         across = (points - table.position)[:, :2] / table.half_axes[:2] * (0.5, -0.5) + 0.5
         hull = cv2.convexHull((across * tile * 16).astype(np.int32))
         cv2.fillConvexPoly(shadow, hull, 255, cv2.LINE_AA, shift=4)

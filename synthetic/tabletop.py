@@ -1,6 +1,6 @@
-"""The world of a take: objects in a row on a table, and a wearer who looks along it and picks one up now and then.
+"""The world of a take: objects in a row on a table, and the wearer of the head-worn camera, who picks some of them up.
 
-Lengths are in units of the mean object width, times in seconds. z is up, the wearer stands on the side of negative y.
+Lengths are in units of the mean object width, times in seconds. z is up; the wearer stands on the side of negative y.
 """
 
 import colorsys
@@ -18,33 +18,34 @@ from synthetic.render import CORNERS, LIGHTS, Camera, Picture, Solid, cast_shado
 from synthetic.textures import GROUND, Item, paint_wall, paint_wood
 
 EGO = "aria01_214-1"
-EGO_FOCAL, EXO_FOCAL = 1.0, 1.2  # in picture widths: 53 and 45 degrees across
-EPISODE = 5.0  # seconds in which one object is picked up, looked at and put back
-OBJECT_AREA = 1.0  # an object's outline seen from about 35 degrees above, on average
+EGO_FOCAL, EXO_FOCAL = 1.0, 1.2  # focal lengths in picture widths: pictures are 53 and 45 degrees wide
+EPISODE = 5.0  # seconds in which the wearer picks up one object, looks at it and puts it back
+OBJECT_AREA = 1.0  # mean area of an object's outline, seen from about 35 degrees above
 TABLE_HEIGHT = 4.0
 SKIN, SLEEVE = (120, 155, 205), (110, 85, 70)  # BGR
-# Hue, saturation and value of clothes, from and to: vivid or muted, white or black, gray or brown.
+# Clothes have one of these colors, each a range from one (hue, saturation, value) to another: first three vivid and two
+# muted ranges, then white and black, then gray and brown.
 TONES = [((0.0, 0.65, 0.45), (1.0, 1.0, 0.95))] * 3 + [((0.0, 0.2, 0.35), (1.0, 0.55, 0.9))] * 2
 TONES += [((0.0, 0.0, 0.85), (1.0, 0.1, 1.0)), ((0.0, 0.0, 0.07), (1.0, 0.3, 0.2))]
 TONES += [((0.55, 0.0, 0.45), (0.65, 0.1, 0.75)), ((0.05, 0.4, 0.25), (0.1, 0.7, 0.6))]
-PERSON = (  # how far to the side, from and to which height, radius; trousers, shirt or skin
+PERSON = (  # limbs: place to the side, lowest and highest point, radius, color (0: trousers, 1: shirt, 2: skin)
     (0, 0, 7, 1.6, 0),
     *((side, 6, 11.5, 0.6, 1) for side in (-1.9, 1.9)),
     (0, 5, 12, 2.1, 1),
     (0, 11.5, 14.5, 1, 2),
 )
 GRIP = (0.42, -0.42, 0.12)
-OUTLINE = 64  # pixels across a view of one object alone
+OUTLINE = 64  # width in pixels of a view of one object alone, in which its outline is counted
 FINGERS = np.array([[-0.12, 0.2, 0.08], [-0.16, 0.2, 0.0], [-0.15, 0.18, -0.08], [-0.05, 0.16, 0.17]])
 
 
 def camera_names(num_exo: int) -> list[str]:
-    """The ego camera and the exo cameras, as the data set calls them."""
+    """The names of the ego camera and of `num_exo` exo cameras, like those of the data set."""
     return [EGO, *(f"cam{number:02d}" for number in range(1, num_exo + 1))]
 
 
 class Tabletop:
-    """One take's world. Solids carry label i + 1 for object i; everything else carries 0."""
+    """The world of one take. Solids of object i have label i + 1; everything else has label 0."""
 
     def __init__(
         self, rng: np.random.Generator, options: TakeOptions, items: Sequence[Item], clutter: Sequence[Item]
@@ -52,11 +53,11 @@ class Tabletop:
         self.sizes, self.object_size = VIDEO_SIZES[options.size], options.object_size
         self.modelled = options.things == "models"
         self.cameras = camera_names(options.num_exo)
-        views = np.array_split(np.arange(len(items)), options.num_exo)  # which objects each exo camera is aimed at
+        views = np.array_split(np.arange(len(items)), options.num_exo)  # objects at which each exo camera is aimed
         self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
-        variety, oddity = rng.spawn(2)  # for options that may be off: all other draws stay the same
+        variety, oddity = rng.spawn(2)  # options draw from these, so that the draws from `rng` do not depend on them
         scales = self.object_size.scales(variety, len(items))
-        if self.modelled:  # they have sizes of their own
+        if self.modelled:  # models have their real sizes
             scales = np.ones_like(scales)
         self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(items)]
         self.items = [item.scaled(scale) for item, scale in zip(items, self.scales, strict=True)]
@@ -73,7 +74,7 @@ class Tabletop:
         self.lights, self.rolls = LIGHTS, np.zeros(len(self.cameras))
         if self.modelled:
             self.lights, self.rolls = _lamps(variety), _rolls(variety, len(self.cameras))
-        # Odd cameras, as a stranger may have them: turned by any angle, both of one kind, gray.
+        # A user's pictures may come from cameras that are turned, that are all static, or that record gray.
         odd = oddity.random() < options.odd_cameras
         turned, fixed, gray = odd & (oddity.random(3) < 0.5)
         if turned:
@@ -88,10 +89,10 @@ class Tabletop:
         self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.lights) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
-        """What each camera sees."""
+        """The picture of each camera at a time."""
         objects = [self.object_solids(number, second) for number in range(len(self.items))]
         people = [*self._hand(second), *(limb for person in self.people for limb in person(second))]
-        worlds = []  # what each camera can see, but for the room
+        worlds = []  # for each camera, the solids that it can see besides the room
         for left_out in self.left_out[int(second)]:
             present = [solids for solids, out in zip(objects, left_out, strict=True) if not out]
             solids = sum(present, []) + people
@@ -111,25 +112,25 @@ class Tabletop:
         return pictures
 
     def ego_camera(self, second: float) -> Camera:
-        """The wearer's head: it follows the gaze more slowly than the eyes, and sways."""
+        """The head-worn camera at a time, or the fixed camera in its place."""
         return self.fixed_ego or self._head(second)
 
     def _head(self, second: float) -> Camera:
-        gaze = _place_on_path(self.gaze_times, self.gaze_points, second)
+        gaze = _place_on_path(self.gaze_times, self.gaze_points, second)  # the head follows the gaze, and sways
         sway = np.sin(second * self.sway_speed + self.sway_phase)
         head = self.head + gaze * (0.7, 0.3, 0.6) + sway[:3] * 0.06
         focal, roll = EGO_FOCAL * self.sizes[0][1], 0.06 * sway[3] + self.rolls[0]
         return Camera.look_at(head, gaze, focal, self.sizes[0], roll)
 
     def _place_items(self, rng: np.random.Generator) -> np.ndarray:
-        """Centers of the objects: a row along x with ragged depth, standing on the table."""
+        """Centers (N, 3) of the objects, which stand on the table in a row along x, at uneven depths y."""
         count, ragged = len(self.items), self.spacing - 0.7
         x = (np.arange(count) - (count - 1) / 2) * self.spacing
         y = rng.uniform(-0.5, 0.5, count) * (ragged if self.object_size.mixed else min(1.0, ragged))
         return np.stack([_standing(*at) for at in zip(self.items, x, y, strict=True)])
 
     def _build_room(self, rng: np.random.Generator, reach: float, photos: list[Path]) -> tuple[Solid, Solid]:
-        """A room that holds every camera up to `reach` away from the objects, and the table in it."""
+        """A room with space for cameras at distances up to `reach` from the objects, and the table in it."""
         width = len(self.items) * self.spacing / 2
         grounds = [paint_wall(rng, bool(rng.integers(2))) for _ in range(4)]
         grounds += [paint_wall(rng, True) // 2, paint_wood(rng)]
@@ -142,8 +143,8 @@ class Tabletop:
         return room, Solid("box", np.array([0, 0, TABLE_HEIGHT / 2]), table_half, np.hstack([top] * 6))
 
     def _scatter(self, rng: np.random.Generator, clutter: Sequence[Item]) -> list[Solid]:
-        """Things at random places of the table where nothing stands yet; those that find none are left out. Every
-        fourth model touches an object instead, or stands on it.
+        """Put things at random free places of the table; a thing for which no place is found is left out. Every fourth
+        model touches an object instead, or stands on it.
         """
         taken = [(place[:2], item.radius) for place, item in zip(self.places, self.items, strict=True)]
         solids: list[Solid] = []
@@ -162,7 +163,7 @@ class Tabletop:
         return solids
 
     def _touching(self, rng: np.random.Generator, thing: Item) -> tuple[np.ndarray, np.ndarray]:
-        """The place and rotation of a thing that touches an object, or stands on one that is never lifted."""
+        """The place and rotation of a thing that touches an object, or stands on an object that is never lifted."""
         number = int(rng.integers(len(self.items)))
         item, (x, y, z) = self.items[number], self.places[number]
         angle = rng.uniform(-np.pi, np.pi)
@@ -173,18 +174,20 @@ class Tabletop:
         return _standing(thing, x + away * np.cos(angle), y + away * np.sin(angle)), rotation_about(2, angle)
 
     def _plan_wearer(self, rng: np.random.Generator, seconds: float, distance: float) -> None:
-        """Episodes: look at an object, reach for it, lift it out of the exo cameras' view, look at it, put it back."""
+        """Plan the paths of gaze and hand. In each episode the wearer looks at an object, reaches for it, lifts it out
+        of the exo cameras' view, looks at it and puts it back.
+        """
         elevation = np.deg2rad(rng.uniform(32, 42))
         self.head = distance * np.array([0, -np.cos(elevation), np.sin(elevation)])
         self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
-        # The hand beside the center of the object that it holds; of a model it covers what is small.
+        # The places of the hand beside the center of each object when it holds the object.
         self.grips = np.outer(np.minimum(self.scales, 1) if self.modelled else np.ones(len(self.items)), GRIP)
         self.lift = 0.4 * self.head * (0, 1, 1) if self.object_size.mixed else np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
-        # One order for everything looked at, so that each object has its turn: glance, pick up, glance, pick up ...
+        # The objects in the order in which the wearer glances at one, picks up the next, glances at the next ...
         order = np.concatenate([rng.permutation(len(self.items)) for _ in range(2 * episodes + 1)])
-        self.episodes: list[tuple[np.ndarray, int]] = []  # times at which the hand is where, and the object it moves
+        self.episodes: list[tuple[np.ndarray, int]] = []  # the six times of the hand's stops, and the object it moves
         hand_times, hand_points = [], []
         gaze_times, gaze_points = [0.0], [self._glance(rng, order[0])]
         for episode in range(episodes):
@@ -192,7 +195,7 @@ class Tabletop:
             knots = (episode + np.array([0.03, 0.2, 0.42, 0.66, 0.86, 0.96]) + rng.uniform(-0.02, 0.02, 6)) * EPISODE
             self.episodes.append((knots, number))
             place = self.places[number]
-            # The hand rests in front of the table.
+            # Between episodes the hand is in front of the table.
             rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])
             stops = [place, place + self.lift, place + self.lift, place]
             hand_times += list(knots)
@@ -204,11 +207,11 @@ class Tabletop:
         self.gaze_times, self.gaze_points = np.array(gaze_times), np.array(gaze_points)
 
     def _glance(self, rng: np.random.Generator, number: int) -> np.ndarray:
-        """A point near an object."""
+        """A random point near an object, to look at."""
         return self.places[number] + rng.uniform(-0.6, 0.6, 3) * (1, 0.5, 0.3)
 
     def _aim_exo(self, rng: np.random.Generator, number: int, distance: float) -> Camera:
-        """Exo cameras stand around the table: left, right, then behind it, and look down at their objects."""
+        """An exo camera that looks down at its objects: from the left, the right, or from behind the table."""
         azimuth = np.deg2rad((-40, 40, 160, -160)[number % 4] + rng.uniform(-18, 18))
         elevation = np.deg2rad(rng.uniform(22, 36) - 8 * self.modelled)
         target = self.places[self.exo_views[number]].mean(0)
@@ -217,8 +220,8 @@ class Tabletop:
         return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size, self.rolls[1 + number])
 
     def _beside(self, rng: np.random.Generator, exo: Camera) -> Camera:
-        """A fixed camera in the place of the wearer's: beside an exo camera, or anywhere on its side of the table. It
-        looks at the same objects, about as closely.
+        """A fixed camera that replaces the head-worn one. It stands beside an exo camera, or farther around the table,
+        and looks at the same objects from about the same distance.
         """
         target, size = self.places[self.exo_views[0]].mean(0), self.sizes[0]
         away = rotation_about(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
@@ -226,7 +229,7 @@ class Tabletop:
         return Camera.look_at(target + away, target, EGO_FOCAL * size[1], size, self.rolls[0])
 
     def _plan_person(self, rng: np.random.Generator, camera: Camera) -> Callable[[float], list[Solid]]:
-        """Somebody who walks to and fro in front of an exo camera: their solids at a second."""
+        """A person who walks to and fro in front of an exo camera: a function that gives the solids at a time."""
         middle = self.places.mean(0) * (1, 1, 0)
         away = (camera.position - middle) * (1, 1, 0)
         distance = np.linalg.norm(away)
@@ -246,14 +249,14 @@ class Tabletop:
         return solids
 
     def _dim(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The light of the take, dim to bright and warm to cool, as each camera takes it: blue, green and red."""
+        """Factors of blue, green and red by which each camera shows the take's light: dim to bright, warm to cool."""
         warm = np.array([-1, 0, 1])
         light = rng.uniform(0.45, 1.15) * np.exp(rng.normal(0, 0.1) * warm)
         tints = {name: light * np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06) * warm) for name in self.cameras}
         return tints | {EGO: 0.85 * tints[EGO]}
 
     def object_solids(self, number: int, second: float) -> list[Solid]:
-        """An object where it is at a second, in the hand or on the table."""
+        """The solids of an object at a time, when it is in the hand or on the table."""
         item, place = self.items[number], self.places[number]
         lifted = 0.0
         for knots, held in self.episodes:
@@ -267,10 +270,9 @@ class Tabletop:
         return self.ego_camera(second) if name == EGO else self.exo_cameras[self.cameras.index(name) - 1]
 
     def outline_area(self, name: str, second: float, number: int) -> float:
-        """How many pixels an object would have in a camera's picture if nothing hid it and the picture had no edge.
-
-        They are counted in a view whose middle is the object. A pixel that is seen at an angle from a camera's axis
-        covers the cubed cosine of the angle as much of the view.
+        """The number of pixels that an object would have in a camera's picture if nothing hid it and the picture were
+        unbounded. They are counted in a small view with the object in its middle. At an angle from the camera's axis,
+        an object has more pixels than in the middle, by a factor of 1 / cos(angle)^3.
         """
         camera, solids = self.camera(name, second), self.object_solids(number, second)
         points = np.concatenate([solid.points(CORNERS) for solid in solids])
@@ -282,7 +284,7 @@ class Tabletop:
         return (render(view, solids).labels > 0).sum() * (camera.focal / focal) ** 2 / cosine**3
 
     def _hand(self, second: float) -> list[Solid]:
-        """Palm, fingers, forearm and a sleeve that reaches to below the head, where no camera should look."""
+        """The solids of the hand: palm, fingers, forearm, and a sleeve up to the shoulder below the head."""
         palm = _place_on_path(self.hand_times, self.hand_points, second)
         shoulder = self._head(second).position + (0.5, -0.4, -1.3)
         arm = (shoulder - palm) / np.linalg.norm(shoulder - palm)
@@ -295,12 +297,12 @@ class Tabletop:
 
 
 def _distance(focal: float, area: float, size: Size) -> float:
-    """The distance of a camera from a median object that fills the fraction `area` of its picture of `size`."""
+    """The distance at which a median object fills the fraction `area` of a camera's picture of `size`."""
     return focal * np.sqrt(OBJECT_AREA / area * size[1] / size[0])
 
 
 def _photo(rng: np.random.Generator, photos: list[Path]) -> np.ndarray:
-    """A part of a photograph, once or repeated, lighter or darker -> (GROUND, GROUND, 3) uint8 BGR."""
+    """A random part of a random photograph, perhaps repeated, lighter or darker -> (GROUND, GROUND, 3) uint8 BGR."""
     picture = read_picture(photos[rng.integers(len(photos))])[..., ::-1]
     length = int(min(picture.shape[:2]) * rng.uniform(0.4, 1))
     row, col = (rng.integers(n - length + 1) for n in picture.shape[:2])
@@ -318,31 +320,31 @@ def _standing(item: Item, x: float, y: float) -> np.ndarray:
 
 
 def _lamps(rng: np.random.Generator) -> np.ndarray:
-    """One to three lights, (L, 3)."""
+    """Draw one to three lights, (L, 3), as `synthetic.render.LIGHTS`."""
     turns, heights = rng.uniform((-np.pi, 0.5), (np.pi, 1.3), (rng.integers(1, 4), 2)).T
     towards = np.stack([np.cos(turns) * np.cos(heights), np.sin(turns) * np.cos(heights), np.sin(heights)], 1)
     return towards * rng.dirichlet(np.ones(len(towards)))[:, None]
 
 
 def _rolls(rng: np.random.Generator, count: int) -> np.ndarray:
-    """The angle by which each camera is turned about its axis: a little, but in a tenth of the takes any angle."""
+    """Draw each camera's angle of turn about its axis: a small angle, or any angle in a tenth of the takes."""
     return rng.normal(0, 0.08, count) if rng.random() < 0.9 else rng.uniform(-np.pi, np.pi, count)
 
 
 def _place_on_path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
-    """The place at a second on a path that rests at each of its points: (N,) ascending times, (N, 3) points."""
+    """The place at a time on a smooth path through `points` (N, 3), which reaches each at its time in `times` (N,)."""
     after = int(np.clip(np.searchsorted(times, second), 1, len(times) - 1))
     part = np.clip((second - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)
     return points[after - 1] + (points[after] - points[after - 1]) * (part * part * (3 - 2 * part))
 
 
 def _color(rng: np.random.Generator) -> np.ndarray:
-    """(3,) BGR."""
+    """Draw a color of clothes, (3,) BGR."""
     return 255 * np.array(colorsys.hsv_to_rgb(*rng.uniform(*TONES[rng.integers(len(TONES))]))[::-1])
 
 
 def _limb(start: np.ndarray, end: np.ndarray, radius: float, color: Sequence[float]) -> Solid:
-    """An ellipsoid of which one axis runs from `start` to `end`, of one color (BGR)."""
+    """An ellipsoid of one color (BGR), one axis of which runs from `start` to `end`."""
     length = np.linalg.norm(end - start)
     axis = (end - start) / length
     side = np.cross(axis, [0.3, 0.9, 0.1])

@@ -23,10 +23,11 @@ from synthetic.tabletop import EGO, Tabletop, camera_names
 from synthetic.textures import deal_solids
 
 ENCODER = {"pixels": "bgr24", "silence": True, "preset": "veryfast"}
-CRF = 24  # much as the data set's videos
+CRF = 24  # compresses about as much as the data set's videos are compressed
 Mask = dict[str, Any]
-LEAST_SHARE = 0.1  # an annotator does not outline an object of which a smaller share is visible,
-LEAST_GRAY = 24  # nor one whose brightest tenth is darker than this gray value, of 255
+# With --seen_only, an object is annotated only if it is visible and bright enough.
+LEAST_SHARE = 0.1  # the fraction of the object that is visible
+LEAST_GRAY = 24  # the gray value, of 255, that a tenth of its pixels reach
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
 
@@ -39,7 +40,7 @@ class TakeId:
 
     @property
     def variety(self) -> int:
-        """0 to 3 in turn: chooses the scenario and the cameras that annotate the last object."""
+        """0, 1, 2, 3 in turn. It chooses the scenario and the cameras that annotate the last object."""
         return (self.index + SPLITS.index(self.split)) % 4
 
     @property
@@ -55,15 +56,15 @@ class TakeId:
 
 
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
-    """The world of a take: a function of its place in the data set and the options."""
+    """The world of a take, which depends on nothing but the take's split and index and on the options."""
     which = (options.seed, take.split, take.index, options.num_objects, options.clutter)
     dealt = deal_models(options.models, *which) if options.things == "models" else deal_solids(*which)
     return Tabletop(take.rng(options, 1), options, *dealt)
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
-    """The cameras that annotate each object: ego and the exo camera aimed at it, or all where sizes are mixed. For the
-    last object it varies.
+    """The cameras that annotate each object: the ego camera and the exo camera that is aimed at the object; all cameras
+    if objects have several sizes. The cameras of the last object vary from take to take.
     """
     exos = tabletop.cameras[1:]
     aimed = [(item, exo) for exo, view in zip(exos, tabletop.exo_views, strict=True) for item in view]
@@ -75,9 +76,9 @@ def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
 
 
 def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
-    """Render a take and write its videos and `relations.json` -> its annotation.
+    """Render a take, write its videos and then `relations.json`; returns its annotation.
 
-    `relations.json` comes last; a take that has one made with the same options is kept.
+    A take with a `relations.json` that was made with the same options is complete, and is not rendered again.
     """
     folder = out / "takes" / take.name
     record = folder / "relations.json"
@@ -115,8 +116,8 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
 
 
 def filmed(image: np.ndarray, blur: float, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8 as a camera would record it: out of focus by `blur` pixels, with noise of `noise` gray levels
-    (both standard deviations of a Gaussian; 0: neither).
+    """The image (H, W, 3) uint8 with Gaussian blur and noise. `blur` (in pixels) and `noise` (in gray levels) are
+    standard deviations; 0 leaves each out.
     """
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), blur)
@@ -127,8 +128,8 @@ def filmed(image: np.ndarray, blur: float, noise: float, rng: np.random.Generato
 
 
 def without_unseen(picture: Picture, outline_area: Callable[[int], float]) -> np.ndarray:
-    """The picture's labels (H, W) without the objects that an annotator would not see: those that are hidden but for a
-    sliver, and those in the dark. `outline_area(number)` is the pixels that an object has if nothing hides it.
+    """The picture's labels (H, W) without objects that an annotator would not see, because they are almost completely
+    hidden or in the dark. `outline_area(number)` is the number of pixels that an object has if nothing hides it.
     """
     labels, gray = picture.labels.copy(), cv2.cvtColor(picture.channels, cv2.COLOR_BGRA2GRAY)
     for label in np.unique(labels[labels > 0]).tolist():
@@ -140,8 +141,8 @@ def without_unseen(picture: Picture, outline_area: Callable[[int], float]) -> np
 
 
 def outline_objects(labels: np.ndarray, least: float) -> dict[int, Mask]:
-    """An annotator's masks of a picture: label -> mask entry of the annotation file, for every object of which at
-    least the fraction `least` of the picture is visible.
+    """The masks of a picture, as entries of an annotation file, by label. An object is left out if its visible part is
+    less than the fraction `least` of the picture.
     """
     height, width = labels.shape
     masks = {}
@@ -156,10 +157,10 @@ def outline_objects(labels: np.ndarray, least: float) -> dict[int, Mask]:
 def annotate(
     take: TakeId, tabletop: Tabletop, masks: dict[str, dict[int, dict[int, Mask]]], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The take's value in `relations_{split}.json`. `masks[camera][frame][label]`, label i + 1 for object i.
+    """The take's value in `relations_{split}.json`. `masks[camera][frame][label]` is a mask; object i has label i + 1.
 
-    As in the data set, frame keys come in no order, cameras that never see an object are left out, nobody looked at the
-    last frame of one track, and every second take has an object without cameras.
+    It has the irregularities of the data set: frame keys come in no order, cameras that never see an object are left
+    out, the last frame of one track is not annotated, and every second take has an object without cameras.
     """
     objects: dict[str, dict[str, Any]] = {}
     for label, (item, cameras) in enumerate(zip(tabletop.items, annotated_cameras(tabletop, take), strict=True), 1):

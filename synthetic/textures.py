@@ -1,7 +1,7 @@
-"""Procedural textures and the catalogue of objects that wear them.
+"""Procedural textures, and the catalogue of objects that have them.
 
-An object is told apart by what is printed on it: a pattern in two colors. The catalogue deals out each combination
-to one split only, so that no object of the validation or test takes is ever seen in training.
+Objects differ in what is printed on them: a pattern in two colors. Each combination of pattern and colors belongs to
+one split only, so no object of the validation or test takes occurs in training.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from synthetic.render import Solid
 
 TILE = 256  # pixels along one side of a texture tile
 SHAPES = {"box": ("box", "carton", "book"), "cylinder": ("can", "jar", "drum"), "ellipsoid": ("ball", "melon", "egg")}
-TILES = {"box": 6, "cylinder": 4, "ellipsoid": 3}  # tiles side by side in the texture: faces; side and lid; the globe
+TILES = {"box": 6, "cylinder": 4, "ellipsoid": 3}  # tiles side by side in a texture: 6 faces; 3 around, 1 lid; 3 around
 COLORS = {  # RGB
     "red": (205, 35, 40),
     "orange": (240, 135, 25),
@@ -29,9 +29,9 @@ COLORS = {  # RGB
     "black": (38, 38, 44),
 }
 PATTERNS = ("checked", "striped", "ringed", "diagonal", "dotted", "zigzag", "faded", "plaid", "lettered")
-Print = tuple[str, str, str]  # pattern and two colors
+Print = tuple[str, str, str]  # a pattern and two colors
 CUTS = 0.6, 0.8  # fractions of the catalogue at which the prints of val and test begin
-GROUND = 512  # pixels along one side of a table top, wall or floor
+GROUND = 512  # pixels along one side of the texture of a table top, wall or floor
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Item:
     """An object that can be put on the table. Lengths are in units of the mean object width."""
 
     name: str
-    parts: tuple[Solid, ...]  # about the middle of the item
-    half_axes: np.ndarray  # (3,) of the box around it
-    like: int | None = None  # the object that it is a twin of
+    parts: tuple[Solid, ...]  # around the middle of the item, which is the origin
+    half_axes: np.ndarray  # (3,), half of the size of the box around it
+    like: int | None = None  # for a twin, the number of the object that it resembles
 
     @property
     def radius(self) -> float:
-        """Half of its longer side along x or y."""
+        """Half of the box's longer side along x or y."""
         return self.half_axes[:2].max()
 
     def scaled(self, factor: float) -> "Item":
@@ -53,7 +53,7 @@ class Item:
         return replace(self, parts=parts, half_axes=self.half_axes * factor)
 
     def solids(self, place: np.ndarray, rotation: np.ndarray, label: int = 0) -> list[Solid]:
-        """The item in the world, with its middle at `place`."""
+        """The item's solids in the world, turned by `rotation` and with their middle at `place`."""
         return [
             replace(part, position=place + rotation @ part.position, rotation=rotation @ part.rotation, label=label)
             for part in self.parts
@@ -61,9 +61,9 @@ class Item:
 
 
 def deal_solids(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
-    """The `count` objects of the `take_index`-th take of a split, with the prints of `deal_prints`, and `others` around
-    them, with prints of the same split that no object of the take has: every second one has an object's pattern or one
-    of its colors.
+    """The `count` objects of the `take_index`-th take of a split, with prints from `deal_prints`, and `others` further
+    things around them. These have prints of the same split that no object of the take has; every second one shares the
+    pattern or a color with an object.
     """
     prints = deal_prints(seed, split, take_index, count)
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index])
@@ -76,9 +76,9 @@ def deal_solids(seed: int, split: str, take_index: int, count: int, others: int)
 
 
 def deal_prints(seed: int, split: str, take_index: int, count: int) -> list[Print]:
-    """Distinct prints for the objects of a take, none of them in another split, and no color twice if possible.
+    """Distinct prints for the objects of a take, if possible with no color twice. No print occurs in another split.
 
-    A split's part of the catalogue is dealt out take by take; when it is used up, it is shuffled and dealt again.
+    The prints of a split are dealt out take by take; when they are used up, they are shuffled and dealt again.
     """
     catalogue = _prints_of(seed, split)
     for deal in itertools.count():
@@ -91,7 +91,7 @@ def deal_prints(seed: int, split: str, take_index: int, count: int) -> list[Prin
 
 
 def _deal_hands(pool: list[Print], count: int) -> list[list[Print]]:
-    """Hands of `count` prints, as many as can be made without a color twice in a hand, but one at least."""
+    """Deal `pool` into hands of `count` prints: as many hands as have no color twice, but at least one hand."""
     hands = []
     while len(pool) >= count:
         hand: list[Print] = []
@@ -100,7 +100,7 @@ def _deal_hands(pool: list[Print], count: int) -> list[list[Print]]:
                 hand.append(design)
         if hands and len(hand) < count:
             break
-        hand += [design for design in pool if design not in hand][: count - len(hand)]  # more objects than colors allow
+        hand += [design for design in pool if design not in hand][: count - len(hand)]  # if colors are short
         hands.append(hand)
         pool = [design for design in pool if design not in hand]
     return hands
@@ -111,7 +111,7 @@ def share_color(one: Print, other: Print) -> bool:
 
 
 def _prints_of(seed: int, split: str) -> list[Print]:
-    """The part of the catalogue that a split's objects wear."""
+    """The prints of a split's objects."""
     catalogue = [(pattern, *colors) for pattern in PATTERNS for colors in itertools.combinations(COLORS, 2)]
     order = np.random.default_rng(seed).permutation(len(catalogue))
     own = np.split(order, [round(cut * len(catalogue)) for cut in CUTS])[SPLITS.index(split)]
@@ -119,11 +119,11 @@ def _prints_of(seed: int, split: str) -> list[Print]:
 
 
 def _make_item(rng: np.random.Generator, design: Print, number: int) -> Item:
-    """An object that wears a print; its name has the print and, in some, an oddity of the data set's names."""
+    """An object with the print `design`. Its name tells the print; some names are irregular, as in the data set."""
     pattern, *colors = design
     rng.shuffle(colors)
     shape = list(SHAPES)[rng.integers(3)]
-    # Equal areas in the picture: an egg fills less of its bounding box than a carton does.
+    # These widths give equal areas in the picture, since an egg fills less of its bounding box than a carton.
     width = {"box": 0.42, "cylinder": 0.47, "ellipsoid": 0.58}[shape]
     stretch = rng.uniform(0.85, 1.15, 3)
     if shape != "box":
@@ -137,9 +137,9 @@ def _make_item(rng: np.random.Generator, design: Print, number: int) -> Item:
 
 
 def paint(pattern: str, colors: list[str], tiles: int, letter: str, count: int) -> np.ndarray:
-    """Print a pattern in two colors -> (TILE, TILE * tiles, 3) uint8 BGR; it repeats `count` times in each tile."""
+    """A pattern in two colors, repeated `count` times in each tile -> (TILE, TILE * tiles, 3) uint8 BGR."""
     v, u = np.mgrid[0:TILE, 0 : TILE * tiles].astype(np.float32) / TILE * count
-    match pattern:  # blend: 0 where the first color is, 1 where the second
+    match pattern:  # `blend` is 0 for pixels of the first color, 1 for pixels of the second
         case "checked":
             blend = (np.floor(2 * u) + np.floor(2 * v)) % 2
         case "striped":
@@ -163,7 +163,7 @@ def paint(pattern: str, colors: list[str], tiles: int, letter: str, count: int) 
 
 
 def _letter(letter: str) -> np.ndarray:
-    """One capital letter, (64, 64) float32, 1 where it is printed."""
+    """A capital letter as (64, 64) float32: 1 inside the letter, 0 outside."""
     image = np.zeros((64, 64), np.uint8)
     (width, height), _ = cv2.getTextSize(letter, cv2.FONT_HERSHEY_DUPLEX, 1.9, 5)
     cv2.putText(image, letter, (32 - width // 2, 32 + height // 2), cv2.FONT_HERSHEY_DUPLEX, 1.9, 255, 5, cv2.LINE_AA)
@@ -171,7 +171,7 @@ def _letter(letter: str) -> np.ndarray:
 
 
 def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth noise of about -1 to 1, (GROUND, GROUND) float32, whose finest features are of a size in pixels."""
+    """Smooth noise, (GROUND, GROUND) float32 of about -1 to 1. Its finest features are height x width pixels."""
     coarse = rng.uniform(-1, 1, (GROUND // height + 1, GROUND // width + 1)).astype(np.float32)
     return cv2.resize(coarse, (GROUND, GROUND), interpolation=cv2.INTER_CUBIC)
 
