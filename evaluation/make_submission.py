@@ -103,7 +103,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
         problems += [f"{setting}: {problem.text}" for problem in checked.problems]
     print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")
     if others:
-        print(f"  not of the split, left out: {', '.join(others)}")
+        print(f"  left out, as the ground truth does not have them: {', '.join(others)}")
     return problems
 
 

@@ -64,7 +64,7 @@ def test_a_submission_needs_no_target_masks_and_leaves_out_takes_of_another_spli
     assert "warning: 1 take processed in part" in printed.err
     results = json.loads((tmp_path / "submission.json").read_text())
     assert list(results["ego-exo"]["results"]) == UIDS[:1]
-    assert "not of the split, left out: take-b" in printed.out
+    assert "left out, as the ground truth does not have them: take-b" in printed.out
 
 
 def test_a_take_without_videos_can_be_left_out_of_a_submission(scored_data, tmp_path, capsys):
