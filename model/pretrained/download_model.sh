@@ -3,13 +3,14 @@
 #
 #   cd model/pretrained && bash download_model.sh
 #
-# Does nothing if they are there; continues an interrupted download. MOCO_URL names a mirror.
+# If the file is there, the script does nothing. If a download was interrupted, the script continues it. Set MOCO_URL
+# to download from a mirror.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 url=${MOCO_URL:-https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar}
 file=moco_v2_800ep_pretrain.pth.tar part=$file.part
 
-is_whole() { # MoCo's authors publish the beginning of the md5; md5 is macOS's md5sum
+is_whole() { # the authors of MoCo publish the beginning of the md5; macOS has md5 in place of md5sum
     { md5sum "$1" || md5 -q "$1"; } 2>/dev/null | grep -q '^a04e12f8'
 }
 
