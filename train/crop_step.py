@@ -47,10 +47,10 @@ class CropStep(Step):
             return crops
         cuts, middles = [], peak_middles(batch, heat)
         for row, look in places:
-            (number, offset), image = batch.peaks[row][look], batch.images[row]
+            (number, offset, context), image = batch.peaks[row][look], batch.images[row]
             middle = middles[row][number % len(middles[row])]  # there may be fewer peaks
             spot = Spot(middle[0] + offset.row, middle[1] + offset.col, offset.extent)
-            cuts.append(cut_target(image, batch.masks[row], spot.crop(image.shape[:2]), crops[0].shape[2]))
+            cuts.append(cut_target(image, batch.masks[row], spot.crop(image.shape[:2], context), crops[0].shape[2]))
         places = tuple(torch.tensor(places).T.to(self.encoder.device, non_blocking=True))
         cuts = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*cuts, strict=True)]
         cuts = [tensor.to(self.encoder.device, non_blocking=True) for tensor in cuts]

@@ -1,8 +1,9 @@
 """The strong recipe: crops at matched scale, around the object and around places that look like it.
 
 A target is looked at twice: around the object, and around a rival, which most often is a place where the locator
-wrongly expects it. Where the object is hidden, both are rivals. The loader's processes cut all crops whose places are
-known before the heat is.
+wrongly expects it. Where the object is hidden, both are rivals. Half of the samples have crops with context, which find
+the object; the others have close crops of both views, which draw it. The loader's processes cut all crops whose places
+are known before the heat is.
 """
 
 from collections.abc import Container, Sequence
@@ -18,6 +19,8 @@ from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
 from model.crops import (
+    CLOSE,
+    CONTEXT,
     LARGEST,
     Crop,
     Spot,
@@ -36,6 +39,8 @@ from train.dataset import Batch, DrawnPairs, ViewKey, common_fields, read_view, 
 # Crops are moved by up to SHIFT times the object's extent, and stretched by a factor of up to 2 ** STRETCH either way.
 SHIFT, STRETCH = 0.25, 0.4  # query crops
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # target crops: the ratio of sizes differs from take to take
+CLOSE_LOOKS = 0.5  # how often a sample's looks are close ones
+CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # target crops of close looks; query crops have half of it
 TURNED = 0.2  # how often a query's crops are turned, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, and how often each is drawn
 RIVAL_PEAKS = 3  # how many of the heat's peaks can be rivals
@@ -48,6 +53,7 @@ class Peak(NamedTuple):
 
     number: int
     offset: Spot  # row and column from the peak, and the extent of the place
+    context: float  # of the crop
 
 
 class WholeFrame(NamedTuple):
@@ -108,15 +114,20 @@ class CropReader:
         share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
         if target_spot is not None:
             share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-        places = [self.rival(pairs, drawn, size, share * max(size), rng) for _ in range(TARGET_CROPS)]
+        context, shift, stretch = CONTEXT, TARGET_SHIFT, TARGET_STRETCH
+        if is_close := rng.random() < CLOSE_LOOKS:
+            context, shift, stretch = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH
+        extent = target_spot.extent if is_close and target_spot else share * max(size)
+        places = [self.rival(pairs, drawn, size, extent, context, rng) for _ in range(TARGET_CROPS)]
         if target_spot is not None:
-            places[0] = jittered(target_spot, rng, TARGET_SHIFT, TARGET_STRETCH)
-        wide, close = (jittered(query_spot, rng, SHIFT, STRETCH) for _ in range(2))
-        wide_crop, wide_size = self.config.wide_crop(wide, share), self.config.wide_size
-        query_crop, side = close.crop(query_size), self.config.input_size
+            places[0] = jittered(target_spot, rng, shift, stretch)
+        wide = jittered(query_spot, rng, SHIFT, STRETCH)
+        query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
+        query_crop = jittered(query_spot, rng, *query_jitter).crop(query_size, context)
+        wide_crop, wide_size, side = self.config.wide_crop(wide, share), self.config.wide_size, self.config.input_size
 
         peaks = [place if isinstance(place, Peak) else None for place in places]
-        crops = [None if isinstance(place, Peak) else place.crop(size) for place in places]
+        crops = [None if isinstance(place, Peak) else place.crop(size, context) for place in places]
         looks = [cut_target(target, target_mask, crop, side) for crop in crops]
         images, masks, contained = map(np.stack, zip(*looks, strict=True))
         return {
@@ -143,12 +154,13 @@ class CropReader:
         return WholeFrame(key, image, object_cells(mask, (height // 8, width // 8)))
 
     def rival(
-        self, pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, rng: np.random.Generator
+        self, pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, context: float, rng: np.random.Generator
     ) -> Spot | Peak:
         """A place in the target view, of `size`, that is not the object's, or likely not."""
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
         if kind == "peak":
-            return Peak(int(rng.integers(RIVAL_PEAKS)), jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH))
+            offset = jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH)
+            return Peak(int(rng.integers(RIVAL_PEAKS)), offset, context)
         spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
         other = other_object(pairs, drawn, rng) if kind == "other object" else None
         if other is not None:

@@ -136,10 +136,10 @@ def test_a_look_at_a_peak_is_around_it_in_the_whole_picture_and_away_from_the_ob
     step, near = make_step(), lambda *spot: pytest.approx(spot, abs=8)
     heat, cells = torch.full((27, 48), -torch.inf), torch.zeros(27, 48, dtype=torch.bool)
     heat[20, 30], heat[9, 14] = 2, 1
-    peaks = Peak(0, Spot(0, 0, 50)), Peak(1, Spot(3, -40, 30))
-    assert looks_at_peaks(step, samples[0], heat, cells, *peaks) == [near(410, 610, 150), near(193, 250, 90)]
+    peaks = Peak(0, Spot(0, 0, 50), 3.0), Peak(1, Spot(3, -40, 30), 1.5)
+    assert looks_at_peaks(step, samples[0], heat, cells, *peaks) == [near(410, 610, 150), near(193, 250, 45)]
     cells[21, 31] = True  # hottest beside the object
-    only_other = [near(190, 290, 150), near(193, 250, 90)]
+    only_other = [near(190, 290, 150), near(193, 250, 45)]
     assert looks_at_peaks(step, samples[0], heat, cells, *peaks) == only_other
     heat[20, 30] = -torch.inf  # a second peak is missing
     assert looks_at_peaks(step, samples[0], heat, ~cells & cells, *peaks) == only_other

@@ -7,6 +7,7 @@ from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.pairs import BOTH, PairSet
 from formats.processed import ProcessedTake
+from model.crops import spot_of
 from tests.made import EGO
 from tests.made.networks import strong_config
 from tests.made.processed import create_pairs, make_take
@@ -79,6 +80,20 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
         key, image, cells = sample["frame"]
         assert key == (sample["source"].target, max(image.shape))
         assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == visible
+
+
+def test_half_of_the_strong_samples_show_both_views_from_close_by(pairs):
+    """In a close crop, the object spans two thirds; in the others, it spans a third."""
+    samples, spans = TrainSamples(pairs, READERS["strong"](), 0), []
+    for n in range(60):
+        sample = samples[n]
+        if sample["visible"]:
+            masks = sample["query_mask"], sample["target_mask"][0]
+            spans.append([spot_of(mask).extent / SIDE for mask in masks])
+    query, target = np.array(spans).T
+    close = query > 0.55
+    assert 0.25 < close.mean() < 0.75
+    assert np.median(target[close]) > 0.55 > 0.45 > np.median(target[~close])
 
 
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
