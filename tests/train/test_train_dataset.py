@@ -93,7 +93,7 @@ def test_half_of_the_strong_samples_show_both_views_from_close_by(pairs):
     query, target = np.array(spans).T
     close = query > 0.55
     assert 0.25 < close.mean() < 0.75
-    assert np.median(target[close]) > 0.55 > 0.45 > np.median(target[~close])
+    assert np.median(target[close]) > np.median(target[~close]) + 0.12
 
 
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
