@@ -11,7 +11,6 @@ log.jsonl and tensorboard/ beside them.
 
 import contextlib
 import inspect
-import os
 import signal
 import sys
 import threading
@@ -46,7 +45,7 @@ from train.crops import CropReader
 from train.dataset import Batch, Reader, TrainSamples, step_batches
 from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
-from train.flags import parse
+from train.flags import Asked, parse
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import loss_weights
@@ -59,8 +58,8 @@ from train.validation import Validation
 
 def main(argv: list[str] | None = None) -> int | None:
     threading.excepthook = lambda _: None  # an error of TensorBoard's thread is raised by its next call
-    asked = parse(argv, __doc__)
-    world, device, out_dir = World(), device_of(asked.options["device"], asked.options["gpu"]), asked.options["out_dir"]
+    asked, world = parse(argv, __doc__), World()
+    device, out_dir = device_of(asked, world), asked.options["out_dir"]
     with contextlib.ExitStack() as stack:
         world.start(device)  # before the folder is claimed, which a rank that never meets the others would keep
         stack.callback(world.stop)
@@ -73,15 +72,16 @@ def main(argv: list[str] | None = None) -> int | None:
             return train(run, world, device)
 
 
-def device_of(name: str, gpus: str | None) -> torch.device:
-    """The device of this process: the one of this name, or its own of the GPUs, such as "0,1"."""
+def device_of(asked: Asked, world: World) -> torch.device:
+    """The device of this process: its own of --gpu, else --device."""
+    name, gpus = asked.options["device"], asked.typed.get("gpu")
     if gpus:
         numbers = gpus.split(",")
         if len(numbers) != local_ranks():
             what = f"--gpu {gpus} names {len(numbers)} GPUs for {local_ranks()} processes"
             command = f"torchrun --nproc_per_node {len(numbers)} train/train.py --gpu {gpus}"
             raise UserError(f"{what}; give each one: {command}")
-        name = f"cuda:{numbers[int(os.environ.get('LOCAL_RANK', 0))]}"
+        name = f"cuda:{numbers[world.local_rank]}"
     device = resolve_device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
