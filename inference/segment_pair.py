@@ -3,8 +3,7 @@
     python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image b.jpg
     python inference/segment_pair.py --query_image a.jpg --query_box 120 80 310.5 260 --target_image b.jpg
 
-Writes <out>_mask.png (0 and 255, the size of the target image) and <out>_overlay.jpg, and prints which network it used
-and the probability that the object is visible in the target image. assets/samples/ has pictures to try.
+Writes <out>_mask.png (0 and 255, the size of the target image) and <out>_overlay.jpg. assets/samples/ has pictures.
 """
 
 import argparse
@@ -39,14 +38,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--query_image", type=Path, required=True, help="picture in which the object is known")
     marking = parser.add_mutually_exclusive_group(required=True)
-    text = "its mask: black where the object is not; any size of the same shape"
-    marking.add_argument("--query_mask", type=Path, help=text)
+    marking.add_argument("--query_mask", type=Path, help="its mask, in any size; black where the object is not")
     text = "or a box around the object, pixels, in which it is told from its surroundings by its colors"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
-    text = "which picture is of a head-worn camera, whose things look larger (default: not known)"
-    add("--setting", choices=SETTINGS, help=text)
+    add("--setting", choices=SETTINGS, help="which picture is of a head-worn camera (default: not known)")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add_backbone_weights_option(parser)
     add("--out", type=Path, default="pair", help="beginning of the two output files' names")
