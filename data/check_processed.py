@@ -1,9 +1,9 @@
-"""Check a processed data set: all frames that pairs need are there and whole, masks and pairs files are up to date.
+"""Check a processed data set: frames that pairs need must be there and whole, masks and pairs files up to date.
 
     python data/check_processed.py --data_dir data/egoexo/processed
 
-Prints a table of the splits, then what is wrong, then what is missing: takes and cameras that process_data.py did not
-find in the data set. Exit status 0: nothing is wrong, though some may be missing. Status 1: something is.
+Prints a table of the splits, then a line for each problem, then a line for each take or camera that process_data.py did
+not find in the data set ("missing"). Exit status 0: no problem, though takes may be missing. Exit status 1: a problem.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from formats.takes import SPLITS, annotation_path, find_split_path, read_split, 
 
 PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
 COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
-END_BYTES = 4096  # this many last bytes of a JPEG file hold its end mark
+END_BYTES = 4096  # the end mark of a JPEG file lies in its last bytes, of which so many are read
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     text = "annotations to compare the takes with, if the file exists"
     add_annotations(parser, f"{text} (default: annotations/relations_{{split}}.json beside --data_path)")
-    add("--split", nargs="+", help="default: all that have processed takes")
+    add("--split", nargs="+", help="splits to check (default: all splits that have processed takes)")
     add_num_workers(parser)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
@@ -72,8 +72,8 @@ def main() -> int:
 
 
 class Check(NamedTuple):
-    """What was found of a take or a split. Each problem is a line, and so is each thing that the data set lacks;
-    `numbers` has a number for each column of the table.
+    """The findings on a take or a split: a line for each problem, a line for each thing that the data set lacks, and
+    the numbers in the columns of the table.
     """
 
     problems: list[str]
@@ -103,7 +103,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
 
 
 def check_take(data_dir: Path, uid: str) -> Check:
-    """Check that a take is processed, and that the frames which its pairs need are there, to their end marks."""
+    """Check that a take is processed, and that all frames which its pairs need exist and are not cut off."""
     _, failures = read_failures(data_dir / uid)
     broken_lines = [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
     missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING]

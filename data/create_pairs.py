@@ -33,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     add_data_path(parser)
     add_splits_path(parser)
     add = parser.add_argument
-    add("--split", choices=SPLITS, nargs="+", help="default: all that have processed takes")
-    legacy = "write the original implementation's {split}_{egoexo,exoego}_pairs.json, too, for other programs"
+    add("--split", choices=SPLITS, nargs="+", help="splits to list (default: all splits that have processed takes)")
+    legacy = "also write {split}_{egoexo,exoego}_pairs.json, which the original implementation reads"
     add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
@@ -76,9 +76,9 @@ def main() -> None:
 def write_original_list(data_dir: Path, split: str, setting: str) -> None:
     """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
 
-    These are ego frame, ego mask, exo frame and exo mask, whatever the setting, each joined with double slashes:
-    `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives have a path of the target
-    mask, too. At full size such a file takes hundreds of megabytes.
+    The paths name the ego frame, ego mask, exo frame and exo mask, in this order in both settings. Their parts are
+    joined by double slashes: `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives
+    have a path for the target mask, too. The file of the whole data set has hundreds of megabytes.
     """
     path, separator = data_dir / f"{split}_{setting.replace('-', '')}_pairs.json", "[\n"
     with claimed(path.parent, path.name, f"writes {path}"), atomic_write(path) as file:

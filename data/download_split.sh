@@ -3,14 +3,14 @@
 #
 #   bash data/download_split.sh
 #
-# Does nothing for a file that is there. SPLIT_URL names a mirror.
+# A file that exists already is not downloaded again. The environment variable SPLIT_URL can name a mirror.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 url=${SPLIT_URL:-https://raw.githubusercontent.com/EGO4D/ego-exo4d-relation/main/correspondence/SegSwap/data}
 trap 'rm -f .*.part' EXIT
 fail() { echo "error: $1" >&2 && exit 1; }
 
-get() { # name, how many takes it lists
+get() { # arguments: the file's name, and the number of takes that it lists
     local file=$1 from=$PWD/$1 remedy="move it away and run this again" found
     if [ ! -e "$1" ]; then
         file=.$1.part from=$url/$1 remedy="nothing was kept"

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Download the benchmark's takes with the `egoexo` command (pip install ego4d; needs the data set's licence and its AWS
-# credentials), one after the other:
+# Download the benchmark's takes one after the other with the `egoexo` command (pip install ego4d), which needs the
+# data set's licence and its AWS credentials:
 #
 #   bash data/download_uids.sh                       # all takes, 6.6 TB
-#   bash data/download_uids.sh --downscaled          # the same of 448 pixels on the short side: tens of times less
+#   bash data/download_uids.sh --downscaled          # videos of 448 pixels on the short side: tens of times less
 #   bash data/download_uids.sh --out_dir /disk/egoexo --uids_path my_takes.txt -- --views ego --s3_profile work
 #
 #   --out_dir DIR      the data set's folder (default: egoexo beside this script)
 #   --uids_path FILE   take uids, one a line (default: correspondence_takes.txt beside this script)
-#   -- FLAG...         passed to egoexo as they are
+#   -- FLAG...         further flags for egoexo
 #
-# Run it again to continue: complete takes are written down in DIR/.downloaded and skipped, and egoexo leaves alone the
-# files that have their size. Takes that failed are listed in the end; exit status 1 if there are any. The data set has
-# withdrawn a video of 76 takes, which egoexo fails to fetch each time: they count as done without it.
+# Run it again to continue: it notes complete takes in DIR/.downloaded and skips them, and egoexo skips files that have
+# the right size already. If takes failed, it lists them at the end and its exit status is 1. The data set has withdrawn
+# one video of each of 76 takes, so egoexo fails to fetch it; these takes do not count as failed, a warning lists them.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out_dir=$here/egoexo uids_path=$here/correspondence_takes.txt parts=takes
@@ -35,7 +35,7 @@ wrong=$(grep -vxm1 '[A-Za-z0-9][A-Za-z0-9_-]*' <<<"$uids") && fail "$uids_path: 
 mkdir -p "$out_dir" && touch "$out_dir/.downloaded" || exit 1
 trap 'echo "interrupted; run the same command again to continue" >&2; exit 130' INT TERM
 
-download() { # egoexo's status is 0 too where files could not be looked up: it warns of them
+download() { # if files cannot be looked up, egoexo only warns, with status 0
     egoexo -o "$out_dir" --parts "$parts" --uids "$@" --yes </dev/null 2>&1 | tee "$out_dir/.egoexo.log" &&
         ! grep -q 'WARN: .*fail' "$out_dir/.egoexo.log"
 }

@@ -1,13 +1,13 @@
-"""From a take's videos and annotation to its processed form, and the list of what could not be made.
+"""Make the processed form of a take from its videos and its annotation, and list what could not be made.
 
-A kill at any moment does no harm, because a frame appears whole or not at all, source.json is written first and
-annotation.json last. source.json says what the take is made of:
-`{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`. The same steps again make only what
-is missing, and what was made of another annotation or video.
+The process may be killed at any moment: frames appear whole or not at all, source.json is written first and
+annotation.json last. source.json tells from which annotation and videos the take was made:
+`{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`. A second run makes only files that
+are missing, or that were made from another annotation or video.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken. For each object it leaves out the frames past the end of its shortest video and the frames
-with a corrupt mask in any camera. Whatever is left out is a `Failure` in the take's failed.json:
+with a corrupt mask in any camera. Everything that is left out is a `Failure` in the take's failed.json:
 `{"take_name", "failures": [{"camera": str or null, "kind": "missing" | "broken", "reason"}, ...]}`.
 """
 
@@ -31,9 +31,9 @@ from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, 
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
-MISSING = "missing"  # the data set does not have it: parts of the real one were withdrawn
-BROKEN = "broken"  # it cannot be used, and another download should help
-Masks = dict[int, RLE | str]  # by frame; a text says what is wrong with a corrupt mask
+MISSING = "missing"  # the data set does not have it: some videos of Ego-Exo4D were withdrawn
+BROKEN = "broken"  # it cannot be used; downloading it again should help
+Masks = dict[int, RLE | str]  # by frame: the mask, or what is wrong with it if it is corrupt
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Failure:
 
 
 def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, threads: int = 1) -> None:
-    """Make what is missing of a take, `threads` cameras at a time, and list what cannot be made.
+    """Make the missing parts of a processed take, `threads` cameras at a time, and list what cannot be made.
 
-    Raises OSError if the output cannot be written. Whatever else goes wrong with a camera is listed as its failure.
+    Raises OSError if the output cannot be written. Anything else that goes wrong with a camera is listed as a failure.
     """
     folder = data_dir / take.uid
     paths = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
@@ -91,8 +91,8 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
 
 
 def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) -> dict[str, Any]:
-    """The content that a take's source.json has to have now. `made_of`, its content, is kept for videos that are gone,
-    and for videos that differ in their time alone, as copies do.
+    """The content that a take's source.json should have now. `made_of` is its present content. Its entries are kept for
+    videos that do not exist any more, and for videos that differ only in their time, as copies do.
     """
     source = made_of | {"annotation": take.digest}
     for path in paths.values():
@@ -104,7 +104,7 @@ def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) 
 
 
 def _ends_digest(path: Path) -> str:
-    """SHA-256 of the first and the last MiB of a file: of a video they hold its table of frames."""
+    """SHA-256 of the first and the last MiB of a file; a video has its table of frames in one of them."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(1 << 20))
         file.seek(max(0, path.stat().st_size - (1 << 20)))
@@ -113,8 +113,8 @@ def _ends_digest(path: Path) -> str:
 
 
 def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str, Any], source: dict[str, Any]) -> bool:
-    """True if nothing is left to do: all that can be made of the take was made, or its videos are gone, so that what
-    was made of them must not be lost. Raises UserError if failed.json is damaged.
+    """True if nothing is left to do: the take is complete, or its videos do not exist any more, so that its frames must
+    be kept. Raises UserError if failed.json is damaged.
     """
     incomplete_cameras = {failure.camera for failure in read_failures(folder)[1]}
     try:
@@ -138,7 +138,7 @@ def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str,
 
 
 def name_changes(take: Take, made_of: dict[str, Any], source: dict[str, Any], consequence: str) -> list[str]:
-    """Warn of what has changed since the take was processed; returns the names of these entries of source.json."""
+    """Warn of sources that changed since the take was processed; returns their names, which are keys of source.json."""
     changed = [name for name in made_of if made_of[name] != source[name]]
     if changed:
         warn_once(f"take {take.uid} ({take.name}): {', '.join(changed)} changed since it was processed; {consequence}")
@@ -146,19 +146,19 @@ def name_changes(take: Take, made_of: dict[str, Any], source: dict[str, Any], co
 
 
 def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dict[str, Any]) -> None:
-    """Delete what was made of a former annotation or a former video, and write source.json."""
+    """Delete files that were made from an annotation or a video which has changed since, and write source.json."""
     if made_of == source:
         return
     for name in name_changes(take, made_of, source, "what was made of it is made anew"):
         for frame in frames_in(folder / name.removesuffix(".mp4")).values():
             frame.unlink()
-    # Before source.json changes: a kill in between must not leave an old annotation.json that looks up to date.
+    # Delete annotation.json before source.json is written: after a kill in between, it would seem up to date.
     (folder / ANNOTATION).unlink(missing_ok=True)
     write_json(folder / SOURCE, source)
 
 
 def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
-    """Read the packets of a take's videos, decoding nothing. Returns the usable videos by camera, and the failures."""
+    """Read the packets of a take's videos without decoding them. Returns the usable videos by camera, and failures."""
     if not (takes_dir / take.name).is_dir():
         return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
     if "ego" not in map(camera_kind, paths):
@@ -180,7 +180,7 @@ def extract_videos(
     take: Take, folder: Path, videos: dict[str, VideoIndex], masks: dict[str, dict[str, Masks]], threads: int
 ) -> list[Failure]:
     """Write the frames of a take's videos, `threads` cameras at a time. Returns a failure for each video that is too
-    short, and for each broken video, of which no frame stays.
+    short and for each broken video; no frame of a broken video is kept.
     """
     wanted_frames, failures = _wanted_frames(take, _frame_each_second(videos)), []
     for camera, index in videos.items():
@@ -200,7 +200,7 @@ def extract_videos(
 
 def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tracks: list[Masks]) -> Failure | None:
     """Write the `wanted_frames` of a camera that are not in its `folder` yet. If its video is damaged, or has another
-    shape than the masks of its `tracks`, no frame stays, and the failure is returned.
+    shape than the masks in `tracks`, all its frames are deleted and the failure is returned.
 
     Raises OSError if the output cannot be written.
     """
@@ -217,8 +217,8 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
                 file.write(encoded)
     except OSError:
         raise
-    except Exception as error:  # damage makes libraries stumble in many ways
-        # A better copy of the video must not find this one's frames, which annotation.json may promise.
+    except Exception as error:  # a damaged video can make libraries raise any exception
+        # Frames of this video must not be mixed with frames of a better copy that replaces it later.
         (folder.parent / ANNOTATION).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
@@ -270,7 +270,7 @@ def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:
 def _wanted_frames(take: Take, frames_each_second: Collection[int]) -> list[int]:
     """The frames to extract from each camera, ascending; some may lie past the end of its video."""
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
-    # Few annotations have masks of other frames than one each second.
+    # Most annotations have masks only of the frames at each second; some have masks of further frames.
     return sorted({*frames_each_second}.union(*(track.encoded for track in tracks)))
 
 
@@ -283,7 +283,7 @@ def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> Non
 
 
 def read_failures(folder: Path) -> tuple[str, list[Failure]]:
-    """The name and the failures of the take in `folder`, as its failed.json has them."""
+    """Read failed.json in a take's `folder` -> the take's name and its failures."""
     path = folder / FAILED
     if not path.exists():
         return "", []

@@ -1,12 +1,13 @@
-"""Make a take of your own synchronized videos and masks; then all the other stages run on it.
+"""Make a take from your own synchronized videos and masks; all other stages then run on it.
 
     python data/import_take.py --name kitchen --videos head=head.mp4 left=left.mp4 --ego head --masks head=masks/head
 
-Adds the take to a data folder, in the layout of Ego-Exo4D (docs/own_data.md): videos, annotation, split. There the
-head-worn camera is called aria_head, as the names of head-worn cameras begin with aria. Frame f of the take is the same
-moment in every camera: a video that begins earlier than another (--offset), has another frame rate than the --ego
-camera's or uneven times, lies on its side, or is a folder of pictures is written anew; the others are copied. After a
-kill the same command starts this take again.
+Adds the videos, the annotation and the split of the take to a data folder in the layout of Ego-Exo4D
+(docs/own_data.md). The head-worn camera is called aria_head there, since names of head-worn cameras begin with aria.
+
+In the take, frame f shows the same moment in every camera. A video is therefore written anew if it begins earlier than
+another (--offset), has another frame rate than the --ego camera's video, has uneven times, is turned on its side, or is
+a folder of pictures. Other videos are copied. If the command was interrupted, run it again: it makes the take anew.
 """
 
 import argparse
@@ -40,11 +41,11 @@ NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an ob
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--name", required=True, help="of the take, in its data folder")
+    add("--name", required=True, help="name of the take, also its uid")
     add_footage_options(parser)
     add("--ego", required=True, metavar="CAMERA", help="the head-worn camera; the others are exo cameras")
     add("--root", type=Path, default=DEFAULT_ROOT, help="data folder to add the take to")
-    text = "in test, objects are also sought, but not scored, in cameras that have no masks of them"
+    text = "split of the take; in test, objects are also sought (but not scored) in cameras without masks of them"
     add("--split", choices=SPLITS, default="test", help=text)
     return parser.parse_args()
 
@@ -64,7 +65,7 @@ def main() -> None:
             track = read_track(masks, object_name, cameras[camera], positions[camera])
             objects.setdefault(object_name, {})[name_in_take[camera]] = track
             not_shown += len(masks.objects[object_name]) - len(track["annotated_frames"])
-    if args.split != "test":  # training takes a frame that nobody looked at for one in which the object is hidden
+    if args.split != "test":  # in training, a frame that nobody annotated would count as one that hides the object
         unmatched = drop_unmatched(objects)
     count = sum(len(track["annotation"]) for tracks in objects.values() for track in tracks.values())
     if not count:
@@ -92,7 +93,7 @@ def main() -> None:
 
 
 def check_name(args: argparse.Namespace) -> None:
-    """Raises UserError if --name cannot be the name of a take, or is the name of an existing take."""
+    """Raise UserError if --name cannot be the name of a take, or is the name of an existing take."""
     # process_data.py refuses a folder takes/takes, and processed/ has files of the other names.
     is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))
     if is_reserved or not is_file_name(args.name):
@@ -103,7 +104,7 @@ def check_name(args: argparse.Namespace) -> None:
 
 
 def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
-    """What to call each camera in the take, where the name of the head-worn one begins with aria."""
+    """The name of each camera in the take; there the name of the head-worn camera begins with aria."""
     if ego not in cameras:
         raise UserError(f"--ego {ego!r} is none of the cameras {', '.join(cameras)}")
     if other := next((camera for camera in cameras if camera_kind(camera) == "ego" and camera != ego), None):
@@ -112,9 +113,8 @@ def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
 
 
 def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndarray) -> dict[str, Any]:
-    """An object in a camera as annotation files have it. Masks of moments that no frame of the take shows are left out.
-
-    `positions[f]` is the position in `footage` of the take's frame f.
+    """The masks of an object in a camera, in the form of the annotation file. `positions[f]` is the position of the
+    take's frame f in `footage`; a mask at a position that no frame of the take has is left out.
     """
     position_of = {number: position for position, number in enumerate(footage.numbers)}
     frame_of = {position: frame for frame, position in reversed(list(enumerate(positions.tolist())))}
@@ -133,8 +133,8 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
 
 
 def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
-    """Take out each mask of a moment at which nobody looked for its object in one of the object's cameras. Returns how
-    many masks were taken out.
+    """Remove an object's masks at frames that are not annotated in all cameras which have masks of the object. Returns
+    the number of removed masks.
     """
     dropped = 0
     for tracks in objects.values():
@@ -147,10 +147,9 @@ def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
 
 
 def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[Path, Any]:
-    """The contents of split.json and the annotation file with the new take, by path, in the order in which to write
-    them. The take's uid is its name.
-
-    Entries of a take of the same name, whose import was killed or whose folder was deleted, are replaced.
+    """The new contents of split.json and of the annotation file, with the take, by path, in the order in which to write
+    them. The take's uid is its name. Entries of an earlier take with this name, whose import was killed or whose folder
+    was deleted, are replaced.
     """
     annotations_path = annotation_path(args.root / "annotations", args.split)
     splits_path = args.root / "split.json"
@@ -173,11 +172,11 @@ def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[P
 
 
 def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float) -> None:
-    """Copy or write a camera's video. Its frame f is the frame of `footage` at `positions[f]`."""
+    """Copy or write a camera's video; its frame f is the frame at `positions[f]` of `footage`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shows_every_frame = np.array_equal(positions, np.arange(len(positions)))
     if shows_every_frame and not isinstance(footage.recording, list) and not footage.turns:
-        shutil.copyfile(footage.path, path)  # a link would change when somebody writes the original again in place
+        shutil.copyfile(footage.path, path)  # no link, which would change with its original
         return
     with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:
         for image in tqdm(footage.read(positions), path.name, len(positions), unit="frame"):

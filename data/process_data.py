@@ -2,12 +2,12 @@
 
     python data/process_data.py --split val
 
-Run it again to continue, or to retry what failed: it makes only what is missing, and what was made of an annotation or
-a video that has changed since, which it names. A take or camera whose video is missing or broken is left out; the
+Run it again to continue or to retry what failed. It makes only what is missing, and what was made from an annotation or
+a video that has changed since; it names these. A take or camera whose video is missing or broken is left out. The
 reasons are printed, and data/check_processed.py lists them again.
 
-Exit status 0: everything that the data set holds was made; videos may be missing, as some were withdrawn from it.
-Status 1: a video or mask is broken (download it again), or nothing could be processed although no --uids were given.
+Exit status 0: everything that the data set holds was made; videos may be missing, as some of Ego-Exo4D were withdrawn.
+Exit status 1: a video or mask is broken (download it again), or no take could be processed and --uids was not given.
 """
 
 import argparse
@@ -32,22 +32,22 @@ from data.extraction import BROKEN, MISSING, Failure, process_take, read_failure
 from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import SPLITS, annotation_path, find_split_path, read_split, read_splits, read_takes
 
-MAX_PRINTED = 10  # failures of a split
+MAX_PRINTED = 10  # at most so many failures of a split are printed
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the takes, usually <root>/takes")
+    add("--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the videos, usually <root>/takes")
     add_annotations(parser, "default: annotations/relations_{split}.json beside the folder of --takepath")
     add("--outputpath", type=Path, help="processed takes (default: processed beside the folder of --takepath)")
     add_splits_path(parser)
     add("--split", nargs="+", default=["all"], help="splits of --splits_path, or all (default: all)")
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
-    text = "use videos of 448 pixels on the short side and keep that size: tens of times less to get and decode"
-    add("--downscaled", action="store_true", help=f"{text}, slightly softer images")
-    add_num_workers(parser, "processes: each decodes a take in up to 0.4 GB, or cameras of one if takes are few")
-    shard = "do the I-th of every N takes, I from 1; all jobs with the same N (default: 1/1, all of them)"
+    text = "use the videos of 448 pixels on the short side and keep this size: tens of times less data, softer images"
+    add("--downscaled", action="store_true", help=text)
+    add_num_workers(parser, "processes, each with a take and up to 0.4 GB (if takes are few, with some cameras of one)")
+    shard = "process only the I-th of every N takes, with I from 1 to N, to share the work among N jobs (default: 1/1)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
     root = args.takepath.absolute().parent
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The uids of the takes to process, by split: the takes of --split that --uids names, or all of them.
+    """The uids of the takes to process, by split: the takes of --split, or those of them that --uids names.
 
     Raises UserError if --uids names a take that is in none of these splits.
     """
@@ -105,9 +105,9 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
 
 
 def write_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
-    """Write the split into the output folder, where the later stages look first, unless they find it anyway.
+    """Write split.json into the output folder, where later stages look first, unless they find the same split anyway.
 
-    An existing split.json in the output folder stays, because a training may use it.
+    An existing split.json in the output folder is kept, because a training may use it.
     """
     default, path = find_split_path(args.outputpath), args.outputpath / "split.json"
     if default.exists() and read_splits(default) == splits:
@@ -120,7 +120,7 @@ def write_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:
 
 
 def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
-    """Process this shard of the takes `uids`, which are annotated in the file of `split`; returns the exit status."""
+    """Process this job's shard of the takes `uids`, annotated in the file of `split`; returns the exit status."""
     path = annotation_path(args.annotation_path, split)
     shard, shards = args.shard
     shard_uids = uids[shard - 1 :: shards]
@@ -143,7 +143,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
 
 
 def print_summary(args: argparse.Namespace, title: str, uids: list[str]) -> int:
-    """Print what the takes lack, and return the exit status."""
+    """Print how many takes are complete, and the failures of the others; returns the exit status."""
     failures_of = {uid: read_failures(args.outputpath / uid) for uid in uids}
     processed = [uid for uid in uids if is_processed(args.outputpath, uid)]
     complete = sum(not failures_of[uid][1] for uid in processed)

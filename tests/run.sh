@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test suite, in the environment that quickstart.sh uses too: bash tests/run.sh [pytest arguments]
+# Run the whole test suite in the environment that quickstart.sh also uses: bash tests/run.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tests/setup_env.sh

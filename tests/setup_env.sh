@@ -1,6 +1,6 @@
-# Sourced by quickstart.sh and tests/run.sh with the repository root as working directory: makes .venv when it is
-# missing or was made for other requirements, and puts it first on the PATH. Arguments: requirement files.
-# If PYTHON names an interpreter, that one comes first on the PATH and nothing is made or installed.
+# quickstart.sh and tests/run.sh source this file in the repository root. `setup_env FILE...` makes .venv, installs the
+# requirement files that are new or have changed, and puts .venv first on the PATH. If PYTHON names an interpreter, this
+# interpreter comes first on the PATH instead, and nothing is made or installed.
 setup_env() {
   if [ -n "${PYTHON:-}" ]; then
     if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
@@ -10,11 +10,11 @@ setup_env() {
     PATH="$(cd "$(dirname "$(command -v "$PYTHON")")" && pwd):$PATH"
     PYTHON=$(command -v "$(basename "$PYTHON")")
     export PYTHON
-    python() { "$PYTHON" "$@"; } # its folder may have no `python`, or another one
+    python() { "$PYTHON" "$@"; } # in its folder, `python` may be missing or another interpreter
     return
   fi
   local stamp=.venv/.installed
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # absent, or an earlier attempt was cut short
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # it is missing, or was not finished
     local python
     python="$(command -v python3 || command -v python || true)"
     if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])'; then
@@ -27,14 +27,13 @@ setup_env() {
       return 1
     }
   fi
-  # Each requirement file is installed once; a changed one is installed again.
   local file
   for file in "$@"; do
     local copy="$stamp.$(echo "$file" | tr / -)"
     if ! cmp -s "$file" "$copy"; then
       echo "+ pip install -r $file    # minutes at the first time: 1.6 GB in all"
       local quiet=--quiet
-      if [ -t 1 ]; then quiet=; fi # somebody is watching: with pip's bars
+      if [ -t 1 ]; then quiet=; fi # in a terminal, show pip's progress
       .venv/bin/python -m pip install $quiet --disable-pip-version-check -r "$file" || {
         echo "error: pip could not install $file" >&2
         return 1

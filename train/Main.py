@@ -1,4 +1,4 @@
-"""Under the published trainer's name: train.py, with the same arguments."""
+"""The published trainer's name for train.py; it takes the same arguments."""
 
 import runpy
 from pathlib import Path

@@ -1,6 +1,6 @@
-# Sourced by run_ego.sh and its like: `launch` starts train.py with the arguments given.
-#   PYTHON  the interpreter; by default python3 if it has PyTorch, else the repository's .venv
-#   NPROC   number of processes, by torchrun; by default one for each GPU that --gpu lists, else one
+# run_ego.sh, run_exo.sh and run_both.sh source this file. `launch` starts train.py with the arguments given.
+#   PYTHON  the interpreter (default: python3 if it has PyTorch, otherwise the repository's .venv)
+#   NPROC   number of processes; torchrun starts them if there are several (default: one for each GPU of --gpu, or one)
 
 train_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -z "${PYTHON:-}" ]; then
@@ -15,8 +15,8 @@ launch() {
     if [[ " $*" =~ " --gpu"[=\ ]([0-9,]+) ]]; then commas=${BASH_REMATCH[1]//[0-9]/}; fi
     local count=${NPROC:-$((${#commas} + 1))}
     if [ "$count" != 1 ]; then
-        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # as torchrun does, with a warning
-        export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # all but the last it passes on anyway
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # torchrun does the same, but warns of it
+        export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # adds SIGUSR1 to its default
         program+=(-m torch.distributed.run --standalone --nproc_per_node "$count")
     fi
     exec "${program[@]}" "$train_dir/train.py" "$@"

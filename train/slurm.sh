@@ -7,10 +7,11 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
-# Train on a SLURM cluster; change the lines above to suit yours:
+# Train on a SLURM cluster. Adapt the lines above to your cluster, and submit from the repository root, because SLURM
+# runs a copy of this file:
 #   sbatch train/slurm.sh [run_ego.sh | run_exo.sh | run_both.sh] [arguments of train.py]
-# Two minutes before the time limit, or when the job is preempted (with 30 s left, unless slurm.conf has
-# PreemptParameters=send_user_signal), the run saves, ends and is queued again; it then continues. Submit from the repository root: SLURM runs a copy of this file.
+# Two minutes before its time limit, the job saves, ends and is queued again; it then continues. The same happens when
+# the job is preempted; it then has 30 s, or more if slurm.conf has PreemptParameters=send_user_signal.
 set -uo pipefail
 script=run_ego.sh
 case ${1:-} in run_*.sh) script=$1 && shift ;; esac
@@ -20,12 +21,12 @@ child=$!
 interrupted=0
 pass_on() {
     interrupted=1
-    kill -TERM "$child" # which passes it on to its processes and waits for them
+    kill -TERM "$child" # the child passes the signal on to its processes and waits for them
 }
 trap pass_on USR1 TERM
 status=0
 wait "$child" || status=$?
-while kill -0 "$child" 2>/dev/null; do # a trap ends `wait` early
+while kill -0 "$child" 2>/dev/null; do # `wait` returns early when a trap has run
     status=0
     wait "$child" || status=$?
 done

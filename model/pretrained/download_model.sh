@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Get the backbone's weights (MoCo v2, 800 epochs, ResNet-50):
+# Download the weights of the paper's backbone (ResNet-50, trained by MoCo v2 for 800 epochs):
 #
 #   cd model/pretrained && bash download_model.sh
 #
@@ -16,7 +16,7 @@ is_whole() { # the authors of MoCo publish the beginning of the md5; macOS has m
 
 fail() { echo "error: $1" >&2 && exit 1; }
 
-if [ ! -e moco_v2_800ep_pretrain_torchvision.pth.tar ] && ! is_whole "$file"; then # the original's converted file does
+if [ ! -e moco_v2_800ep_pretrain_torchvision.pth.tar ] && ! is_whole "$file"; then # the first is the original's
     is_whole "$part" || curl --fail --location --retry 3 --continue-at - --output "$part" "$url" ||
         fail "no download of $url; run again to continue, or delete $PWD/$part first"
     is_whole "$part" || { rm -f "$part" && fail "the md5 of $url does not begin with a04e12f8; nothing was kept"; }

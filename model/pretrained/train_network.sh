@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Trains a network like xsegtx_tiny.pth: on rendered takes of modelled things and of solids with one pattern each, with
-# objects as large as real ones and with large objects. Everything goes to the folder given (default:
-# runs/xsegtx_tiny); a second run continues.
+# Train a network like xsegtx_tiny.pth on rendered takes: of 3D models and of solids with one pattern each, with objects
+# as large as in Ego-Exo4D and with larger objects. All files go to FOLDER (default: runs/xsegtx_tiny); a second run
+# continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# The network beside this file is that of version 2.0, trained further by this script of commit fa48859, which also
-# rendered kitchen things; without them networks are better (docs/accuracy.md):
+# The network beside this file is the network of version 2.0 after further training by this script as of commit fa48859,
+# when it also rendered models of kitchen things; without them, networks become better (docs/accuracy.md):
 #   git show ab02e80:model/pretrained/xsegtx_tiny.pth > former.pth
 #   FROM=former.pth EPOCHS=3 bash model/pretrained/train_network.sh
-# Environment: PACKAGE: Debian's sweethome3d-furniture, a file for dpkg (default: `apt-get download` fetches it);
-# FROM: a network to go on from (default: a new one); EPOCHS of training, of 2400 steps each (default: 7); NPROC:
-# processes that train, of 8 GB each (default: 1); PYTHON as for quickstart.sh; SEED of the training (default: 0; only
-# that one becomes the network of this repository, others stay in the folder).
+# Environment variables:
+#   PACKAGE  Debian's package sweethome3d-furniture, a .deb file (default: `apt-get download` fetches it)
+#   FROM     network whose training is continued (default: none, a new network)
+#   EPOCHS   epochs of training, with 2400 steps each (default: 7)
+#   NPROC    processes that train, with 8 GB each (default: 1)
+#   SEED     seed of the training (default: 0). Only seed 0 replaces xsegtx_tiny.pth; other networks stay in FOLDER
+#   PYTHON   an interpreter that has the requirements (default: .venv, which is made if needed)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/setup_env.sh
@@ -21,7 +24,7 @@ seed=${SEED:-0}
 epochs=${EPOCHS:-7}
 start=(--backbone efficientnet_lite0 --mode tiny --input_size 192 --lr 5e-4)
 if [ -n "${FROM:-}" ]; then start=(--init_weights "$FROM" --lr 3e-4); fi
-precision=fp32 # bfloat16 where the CPU computes in it
+precision=fp32 # or bfloat16, if the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 
 household=$out/household
@@ -32,7 +35,7 @@ if [ ! -e "$household/credits.csv" ]; then
   python synthetic/household_models.py --package "$out/furniture" --out "$household"
 fi
 
-make() { # folder, further flags
+make() { # arguments: a folder, and options of make_takes.py
   local data=$out/$1/processed
   python synthetic/make_takes.py --outputpath "$out/$1" "${@:2}"
   python data/process_data.py --takepath "$out/$1/takes" --split_path "$out/$1/split.json" --outputpath "$data"
@@ -43,7 +46,7 @@ real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 -
 mixed=(--object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3)
 large=(--object_size 0.03 0.4 --clutter 8 --blur 1 --noise 3)
 
-# Takes to learn from: every fifth object is missing where it would be seen, every fourth take is of odd cameras.
+# In takes for training, every fifth object is left out where it would be seen; a quarter of the takes have odd cameras.
 learn=(--left_out 0.2 --odd_cameras 0.25 --num_val 6 --num_test 0)
 make train/models "${models[@]}" "${real[@]}" "${learn[@]}" --num_train 192
 make train/models_mixed "${models[@]}" "${mixed[@]}" "${learn[@]}" --num_train 144
@@ -55,18 +58,18 @@ bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed
   --lr-schedule $((epochs * 4 / 5)) --val_size 240 --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 \
   --precision $precision
 [ "$seed" = 0 ] || exit 0
-python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # what prediction needs, in half precision
+python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # for prediction, in half precision
 import sys
 from pathlib import Path
 from model.checkpoint import load_checkpoint, save_checkpoint
 backbone, network, arguments = load_checkpoint(Path(sys.argv[1]))
-backbone.weights = None  # a place on this machine
+backbone.weights = None  # a path on this machine
 kept = {name: arguments[name] for name in ("both", "reverse")}
 save_checkpoint(Path(sys.argv[2]), backbone, network.half(), arguments=kept)
 END
 
-# Takes of which nothing is learned or chosen, for the card (benchmarks/network_card.py): as in training, larger things,
-# things that are left out, odd cameras.
+# Takes for the tables of README.md (benchmarks/network_card.py). They are not used in training or for a choice: takes
+# as in training, takes with larger things, with things that are left out, with odd cameras.
 test=(--num_train 0 --num_val 0)
 make models "${models[@]}" "${real[@]}" "${test[@]}" --num_test 24
 make models_left_out "${models[@]}" "${real[@]}" "${test[@]}" --num_test 8 --left_out 0.4
