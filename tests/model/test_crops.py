@@ -104,13 +104,6 @@ def test_the_spot_of_a_mask_is_its_middle_and_its_crop_shows_all_of_it(top, left
     assert moved == (spot.row + spot.extent / 2, spot.col - spot.extent, 2 * spot.extent)
 
 
-@given(st.floats(0, 60), st.floats(0, 60), st.floats(0.1, 200), SIDES, SIDES)
-def test_a_crop_is_around_its_spot_and_never_larger_than_its_frame(row, col, extent, height, width):
-    crop = Spot(row, col, extent).crop((height, width))
-    assert 1 <= crop.side <= Crop.whole((height, width)).side == max(height, width)
-    assert max(abs(crop.top + crop.side / 2 - row), abs(crop.left + crop.side / 2 - col)) <= 0.5
-
-
 @given(st.floats(1, 400), st.floats(0.1, 10))
 def test_the_query_shows_an_object_as_large_as_its_frame_of_all_or_half_of_the_size(side, ratio):
     spot, config = Spot(200, 300, side), StrongConfig("tiny", 192)
