@@ -16,15 +16,15 @@ from train.run import Run
 from train.state import TrainState
 
 
-def starting_state(run: Run, device: torch.device, pairs: dict[str, str]) -> tuple[TrainState, list[str]]:
+def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str]) -> tuple[TrainState, list[str]]:
     """The state, and lines that say where it comes from and what has changed since the checkpoint was written.
 
-    `pairs` has the digests of the training and the validation pairs. UserError if a file is missing or does not fit.
+    `pair_digests`: of the training and the validation pairs. UserError if a file is missing or does not fit.
     """
     file = run.start or run.init_weights
     content = read_torch(file) if file else None
     backbone, network, notes = network_of(run, file, content)
-    state = TrainState(backbone, network, device, run.schedule, run.seed, pairs, run.weight_decay, run.precision)
+    state = TrainState(backbone, network, device, run.schedule, run.seed, pair_digests, run.weight_decay, run.precision)
     if run.start:
         others = state.restore(content, file)
         if not run.is_own or "validation" in others:

@@ -33,16 +33,16 @@ class TrainState:
         device: torch.device,
         schedule: Schedule,
         seed: int,
-        pairs: dict[str, str],
+        pair_digests: dict[str, str],
         weight_decay: float = 0.0,
         precision: str = "fp32",
     ):
-        """`pairs` has the digests of the training and the validation pairs. `precision` is a key of PRECISIONS; with
-        fp16 the loss is scaled.
+        """`pair_digests`: of the training and the validation pairs. `precision` is a key of PRECISIONS; with fp16 the
+        loss is scaled.
         """
         self.backbone = backbone  # as it was loaded, for checkpoints: frozen
         self.network = network.to(device)
-        self.device, self.schedule, self.seed, self.pairs = device, schedule, seed, pairs
+        self.device, self.schedule, self.seed, self.pair_digests = device, schedule, seed, pair_digests
         options = {"lr": schedule.lr, "weight_decay": weight_decay, "fused": device.type == "cuda"}
         self.optimizer = torch.optim.Adam(network.parameters(), **options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] == torch.float16)
@@ -76,7 +76,7 @@ class TrainState:
     def save(self, *names: str) -> None:
         """Write a checkpoint, under each of `names`, from which training goes on as if it had never stopped."""
         content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
-        content["pairs"] = self.pairs
+        content["pairs"] = self.pair_digests
         for name in names if self.folder else ():
             save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **content)
 
@@ -99,7 +99,7 @@ class TrainState:
             self.scaler.load_state_dict(scaler)
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # as the step before has left it
-        return [kind for kind, digest in self.pairs.items() if stored["pairs"].get(kind, digest) != digest]
+        return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
 
 
 def run_files(out_dir: Path) -> list[Path]:

@@ -66,7 +66,8 @@ class Validation:
                 number = self.numbers[frame.take_uid, frame.number, pair]
                 scores.append(self.score(number, mask, existence))
                 if scores[-1].visible and len(pictures) < EXAMPLES and self.log.world.is_main:
-                    pictures.append((str(source_of(self.pairs, DrawnPairs(number, number))), self.draw(number, mask)))
+                    source = source_of(self.pairs, DrawnPairs(number, number))
+                    pictures.append((str(source), self.picture_of(number, mask)))
             if self.log.world.stop_requested():
                 raise Stopped
         scores = sorted(score for part in self.log.world.gather(scores) for score in part)
@@ -89,7 +90,7 @@ class Validation:
             iou = float(np.float32((mask & truth).sum()) / union) if union else 1.0
         return PairScore(number, iou, existence, rle is not None)
 
-    def draw(self, number: int, mask: np.ndarray) -> np.ndarray:
+    def picture_of(self, number: int, mask: np.ndarray) -> np.ndarray:
         """Query with its mask | target with the predicted | target with the true one -> (480, 1440, 3) uint8 RGB."""
         views = source_of(self.pairs, DrawnPairs(number, number))[1:]
         query, target = (letterbox(read_view(self.pairs, view), EVAL_SIDE) for view in views)
