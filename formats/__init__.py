@@ -1,1 +1,1 @@
-"""What lies on disk, one module for each format, checked where it is read."""
+"""The formats of files, with one module for each format; a file is checked where it is read."""

@@ -1,22 +1,22 @@
-"""A fast reader of LZString text, which holds the masks in the annotation files.
+"""A fast decoder of LZString text, as which masks are stored in the annotation files.
 
-The lzstring package reads bit by bit, which takes hours for the benchmark's two gigabytes; this reads code by code.
-Format: pieroxy's lz-string, `compressToEncodedURIComponent`. Each character holds six bits, the most significant first.
-The bits spell codes, the least significant bit first. A code stands for a phrase, and each adds a longer phrase to the
-known ones; a code has as many bits as the number of known phrases needs.
+The lzstring package reads bit by bit and would need hours for the benchmark's two gigabytes; this module reads code by
+code. The format is `compressToEncodedURIComponent` of pieroxy's lz-string. Each character holds six bits, the most
+significant bit first. The bits form codes, the least significant bit first. Each code stands for a known phrase and
+adds a longer phrase to the known ones. A code has as many bits as the number of known phrases needs.
 """
 
 import base64
 
 import numpy as np
 
-BITS = 6  # that a character holds
-CHAR_8, CHAR_16, END = 0, 1, 2  # codes for a character of so many bits that follows, and for the end
+BITS = 6  # bits that a character holds
+CHAR_8, CHAR_16, END = 0, 1, 2  # codes for a new character, whose 8 or 16 bits follow the code, and for the end
 
 
 def decompress(text: str) -> str:
-    """The text that `text` stands for. Raises ValueError if it is cut off or no LZString text."""
-    padded = text.replace(" ", "+") + "A" * (-len(text) % 4)  # base64 with a "-" for the last of its alphabet
+    """Decode LZString text. Raises ValueError if `text` is cut off or is no LZString text."""
+    padded = text.replace(" ", "+") + "A" * (-len(text) % 4)  # base64, with "-" for its last digit
     bits = np.unpackbits(np.frombuffer(base64.b64decode(padded, b"+-", validate=True), np.uint8))
     stream = np.packbits(bits, bitorder="little").tobytes()
     phrases = ["", "", ""]  # phrases[code]
@@ -38,7 +38,7 @@ def decompress(text: str) -> str:
         elif code < len(phrases):
             phrase = phrases[code]
         elif code == len(phrases) and former:
-            phrase = former + former[0]  # the one that is about to be added
+            phrase = former + former[0]  # the phrase that is added below
         else:
             raise ValueError(f"LZString code {code} stands for nothing")
         if former:

@@ -1,14 +1,14 @@
 """The pairs of a split in both settings, with their masks, in one file that training opens at once.
 
-data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.json files, which stay the data:
+data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.json files, with these arrays:
 
-    masks    a row MASK for each mask; the masks of an object in a camera are in the order of their frames
+    masks    a row of type MASK for each mask; the masks of an object in a camera are in the order of their frames
     counts   the run lengths of all masks, one after the other
-    ego-exo  a row for each pair: rows of its query and its target mask, or -1
-    exo-ego
+    ego-exo  a row for each pair of this setting: the rows in `masks` of its query mask and its target mask (or -1)
+    exo-ego  the same for the other setting
     about    JSON: the takes with the state of their annotation.json, the takes of the split that are not processed
              yet, the split file if it is not the default one, the tracks by setting
-    digest   SHA-256 of all of that
+    digest   SHA-256 of the other arrays
 """
 
 import functools
@@ -30,12 +30,12 @@ from formats.masks import RLE
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
-BOTH = "both"  # instead of a setting: the pairs of ego-exo, then those of exo-ego
+BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
 
 
 class Pair(NamedTuple):
-    """One question: an object's mask in the query camera is given, the one in the target camera is sought."""
+    """An object, a frame and two cameras: the query camera's mask is given, the target camera's mask is sought."""
 
     take_uid: str
     object_name: str
@@ -46,7 +46,7 @@ class Pair(NamedTuple):
 
 
 class PairTrack(NamedTuple):
-    """All pairs of an object and two cameras: their numbers, in the order of their frames."""
+    """All pairs of an object and two cameras. Their `numbers` in the PairSet are in the order of their frames."""
 
     take_uid: str
     object_name: str
@@ -63,10 +63,10 @@ def pairs_path(data_dir: Path, split: str) -> Path:
 def write_pairs(
     data_dir: Path, splits_path: Path, split: str, uids: Iterable[str], missing: list[str]
 ) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the pairs of the takes `uids` and their masks.
+    """Write the pairs of the takes `uids`, with their masks.
 
-    A pair is a frame with a query mask. `missing` are the takes of the split in `splits_path` that are not processed
-    yet. Returns how many pairs there are by setting, and what is wrong with malformed takes, which are left out.
+    Each frame with a query mask makes a pair. `missing` are the takes of the split in `splits_path` that are not
+    processed yet. Returns the number of pairs by setting; and the errors of malformed takes (left out) by uid.
     """
     path = pairs_path(data_dir, split)
     named_splits_path = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
@@ -101,7 +101,9 @@ def write_pairs(
 def _copy_masks(
     take: ProcessedTake, masks: list[np.ndarray], counts: bytearray
 ) -> dict[tuple[str, str], dict[int, int]]:
-    """Append a take's masks; returns the row of each, by object and camera and then by ascending frame."""
+    """Append a take's masks to `masks` and `counts`. Returns the rows of the new masks: for each object and camera, a
+    dict from the frame, ascending, to the row.
+    """
     first_row, new_masks, row_of = sum(map(len, masks)), [], {}
     for object_name, cameras in take.masks.items():
         for camera, rles in cameras.items():
@@ -115,9 +117,9 @@ def _copy_masks(
 
 
 def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What `write_pairs` wrote, `about` and the other arrays.
+    """Read the file of `write_pairs`: the content of `about`, and the other arrays.
 
-    Raises UserError, with the remedy, if it is missing, damaged, out of date or without pairs of `settings`.
+    Raises UserError, with the remedy, if the file is missing, damaged, out of date or without pairs of `settings`.
     """
     path = pairs_path(data_dir, split)
     command = f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}"
@@ -128,9 +130,9 @@ def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[di
             raise ValueError("damaged, or of another version")
         about = json.loads(arrays.pop("about").tobytes())
     except FileNotFoundError:
-        read_split(find_split_path(data_dir), split)  # it names the cause if the split has no takes
+        read_split(find_split_path(data_dir), split)  # if the split has no takes, this raises an error that says so
         raise UserError(f"no file {path}; run `{command}`") from None
-    except Exception as error:  # the readers of damaged archives and arrays raise what they like
+    except Exception as error:  # a damaged archive can make numpy raise any exception
         raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); run `{command}`") from None
     if named_splits_path := about.get("splits_path"):
         command += f" --splits_path {shlex.quote(named_splits_path)}"
@@ -142,7 +144,7 @@ def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[di
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """SHA-256 of all arrays with their types and shapes, (32,) uint8: if it is right, nothing else need be checked."""
+    """SHA-256 of all arrays with their types and shapes, (32,) uint8. If it is right, a file needs no other check."""
     digest = hashlib.sha256(b"pairs of version 2.1")
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
@@ -151,9 +153,9 @@ def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _out_of_date(data_dir: Path, splits_path: Path, split: str, about: dict[str, Any]) -> str | None:
-    """Why the pairs do not fit the split or the annotation files any more, None if they do.
+    """A text that says why the pairs do not fit the split or the annotation files any more; None if they fit.
 
-    Files of another time, as in a copied data set, are compared by their contents. A copy without a split file passes.
+    If a file's time is another one, as in a copied data set, its content is compared. The split file may be missing.
     """
     if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*about["takes"], *about["missing"]}:
         return f"its takes are not the takes of {split} in {splits_path}"
@@ -170,14 +172,14 @@ def _out_of_date(data_dir: Path, splits_path: Path, split: str, about: dict[str,
 
 
 class PairSet:
-    """The pairs of a split and setting, of one data set or several in a row, numbered 0 to len - 1.
+    """The pairs of a split and setting, numbered 0 to len - 1, from one data set or from several, one after the other.
 
-    `tracks` lists them by take, object and cameras; `data_dir_of` has the data set of each take with pairs, in the
-    order of the pairs.
+    `tracks` lists the pairs by take, object and cameras. `data_dir_of` maps each take that has pairs to the folder of
+    its data set, in the order of the pairs.
     """
 
     def __init__(self, data_dirs: Iterable[Path], split: str, setting: str) -> None:
-        """`setting` may be BOTH. Raises UserError with the remedy if a data set has no pairs, if its file is missing,
+        """`setting` may be BOTH. Raises UserError, with the remedy, if a data set has no pairs, if its file is missing,
         damaged or out of date, or if a take is in two data sets.
         """
         self.setting = setting
@@ -216,14 +218,14 @@ class PairSet:
         return self.data_dir_of[take_uid] / take_uid / camera
 
     def track(self, i: int) -> PairTrack:
-        """The track of a pair. Its other numbers are other frames of the same object and cameras."""
+        """The track that contains a pair; the track's other pairs are other frames of the same object and cameras."""
         return self.tracks[bisect_right(self._starts, i) - 1]
 
     def query_mask(self, i: int) -> RLE:
         return self._mask(self._rows[i, 0])
 
     def target_mask(self, i: int) -> RLE | None:
-        """None: the object has no mask in the target view, a natural negative."""
+        """The target mask of a pair; None if the object has none in the target view (a natural negative)."""
         return self._mask(self._rows[i, 1]) if self._rows[i, 1] >= 0 else None
 
     def _mask(self, row: int) -> RLE:
@@ -232,7 +234,7 @@ class PairSet:
 
     @functools.cached_property
     def by_target(self) -> dict[tuple[str, str], list[range]]:
-        """The numbers of each track with pairs, by take and target camera."""
+        """For each take and target camera, the numbers of each track that has pairs."""
         numbers: dict[tuple[str, str], list[range]] = {}
         for track in self.tracks:
             if track.numbers:
@@ -241,11 +243,11 @@ class PairSet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pairs and their masks, hexadecimal: the same whenever the files were written."""
+        """SHA-256 of the pairs and their masks, hexadecimal. It does not depend on when the files were written."""
         arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
         return _digest(arrays | {"tracks": np.frombuffer(repr(self.tracks).encode(), np.uint8)}).tobytes().hex()
 
     @functools.cached_property
     def visible(self) -> np.ndarray:
-        """(N,) bool: the object is visible in the target view."""
+        """(N,) bool, for each pair: True if the object is visible in the target view."""
         return self._rows[:, 1] >= 0

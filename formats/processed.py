@@ -1,11 +1,11 @@
-"""The processed data set, which other baselines of the benchmark read too:
+"""The processed data set, in the form that the benchmark's baselines read:
 
     <data_dir>/<take_uid>/<camera>/<frame>.jpg
     <data_dir>/<take_uid>/annotation.json
-    <data_dir>/<take_uid>/source.json           what it was made of, if data/process_data.py made it
+    <data_dir>/<take_uid>/source.json           from which files data/process_data.py made the take
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
-Masks have the size of the video they were drawn on, frames are smaller. Frames without a mask have no key.
+Masks have the size of the video on which they were drawn; frames are smaller. Frames without a mask have no key.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, camera_kind, parse_frame, parse_frame_keys
 
 ANNOTATION = "annotation.json"
-FAILED = "failed.json"  # what a take lacks; a take that lacks nothing has no such file
-SOURCE = "source.json"  # in the data set's folder: which videos it was made of; in a take's: what the take was made of
+FAILED = "failed.json"  # lists what a take lacks; a take that lacks nothing has no such file
+SOURCE = "source.json"  # names the files from which a take was made; beside the takes: the kind of videos
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
-    """Whether a take is complete: its annotation.json comes last."""
+    """True if a take is complete: its annotation.json is written last."""
     return (data_dir / uid / ANNOTATION).is_file()
 
 
@@ -47,8 +47,8 @@ def frames_in(camera_folder: Path) -> dict[int, Path]:
 
 
 class Correspondence(NamedTuple):
-    """An object that is given in one camera and sought in another. Each frame in which it has a mask in `query_camera`
-    is a pair, to be predicted.
+    """An object that is given in one camera and sought in another. Each frame in which the object has a mask in
+    `query_camera` makes a pair.
     """
 
     object_name: str
@@ -58,18 +58,18 @@ class Correspondence(NamedTuple):
 
 @dataclass(frozen=True)
 class ProcessedTake:
-    """One processed take; `masks[object][camera][frame]` is an RLE, `frame` an int, in the file's order."""
+    """One processed take. `masks[object][camera][frame]` is an RLE; the frames, ints, are in the file's order."""
 
     uid: str
     folder: Path
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
-    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json; "": read from neither
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json, if it was read
 
     @classmethod
     def read(cls, data_dir: Path, uid: str, checked: bool = True) -> "ProcessedTake":
-        """Read a take's annotation.json. Raises UserError if it is missing, malformed or cannot be read. Masks that are
-        not `checked` take a tenth of the time.
+        """Read a take's annotation.json. Raises UserError if it is missing, malformed or cannot be read. Unless
+        `checked`, the masks are not checked, which takes a tenth of the time.
         """
         folder = data_dir / uid
         path = folder / ANNOTATION
@@ -85,8 +85,8 @@ class ProcessedTake:
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
-        """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed, UserError if the
-        names of its cameras do not tell which are head-worn.
+        """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed. Raises UserError if
+        version 2.1 imported the take, because then the names of its cameras do not tell which camera is head-worn.
         """
         try:
             if "is_ego" in raw:
@@ -97,7 +97,7 @@ class ProcessedTake:
                     camera: {
                         frame: check_rle(rle) if checked else rle
                         for frame, rle in parse_frame_keys(frames).items()
-                        if rle is not None  # the original writes it for a mask that it could not decode
+                        if rle is not None  # the original writes null for a mask that it cannot decode
                     }
                     for camera, frames in cameras.items()
                 }
@@ -112,11 +112,11 @@ class ProcessedTake:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
     def content(self) -> dict[str, Any]:
-        """What annotation.json holds."""
+        """The content of annotation.json."""
         return {"masks": self.masks, "subsample_idx": self.subsample_idx}
 
     def write_annotation(self) -> None:
-        """Write annotation.json, atomically. It comes last: its presence says that the take is complete."""
+        """Write annotation.json, atomically. Write it last, because a take with this file counts as complete."""
         write_json(self.folder / ANNOTATION, self.content())
 
     def frame_path(self, camera: str, frame: int) -> Path:
@@ -128,14 +128,14 @@ class ProcessedTake:
         return {camera for cameras in self.masks.values() for camera in cameras}
 
     def correspondences(self, setting: str) -> Iterator[Correspondence]:
-        """Every object, from each of its cameras of the setting's query kind to each of its target kind."""
+        """Yield each object with each pair of its cameras that fits the setting (ego to exo, or exo to ego)."""
         for object_name, cameras in self.masks.items():
             queries, targets = ([c for c in cameras if camera_kind(c) == kind] for kind in SETTINGS[setting])
             for query, target in itertools.product(queries, targets):
                 yield Correspondence(object_name, query, target)
 
     def needed_frames(self) -> dict[str, set[int]]:
-        """The frames of each camera that some pair of any setting needs, as query or as target."""
+        """For each camera, the frames that pairs of any setting need, as query or as target."""
         needed: dict[str, set[int]] = {}
         for name, *cameras in itertools.chain(*map(self.correspondences, SETTINGS)):
             for camera in cameras:
@@ -143,23 +143,21 @@ class ProcessedTake:
         return needed
 
     def video_size(self, camera: str) -> Size | None:
-        """(H, W) of the camera's video, which its masks have too; None if it has none."""
+        """(H, W) of the camera's video, which is the size of its masks; None if it has no masks."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What the take in `folder` was made of, as its source.json says; {} if it has none. Raises UserError if it is
-    damaged.
-    """
+    """Read source.json of the take in `folder`; {} if the take has none. Raises UserError if the file is damaged."""
     path = folder / SOURCE
     remedy = "delete it if the frames beside it may stay"
     return read_record(path, {str: str | list}, remedy) if path.exists() else {}
 
 
 def annotation_change(data_dir: Path, take: Take) -> str | None:
-    """Why the masks of a processed take are not the masks of `take`, which was read from an annotation file; None if
-    they are, or if the take has no source.json that says what it was made of.
+    """Compare a processed take with its annotation `take` of an annotation file: a text that says why its masks are
+    other masks; None if they are the same, or if the take has no source.json.
     """
     try:
         processed = read_source(data_dir / take.uid).get("annotation")
@@ -171,8 +169,8 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
-    """Note in source.json which videos the frames come from. Raises UserError if frames in the folder come from other
-    videos.
+    """Write into source.json from which kind of videos the frames are made. Raises UserError if the folder has frames
+    from videos of another kind.
     """
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = data_dir / SOURCE
@@ -186,8 +184,8 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
 
 
 def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:
-    """(H, W, 3) -> one whose shorter side has at most `max_short_side` pixels, by a whole-number factor; bilinear, as
-    the benchmark's frames are.
+    """Reduce an image (H, W, 3) by a whole number, so that its shorter side has at most `max_short_side` pixels. The
+    interpolation is bilinear, as in the benchmark's frames.
     """
     height, width = image.shape[:2]
     factor = -(-min(height, width) // max_short_side)
@@ -201,13 +199,13 @@ def read_frame(path: Path) -> np.ndarray:
     remedy = "process its take again with data/process_data.py"
     try:
         data = path.read_bytes()
-        # Some versions of OpenCV fill what is missing with gray.
+        # has_jpeg_end: some versions of OpenCV read a file that is cut off, and fill the missing part with gray.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if has_jpeg_end(data) else None
     except FileNotFoundError:
         raise UserError(f"frame {path} is missing; {remedy}") from None
     except OSError as error:
         raise UserError(f"frame {path} cannot be read ({error.strerror}); {remedy}") from None
-    except cv2.error:  # it announces an absurd size
+    except cv2.error:  # the file claims an absurd size
         image = None
     if image is None:
         raise UserError(f"frame {path} is cut off or damaged; delete it, then {remedy}")
@@ -215,5 +213,5 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def has_jpeg_end(data: bytes) -> bool:
-    """Whether `data`, the last bytes of a JPEG file, ends with the end mark. Some encoders add zeros behind it."""
+    """True if `data`, the last bytes of a JPEG file, ends with the end mark. Some encoders add zeros after it."""
     return data.rstrip(b"\0").endswith(b"\xff\xd9")

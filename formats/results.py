@@ -1,14 +1,14 @@
-"""The results file of a setting, `{setting}_{split}_results.json`:
+"""The results file of a setting, `{setting}_{split}_results.json`, has this form:
 
     {setting: {"results": {take_uid: {"masks": {object: {"{query_cam}_{target_cam}": {frame:
         {"pred_mask": {"size": [H, W], "counts": str}, "confidence": float}}}}, "subsample_idx": [0, 30, ...]}}}}
 
-Every object of a take has a key, even without a pair. Predicted masks have a long side of 480 pixels. `confidence` is
-the predicted existence. Further keys are passed over, such as "version" and "challenge" beside "results" or beside the
-setting.
+Every object of a take has a key, even if it has no pair. Predicted masks have a long side of 480 pixels. `confidence`
+is the predicted existence. Other keys, such as "version" and "challenge" beside "results" or beside the setting, are
+not read.
 
-`iter_results` also reads two forms of other programs: a folder of PNG masks, laid out as MASK_LAYOUT (a slash in an
-object's name makes a folder in a folder), and a JSON list of detections with COCO's four keys.
+`iter_results` also reads two forms that other programs write: a folder of PNG masks with the paths MASK_LAYOUT (a slash
+in an object's name then makes another folder), and a JSON list of detections with COCO's four keys.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from formats.mask_files import png_files
 from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
 
-THRESHOLD = 0.5  # a pixel with a higher probability belongs to the object, an object with a higher existence is visible
+THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
 DETECTION = '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id", "segmentation", "score"}'
 
@@ -32,22 +32,22 @@ def results_path(out_dir: Path, setting: str, split: str) -> Path:
 
 
 def path_beside(results: Path, what: str) -> Path:
-    """`results/ego-exo_val_results.json` or `.json.gz` -> `results/ego-exo_val_{what}`."""
+    """The path of another file of the same run: `results/ego-exo_val_results.json` -> `results/ego-exo_val_{what}`."""
     stem = Path(results.name.removesuffix(".gz")).stem
     return results.with_name(f"{stem.removesuffix('_results')}_{what}")
 
 
 def read_run(results: Path) -> dict[str, Any]:
-    """The run record that eval_segswap.py leaves beside a results file, if it vouches for these bytes; else {}."""
+    """The run record that eval_segswap.py wrote beside a results file; {} if it is missing or about another file."""
     try:
         record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
         return record if record["results_sha256"] == file_digest(results) else {}
-    except (UserError, OSError):  # none there, none of ours, or a folder of masks
+    except (UserError, OSError):  # it is missing or not ours, or `results` is a folder
         return {}
 
 
 def part_name(take_uid: str, digest: str) -> str:
-    """What the run record calls a take that was predicted; `digest` is its `ProcessedTake.digest`."""
+    """The name of a predicted take in the run record; `digest` is its `ProcessedTake.digest`."""
     return f"{take_uid}.{digest[:12]}.json"
 
 
@@ -56,16 +56,16 @@ def camera_pair_key(query_camera: str, target_camera: str) -> str:
 
 
 def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -> None:
-    """Write `(take_uid, {"masks", "subsample_idx"})` one after the other, atomically, holding one take at a time."""
+    """Write the results of `takes`, `(take_uid, {"masks", "subsample_idx"})`, atomically, one take at a time."""
     write_json(path, {setting: {"results": iter(takes)}})
 
 
 def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iterator[tuple[str, Any]]:
-    """`(take_uid, results)` of one setting, in the file's order, a take at a time.
+    """Yield `(take_uid, results)` for each take of one setting, in the file's order, with one take in memory.
 
     `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
-    if it is missing, no JSON, holds no results of the setting, or holds a take twice. The error gives the command that
-    predicts; `which` are its options that choose the takes.
+    if it is missing, is not JSON, has no results of the setting, or has a take twice. The error names the command that
+    predicts; `which` are the options of this command that choose the takes.
     """
     if path.is_dir():
         takes = _iter_mask_folder(path)
@@ -83,9 +83,9 @@ def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iter
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
-    """The takes of a folder of PNG masks of any size. It has no confidence.
+    """Yield the takes of a folder of PNG masks, which may have any size; they have no confidence.
 
-    Raises UserError if there is no mask.
+    Raises UserError if the folder has no mask.
     """
     is_empty = True
     for take in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -96,7 +96,7 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
                 frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
                 try:
                     mask = encode_mask(read_mask(path))
-                except UserError as error:  # a text instead, for the check of the predictions to find
+                except UserError as error:  # in place of the mask, a text for the check of the predictions
                     mask = str(error).removeprefix(f"{path} ")
                 frames[str(int(path.stem))] = {"pred_mask": mask}
         if masks:
@@ -107,21 +107,21 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:
-    """The takes of a list of DETECTION, those of a take one after the other, holding one take at a time.
+    """Yield the takes of a list of detections, in which the detections of a take come one after the other.
 
-    Of several detections of an object in an image the one with the highest score counts. Raises UserError, naming the
-    entry, if one is no detection.
+    If an object has several detections in an image, the one with the highest score counts. Raises UserError, with the
+    entry's number, if an entry is not a DETECTION.
     """
     for uid, entries in groupby(_parsed_detections(path), key=lambda entry: entry[0]):
         masks: dict[str, Any] = {}
         for _, object_name, pair, frame, entry in entries:
             frames = masks.setdefault(object_name, {}).setdefault(pair, {})
-            frames[frame] = max(frames.get(frame, entry), entry, key=_score)  # of equal ones the first
+            frames[frame] = max(frames.get(frame, entry), entry, key=_score)  # if equal, the first
         yield uid, {"masks": masks}
 
 
 def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[str, Any]]]:
-    """Take uid, object, camera pair, frame and results entry of each detection."""
+    """Yield the take's uid, object, camera pair, frame and results entry of each detection."""
     for number, detection in enumerate(iter_json_list(path, f"write it as a list of {DETECTION}")):
         try:
             uid, pair, frame = detection["image_id"].split("/")
@@ -136,6 +136,6 @@ def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[st
 
 
 def _score(entry: dict[str, Any]) -> float:
-    """The rank of a detection. One whose score is no number comes last; the check of the predictions names it."""
+    """The score of a detection; -1 if it is not a number, which the check of the predictions reports."""
     score = entry.get("confidence")
     return score if isinstance(score, int | float) else -1.0

@@ -1,12 +1,13 @@
-"""Exact frames from long videos, fast and in constant memory.
+"""Read exact frames from long videos, fast and in constant memory.
 
-A frame's number is its rank in presentation order among the frames that the file shows. The file is read twice:
+The number of a frame is its rank, by presentation time, among the frames that a player shows. The file is read twice:
 
-1. Without decoding, to learn every frame's presentation time.
-2. The decoder gets only the packets from the key frame before a wanted frame on. It skips frames that are not wanted
-   and to which no other frame refers.
+1. All packets are read without decoding, which gives the presentation time of every frame.
+2. The decoder gets only the packets from the key frame before a wanted frame up to this frame. It skips frames that are
+   not wanted and that no other frame needs.
 
-Decoded frames are matched by presentation time, never by counting. If a wanted one does not turn up, all is decoded.
+A decoded frame is recognized by its presentation time, never by counting. If a wanted frame is not among the decoded
+frames, the whole video is decoded.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,29 +23,29 @@ from common.errors import UserError
 from formats.geometry import Size
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
-HOLE = bytes(4096)  # interrupted downloads leave so many zeros in a row
-WITHOUT_ZEROS = "h264", "hevc"  # codecs that never write them; others pad with zeros
+HOLE = bytes(4096)  # interrupted downloads leave at least so many zeros in a row
+WITHOUT_ZEROS = "h264", "hevc"  # codecs whose packets never have so many zeros; other codecs fill up with zeros
 
 
 class VideoError(UserError):
-    """A video cannot be used as it is. The message names the file and what is wrong with it."""
+    """A video cannot be used. The message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """A video's packets, read without decoding them: M packets in file order, N frames in presentation order.
+    """The M packets of a video in file order, read without decoding, and its N frames in presentation order.
 
-    `packet[n]` is the packet of frame n. `pts[n]`, its presentation time in the stream's time base, is distinct for
-    every frame, or `pts` is None: then only a plain decode can tell frames apart. Frames that an edit list cuts off are
-    in the file and needed for decoding, but no player shows them and they have no number.
+    `packet[n]` is the packet of frame n. `pts[n]` is the frame's presentation time in the stream's time base. If times
+    are missing, wrong or not distinct, `pts` is None, and frames can only be found by decoding the whole video. Frames
+    that an edit list cuts off are needed for decoding, but no player shows them and they have no number.
     """
 
     path: Path
-    size: Size  # (H, W) of its pictures, before players turn them
+    size: Size  # (H, W) of the pictures, before a player turns them upright
     packet: np.ndarray  # (N,) int64
     pts: np.ndarray | None  # (N,) int64, ascending
-    key_packet: np.ndarray  # (K,) int64: packets at which decoding can start
-    key_pts: np.ndarray  # (K,) int64
+    key_packet: np.ndarray  # (K,) int64, the packets at which decoding can start
+    key_pts: np.ndarray  # (K,) int64, their presentation times
     num_packets: int
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class VideoIndex:
 
 
 def index_video(path: Path) -> VideoIndex:
-    """Read a video's packets. Raises VideoError if it is missing, empty, cut off, damaged or no video at all."""
+    """Read a video's packets. Raises VideoError if the file is missing, empty, cut off, damaged or not a video."""
     if not path.is_file():
         raise VideoError(f"no file {path}")
     packets = []
@@ -63,10 +64,10 @@ def index_video(path: Path) -> VideoIndex:
             stream = container.streams.video[0]
             codec = stream.codec_context
             size = codec.height, codec.width
-            # AVI has no presentation times. Its packets count in the file's order, in which B-frames are not shown.
+            # AVI has no presentation times, only the order in the file, in which B-frames are not shown.
             is_avi = container.format.name == "avi"
             is_unordered = is_avi and codec.has_b_frames
-            # The index that mp4 files carry counts what an edit list leaves; other containers have a partial one.
+            # The index of an mp4 file leaves out what an edit list cuts off; that of other containers is incomplete.
             is_mp4 = "mp4" in container.format.name and stream.frames > 0
             announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
             for packet in _whole_packets(container):
@@ -75,11 +76,11 @@ def index_video(path: Path) -> VideoIndex:
                 packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
     except VideoError:
         raise
-    except Exception as error:  # damage makes the library stumble in many ways
+    except Exception as error:  # a damaged file can make the library raise any exception
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_reason(error)})") from None
     num_present = len(packets)
     if is_avi and packets and packets[-1][0] is not None:
-        num_present = packets[-1][0] + 1  # an AVI file counts the frames that were dropped
+        num_present = packets[-1][0] + 1  # an AVI file also counts frames that the camera dropped
     if num_present < announced:
         raise VideoError(f"{path} is cut off or damaged: {num_present} of {announced} frames are there")
     if not packets:
@@ -98,16 +99,15 @@ def _reason(error: Exception) -> str:
 
 
 def _whole_packets(container: av.container.InputContainer) -> Iterator[av.Packet]:
-    # The demuxer ends with a packet without data; a cut-off file may end with a part of one.
+    # The demuxer's last packet has no data, and the last packet of a file that is cut off may be incomplete.
     return (packet for packet in container.demux(video=0) if packet.size and not packet.is_corrupt)
 
 
 def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24") -> Iterator[tuple[int, np.ndarray]]:
-    """Decode the frames numbered `wanted` (ascending), on one thread -> (number, (H, W, 3) uint8), in that order.
+    """Decode the frames with the numbers `wanted` (ascending) on one thread; yields (number, (H, W, 3) uint8).
 
-    `pixels`: "bgr24", as OpenCV has them, or "rgb24".
-
-    Raises VideoError if the video is damaged where a wanted frame depends on it.
+    `pixels` is "bgr24", the order of OpenCV, or "rgb24". Raises VideoError if a wanted frame, or a frame that it needs,
+    is damaged.
     """
     wanted, num_read, reason = np.asarray(wanted, np.int64), 0, ""
     for decode in (_decode_plainly,) if index.pts is None else (_decode_needed, _decode_plainly):
@@ -117,7 +117,7 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
             for image in decode(index, wanted[num_read:], pixels):
                 yield int(wanted[num_read]), image
                 num_read += 1
-        except Exception as error:  # damage makes the library stumble in many ways
+        except Exception as error:  # a damaged file can make the library raise any exception
             reason = f" ({_reason(error)})"
     if num_read < len(wanted):
         what = f"frame {wanted[num_read]} of {len(index)}, or one that it needs, cannot be decoded"
@@ -125,10 +125,10 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 
 
 def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
-    """The action for each packet: (M,) of SKIP, FEED and WANT.
+    """The action for each packet, (M,): SKIP, FEED or WANT.
 
-    A frame needs all packets from the last key frame that is not shown after it. That key frame may come behind the
-    frame's own predecessors in the file (open groups of pictures), so stretches are joined before they are fed.
+    A frame needs all packets from the last key frame that is shown before it, or that is the frame itself. Stretches of
+    packets that two frames need can overlap (in open groups of pictures); they are then joined.
     """
     targets = index.packet[wanted]
     key = np.searchsorted(index.key_pts, index.pts[wanted], side="right") - 1
@@ -142,14 +142,14 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
 
 
 def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """The images of the wanted frames in order, by decoding what they need. Ends early in streams that this does not
-    suit, and in damaged ones.
+    """Yield the images of the wanted frames by decoding only the packets that they need. Ends early if a frame is not
+    found in this way, or if the video is damaged.
     """
     return _pick(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
 
 
 def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """The images of the wanted frames in order, by decoding everything up to the last of them."""
+    """Yield the images of the wanted frames by decoding everything up to the last wanted frame."""
     with av.open(str(index.path)) as container:
         stream = container.streams.video[0]
         _single_threaded(stream)
@@ -161,7 +161,7 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Itera
 
 
 def _pick(timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """The images of the frames at `times`, which ascend; ends early at a damaged frame, or if one does not turn up."""
+    """Yield the images of the frames at `times` (ascending). Ends early if a frame is damaged or missing."""
     times = iter(times.tolist())
     next_time = next(times)
     for time, frame in timed:
@@ -177,8 +177,8 @@ def _pick(timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, 
 def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
     """Decode the packets of the plan, one stretch after the other.
 
-    Ends where a stretch does not begin with an I picture. Streams that refresh the picture bit by bit have none after
-    the first; their "key" frames only mark where a decoder may start to show something half right.
+    Ends if a stretch does not begin with an I picture. Some streams have an I picture only at their beginning and renew
+    the picture part by part; a decoder that starts at their later "key" frames shows wrong pictures at first.
     """
     with av.open(str(index.path)) as container:
         stream = container.streams.video[0]
@@ -197,18 +197,18 @@ def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
 
 
 def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Packet, int]]) -> Iterator[av.VideoFrame]:
-    """Decode packets that follow on one another; the first is a key frame. Leading pictures before it are left out."""
+    """Decode consecutive packets, the first of which is a key frame. Frames that are shown before it are left out."""
     start = None
     for packet, action in stretch:
         start = packet.pts if start is None else start
-        # A frame that no other refers to is decoded only if it is wanted itself.
+        # NONREF: a frame that no other frame needs is not decoded unless it is wanted itself.
         decoder.skip_frame = "DEFAULT" if action == WANT else "NONREF"
         yield from (frame for frame in decoder.decode(packet) if frame.pts is None or frame.pts >= start)
     yield from decoder.decode(None)
 
 
 def _single_threaded(stream: av.VideoStream) -> av.VideoCodecContext:
-    # One process a camera and one thread a decoder: threads of several decoders would only fight for the cores.
+    # Cameras are decoded in parallel, so further threads for each decoder would only compete for the cores.
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return stream.codec_context

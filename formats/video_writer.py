@@ -1,4 +1,4 @@
-"""H.264 videos in MP4, which every browser plays. A file appears whole or not at all."""
+"""Write H.264 videos in MP4 files, which every browser plays. A file appears whole or not at all."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,28 +12,28 @@ from common.files import atomic_write
 from formats.geometry import Size
 
 SAMPLE_RATE = 48000  # of the audio track, in hertz
-SLOWEST = 1e-3  # frames a second; players cannot hold a picture for hours
+SLOWEST = 1e-3  # frames per second at least; players cannot show a picture for hours
 
 
 @contextlib.contextmanager
 def open_video(
     path: Path, size: Size, fps: float, pixels: str = "rgb24", silence: bool = False, **options: str
 ) -> Iterator[Callable[..., None]]:
-    """Gives `write(image, count=1)`: append a picture (H, W, 3) uint8 and hold it for `count` frames.
+    """Yield a function `write(image, count=1)`, which appends a picture (H, W, 3) uint8 for `count` frames.
 
-    `size`: (H, W); few players show one that is odd. `fps`: at least SLOWEST is taken. `pixels`: "rgb24" or "bgr24".
-    `silence`: with an audio track, as the data set's videos have one; `fps` must then divide SAMPLE_RATE. `options`: of
-    the encoder, such as preset and crf (0 to 51, the larger the smaller the file).
+    `size` is (H, W); few players show odd sizes. `fps` below SLOWEST is raised to it. `pixels` is "rgb24" or "bgr24".
+    `silence` adds a silent audio track, as videos of the data set have a track; `fps` must then divide SAMPLE_RATE.
+    `options` go to the encoder, such as preset and crf (0 to 51; larger values give smaller files).
     """
     rate = Fraction(max(fps, SLOWEST)).limit_denominator(1001)
-    # By its name: what interrupts or fails in a Python file's write(), called by the encoder, would be lost.
+    # The encoder gets the file's name, because it would drop an exception that a Python file's write() raises.
     with atomic_write(path, "wb") as file, av.open(file.name, "w", format="mp4") as container:
-        # Or the same pictures give other bytes in each run: where memory is aligned decides in x264's fast code.
+        # Without this option the same pictures give other bytes in each run, since x264 depends on memory alignment.
         options = {"x264-params": "cpu-independent=1", **options}
         video = container.add_stream("libx264", rate=rate, options=options)
         video.height, video.width = size
         video.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
-        video.codec_context.thread_count = 1  # takes are what runs in parallel
+        video.codec_context.thread_count = 1  # takes are written in parallel already
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if silence else None
         samples = np.zeros((1, int(SAMPLE_RATE / rate)), np.float32)
         length = 0
