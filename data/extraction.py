@@ -24,7 +24,7 @@ import cv2
 
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, read_record, remove_leftovers, write_json
-from formats.geometry import same_shape
+from formats.geometry import same_aspect_ratio
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
 from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, video_path
@@ -207,7 +207,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
     camera, written = folder.name, frames_in(folder)
     sizes = {mask_size(rle) for track in tracks for rle in track.values() if not isinstance(rle, str)}
     try:
-        if other_size := next((size for size in sizes if not same_shape(index.size, size)), None):
+        if other_size := next((size for size in sizes if not same_aspect_ratio(index.size, size)), None):
             shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other_size[1]}x{other_size[0]}"
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
         missing = [frame for frame in wanted_frames if frame < len(index) and frame not in written]

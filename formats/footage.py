@@ -41,8 +41,8 @@ class Footage:
     def step(self) -> float:
         """Seconds from a frame to the next, without the gaps where a camera left frames out."""
         steps = np.diff(self.seconds)
-        usual = np.median(steps) if len(steps) else 1 / 30
-        return float(steps[abs(steps - usual) <= usual / 2].mean()) if len(steps) else usual
+        usual_step = np.median(steps) if len(steps) else 1 / 30
+        return float(steps[abs(steps - usual_step) <= usual_step / 2].mean()) if len(steps) else usual_step
 
     def time(self, position: int) -> float:
         """Seconds of a frame, which may lie before the first or behind the last."""

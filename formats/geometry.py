@@ -50,7 +50,7 @@ def eval_size(size: Size) -> Size:
     return int(height * (1.0 / width * EVAL_SIDE)), EVAL_SIDE
 
 
-def same_shape(size: Size, other: Size) -> bool:
+def same_aspect_ratio(size: Size, other: Size) -> bool:
     """Whether an image of one size (H, W), scaled to the other's long side, has the other's size to the pixel."""
     (height, width), (other_height, other_width) = size, other
     return abs(height * other_width - width * other_height) <= max(*size, *other)

@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 
 from common.errors import MALFORMED, UserError, warn_once
 from common.files import is_file_name, name_number, read_json
-from formats.geometry import Size, same_shape
+from formats.geometry import Size, same_aspect_ratio
 from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_size
 from formats.picture_files import by_number
@@ -42,7 +42,7 @@ class MaskFiles:
             if stored is None:
                 return None
             rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
-            if not same_shape(rle["size"], size):
+            if not same_aspect_ratio(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
             area = coco.area(rle)
             if not area:
@@ -91,8 +91,8 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
             raise ValueError("two images have the same id, or the same number in their file_name")
         objects: dict[str, dict[int, Any]] = {}
         for annotation in raw["annotations"]:
-            name, tracked = categories[annotation["category_id"]], (annotation.get("attributes") or {}) | annotation
-            track = tracked.get("track_id", tracked.get("instance_id"))
+            name, attributes = categories[annotation["category_id"]], (annotation.get("attributes") or {}) | annotation
+            track = attributes.get("track_id", attributes.get("instance_id"))
             name = name if track is None else f"{name}_{track}"
             number, image = images[annotation["image_id"]]
             frames = objects.setdefault(name, {number: None for number, _ in images.values()})

@@ -84,7 +84,7 @@ def run_lengths(rle: RLE) -> np.ndarray:
     Raises ValueError if they do not add up to H x W.
     """
     height, width = rle["size"]
-    runs = _numbers(rle["counts"])
+    runs = _parse_numbers(rle["counts"])
     # From the fourth number on, each is the difference to the one two before it.
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
@@ -93,7 +93,7 @@ def run_lengths(rle: RLE) -> np.ndarray:
     return runs
 
 
-def _numbers(counts: str) -> np.ndarray:
+def _parse_numbers(counts: str) -> np.ndarray:
     """COCO's text -> the (N,) int64 numbers in it."""
     codes = np.frombuffer(counts.encode(), np.uint8) - np.uint8(48)
     # Each number is a little-endian string of 5-bit digits; bit 5 says "more follow", bit 4 of the last is the sign.

@@ -77,7 +77,7 @@ def index_video(path: Path) -> VideoIndex:
     except VideoError:
         raise
     except Exception as error:  # a damaged file can make the library raise any exception
-        raise VideoError(f"{path} has no readable header or index (moov atom) ({_reason(error)})") from None
+        raise VideoError(f"{path} has no readable header or index (moov atom) ({_error_text(error)})") from None
     num_present = len(packets)
     if is_avi and packets and packets[-1][0] is not None:
         num_present = packets[-1][0] + 1  # an AVI file also counts frames that the camera dropped
@@ -94,7 +94,7 @@ def index_video(path: Path) -> VideoIndex:
     return VideoIndex(path, size, packet, pts[packet], keys, pts[keys], len(times))
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
 
 
@@ -118,7 +118,7 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
                 yield int(wanted[num_read]), image
                 num_read += 1
         except Exception as error:  # a damaged file can make the library raise any exception
-            reason = f" ({_reason(error)})"
+            reason = f" ({_error_text(error)})"
     if num_read < len(wanted):
         what = f"frame {wanted[num_read]} of {len(index)}, or one that it needs, cannot be decoded"
         raise VideoError(f"{index.path} is damaged: {what}{reason}")
@@ -133,10 +133,10 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     targets = index.packet[wanted]
     key = np.searchsorted(index.key_pts, index.pts[wanted], side="right") - 1
     starts = np.where(key >= 0, index.key_packet[np.maximum(key, 0)], 0)
-    depth = np.zeros(index.num_packets + 1, np.int64)
-    np.add.at(depth, starts, 1)
-    np.add.at(depth, targets + 1, -1)
-    plan = np.where(np.cumsum(depth[:-1]) > 0, FEED, SKIP)
+    num_open = np.zeros(index.num_packets + 1, np.int64)
+    np.add.at(num_open, starts, 1)
+    np.add.at(num_open, targets + 1, -1)
+    plan = np.where(np.cumsum(num_open[:-1]) > 0, FEED, SKIP)
     plan[targets] = WANT
     return plan
 

@@ -30,8 +30,8 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """
     left, top, right, bottom = whole_pixels(box, image.shape[:2])
     height, width = image.shape[:2]
-    aside, above = round(MARGIN * (right - left)) + 1, round(MARGIN * (bottom - top)) + 1
-    window = np.s_[max(0, top - above) : bottom + above, max(0, left - aside) : right + aside]
+    margin_x, margin_y = round(MARGIN * (right - left)) + 1, round(MARGIN * (bottom - top)) + 1
+    window = np.s_[max(0, top - margin_y) : bottom + margin_y, max(0, left - margin_x) : right + margin_x]
     around = image[window]
     scale = min(1, WORK_SIDE / max(right - left, bottom - top))
     size = tuple(max(MIN_SIDE, round(length * scale)) for length in around.shape[:2])

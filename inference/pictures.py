@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from common.errors import UserError, warn_once
-from formats.geometry import Size, same_shape
+from formats.geometry import Size, same_aspect_ratio
 from formats.mask_pictures import read_mask, to_mask
 from formats.picture_files import read_picture, to_rgb
 
@@ -24,7 +24,7 @@ def as_image(image: Any, what: str) -> np.ndarray:
         return read_picture(Path(image))
     if isinstance(image, Image.Image):
         return to_rgb(image, what)
-    image = _without_torch(image)
+    image = _tensor_to_array(image)
     if not isinstance(image, np.ndarray):
         raise UserError(f"{what} is {type(image).__name__}; give a path, a PIL image, a numpy array or a tensor")
     if image.dtype != np.uint8:
@@ -42,10 +42,10 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     """-> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what` it is, if it is none of the forms above,
     empty, or not of the shape of its image, whose (H, W) is `size`; it may be larger or smaller.
     """
-    mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_without_torch(mask), what)
+    mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_tensor_to_array(mask), what)
     if not mask.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
-    if not same_shape(mask.shape, size):
+    if not same_aspect_ratio(mask.shape, size):
         raise UserError(
             f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
             "but not of another shape"
@@ -55,7 +55,7 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     return mask
 
 
-def _without_torch(value: Any) -> Any:
+def _tensor_to_array(value: Any) -> Any:
     """A tensor as an array; any other value as it is."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()

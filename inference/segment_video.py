@@ -89,9 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
     positions = masked_positions(masks, footage)[:: args.stride]
-    instant = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # the one they share
-    times = footage.seconds[positions] - instant[query]
-    matches = {name: match_frames(positions, times + instant[name], camera) for name, camera in cameras.items()}
+    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # of one instant
+    times = footage.seconds[positions] - shared_time[query]
+    matches = {name: match_frames(positions, times + shared_time[name], camera) for name, camera in cameras.items()}
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
@@ -219,12 +219,12 @@ def draw_moment(
                 mask = cv2.resize(prob, size[::-1]) > THRESHOLD
                 panel = overlay(panel, mask, color, dashed=existence <= THRESHOLD)
                 lines.append((f"{name} {existence:.2f}", color))
-        paper, line = Image.fromarray(panel), HEIGHT // 26
-        draw = ImageDraw.Draw(paper)
+        picture, line = Image.fromarray(panel), HEIGHT // 26
+        draw = ImageDraw.Draw(picture)
         for row, (text, color) in enumerate(lines):
             place = line // 2, line // 2 + row * line * 5 // 4
             draw.text(place, text[:60], color, font(line, bold=True), stroke_width=2, stroke_fill=(0, 0, 0))
-        panels.append(np.array(paper))
+        panels.append(np.array(picture))
     return np.hstack(panels)
 
 
