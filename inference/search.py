@@ -65,14 +65,6 @@ class Candidate(NamedTuple):
     heat: float
 
 
-class Sighting(NamedTuple):
-    """What is found in the target of a pair."""
-
-    crop: Crop
-    prob: np.ndarray  # (S, S) float32, of the object in the crop
-    existence: float
-
-
 class Objects(NamedTuple):
     """The objects of a frame whose query masks show something."""
 
@@ -112,19 +104,16 @@ class StrongMatcher(NetworkMatcher):
     def predict(self, frame: Frame) -> list[Answer]:
         """The steps above. An object whose mask shows nothing is not looked for: hidden, with an empty mask."""
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
-        answers = [hidden] * len(frame.pairs)
         queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
         spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
         if not spots:
-            return answers
+            return [hidden] * len(frame.pairs)
         with self.computing():
             objects = self._objects(frame, spots)
             candidates = self._candidates(objects)
-            sightings = self._choose(objects, candidates)
-            self._look_closely(objects, sightings)
-        for number, (crop, prob, existence) in sightings.items():
-            answers[number] = Answer(prob, existence, crop)
-        return answers
+            answers = self._choose(objects, candidates)
+            self._look_closely(objects, answers)
+        return [answers.get(number, hidden) for number in range(len(frame.pairs))]
 
     def _objects(self, frame: Frame, spots: dict[QueryObject, Spot]) -> Objects:
         """Encode and describe the objects; crops of one size go through the backbone together."""
@@ -178,7 +167,7 @@ class StrongMatcher(NetworkMatcher):
             objects.cells[key] = self.network.locator.cells(self._levels(picture[None]))
         return objects.cells[key]
 
-    def _choose(self, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Sighting]:
+    def _choose(self, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Answer]:
         """The look with the highest score of each pair, by the pair's number. The existence depends on its logit and on
         the highest heat of the target.
         """
@@ -193,17 +182,17 @@ class StrongMatcher(NetworkMatcher):
         highest = torch.stack([heat[rows].max() for rows in rows_of.values()])
         existence = self.network.existence(logits[best], highest).tolist()
         return {
-            candidates[row].pair: Sighting(objects.crop(candidates[row], CONTEXT), probs[row], value)
+            candidates[row].pair: Answer(probs[row], value, objects.crop(candidates[row], CONTEXT))
             for row, value in zip(best, existence, strict=True)
         }
 
-    def _look_closely(self, objects: Objects, sightings: dict[int, Sighting]) -> None:
-        """Replace each sighting by a close look at the largest part of what was found. Where the new answer does not
+    def _look_closely(self, objects: Objects, answers: dict[int, Answer]) -> None:
+        """Replace each answer by a close look at the largest part of what was found. Where the new answer does not
         end inside its crop, or fills little of it, the network looks once more, at the new answer.
         """
         places = {}
-        for number, (crop, prob, _) in sightings.items():
-            places[number], _ = largest_part(prob > THRESHOLD, crop, objects.target(number).shape[:2])
+        for number, answer in answers.items():
+            places[number], _ = largest_part(answer.prob > THRESHOLD, answer.crop, objects.target(number).shape[:2])
         for _ in range(ROUNDS):
             looks = [Candidate(number, place, 0.0) for number, place in places.items() if place]
             if not looks:
@@ -214,7 +203,7 @@ class StrongMatcher(NetworkMatcher):
                 place, is_whole = largest_part(prob > THRESHOLD, crop, objects.target(look.pair).shape[:2])
                 if place is None:  # nothing is seen from close by: the answer before this look stays
                     continue
-                sightings[look.pair] = sightings[look.pair]._replace(crop=crop, prob=prob)
+                answers[look.pair] = answers[look.pair]._replace(crop=crop, prob=prob)
                 if not is_whole or place.extent < SMALL * look.spot.extent:
                     places[look.pair] = place
 
