@@ -1,14 +1,15 @@
-"""Inference against the published implementation's way, on the same frames of a rendered take, in turn.
+"""Compare this project's inference with the published implementation's, on the same frames of a rendered take, in turn.
 
     python benchmarks/inference.py                            # a CPU, or the GPU if there is one
     python benchmarks/inference.py --precision bf16
     python benchmarks/inference.py --setting exo-ego --objects 14    # 14 pairs for four images
 
-A round is two frames, pair after pair the plain way and together our way, from files to encoded masks. Prints the ratio
-of the times per pair, and how much the predictions differ. Pairs that share an image are cheaper our way: by default
-the take is as real ones are, four objects that each have one of three exo cameras. On a CPU the times are CPU seconds
-of all threads, and with OMP_NUM_THREADS=1, where none waits for another, other jobs change them least. The weights are
-random: the time does not depend on them.
+In each round, both predict two frames, from files to encoded masks: the published way pair by pair, this project frame
+by frame. The script prints the ratio of the times for a pair, and how much the predictions differ.
+
+This project gains from pairs that share an image. By default the take is like real takes: it has four objects, each in
+one of three exo cameras. On a CPU, the times are CPU seconds of all threads; other jobs change them least with
+OMP_NUM_THREADS=1, when no thread waits for another. The weights are random, since the time does not depend on them.
 """
 
 import argparse
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
 
-tune_cpu(__name__)  # as the scripts do
+tune_cpu(__name__)
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ from model.device import PRECISIONS, resolve_device
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 
-SIZE = "medium"  # of the rendered videos
+SIZE = "medium"  # size of the rendered videos
 EXOS = 3  # exo cameras in the take
 
 
@@ -57,9 +58,9 @@ def parse_args() -> argparse.Namespace:
     add_setting(parser, required=False)
     parser.set_defaults(setting="ego-exo")
     add_device(parser)
-    add("--precision", choices=list(PRECISIONS), default="fp32", help="of our way; the plain one is fp32")
+    add("--precision", choices=list(PRECISIONS), default="fp32", help="of this project; the published way is fp32")
     add("--input_size", type=at_least(48), default=480, help="pixels per side")
-    add("--objects", type=at_least(1), default=4, help="in the take, each with one of the exo cameras")
+    add("--objects", type=at_least(1), default=4, help="objects in the take, each in one exo camera")
     add("--frames", type=at_least(1), default=9, help="annotated frames of the take")
     add("--rounds", type=at_least(1), default=5, help="measurements of each way, after one to warm up")
     return parser.parse_args()
@@ -99,8 +100,8 @@ def main() -> None:
 
 
 def populate(take: ProcessedTake, count: int) -> None:
-    """Write the annotation of so many objects that are in all frames of the ego camera and of one exo camera, each of
-    the next one; their masks are those of the take in turn.
+    """Replace the take's annotation: `count` objects, which are in all frames of the ego camera and of one exo camera,
+    the exo cameras in turn. Their masks are the take's masks, in turn.
     """
     known = {
         camera: [rle for of in take.masks.values() for rle in of.get(camera, {}).values()] for camera in take.cameras
@@ -120,8 +121,8 @@ def populate(take: ProcessedTake, count: int) -> None:
 def predict_plainly(
     backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, frames: list[FramePlan]
 ) -> dict[tuple[Correspondence, int], dict]:
-    """Entries of the results file by pair and frame, the published way: pictures read for each pair again, masks
-    decoded in full, batch norms not folded, joined attention.
+    """Entries of the results file by pair and frame, computed in the published way: pictures are read again for each
+    pair, masks are decoded in full, batch norms are not folded, attention is joined.
     """
     entries, side = {}, model.config.input_size
     for key in ((pair, plan.number) for plan in frames for pair in plan.pairs):
@@ -142,7 +143,7 @@ def predict_plainly(
 
 
 def predict_our_way(matcher: PaperMatcher, frames: list[FramePlan]) -> dict[tuple[Correspondence, int], dict]:
-    """The same entries, as eval_segswap.py makes them."""
+    """The same entries, computed in the way of eval_segswap.py."""
     return {
         (pair, frame.number): {"pred_mask": encode_mask(mask), "confidence": existence}
         for frame, answers in predict_frames(matcher, iter(FrameDataset(frames, matcher.prepare)))

@@ -1,7 +1,8 @@
-"""The transformer as the paper draws it: each layer is one attention over the joined tokens of both views (or of query
-and mask) under a mask that keeps the halves apart, and everything is computed, the mask tokens' update included.
+"""The transformer as the paper draws it. Each layer is one attention over the joined tokens of both views (or of query
+and mask), with an attention mask that separates the two halves. Everything is computed, also the update of the mask
+tokens, which is not used.
 
-Slow and short. The product must agree with it, and the benchmarks time it as the published implementation's way.
+It is slow and short. Tests compare the network with it; the benchmarks time it as the published implementation.
 """
 
 import torch
@@ -20,7 +21,7 @@ def joined_forward(
     query_blocked: Tensor | None = None,
     target_blocked: Tensor | None = None,
 ) -> Look:
-    """`model.forward` with joined masked attention; same contract, same numbers to rounding."""
+    """The same as `model.forward`, up to rounding, with joined attention."""
     query, target, mask = model.tokens(query_feat), model.tokens(target_feat), model.project(mask_feat)
     batch, tokens = query.shape[:2]
     nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
@@ -29,7 +30,7 @@ def joined_forward(
     for block in model.net["encoder_blocks"]:
         for layer in block.values():
             if isinstance(layer, InnerLayer):
-                # Query tokens look at mask tokens only; the mask tokens' own update is computed and dropped.
+                # Query tokens attend only to mask tokens; the update of the mask tokens is computed, but not used.
                 joined = torch.cat((query, mask), dim=1)
                 query = _layer(layer.cross_encoder_layer.cross_encoder_layer, joined, other, None)[:, :tokens]
                 both = torch.cat((query + model.position, target + model.position), dim=1)
@@ -41,14 +42,16 @@ def joined_forward(
 
 
 def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(2L, 2L) masks, True = may not attend: to the other half, and to the own half."""
+    """Two (2L, 2L) masks, True = may not attend. In the first, no token attends to the other half, so both halves are
+    separate; in the second, no token attends to its own half.
+    """
     half = torch.arange(2 * tokens, device=device) >= tokens
     same_view = half[:, None] == half[None]
     return ~same_view, same_view
 
 
 def _layer(layer: EncoderLayer, tokens: Tensor, forbidden: Tensor, blocked: Tensor | None) -> Tensor:
-    """A standard post-norm encoder layer over all tokens."""
+    """A post-norm encoder layer in which all tokens attend to all tokens that are not `forbidden` or `blocked`."""
     attention = layer.self_attn
     B, L, C = tokens.shape
     q, k, v = F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)

@@ -1,4 +1,4 @@
-"""Different ways to do the same work, measured in turn, on rendered takes; and the one way to print what they take."""
+"""Measure several ways to do the same work in turn, print their times, and make rendered takes for it."""
 
 import platform
 import subprocess
@@ -16,15 +16,15 @@ from formats.takes import SPLITS
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESSED = "processed"
-Times = dict[str, list[float]]  # seconds by way and round
+Times = dict[str, list[float]]  # the seconds of each way, by round
 T = TypeVar("T")
 
 
 def in_turn(
     ways: Mapping[str, Callable[[], T]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[Times, dict[str, list[T]]]:
-    """Seconds by `clock` that each way takes in each round, and what it returns. A round goes through all of them, so
-    that other load meets them alike.
+    """Run each way once in each round. Returns the seconds by `clock` that each way took, and the values it returned.
+    Each round runs all ways, so that other load on the machine slows all of them down alike.
     """
     times: Times = {name: [] for name in ways}
     returned: dict[str, list[T]] = {name: [] for name in ways}
@@ -37,7 +37,7 @@ def in_turn(
 
 
 def processor() -> str:
-    """The CPU's model, and how many of its cores this process may use."""
+    """The model of the CPU, and the number of its cores that this process may use."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -45,8 +45,8 @@ def processor() -> str:
 
 
 def print_times(title: str, times: Times, unit: str, count: int = 1) -> None:
-    """A line for each way: median of its seconds per `unit`, of which a round has `count`, and how it compares with
-    the first way. The ratios are taken within each round, before their median.
+    """Print a line for each way: the median of its seconds per `unit` (a round has `count` units), and how many times
+    as fast as the first way it is. This is the median of the ratios within each round.
     """
     first, *_ = times
     print(f"{title}, {processor()}:")
@@ -59,20 +59,20 @@ def print_times(title: str, times: Times, unit: str, count: int = 1) -> None:
 
 
 def run_script_apart(script: str, *arguments: object) -> None:
-    """Run a script of the repository in a process of its own. Raises UserError with its last line if it fails."""
+    """Run a script of the repository in another process. Raises UserError with its last line if the script fails."""
     done = subprocess.run(list(map(str, (sys.executable, ROOT / script, *arguments))), capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
 
 
 def make_takes(root: Path, split: str, count: int, *options: object) -> None:
-    """So many rendered takes of a split in `root`, with the options of make_takes.py; a rerun keeps what is there."""
+    """Render `count` takes of a split into `root`, with `options` of make_takes.py; a rerun keeps existing takes."""
     counts = {f"--num_{name}": count if name == split else 0 for name in SPLITS}
     run_script_apart("synthetic/make_takes.py", "--outputpath", root, *chain(*counts.items()), *options)
 
 
 def process_takes(root: Path) -> Path:
-    """The takes of `root` processed, with their pairs -> the folder of processed takes."""
+    """Process the takes in `root` and list their pairs; returns the folder of processed takes."""
     where = ("--takepath", root / "takes", "--split_path", root / "split.json", "--outputpath", root / PROCESSED)
     run_script_apart("data/process_data.py", *where)
     run_script_apart("data/create_pairs.py", "--data_dir", root / PROCESSED)

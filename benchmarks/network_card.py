@@ -1,10 +1,10 @@
-"""The tables of model/pretrained/README.md: how good a network is on the test takes of `train_network.sh`, by kind of
-takes, object's size, angle between the cameras' views, and rotation of the target's camera; what it says of hidden
-objects, by why they are hidden; and how far its existence is to be believed.
+"""Print the tables of model/pretrained/README.md: the accuracy of a network on the test takes of `train_network.sh`, by
+kind of takes, size of the object, angle between the views of the cameras, and rotation of the target camera; its
+existence of hidden objects, by the reason why they are hidden; and how far its existence can be trusted.
 
     python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card --more data/mine/processed
 
-Predictions go to --out, and what is there is not predicted again. It takes about an hour of a core.
+Predictions are written to --out; a rerun uses those that are there. The script takes about an hour on one core.
 """
 
 import functools
@@ -52,15 +52,15 @@ SIZES = {
 }
 ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # degrees
 HIDDEN = "left out", "out of view", "behind something"
-THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence
+THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence: an object above the threshold is predicted visible
 ROTATIONS = (0, 30, 60, 90, 180)  # degrees
-TURNED = "models", "patterned"  # the takes of which the targets are also turned
+TURNED = "models", "patterned"  # the kinds of takes that are also predicted with rotated targets
 COLUMNS = "objects", "IoU", "right object", "visible, predicted so", "hidden, predicted so"
-Both = Sequence[list[Case]]  # cases of both settings
+Both = Sequence[list[Case]]  # the cases of ego-exo and of exo-ego
 
 
 def score(data: Path, out: Path, network: Sequence[object], setting: str, all_frames: bool) -> list[Case]:
-    """Predict a split's pairs, unless that is done -> its scored cases, with the names of takes in place of uids."""
+    """Predict the test pairs, unless their results exist -> scored cases, with names of takes in place of uids."""
     results = results_path(out, setting, SPLIT)
     if not results.exists():
         where = ("--setting", setting, "--split", SPLIT, "--data_path", data, "--out_path", out)
@@ -71,8 +71,8 @@ def score(data: Path, out: Path, network: Sequence[object], setting: str, all_fr
 
 
 def print_table(title: str, rows: dict[str, Both]) -> None:
-    """In percent, of both settings: IoU and right object of visible objects, how many of the visible and of the hidden
-    are predicted to be.
+    """Print the columns COLUMNS of both settings, in percent: IoU and right object of the visible objects, the visible
+    objects that are predicted visible, and the hidden objects that are predicted hidden.
     """
     print(f"\n| {' | '.join((title, *COLUMNS))} |\n|{'---|' * (1 + len(COLUMNS))}")
     for name, both in rows.items():
@@ -87,7 +87,7 @@ def print_table(title: str, rows: dict[str, Both]) -> None:
 
 
 def grouped(both: Both, value: Callable[[Case], float], limits: dict[str, float]) -> dict[str, Both]:
-    """Visible cases by the first limit that their value does not exceed."""
+    """Group the visible cases by the first of the ascending `limits` that their value does not exceed."""
     groups, low = {}, -1.0
     for name, high in limits.items():
         groups[name] = [[case for case in cases if case.visible and low < value(case) <= high] for cases in both]
@@ -97,7 +97,7 @@ def grouped(both: Both, value: Callable[[Case], float], limits: dict[str, float]
 
 @functools.cache
 def tabletop(folder: Path, name: str) -> Tabletop:
-    """The world of a rendered take, made again."""
+    """Make the world of a rendered take again."""
     options = json.loads((folder / "takes" / name / "relations.json").read_text())["options"]
     options["object_size"] = ObjectSizes(**options["object_size"])
     options |= {key: folder.parent / "household" / key for key in ("models", "photos") if options.get(key)}
@@ -106,7 +106,7 @@ def tabletop(folder: Path, name: str) -> Tabletop:
 
 
 def angle(folder: Path, case: Case) -> float:
-    """Between two cameras' views of an object of a rendered take, degrees."""
+    """The angle in degrees between the directions from which two cameras see an object of a rendered take."""
     world = tabletop(folder, case.take_uid)
     exo = case.target_camera if case.query_camera == EGO else case.query_camera
     cameras = (world.camera(name, case.frame / FRAME_STEP) for name in (EGO, exo))
@@ -116,7 +116,7 @@ def angle(folder: Path, case: Case) -> float:
 
 
 def why_hidden(folder: Path, case: Case) -> str:
-    """One of HIDDEN, of an object that a camera of a rendered take does not see."""
+    """The reason (one of HIDDEN) why a camera of a rendered take does not see an object."""
     world, second = tabletop(folder, case.take_uid), case.frame / FRAME_STEP
     camera = world.cameras.index(case.target_camera)
     number = [item.name for item in world.items].index(case.object_name)
@@ -129,7 +129,7 @@ def why_hidden(folder: Path, case: Case) -> str:
 
 
 def by_reason(folder: Path, both: Both) -> dict[str, Both]:
-    """Hidden cases by why they are."""
+    """Group the hidden cases by the reason why they are hidden."""
     groups: dict[str, list[list[Case]]] = {reason: [[], []] for reason in HIDDEN}
     for place, cases in enumerate(both):
         for case in cases:
@@ -139,8 +139,8 @@ def by_reason(folder: Path, both: Both) -> dict[str, Both]:
 
 
 def print_existence(cases: dict[str, Both]) -> None:
-    """At some thresholds, the balanced accuracy of existence, a mean of all kinds of takes; and by tenths of what the
-    network says, how many objects are visible.
+    """Print the balanced accuracy of existence at several thresholds, as a mean over all kinds of takes; and for each
+    tenth of existence, the share of objects that are visible.
     """
     print(f"\n| threshold | {' | '.join(map(str, THRESHOLDS))} |\n|{'---|' * (1 + len(THRESHOLDS))}")
     sets = [scored for both in cases.values() for scored in both if scored]
@@ -166,7 +166,7 @@ def print_existence(cases: dict[str, Both]) -> None:
 
 
 def turned(data: Path, out: Path, kind: str, degrees: int, takes: int) -> Path:
-    """Test takes with all that the cameras of a kind show turned about the middle of the picture, which grows."""
+    """Write test takes in which the pictures and masks of cameras of one kind are rotated, and enlarged to hold all."""
     if (out / "split.json").exists():
         return out
     uids = read_split(find_split_path(data), SPLIT)[:takes]
@@ -190,7 +190,7 @@ def turned(data: Path, out: Path, kind: str, degrees: int, takes: int) -> Path:
                 picture = turn(np.asarray(Image.open(path)), by[camera], cv2.INTER_LINEAR)
                 Image.fromarray(picture).save(new.frame_path(camera, frame), quality=95)
         new.write_annotation()
-    write_json(out / "split.json", {SPLIT: uids})  # last: it says that all is there
+    write_json(out / "split.json", {SPLIT: uids})  # written last, as a sign that all takes are there
     return out
 
 
@@ -206,12 +206,12 @@ def turn(image: np.ndarray, degrees: int, method: int) -> np.ndarray:
 def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--folder", type=Path, required=True, help="of train_network.sh, with its takes")
+    add("--folder", type=Path, required=True, help="folder of train_network.sh, with its takes")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--precision", choices=PRECISIONS, default="fp32", help="of prediction")
     add("--out", type=Path, required=True, help="folder for predictions")
     add("--more", type=Path, nargs="*", default=[], help="further folders of processed takes")
-    add("--turned_takes", type=at_least(0), default=6, help="whose targets are turned, of each kind")
+    add("--turned_takes", type=at_least(0), default=6, help="takes of each kind to rotate the targets of")
     args = parser.parse_args()
     network = ("--ckpt_path", args.ckpt_path, "--precision", args.precision)
     own = sorted(path for path in args.folder.glob(f"*/{PROCESSED}") if not path.parent.name.endswith("_more"))

@@ -1,10 +1,12 @@
-"""How well a network finds things in photographs: chessboards of a stereo pair, in the other camera and at another
-moment, a printed box among things, and parts of a painted wall. The pictures are OpenCV's samples, a package of Debian:
+"""Measure how well a network finds things in photographs: a chessboard seen by the other camera of a stereo pair or at
+another moment, a printed box among other things, and parts of a painted wall. The pictures are the samples of OpenCV,
+from a package of Debian:
 
     apt-get download opencv-doc && dpkg -x opencv-doc_*.deb opencv-doc
     python benchmarks/photographs.py --samples opencv-doc/usr/share/doc/opencv-doc/examples/data
 
-The truth is computed from corners of the boards, and from matched features of flat things. Nothing is trained on them.
+The true masks are computed from corners of the boards and from matched features of flat things. No network of this
+repository was trained on these pictures.
 """
 
 import sys
@@ -27,7 +29,7 @@ from inference.predictor import CKPT_HELP, Predictor
 
 MOMENTS = (*range(1, 10), 11, 12, 13, 14)
 SQUARES = 9, 6  # inner corners of the boards
-PARTS_OF_WALL = (  # corners of quadrilaterals, pixels
+PARTS_OF_WALL = (  # the corners of three quadrilaterals, in pixels
     ((300, 150), (560, 150), (560, 400), (300, 400)),
     ((80, 330), (330, 330), (330, 560), (80, 560)),
     ((430, 60), (700, 60), (700, 330), (430, 330)),
@@ -40,7 +42,7 @@ class View(NamedTuple):
 
 
 def board(image: np.ndarray) -> View | None:
-    """The board in a picture; None where its corners are not found."""
+    """The picture with the mask of its board; None if the corners are not found."""
     found, corners = cv2.findChessboardCorners(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), SQUARES)
     if not found:
         return None
@@ -57,7 +59,7 @@ def filled(outline: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[View, View]:
-    """A flat thing in two pictures, of which its outline in the first is known."""
+    """The masks of a flat thing in two pictures; `outline` is its outline in the first picture."""
     sift = cv2.SIFT_create()
     (of_one, described), (of_other, sought) = (
         sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in (one, other)
@@ -77,7 +79,7 @@ def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[V
 
 
 def visible_pairs(samples: Path) -> Iterator[tuple[str, View, View]]:
-    """Group, query and target."""
+    """Yield (group, query, target) for all pairs whose object is visible in the target."""
     read = lambda name: np.asarray(read_picture(samples / name))  # noqa: E731
     left, right = (
         {k: view for k in MOMENTS if (view := board(read(f"{side}{k:02d}.jpg")))} for side in ("left", "right")
@@ -99,7 +101,7 @@ def visible_pairs(samples: Path) -> Iterator[tuple[str, View, View]]:
 
 
 def absent_pairs(views: dict[str, list[View]]) -> Iterator[tuple[View, np.ndarray]]:
-    """Each group's first views, sought in pictures of the other groups."""
+    """Yield (query, target image) without the object: the first queries of each group, with images of other groups."""
     names = "board, other camera", "box", "part of a wall"
     for name in names:
         for other in names:

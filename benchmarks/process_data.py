@@ -1,11 +1,11 @@
-"""process_data.py on two cores against plain programs that go through the videos one after the other:
+"""Compare process_data.py on two cores with plain programs, which read the videos one after the other:
 
     python benchmarks/process_data.py
 
-Two rendered takes with an ego and two 4K exo videos each, which are made at the first run, in minutes, and stay in
---folder. The plain programs decode every frame in this process, with as many threads as the library takes by itself,
-and write the same frames: with OpenCV and, if it is installed (`pip install decord`), with decord's get_batch as the
-reference does. Prints the ratio of the times, and checks that all frames look the same.
+The videos are two rendered takes with an ego video and two 4K exo videos each. The first run makes them in some
+minutes; they stay in --folder. The plain programs decode every frame in this process, with the library's default number
+of threads, and write the same frames. One uses OpenCV; if decord is installed (`pip install decord`), another uses its
+get_batch as the reference does. The script prints the ratio of the times and checks that all frames look the same.
 """
 
 import importlib.util
@@ -43,8 +43,8 @@ def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     default = Path(tempfile.gettempdir()) / "benchmark_of_process_data"
-    add("--folder", type=Path, default=default, help="the rendered takes, kept between runs, and what is made of them")
-    add("--frames", type=at_least(1), default=601, help="of each video")
+    add("--folder", type=Path, default=default, help="folder for the rendered takes and their frames")
+    add("--frames", type=at_least(1), default=601, help="frames of each video")
     add("--size", choices=VIDEO_SIZES, default="native", help="of the videos")
     add("--rounds", type=at_least(1), default=3, help="runs of each program")
     args = parser.parse_args()
@@ -66,7 +66,7 @@ def process(folder: Path, out: Path) -> None:
 
 
 def process_plainly(frames: Callable[[str], Iterator[np.ndarray]], folder: Path, out: Path) -> None:
-    """The frames of all videos, one after the other."""
+    """Write the frames of all videos, one video after the other."""
     shutil.rmtree(out, ignore_errors=True)
     for uid, raw in iter_annotations(annotation_path(folder / ANNOTATION_TEMPLATE, "test")):
         for video in sorted((folder / "takes" / raw["take_name"]).glob("frame_aligned_videos/*.mp4")):
@@ -78,7 +78,7 @@ def process_plainly(frames: Callable[[str], Iterator[np.ndarray]], folder: Path,
 
 
 def opencv(path: str) -> Iterator[np.ndarray]:
-    """Every 30th frame of a video, (H, W, 3) BGR. So does the other reader."""
+    """Yield each 30th frame of a video, (H, W, 3) BGR, as the other reader does."""
     video, number = cv2.VideoCapture(path, cv2.CAP_FFMPEG), 0
     while video.grab():
         if number % FRAME_STEP == 0:
@@ -100,13 +100,13 @@ if importlib.util.find_spec("decord"):
 
 
 def check_equal(ours: Path, theirs: Path) -> None:
-    """Raise UserError if a frame is missing or looks different, by more than decoders' roundings."""
+    """Raise UserError if a frame is missing, or if it differs by more than decoders differ in rounding."""
     own, other = ({path.relative_to(folder) for path in folder.glob("*/*/*.jpg")} for folder in (ours, theirs))
     if own != other:
         raise UserError(f"{ours} and {theirs} hold different frames")
     for name in own:
         difference = np.abs(cv2.imread(str(ours / name)).astype(int) - cv2.imread(str(theirs / name))).mean()
-        if difference > 3:  # older libraries convert colors otherwise, by 2 to 3 grey levels
+        if difference > 3:  # colors of older libraries differ by 2 to 3 gray levels
             raise UserError(f"{theirs / name} differs by {difference:.1f} grey levels on average")
 
 

@@ -1,13 +1,14 @@
-"""Training against the published implementation's way (joined_attention.py), in turn on the same machine.
+"""Compare this project's training with the published implementation's (joined_attention.py), in turn.
 
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
     python benchmarks/train_step.py --precision bf16
     python benchmarks/train_step.py --input_size 192 --batch_size 8
 
-1. The loader in one process: masks decoded in full, padded and resized, against masks sampled from their run lengths.
-2. A training step on given images, and one with cached features.
+1. The loader in one process: the published way decodes, pads and resizes whole masks; this project samples them from
+   their run lengths.
+2. A training step on given images; for this project also a step with cached features.
 
-The weights are random: the time does not depend on them.
+The weights are random, since the time does not depend on them.
 """
 
 import argparse
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
 
-tune_cpu(__name__)  # as the scripts do
+tune_cpu(__name__)
 
 import cv2
 import numpy as np
@@ -53,12 +54,12 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--input_size", type=at_least(48), default=480, help="pixels per side")
-    add("--batch_size", type=at_least(1), default=4, help="samples per step")
+    add("--batch_size", type=at_least(1), default=4, help="samples in a step")
     add("--rounds", type=at_least(1), default=5, help="measurements of each, after one to warm up")
-    add("--loader_samples", type=at_least(1), default=32, help="samples per round of the loader")
-    add("--size", default="native", help="of the rendered videos, as make_takes.py has them")
+    add("--loader_samples", type=at_least(1), default=32, help="samples that the loader reads in a round")
+    add("--size", default="native", help="size of the rendered videos, one of make_takes.py's")
     add_device(parser)
-    add("--precision", choices=PRECISIONS, default="fp32", help="of our way; the published one is fp32")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of this project; the published way is fp32")
     return parser.parse_args()
 
 
@@ -83,13 +84,13 @@ def main() -> None:
 
 
 def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:
-    """Print seconds per unit of each way, which is `count` of them, after a run to warm up and fill the cache."""
+    """Print the seconds per unit of each way (`count` units in a round), after a round that fills the cache."""
     in_turn(ways, 1)
     print_times(title, in_turn(ways, rounds)[0], unit, count)
 
 
 class PlainReader(LetterboxReader):
-    """The same samples, from masks decoded in full and frames padded before they are resized."""
+    """Reads the same samples in the published way: it decodes whole masks, and pads before it resizes."""
 
     def image(self, pairs: PairSet, key: ViewKey) -> np.ndarray:
         image = cv2.imread(str(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame)))
@@ -112,7 +113,7 @@ def read(samples: TrainSamples, count: int) -> LetterboxedBatch:
 
 
 class PlainStep(LetterboxStep):
-    """Batch norms not folded, images and masks encoded apart."""
+    """Encodes in the published way: batch norms are not folded, images and masks are encoded one after the other."""
 
     def __init__(self, backbone: Backbone, *given: object):
         super().__init__(*given)
@@ -126,7 +127,7 @@ class PlainStep(LetterboxStep):
 def make_step(
     args: argparse.Namespace, batch: LetterboxedBatch, plain: bool = False, cached: bool = False
 ) -> Callable[[], None]:
-    """A training step on a fixed batch, the same one each time."""
+    """A function that makes a training step, always on the same batch."""
     device, precision = batch.query_mask.device, "fp32" if plain else args.precision
     backbone = resnet50_backbone().to(device)
     network = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()

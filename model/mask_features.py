@@ -1,12 +1,12 @@
-"""Backbone features of masks, computed only where they differ from those of an empty mask.
+"""Backbone features of masks, computed only where they differ from the features of an empty mask.
 
-A mask image is zero almost everywhere, and away from the object its features equal those of an empty mask, which are
-computed once. Each residual block is run on a window around the object: the cells that differ so far, grown by the
-block's receptive field, plus a margin. The convolutions pad the window with zeros; that is right where the window ends
-at the image's border, and elsewhere it spoils just the margin, which is thrown away. Exact up to rounding.
+A mask image is zero almost everywhere. Away from the object, its features equal the features of an empty mask, which
+are computed once. Each residual block runs only on a window: the cells that the object has changed so far, grown by the
+block's receptive field, plus a margin. The convolutions pad the window with zeros. At the image's border this padding
+is right; elsewhere it makes only the margin wrong, and the margin is discarded. The result is exact up to rounding.
 
-This is for the published ResNet-50. The other backbones take the plain way: their cells see the whole image, or they
-are quick anyway.
+This is for the published ResNet-50. Other backbones compute the whole mask image: their cells see the whole image, or
+they are fast anyway.
 """
 
 from typing import NamedTuple
@@ -18,15 +18,17 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, mask_to_image
 
-FULL_SHARE = 0.8  # a window with this share of the image's area is not worth cutting out
+FULL_SHARE = 0.8  # a window of more than this fraction of the image is not cut out; the whole image is computed
 
 
 class Block(NamedTuple):
-    """A part of the backbone. An output cell reads its own `stride` input cells a side, and `reach` cells beyond."""
+    """A part of the backbone. An output cell reads the `stride` x `stride` input cells at its place, and the input
+    cells of `reach` output cells around it.
+    """
 
     module: nn.Module
     stride: int
-    reach: int  # output cells
+    reach: int  # in output cells
 
 
 class Window(NamedTuple):
@@ -38,16 +40,16 @@ class Window(NamedTuple):
     right: int
 
     def on_finer_grid(self, factor: int) -> "Window":
-        """The same place in cells whose sides are `factor` times as small."""
+        """The same rectangle in cells whose sides are `factor` times smaller."""
         return Window(*(factor * x for x in self))
 
     def grown(self, cells: int, full: "Window") -> "Window":
-        """Larger by so many cells on each side, as far as `full` goes."""
+        """The window with `cells` more cells on each side, but not beyond the window `full`."""
         top, bottom, left, right = self
         return Window(top - cells, bottom + cells, left - cells, right + cells).intersect(full)
 
     def on_coarser_grid(self, factor: int) -> "Window":
-        """The smallest window around this one, in cells whose sides are `factor` times as large."""
+        """The smallest window that contains this one, in cells whose sides are `factor` times larger."""
         top, bottom, left, right = self
         return Window(top // factor, -(-bottom // factor), left // factor, -(-right // factor))
 
@@ -56,15 +58,15 @@ class Window(NamedTuple):
         return Window(top, max(top, min(self.bottom, other.bottom)), left, max(left, min(self.right, other.right)))
 
     def index_in(self, outer: "Window") -> tuple:
-        """The index that cuts this window out of a tensor (..., H, W) that holds `outer`."""
+        """The index of this window in a tensor (..., H, W) that holds the window `outer`."""
         rows = slice(self.top - outer.top, self.bottom - outer.top)
         return ..., rows, slice(self.left - outer.left, self.right - outer.left)
 
 
 class MaskFeatures:
-    """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`, and is faster at small objects.
+    """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`, but is faster if objects are small.
 
-    It keeps an empty mask's activations for each image size that it meets: 100 MB for 480x480 in float32.
+    For each size of image it keeps the activations of an empty mask: 100 MB for 480 x 480 in float32.
     """
 
     def __init__(self, backbone: Backbone):
@@ -80,9 +82,9 @@ class MaskFeatures:
         return torch.cat([self._features(mask) for mask in masks])
 
     def _features(self, mask: Tensor) -> Tensor:
-        """One mask (H, W), alone so that large objects do not slow down small ones -> (1, 1024, H/16, W/16)."""
+        """One mask (H, W) -> (1, 1024, H/16, W/16). In a batch, large objects would slow down small ones."""
         left, top, width, height = cv2.boundingRect((mask != 0).byte().numpy())
-        box = Window(top, top + height, left, left + width)  # of the cells that differ from an empty mask's
+        box = Window(top, top + height, left, left + width)  # the cells that differ from an empty mask
         empty = self._empty_activations(tuple(mask.shape))
         x = mask_to_image(mask[None]).to(empty[0].dtype)
         full = held = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `held`, and is right in `valid`
@@ -97,7 +99,7 @@ class MaskFeatures:
         return _on_background(empty[-1], F.normalize(x.float(), dim=1), held, full, valid)
 
     def _empty_activations(self, size: tuple[int, int]) -> list[Tensor]:
-        """The input of each block, and the features, of an empty mask: (1, C, h, w) each."""
+        """For an empty mask, the input of each block, and the features: (1, C, h, w) each."""
         if size not in self._empty:
             weight = self.backbone.network[0].weight
             x = mask_to_image(torch.zeros((1, *size), device=weight.device)).to(weight.dtype)
@@ -110,7 +112,7 @@ class MaskFeatures:
 
 
 def _without_margin(window: Window, reach: int, full: Window) -> Window:
-    """The part of a window that the zeros beyond it have not reached; an image border spoils nothing."""
+    """The part of a window to which the padding outside of it has not spread; at an image border padding is right."""
     return Window(
         window.top + reach * (window.top > full.top),
         window.bottom - reach * (window.bottom < full.bottom),
@@ -120,7 +122,7 @@ def _without_margin(window: Window, reach: int, full: Window) -> Window:
 
 
 def _on_background(background: Tensor, x: Tensor, held: Window, wanted: Window, valid: Window) -> Tensor:
-    """The `wanted` window: the background (1, C, H, W) and, on it, the `valid` part of x, which holds `held`."""
+    """The window `wanted` of the background (1, C, H, W), overwritten by the part `valid` of x, which holds `held`."""
     part = valid.intersect(wanted)
     if part == wanted:
         return x[wanted.index_in(held)]

@@ -14,7 +14,7 @@ ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm in float32 whatever the surrounding precision; the residual stream is float32 from here on."""
+    """Layer norm that computes and returns float32 in every precision, so the residual stream is float32."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return super().forward(tokens.float())
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None) -> Tensor:
-        """Arguments as `EncoderLayer.forward` has them. Returns (B, L, C)."""
+        """The arguments are those of `EncoderLayer.forward`. Returns (B, L, C)."""
         B, L, C = tokens.shape
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if context is tokens:
@@ -50,7 +50,7 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm transformer encoder layer whose tokens attend to `context` (the tokens themselves, or others)."""
+    """Post-norm transformer encoder layer whose tokens attend to `context`, which may be the tokens themselves."""
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, activation: str):
         super().__init__()
@@ -73,7 +73,7 @@ class EncoderLayer(nn.Module):
 
 
 class CrossLayer(nn.Module):
-    """Type `C`: one view's tokens attend to the other view's only. Both directions share these weights."""
+    """Type `C`: the tokens of one view attend only to tokens of the other view. Both directions share the weights."""
 
     def __init__(self, *layer_args):
         super().__init__()
@@ -86,7 +86,7 @@ class CrossLayer(nn.Module):
 class InnerLayer(nn.Module):
     """Type `I`: (a) query tokens attend to the mask tokens, (b) positions are added, (c) each view attends to itself.
 
-    The mask tokens themselves never change: the published model computes an update of them and drops it.
+    The mask tokens do not change. (The published model computes an update of them, but does not use it.)
     """
 
     def __init__(self, *layer_args, feat_weight: float = 1.0):
@@ -104,8 +104,9 @@ class InnerLayer(nn.Module):
 
 
 def sine_position(cells: int, channels: int, weight: float) -> Tensor:
-    """DETR's two-dimensional sine encoding of a square grid, times `weight`: (cells * cells, channels), first half y,
-    second half x. Coordinates count from 1 and are normalized to 2 pi; sines and cosines alternate, temperature 10000.
+    """DETR's two-dimensional sine encoding of a square grid, times `weight`: (cells * cells, channels). The first half
+    of the channels encodes y, the second half x. Coordinates count from 1 and are normalized to 2 pi; sines and cosines
+    alternate; the temperature is 10000.
     """
     per_axis = channels // 2
     exponent = 2 * torch.div(torch.arange(per_axis), 2, rounding_mode="floor") / per_axis

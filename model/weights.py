@@ -1,4 +1,4 @@
-"""Named tensors: in files, and from there into networks."""
+"""Write and read files of named tensors, and load them into networks."""
 
 import hashlib
 import io
@@ -14,11 +14,13 @@ from common.errors import UserError
 from common.files import atomic_write
 from model.device import memory_errors
 
-MAX_WEIGHT = 1e4  # trained ones are below 100; with larger ones than this, products are infinite and answers NaN
+MAX_WEIGHT = 1e4  # trained weights are below 100; weights above this limit make products infinite and results NaN
 
 
 def write_torch(path: Path, content: Any) -> None:
-    """`torch.save`, whole or not at all. Through memory: on a full disk torch's own writer raises a RuntimeError."""
+    """`torch.save` a file, whole or not at all. It goes through memory, because on a full disk torch's writer would
+    raise a RuntimeError.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_write(path, "wb") as file:
@@ -26,9 +28,9 @@ def write_torch(path: Path, content: Any) -> None:
 
 
 def read_torch(path: Path, remedy: str = "give the file of a trained network") -> Any:
-    """`torch.load` of tensors and plain values onto the CPU; no code in the file is run.
+    """`torch.load` tensors and plain values onto the CPU; no code in the file is run.
 
-    UserError if there is no such file, or if it cannot be read; it ends with `remedy`.
+    Raises UserError, which ends with `remedy`, if the file is missing or cannot be read.
     """
     if not Path(path).is_file():
         raise UserError((f"{path} is a folder" if Path(path).is_dir() else f"no file {path}") + f"; {remedy}")
@@ -37,7 +39,7 @@ def read_torch(path: Path, remedy: str = "give the file of a trained network") -
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except Exception as error:  # PyTorch raises anything, and advice that is not for our users
+    except Exception as error:  # PyTorch raises many kinds, with advice that is not for our users
         reason = getattr(error, "strerror", None) or "it is damaged, or none that torch.save has written"
         if "Unsupported global" in str(error):
             reason = "it holds other Python objects than tensors, which may run code"
@@ -45,22 +47,22 @@ def read_torch(path: Path, remedy: str = "give the file of a trained network") -
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error, short enough to be part of a line."""
+    """The message of an error in one line, shortened to 200 characters."""
     return textwrap.shorten(str(error), 200, placeholder="...") or type(error).__name__
 
 
 def named_tensors(state: Any, what: str) -> dict[str, Tensor]:
-    """A state dict from a file, without wrappers' prefixes. UserError if it is none."""
+    """A state dict from a file, without the prefixes of wrappers. Raises UserError if `state` is no state dict."""
     named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{what}: it holds no tensors by name")
-    for prefix in ("module.", "_orig_mod.") * 2:  # of data-parallel training and torch.compile
+    for prefix in ("module.", "_orig_mod.") * 2:  # added by data-parallel training and torch.compile
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 
 def load_state(module: nn.Module, state: Any, what: str) -> None:
-    """Strict `load_state_dict` of whatever a file holds. UserError, in one line, if it does not fit or is damaged."""
+    """Strict `load_state_dict` of a value from a file. Raises UserError if it does not fit or is damaged."""
     state = named_tensors(state, what)
     try:
         module.load_state_dict(state)
@@ -73,7 +75,7 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
 
 
 def digest_of(module: nn.Module) -> str:
-    """SHA-256 of all weights and buffers in their order; names are left out, since timm's may change."""
+    """SHA-256 of all weights and buffers in their order, without their names, which may change in timm."""
     sha = hashlib.sha256()
     for tensor in module.state_dict().values():
         sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
