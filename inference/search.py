@@ -43,7 +43,6 @@ from model.strong import ObjectCrops, StrongXSegTx
 
 SEARCH = 3  # version of this search, in the run's record; raise it with each change of the answers
 LOOKS = 3  # at a target, by default
-SMALL = 0.6  # an answer's extent, divided by the expected one, below which the network looks closely once more
 ROUNDS = 3  # close looks at a target, at most: the first crop may show a part of the object
 QueryObject = tuple[str, str]  # object, query camera
 
@@ -188,24 +187,25 @@ class StrongMatcher(NetworkMatcher):
 
     def _look_closely(self, objects: Objects, answers: dict[int, Answer]) -> None:
         """Replace each answer by a close look at the largest part of what was found. Where the new answer does not
-        end inside its crop, or fills little of it, the network looks once more, at the new answer.
+        end inside its crop, the network looks once more, at the new answer.
         """
-        places = {}
+        looks = []
         for number, answer in answers.items():
-            places[number], _ = largest_part(answer.prob > THRESHOLD, answer.crop, objects.target(number).shape[:2])
+            place, _ = largest_part(answer.prob > THRESHOLD, answer.crop, objects.target(number).shape[:2])
+            if place:
+                looks.append(Candidate(number, place, 0.0))
         for _ in range(ROUNDS):
-            looks = [Candidate(number, place, 0.0) for number, place in places.items() if place]
             if not looks:
                 break
-            places = {}
-            for look, prob in zip(looks, self._look(objects, looks, CLOSE)[0], strict=True):
+            looked, looks = zip(looks, self._look(objects, looks, CLOSE)[0], strict=True), []
+            for look, prob in looked:
                 crop = objects.crop(look, CLOSE)
                 place, is_whole = largest_part(prob > THRESHOLD, crop, objects.target(look.pair).shape[:2])
                 if place is None:  # nothing is seen from close by: the answer before this look stays
                     continue
                 answers[look.pair] = answers[look.pair]._replace(crop=crop, prob=prob)
-                if not is_whole or place.extent < SMALL * look.spot.extent:
-                    places[look.pair] = place
+                if not is_whole:
+                    looks.append(look._replace(spot=place))
 
     def _look(
         self, objects: Objects, candidates: Sequence[Candidate], context: float
