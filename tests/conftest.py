@@ -1,4 +1,4 @@
-"""How the suite runs: one thread for each test process, and temporary files in memory where there is room for them."""
+"""Settings of the test suite: each test process has one thread; temporary files lie in memory if they fit."""
 
 import os
 import shutil
@@ -7,26 +7,26 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-# Before torch is imported; inherited by the scripts that tests start. The suite runs one process a core, and sums on a
-# CPU depend on the thread count in their last bits.
+# This is set before torch is imported, and the scripts that tests start inherit it. The suite runs one process on each
+# core, and the last bits of sums on a CPU depend on the number of threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A shell ignores Ctrl-C in what it starts with `&`, and all processes started from there would inherit that.
+# A program that a shell has started with `&` ignores Ctrl-C, and all processes that it starts would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# No test measures time, also not how long an example takes or how long it takes to be drawn.
+# No test may depend on time, so Hypothesis must not limit the time of an example or of drawing it.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > 4 << 30:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # of tmp_path: thousands of small files
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # tmp_path has thousands of small files
 
 
 pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.raw_takes"]
 
 
-# These start first, so that no process is left with one of them at the end.
+# The longest tests start first, so that no process still runs one of them at the end.
 LONGEST = [
     *("test_train", "test_demo", "test_readme", "test_quickstart", "test_inference", "test_train_resume"),
     *("test_search", "test_device", "test_benchmarks", "test_process_data", "test_tour", "test_segment"),

@@ -1,4 +1,4 @@
-"""Each benchmark runs at its smallest size and prints its ratios; the figures themselves mean nothing here."""
+"""Each benchmark runs at its smallest size and prints its ratios; the values of the ratios mean nothing here."""
 
 import importlib
 import itertools

@@ -1,4 +1,4 @@
-"""pyproject.toml: what `pip install -e .` and `pip install .` make importable from anywhere; hubconf.py."""
+"""pyproject.toml: the modules that `pip install -e .` and `pip install .` make importable anywhere; hubconf.py."""
 
 import ast
 import importlib.util

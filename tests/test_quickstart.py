@@ -1,4 +1,4 @@
-"""quickstart.sh, with one short take of each split and a few steps, in the environment that runs the tests."""
+"""quickstart.sh runs with one short take of each split and a few steps, in the environment of the tests."""
 
 import os
 import re

@@ -1,7 +1,7 @@
-"""The README's commands, run as they stand there in a copy of the repository with tiny rendered takes.
+"""The commands of the README run in a copy of the repository, as they are printed, with tiny rendered takes.
 
-What differs: training gets a tiny network and two steps, eight GPUs become one process, and what downloads is replaced
-by a stand-in or left out (SKIPPED says why).
+Differences: training gets a tiny network and two steps, eight GPUs become one process, and downloads are replaced or
+left out (SKIPPED gives the reasons).
 """
 
 import os

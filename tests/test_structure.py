@@ -1,4 +1,4 @@
-"""The form of the repository: who may import whom, what importing does, what --help says, what stands in the docs."""
+"""The form of the repository: which room may import which, what imports change, what --help says, what the docs say."""
 
 import ast
 import contextlib

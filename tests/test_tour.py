@@ -1,6 +1,6 @@
-"""assets/samples: pairs and a video to try; docs/tour.ipynb, its cells run one after the other as in a notebook.
+"""assets/samples: pairs and a video to try; docs/tour.ipynb, whose cells run one after the other as in a notebook.
 
-This runs it and saves its outputs (pip install nbconvert ipykernel ipywidgets):
+This command runs the notebook and saves its outputs (pip install nbconvert ipykernel ipywidgets):
 
     jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False docs/tour.ipynb
 """

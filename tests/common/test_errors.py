@@ -1,4 +1,4 @@
-"""What a user can cause ends in one line, what is wrong with options too; --help says what a script does by default."""
+"""Errors that a user can cause end in one line, and so do wrong options; --help names the defaults of a script."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whoever is interrupted while writing them; large JSON is read by its members."""
+"""Files appear whole or not at all, even if their writer is interrupted; large JSON is read member by member."""
 
 import errno
 import json

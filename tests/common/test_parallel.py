@@ -1,4 +1,4 @@
-"""common/parallel.py: many jobs at once, how many processes, and processes that fail."""
+"""common/parallel.py: many jobs at once, the number of processes, and processes that fail."""
 
 import contextlib
 import multiprocessing

@@ -1,4 +1,4 @@
-"""check_processed.py finds every frame that a pair lacks or that is damaged, and nothing in a whole data set."""
+"""check_processed.py finds every frame that a pair needs and that is missing or damaged; a whole data set has none."""
 
 import re
 

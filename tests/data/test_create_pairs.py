@@ -1,4 +1,4 @@
-"""create_pairs.py lists the reference's pairs, whatever the takes lack, and says in one line what is wrong."""
+"""create_pairs.py lists the reference's pairs, even if takes lack something, and names faults in one line."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The download scripts get what is missing, keep only what is whole, and say in one line what went wrong."""
+"""The download scripts fetch what is missing, keep only whole files, and say in one line what went wrong."""
 
 import json
 import os

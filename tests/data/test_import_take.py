@@ -1,6 +1,6 @@
-"""import_take.py: the frames and masks that process_data.py then extracts are those of one moment.
+"""import_take.py: the frames and masks that process_data.py extracts from its takes show the same moment.
 
-Each picture carries its number, and a mask covers as many rows as its number says.
+Each picture shows its number, and a mask covers as many rows as its number says.
 """
 
 import json

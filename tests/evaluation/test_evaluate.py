@@ -1,4 +1,4 @@
-"""evaluate.py: the official numbers from files to files, and nothing but a list for a broken results file."""
+"""evaluate.py gives the official numbers for results files, and only a list of problems for a broken file."""
 
 import copy
 import csv

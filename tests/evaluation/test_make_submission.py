@@ -1,4 +1,4 @@
-"""The submission of both settings, checked and complete or not there."""
+"""The submission of both settings is checked and complete, or it is not written."""
 
 import json
 import re

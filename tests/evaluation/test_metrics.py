@@ -1,4 +1,4 @@
-"""Every metric equals the official evaluation, which tests/made/official_evaluation.py writes out plainly."""
+"""Every metric equals the official evaluation, which tests/made/official_evaluation.py implements simply."""
 
 import cv2
 import numpy as np

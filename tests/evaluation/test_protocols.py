@@ -1,4 +1,4 @@
-"""The figures under each scorer's rule equal those of its plain implementation, on the golden predictions."""
+"""Scores by the rules of other groups equal those of simple implementations, on the golden predictions."""
 
 import json
 

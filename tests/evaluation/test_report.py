@@ -1,4 +1,4 @@
-"""Report and comparison: their pages, as files and in a real browser, and the folder that they write."""
+"""Report and comparison: their pages, as files and in a real browser, and the folder into which they are written."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Results files, in the forms of other programs too: each scores as the official one, with the flag that accepts it."""
+"""Results files, also in the forms of other programs, have the official scores if the right flag accepts them."""
 
 import copy
 import gzip

@@ -1,4 +1,4 @@
-"""Means, breakdowns, intervals, differences of scored cases, and whether a prediction covers its own object best."""
+"""Means, breakdowns, intervals and differences of scored cases; whether a prediction covers the right object best."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""formats/mask_files.py: masks of other programs, in every layout that people have."""
+"""formats/mask_files.py reads masks of other programs in all usual layouts."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Masks and their text survive every round trip; sampling from the runs gives the bits of decoding and resizing."""
+"""Masks and their texts survive every round trip; sampling from run lengths gives the bits of decoding and resizing."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""Masks of pairs are those of the annotation files; a pairs file that does not fit them is refused with the remedy."""
+"""Masks of pairs are the masks of the annotation files; a pairs file that does not fit these files is refused."""
 
 import json
 import os

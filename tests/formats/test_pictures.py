@@ -1,4 +1,4 @@
-"""What people give as pictures and masks, read as they mean it or refused."""
+"""Pictures and masks that users give are read as they are meant, or refused."""
 
 import contextlib
 

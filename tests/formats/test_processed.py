@@ -1,4 +1,4 @@
-"""A processed take is read back as it was written; what is malformed is named in one line."""
+"""A processed take is read as it was written; an error names malformed parts in one line."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The raw data set is read as the downloader lays it out; what is malformed is named in one line."""
+"""The data set is read in the layout of its downloader; an error names malformed parts in one line."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every frame of a video is the right one or none, of cameras that of one moment; what is written is what is read."""
+"""Frames of a video are the right ones or refused; frames of cameras are of one moment; written videos read back."""
 
 import resource
 import struct

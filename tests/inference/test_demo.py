@@ -1,4 +1,4 @@
-"""demo.py: what its page answers, to whom, and how it looks in a real browser."""
+"""demo.py: the answers of its page, who may see it, and how it looks in a real browser."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""eval_segswap.py and the modules behind it, on small processed takes and a small random network."""
+"""eval_segswap.py and the modules behind it, on small processed takes with a small random network."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""inference/own_method.py: classes in the network's place, those of examples/, too, from command to results file."""
+"""inference/own_method.py: users' classes in place of the network, also those of examples/, up to the results file."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The predictor and predict_takes.py: where things are found, on images whose answer is known; objects in boxes."""
+"""The predictor and predict_takes.py find things at the right places, on images whose answer is known; boxes."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""The strong network in use: where it looks, and that an answer depends on nothing but its own views."""
+"""The strong network in use: where it looks, and that an answer depends on its own two views alone."""
 
 import cv2
 import numpy as np

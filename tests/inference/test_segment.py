@@ -1,4 +1,4 @@
-"""segment_video.py and segment_pair.py: masks of one camera or picture in; masks and existence of the others out."""
+"""segment_video.py and segment_pair.py: from masks of one camera or picture to masks and existence in the others."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""A headless Chromium under the control of a test, through chromedriver's own protocol."""
+"""Control a headless Chromium from a test, through the protocol of chromedriver."""
 
 import contextlib
 import json
@@ -28,11 +28,11 @@ class Page:
         self._session = session
 
     def open(self, page: Path | str) -> None:
-        """A file, or an address."""
+        """Open a file or an address."""
         _post(f"{self._session}/url", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
 
     def open_report(self, folder: Path) -> int:
-        """Open the page of a folder, have all its pictures loaded, and return how many there are."""
+        """Open the page of a folder and load all its pictures; returns the number of pictures."""
         self.open(folder / "index.html")
         self.run("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
         self.run("return Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
@@ -45,7 +45,7 @@ class Page:
         return self.run("return [...document.querySelectorAll('.card:not([hidden])')].map(card => ({...card.dataset}))")
 
     def set(self, control: str, value: str) -> None:
-        """Give a control of the gallery a value, as its user would."""
+        """Set a control of the gallery to a value, as a user would."""
         self.run(
             "const control = document.querySelector(`.controls [name=${arguments[0]}]`);"
             "control.value = arguments[1]; control.dispatchEvent(new Event('input', {bubbles: true}));",
@@ -54,7 +54,7 @@ class Page:
         )
 
     def wait_for(self, script: str, *arguments: Any, seconds: float = 300) -> Any:
-        """The first value of a JavaScript function body that is true, asked for again and again."""
+        """Run the body of a JavaScript function again and again until it returns a true value; returns this value."""
         end = time.monotonic() + seconds
         while not (value := self.run(script, *arguments)):
             assert time.monotonic() < end, f"not after {seconds} s: {script}"
@@ -62,14 +62,14 @@ class Page:
         return value
 
     def upload(self, control: str, path: Path) -> None:
-        """Give a file to an <input type=file>, named by its CSS selector, once it is there."""
+        """Wait for an <input type=file>, named by its CSS selector, and give it a file."""
         self.wait_for("return document.querySelector(arguments[0]) != null", control)
         element = _post(f"{self._session}/element", {"using": "css selector", "value": control})
         _post(f"{self._session}/element/{next(iter(element.values()))}/value", {"text": str(path)})
 
     def drag(self, control: str, *points: tuple[float, float]) -> None:
-        """Press the mouse at the first of some points of an element, as parts of its width and height, move it along
-        the others, and let go. With one point it is a click.
+        """Press the mouse at the first point of an element, move it along the other points, and release it. Points are
+        fractions of the element's width and height; one point alone is a click.
         """
         self.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", control)
         box = "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
@@ -83,17 +83,17 @@ class Page:
         _post(f"{self._session}/actions", {"actions": [mouse]})
 
     def resize(self, width: int, height: int) -> None:
-        """As on a screen of so many pixels, a phone's, too."""
+        """Show the page on a screen of `width` x `height` pixels; one narrower than 500 is a phone."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         call = {"cmd": "Emulation.setDeviceMetricsOverride", "params": screen}
         _post(f"{self._session}/goog/cdp/execute", call)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """The value that a JavaScript function body returns."""
+        """Run the body of a JavaScript function; returns its value."""
         return _post(f"{self._session}/execute/sync", {"script": script, "args": arguments})
 
     def errors(self) -> list[str]:
-        """What the browser complained about since the last call: scripts that failed, files that are missing."""
+        """Errors that the browser reported since the last call, such as failed scripts and missing files."""
         entries = _post(f"{self._session}/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 

@@ -1,4 +1,4 @@
-"""What the original implementation gave on its own takes: the files of tests/golden."""
+"""Read the files of tests/golden, which hold results of the original implementation on its takes."""
 
 import gzip
 import json
@@ -14,5 +14,5 @@ GOLDEN_SPLITS = {
 
 
 def golden(name: str) -> Any:
-    """The content of a file, such as "pipeline/pairs"."""
+    """The content of a golden file; `name` is a path such as "pipeline/pairs"."""
     return json.loads(gzip.decompress((GOLDEN / f"{name}.json.gz").read_bytes()))

@@ -1,4 +1,4 @@
-"""Deterministic network weights and inputs of the golden numbers in tests/golden.
+"""The network weights and inputs with which the golden numbers in tests/golden were computed.
 
 Each tensor follows from its state-dict name and shape alone, so two implementations that agree on names and shapes
 get the same weights without a checkpoint file. The gains make the outputs depend visibly on the inputs.
@@ -17,7 +17,7 @@ from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_ba
 from model.xsegtx import XSegTx
 
 CONSTANTS = {"bn3.bias": -3.0, "cls_branch.conv.bias": 1.0}
-CASES = {  # name: (samples, those that are negatives, those whose target tokens are blocked outside the mask)
+CASES = {  # name: (samples, the negative samples, the samples whose target tokens are blocked outside the mask)
     "batch3": ([1, 2, 3], [2], [3]),
     "batch1": ([5], [], [5]),
 }
@@ -43,7 +43,7 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _gain(name: str) -> float:
-    if name == "0.weight":  # the stem; other names end in it too
+    if name == "0.weight":  # the stem; other names also end in 0.weight
         return 4.0
     if name.endswith("feat_proj.weight"):
         return 100.0
@@ -90,7 +90,7 @@ def golden_batch(case: str) -> dict[str, Tensor]:
 
 @functools.cache
 def golden_networks() -> tuple[Backbone, XSegTx]:
-    """Both networks with golden weights, the transformer in eval mode. Shared: do not change them."""
+    """Both networks with golden weights, the transformer in eval mode. Tests share them and must not change them."""
     backbone, model = resnet50_backbone(), XSegTx()
     fill(backbone.network)
     fill(model)
@@ -98,13 +98,13 @@ def golden_networks() -> tuple[Backbone, XSegTx]:
 
 
 def golden_inputs(case: str, blocked: bool = True) -> tuple[Tensor | None, ...]:
-    """What `XSegTx.forward` takes, of a case in CASES; `blocked`: with its blocked target tokens."""
+    """The arguments of `XSegTx.forward` for a case of CASES; `blocked`: with its blocked target tokens."""
     return *golden_features(case), None, golden_batch(case)["target_blocked"] if blocked else None
 
 
 @functools.cache
 def golden_features(case: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of query image, target image and query mask, (B, 1024, 30, 30), of a case in CASES."""
+    """Features of query image, target image and query mask, (B, 1024, 30, 30) each, for a case of CASES."""
     batch, (backbone, _) = golden_batch(case), golden_networks()
     inputs = (normalize_image(batch["query_image"]), normalize_image(batch["target_image"]))
     return tuple(backbone(images.contiguous()) for images in (*inputs, mask_to_image(batch["query_mask"])))

@@ -1,4 +1,4 @@
-"""Jobs for worker processes, which import this file and so need not wait for torch."""
+"""Jobs for worker processes. They have a file without torch, because workers import the file of their jobs."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def die_at_three(number: int) -> int:
 
 
 def say_busy() -> None:
-    sys.stdout.write("busy\n")  # at once, unlike print: two processes write into one pipe
+    sys.stdout.write("busy\n")  # print writes in two parts, and two processes share the pipe
     sys.stdout.flush()
 
 

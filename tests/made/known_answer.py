@@ -1,4 +1,4 @@
-"""Images whose objects are known by their color, and a matcher that finds them."""
+"""Images whose objects are known by their color, and matchers that find objects by color."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
 
 
 class KnownAnswer(PaperMatcher):
-    """Finds what has the color of the marked query pixels, everywhere and only there."""
+    """Finds exactly the target pixels that have the color of the marked query pixels."""
 
     def __init__(self, side: int):
         self.side, self.prepare = side, partial(prepare_frame, side=side)
@@ -39,7 +39,7 @@ class KnownAnswer(PaperMatcher):
 
 
 class Colors(nn.Module):
-    """In the place of a backbone's layers: the colors themselves."""
+    """Replaces the layers of a backbone: its features are the colors."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ class Colors(nn.Module):
 
 
 class KnownPlace(Locator):
-    """The heat is highest in the middle of what has the object's color."""
+    """A locator whose similarity map has its maximum in the middle of the area with the object's color."""
 
     def cells(self, levels: Levels) -> Tensor:
         return F.adaptive_avg_pool2d(levels.detail, [2 * x for x in levels.feat.shape[2:]]).movedim(1, 3)
@@ -70,15 +70,15 @@ class KnownPlace(Locator):
 
 
 class NearestColor(KnownPlace):
-    """The heat is the higher, the nearer the color around a cell is to the object's."""
+    """A locator whose similarity map is higher the closer the color around a cell is to the object's color."""
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
         return -3 * F.avg_pool2d(self.unlike(description, cells)[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
 
 
 class KnownLook(StrongXSegTx):
-    """Looks find what has about the color of the query's object, everywhere in their crop and only there, and would
-    rather see all of it.
+    """A network whose looks find exactly the pixels of their crop that have about the color of the query's object. The
+    existence is lower if these pixels touch the border of the crop.
     """
 
     def __init__(self, config: StrongConfig, locator: type[KnownPlace]):
@@ -100,7 +100,7 @@ class KnownLook(StrongXSegTx):
 
 
 def color_matcher(locator: type[KnownPlace] = KnownPlace, **options: int) -> StrongMatcher:
-    """Of crops of 192 pixels and frames of 768."""
+    """A matcher of this network, with crops of 192 pixels and frames of 768 pixels."""
     torch.manual_seed(0)
     network = KnownLook(StrongConfig("tiny", 192, feature_channels=3, detail_channels=3), locator)
     backbone = Backbone("colors", Colors(), channels=3, detail_channels=3)
@@ -108,8 +108,8 @@ def color_matcher(locator: type[KnownPlace] = KnownPlace, **options: int) -> Str
 
 
 def scene(size: tuple[int, int], box: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """An image with an object in `box` (top, bottom, left, right as fractions of it) and another one in the lower
-    right corner; the object's mask.
+    """An image with an object in `box` (top, bottom, left, right as fractions of the image) and another object in the
+    lower right corner; and the mask of the first object.
     """
     height, width = size
     top, bottom, left, right = (
@@ -122,6 +122,6 @@ def scene(size: tuple[int, int], box: tuple[float, float, float, float]) -> tupl
 
 
 def edges(mask: np.ndarray) -> np.ndarray:
-    """The first and last row and column of the object."""
+    """The first row, last row, first column and last column of a mask."""
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return np.array([rows[0], rows[-1], cols[0], cols[-1]])

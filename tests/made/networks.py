@@ -1,4 +1,4 @@
-"""Networks with random weights: the frozen backbone, and a small one that answers."""
+"""Networks with random weights: the frozen backbone, and small networks for prediction."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ from model.xsegtx import XSegTx, XSegTxConfig
 
 
 def random_backbone(seed: int) -> Backbone:
-    """The published architecture; weights that depend on the seed alone. Follow with `calibrate_batch_norm`."""
+    """The published backbone with random weights that the seed decides. Call `calibrate_batch_norm` after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return resnet50_backbone()
@@ -22,8 +22,8 @@ def random_backbone(seed: int) -> Backbone:
 
 @torch.no_grad()
 def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
-    """Set each batch norm's mean and variance to those of `batches` of images (B, 3, H, W), so that features differ by
-    content.
+    """Set the mean and variance of each batch norm to those of `batches` of images (B, 3, H, W), so that features
+    depend on the content of an image.
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -36,19 +36,19 @@ def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
 
 
 def strong_config(side: int = 96, **options: Any) -> StrongConfig:
-    """For the backbone of `random_backbone`, with small whole frames."""
+    """A configuration for the backbone of `random_backbone`, with small frames."""
     return StrongConfig("tiny", side, **{"frame_size": 160, "detail_channels": 512} | options)
 
 
 def strong_network(**options: Any) -> XSegTx:
-    """A tiny one of 96 pixels, untrained, in eval mode."""
+    """A tiny strong network of 96 pixels, untrained, in eval mode."""
     torch.manual_seed(0)
     return make_network(strong_config(**options)).eval()
 
 
 def write_network(path: Path, arguments: dict[str, Any] | None = None, strong: bool = False, **options: Any) -> Path:
     """Write the checkpoint of a tiny network of 96 pixels with `options` of its configuration; returns its path.
-    `arguments` are those of its training.
+    `arguments` are stored as the arguments of its training.
     """
     torch.manual_seed(0)
     backbone = random_backbone(0)

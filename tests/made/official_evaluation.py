@@ -1,6 +1,6 @@
-"""The benchmark's official evaluation, written out plainly: whole images, full-size masks, no shortcuts.
+"""The benchmark's official evaluation, written as simply as possible: whole images, full-size masks, no shortcuts.
 
-The oracle of test_metrics.py. Shares no code with evaluation/.
+test_metrics.py compares evaluation/ with it; they share no code.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from scipy import ndimage
 
 
 def evaluate(truth: dict, predictions: dict, setting: str) -> dict[str, list[float]]:
-    """Official ground truth `annotations` and results by take uid -> each of SCORES of every mask whose target has one,
-    in the files' order.
+    """Official ground truth `annotations` and results by take uid -> each of SCORES, with a value for every prediction
+    whose target has a mask, in the order of the files.
     """
     values = {name: [] for name in SCORES}
     for _, true_rle, entry in scored_frames(truth, predictions, setting):
@@ -26,7 +26,7 @@ def evaluate(truth: dict, predictions: dict, setting: str) -> dict[str, list[flo
 
 
 def scored_frames(truth: dict, predictions: dict, setting: str) -> Iterator[tuple[tuple, dict | None, dict]]:
-    """((take, query camera, target camera, frame), true RLE or None, entry) of each object in each scored frame."""
+    """Yield ((take, query camera, target camera, frame), true RLE or None, entry) for each object and scored frame."""
     for uid, take in truth.items():
         for name, cameras in take["masks"].items():
             for ego in [camera for camera in cameras if camera.startswith("aria")]:
@@ -46,7 +46,7 @@ def official_size(rle: dict) -> tuple[int, int]:
 
 
 def resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """By nearest neighbor to (H, W)."""
+    """The mask resized to (H, W) by nearest neighbor."""
     return cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 

@@ -1,6 +1,7 @@
-"""The rules of other scorers of the field, written out plainly: whole images, no shortcuts, a function for each rule.
+"""The rules by which other groups score, written as simply as possible: whole images, no shortcuts, a function for
+each.
 
-The oracle of test_protocols.py. Shares no code with evaluation/; the scores of two masks of one size are those of
+test_protocols.py compares evaluation/ with it; they share no code. Scores of two masks of the same size are computed by
 official_evaluation.py.
 """
 
@@ -20,7 +21,7 @@ from tests.made.official_evaluation import (
 
 
 def scored_rows(truth: dict, predictions: dict, setting: str) -> list[dict]:
-    """What the rules need of each object in each scored frame.
+    """A dict for each object in each scored frame, with the values that the rules need.
 
     `truth` is the official ground truth's "annotations", `predictions` are results by take uid, with masks of any size.
     """
@@ -31,7 +32,7 @@ def scored_rows(truth: dict, predictions: dict, setting: str) -> list[dict]:
         row["large"] = whole_mask.sum() > 0.001 * whole_mask.size
         if true_rle is not None:
             whole, size = coco.decode(true_rle), official_size(true_rle)
-            true_mask, mask = resized(whole, size), resized(whole_mask, size)  # as they are read with --resize_masks
+            true_mask, mask = resized(whole, size), resized(whole_mask, size)  # as --resize_masks does
             row["vanished"] = not true_mask.any()
             row["intersection"] = np.sum((true_mask == 1) & (mask == 1))
             row["union"] = np.sum((true_mask == 1) | (mask == 1))

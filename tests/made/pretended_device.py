@@ -1,12 +1,13 @@
-"""A pretended GPU, for tests on machines without one: a device of its own kind whose tensors hold values on the CPU.
+"""A pretended GPU, for tests on machines without a GPU: a new kind of device whose tensors hold their values on the
+CPU.
 
     why_not = register()        # once in a process, before its first backward pass
     with PretendedDevice() as gpu:
-        network.to(gpu.device)  # and whatever else
-    gpu.waits                   # where the CPU would have waited for a GPU
+        network.to(gpu.device)  # and any other computation
+    gpu.waits                   # the places where the CPU would have waited for a GPU
 
-As with CUDA, tensors of two devices do not mix, and numpy reads none of them. As with Apple's, there is no float64.
-Numbers are the CPU's.
+As on CUDA, an operation cannot mix tensors of two devices, and numpy cannot read tensors of the device. As on Apple's
+GPUs, the device has no float64. The results are those of the CPU.
 """
 
 import os
@@ -26,11 +27,11 @@ NAME = "pretended"
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._unsafe_index.Tensor}
-ASKS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default}  # they need to know the values
+ASKS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default}  # these read the values
 
 
 def register() -> str | None:
-    """Make the device known to this process, for good. Returns the reason if this version of PyTorch cannot do it: the
+    """Register the device in this process, for good. If this version of PyTorch cannot do it, returns the reason; the
     interface is experimental.
     """
     module = SimpleNamespace(
@@ -48,7 +49,7 @@ def register() -> str | None:
             weight = torch.ones(2).to(gpu.device).requires_grad_()
             (3 * weight).sum().backward()
             works = weight.grad.tolist() == [3, 3]
-    except Exception as error:  # whatever another version may raise
+    except Exception as error:  # another version may raise any exception
         return f"PyTorch {torch.__version__} registers no device from Python ({type(error).__name__}: {error})"
     return None if works else f"PyTorch {torch.__version__} computes nothing on a device registered from Python"
 
@@ -75,7 +76,7 @@ class OnDevice(Tensor):
     def numpy(self, **_: Any) -> None:
         raise TypeError(f"can't convert {self.device} tensor to numpy. Use Tensor.cpu() first.")
 
-    def tolist(self) -> Any:  # which a subclass of Tensor cannot do by itself
+    def tolist(self) -> Any:  # a subclass of Tensor does not inherit it
         return self.cpu().tolist()
 
     def __reduce_ex__(self, protocol: int) -> Any:
@@ -83,7 +84,7 @@ class OnDevice(Tensor):
 
 
 class PretendedDevice(TorchDispatchMode):
-    """For a `with`, in which the device is there. `waits` says what the CPU would have waited for, and where."""
+    """A context in which the device works. `waits` lists where the CPU would have waited for a GPU, and for what."""
 
     def __init__(self):
         super().__init__()
@@ -92,7 +93,7 @@ class PretendedDevice(TorchDispatchMode):
 
     def __enter__(self) -> "PretendedDevice":
         self._before = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # then torch.tensor(..., device=...) is a copy, which it is for CUDA
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) is then a copy, as on CUDA
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -101,7 +102,7 @@ class PretendedDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if torch.is_inference_mode_enabled() and func._can_decompose():  # autograd, which is off, has done it elsewhere
+        if torch.is_inference_mode_enabled() and func._can_decompose():  # autograd would have done it
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -123,7 +124,7 @@ class PretendedDevice(TorchDispatchMode):
         return _run(func, args, kwargs, _asked_for(kwargs, default=any(here)))
 
     def _check_devices(self, func, args, tensors: list[Tensor]) -> None:
-        """CUDA's rules: a number may be anywhere, and an index on the CPU, from where it is copied."""
+        """Check CUDA's rules: a number may be on any device; an index may be on the CPU, from which it is copied."""
         others = [x for x in tensors if x.dim() and not isinstance(x, OnDevice)]
         if func in INDEXING:
             indices = [x for x in args[1] if x is not None]
@@ -135,13 +136,13 @@ class PretendedDevice(TorchDispatchMode):
 
 
 def _asked_for(kwargs: dict[str, Any], default: bool) -> bool:
-    """Whether an operation's result is to be on the device."""
+    """True if the result of an operation is to be on the device."""
     device = kwargs.get("device")
     return default if device is None else torch.device(device).type == NAME
 
 
 def _run(func, args, kwargs, to_device: bool) -> Any:
-    """An operation on the values that are held."""
+    """Run an operation on the values that its tensors hold."""
     held = {}
 
     def take(x: Any) -> Any:
@@ -153,14 +154,14 @@ def _run(func, args, kwargs, to_device: bool) -> Any:
     def give(x: Any) -> Any:
         if not isinstance(x, Tensor) or not to_device:
             return x
-        return held[id(x)] if id(x) in held else OnDevice(x)  # an operation in place returns what it was given
+        return held[id(x)] if id(x) in held else OnDevice(x)  # an operation in place returns its argument
 
     with torch.inference_mode(False), torch.no_grad():  # views of weights must not be inference tensors
         return _each(give, func(*_each(take, args), **_each(take, kwargs)))
 
 
 def _each(function: Callable[[Any], Any], x: Any) -> Any:
-    """The same containers with the function's values."""
+    """Apply a function to all values in nested lists, tuples and dicts; returns the same containers."""
     if isinstance(x, (list, tuple)):
         return type(x)([_each(function, part) for part in x])
     if isinstance(x, dict):
@@ -169,7 +170,7 @@ def _each(function: Callable[[Any], Any], x: Any) -> Any:
 
 
 def place() -> str:
-    """Our file and function that is running, such as `train/engine.py train_one_epoch`; a backward pass has none."""
+    """The file and function of ours that is running, as "train/engine.py train_one_epoch", or "backward pass"."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename

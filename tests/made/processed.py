@@ -1,4 +1,4 @@
-"""Small processed data sets for tests: noise for pictures, ellipses for masks."""
+"""Small processed data sets for tests; their pictures are noise, their masks ellipses."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.made.processes import run_main
 MASK_AND_FRAME_SIZES = {
     True: ((176, 176), (88, 88)),
     False: ((180, 320), (90, 160)),
-}  # is ego: size of its masks, of its frames
+}  # by whether a camera is ego: the size of its masks and of its frames
 LAYOUT = {  # object -> camera -> frames with a mask, unsorted as in the real files
     "cup_0": {EGO: [60, 0, 30], "cam01": [0, 30], "cam02": [30, 60, 0]},
     "Milk carton ": {"cam02": [0, 60], EGO: [30, 60]},
@@ -26,7 +26,7 @@ LAYOUT = {  # object -> camera -> frames with a mask, unsorted as in the real fi
 
 
 def make_take(data_dir: Path, uid: str, layout: dict | None = None, seed: int = 0) -> ProcessedTake:
-    """Write a processed take; its frames are all that its masks or those of the same objects' other cameras need."""
+    """Write a processed take, with all frames in which one of its objects has a mask in any camera."""
     rng = np.random.default_rng(seed)
     layout = LAYOUT if layout is None else layout
     masks = {
@@ -49,7 +49,7 @@ def make_take(data_dir: Path, uid: str, layout: dict | None = None, seed: int = 
 
 
 def make_data_set(root: Path, takes: dict[str, list[str]], layout: dict | None = None) -> Path:
-    """`takes`: uids by split. Writes <root>/split.json and <root>/processed; returns the latter."""
+    """Write <root>/split.json and <root>/processed; `takes` are the uids by split. Returns <root>/processed."""
     for seed, uid in enumerate(uid for uids in takes.values() for uid in uids):
         make_take(root / "processed", uid, layout, seed)
     (root / "split.json").write_text(json.dumps(takes))
@@ -65,7 +65,7 @@ def _ellipse(rng: np.random.Generator, size: tuple[int, int]) -> dict:
 
 
 def write_data_set(root: Path, annotations: dict[str, dict], splits: dict[str, list[str]]) -> Path:
-    """Write annotation.json of each take, no frames, and split.json; returns the processed folder."""
+    """Write split.json and the annotation.json of each take, without frames; returns the processed folder."""
     for uid, annotation in annotations.items():
         folder = root / "processed" / uid
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,11 +75,11 @@ def write_data_set(root: Path, annotations: dict[str, dict], splits: dict[str, l
 
 
 def make_unreadable(path: Path) -> None:
-    """Put a file in its place that is there but whose reading fails, even for root, whom permissions do not stop."""
+    """Replace `path` by a file that exists but that nobody can read, not even root, whom permissions do not stop."""
     path.unlink()
     path.symlink_to("/proc/self/mem")
 
 
 def create_pairs(data_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:
-    """Run the script."""
+    """Run data/create_pairs.py."""
     return run_main(data.create_pairs.main, "--data_dir", data_dir, *flags)

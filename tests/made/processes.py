@@ -1,4 +1,4 @@
-"""Scripts of ours, run in this process (a new one takes seconds for its imports) or killed; processes beside them."""
+"""Run scripts in this process (a new process needs seconds for imports), kill scripts, run processes beside them."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ def exit_status(main: Callable[[], int | None], *words: object) -> int:
 
 
 def run_main(main: Callable[[], int | None], *words: object) -> subprocess.CompletedProcess[str]:
-    """The same; what it prints is in the answer, as that of `subprocess.run`."""
+    """Run a script's `main` as `exit_status` does; the result, with its output, is like the one of `subprocess.run`."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = exit_status(main, *words)
@@ -35,7 +35,7 @@ def run_main(main: Callable[[], int | None], *words: object) -> subprocess.Compl
 
 
 def living(process: subprocess.Popen) -> dict[int, str]:
-    """The living processes, without zombies, of one that was started with a new session: process id -> command line."""
+    """The living processes (no zombies) of the session that `process` leads: process id -> command line."""
     columns = ["ps", "-ww", "-eo", "pid=,pgid=,stat=,args="]
     listing = subprocess.run(columns, capture_output=True, text=True, check=True).stdout
     rows = (line.split(maxsplit=3) for line in listing.splitlines())
@@ -43,7 +43,7 @@ def living(process: subprocess.Popen) -> dict[int, str]:
 
 
 def wait_for_the_end(process: subprocess.Popen) -> None:
-    """Return when no process is left of one that was started with a new session."""
+    """Wait until all processes of the session that `process` leads have ended."""
     deadline = time.monotonic() + 300
     while left := living(process):
         assert time.monotonic() < deadline, left
@@ -61,7 +61,7 @@ with claimed(Path(sys.argv[1]), sys.argv[2], ""):
 
 @contextlib.contextmanager
 def claimed_elsewhere(folder: Path, name: str) -> Iterator[subprocess.Popen]:
-    """Within the block another process, which is given, has claimed `name` in `folder`."""
+    """Yield another process, which holds the claim of `name` in `folder` for the time of the block."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, folder, name], cwd=ROOT, **pipes) as process:
         assert process.stdout.readline() == "claimed\n"
@@ -73,10 +73,10 @@ EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "
 
 
 def killed_at(number: int, folder: Path, main: Callable[[], int | None], *words: object) -> bool:
-    """Run a script's `main` in a forked process, which is killed when it is about to do its `number`-th thing, from 1,
-    to a file below `folder`. False if it ended before.
+    """Run a script's `main` in a forked process, and kill it just before its `number`-th operation, counted from 1, on
+    a file below `folder`. Returns False if it ended before.
 
-    Fit for scripts that call no function of OpenCV with threads: these do not survive a fork.
+    The script must not call functions of OpenCV that use threads, because these do not survive a fork.
     """
     process = os.fork()
     if process == 0:

@@ -1,4 +1,4 @@
-"""Small takes in the raw layout, videos included, and process_data.py run on them; fixtures to import."""
+"""Small takes in the layout of Ego-Exo4D, with videos, and the output of process_data.py for them, as fixtures."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from tests.made.videos import make_video, read_number
 
 EXO_1, EXO_2 = "cam01", "gp02"
 CAMERAS = (EGO, EXO_1, EXO_2)
-FRAMES = 95  # a second of video more than 3, and annotations at 0, 30, 60, 90
+FRAMES = 95  # a little more than three seconds; frames 0, 30, 60 and 90 are annotated
 SIZE = (96, 192)
 RAW_SPLITS = {"train": ["uid-a", "uid-b"], "val": ["uid-c"]}
 TRACKS = {  # object -> camera -> frames with a mask
@@ -32,7 +32,7 @@ NAMES = {"uid-a": "lab_take_1", "uid-b": "lab_take_2", "uid-c": "kitchen 03-30"}
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The takes of RAW_SPLITS, their annotations and split.json; nothing is wrong with them."""
+    """The takes of RAW_SPLITS, their annotations and split.json, without faults."""
     root = tmp_path_factory.mktemp("original")
     for name in NAMES.values():
         for camera in CAMERAS:
@@ -45,7 +45,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(original: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What process_data.py makes of them."""
+    """All files that process_data.py makes from `original`, by path."""
     root = tmp_path_factory.mktemp("undisturbed")
     shutil.copy(original / "split.json", root)
     out = root / "processed"
@@ -68,7 +68,7 @@ def read_annotations(root: Path, split: str) -> dict:
 
 
 def annotation(uid: str) -> dict:
-    """A take's entry in the annotation file; frames in random order, as in the real one."""
+    """A take's entry in the annotation file, with frames in random order as in the real file."""
     rng = random.Random(uid)
     objects = {}
     for name, cameras in TRACKS.items():
@@ -86,7 +86,7 @@ def _mask(*key: object) -> dict:
 
 
 def expected_masks(uid: str, without: tuple[str, ...] = ()) -> dict:
-    """What annotation.json holds, frames as text; cameras `without` left out."""
+    """The masks that annotation.json holds, with frames as text and without the cameras `without`."""
     return {
         name: {
             camera: {str(frame): _mask(uid, name, camera, frame) for frame in frames}
@@ -98,7 +98,7 @@ def expected_masks(uid: str, without: tuple[str, ...] = ()) -> dict:
 
 
 def assert_complete(data_dir: Path, uid: str, without: tuple[str, ...] = ()) -> None:
-    """The take has all that its videos hold, and every frame is the right one."""
+    """Assert that the processed take has all frames and masks, and that every picture is of the right frame."""
     raw = json.loads((data_dir / uid / "annotation.json").read_text())
     assert raw == {"masks": expected_masks(uid, without), "subsample_idx": list(range(0, FRAMES, 30))}
     assert {path.name for path in (data_dir / uid).iterdir() if path.is_dir()} == set(CAMERAS) - set(without)
@@ -107,7 +107,7 @@ def assert_complete(data_dir: Path, uid: str, without: tuple[str, ...] = ()) -> 
 
 
 def read_frames(data_dir: Path, uid: str, camera: str) -> dict[int, int]:
-    """Each frame's number by its name and by its picture."""
+    """For each frame of a camera, the number in its file's name -> the number in its picture."""
     return {int(p.stem): read_number(cv2.imread(str(p))) for p in (data_dir / uid / camera).iterdir()}
 
 
@@ -117,7 +117,7 @@ def process(root: Path, *flags: object) -> int:
 
 
 def failures(data_dir: Path) -> list[dict]:
-    """What is left out of all takes, and why."""
+    """The failures of all takes, from their failed.json."""
     rows = []
     for path in sorted(data_dir.glob("*/failed.json")):
         take = json.loads(path.read_text())
@@ -126,6 +126,6 @@ def failures(data_dir: Path) -> list[dict]:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder and its content."""
+    """The content of every file below a folder, by its path."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

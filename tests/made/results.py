@@ -1,4 +1,4 @@
-"""Results and annotation files to test the evaluation with: near the truth of a processed data set."""
+"""Make results and annotation files for tests of the evaluation; predictions are near the true masks."""
 
 import json
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from tests.made.processed import make_data_set
 
 
 def eval_mask(rle: RLE) -> np.ndarray:
-    """The mask with its long side resized to 480 pixels, as the benchmark compares it."""
+    """The mask with a long side of 480 pixels, the size in which the benchmark compares masks."""
     return resize_mask(rle, eval_size(mask_size(rle)))
 
 
 def make_results(data_dir: Path, uids: list[str], setting: str, seed: int = 0, shift: float = 3) -> dict:
-    """Results by take uid: the true masks moved by some `shift` pixels, empty ones among them."""
+    """Results by take uid: the true masks moved by about `shift` pixels, and some empty masks."""
     rng = np.random.default_rng(seed)
     results = {}
     for uid in uids:
@@ -51,7 +51,7 @@ def read_results(path: Path, setting: str = "ego-exo") -> dict:
 
 
 def keyed_entries(results: dict) -> Iterator[tuple[tuple[str, str, str, str], dict]]:
-    """(take, object, camera pair, frame) and what results say of it."""
+    """Yield ((take, object, camera pair, frame), entry) for each entry of the results."""
     for uid, take in results.items():
         for name, pairs in take["masks"].items():
             for pair, frames in pairs.items():
@@ -59,7 +59,9 @@ def keyed_entries(results: dict) -> Iterator[tuple[tuple[str, str, str, str], di
 
 
 def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[str, dict] | None = None) -> Path:
-    """An annotation file of `takes`, raw annotation.json by uid; by default all frames were looked at."""
+    """Write an annotation file of `takes`, the contents of annotation.json by uid. By default all frames count as
+    annotated.
+    """
     annotations = {}
     for uid, take in takes.items():
         looked_at = (annotated_frames or {}).get(uid)
@@ -83,7 +85,7 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
 
 
 def raw_mask(rle: RLE) -> dict:
-    """As annotation files have it."""
+    """A mask in the form of annotation files."""
     height, width = rle["size"]
     return {"height": height, "width": width, "encodedMask": encode_lzstring(rle["counts"]), "intSegClicks": []}
 
@@ -92,7 +94,7 @@ UIDS = ["take-a", "take-b"]
 
 
 def make_scored_data(root: Path, layout: dict | None = None) -> Path:
-    """A small data set with annotations, and the results of two models, a (better) and b, in both settings."""
+    """Write a small data set with annotations, and results of two models (a is better than b) in both settings."""
     data_dir = make_data_set(root, {"val": UIDS}, layout)
     (root / "split.json").write_text(json.dumps({"val": UIDS, "test": UIDS[:1]}))
     takes = {uid: json.loads((data_dir / uid / ANNOTATION).read_text()) for uid in UIDS}
@@ -104,7 +106,7 @@ def make_scored_data(root: Path, layout: dict | None = None) -> Path:
 
 
 def options(root: Path, *results: Path) -> list[str]:
-    """The options of a script that say: these ego-exo results of that data set, by default model a's."""
+    """The options by which a script reads the ego-exo `results` (by default model a's) of the data set in `root`."""
     results = results or (root / "a" / "ego-exo_val_results.json",)
     words = ["--setting", "ego-exo", "--data_path", root / "processed", "--num_workers", 0, "--pred_file", *results]
     return list(map(str, words))

@@ -1,4 +1,4 @@
-"""What tests of several files read, made once in each process of the suite: fixtures."""
+"""Fixtures that tests of several files read; each is made once in each process of the suite."""
 
 import shutil
 import sys
@@ -15,8 +15,8 @@ from tests.made.warm_python import warm_python_in
 
 @pytest.fixture(scope="session")
 def warm_python(tmp_path_factory) -> Iterator[Path]:
-    """A program to call in Python's place, which need not import torch; elsewhere than on Linux Python itself, as macOS
-    ends forks of a process that has used its libraries.
+    """A program that runs scripts like Python, but has imported torch already. On other systems than Linux it is
+    Python, because macOS ends forks of a process that has used its libraries.
     """
     if sys.platform != "linux":
         yield Path(sys.executable)
@@ -27,7 +27,7 @@ def warm_python(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def training_set(tmp_path_factory) -> Path:
-    """Processed takes and their pairs."""
+    """The data folder of `make_training_set`."""
     from tests.made.training import make_training_set  # with torch, which few tests need
 
     return make_training_set(tmp_path_factory.mktemp("training"))
@@ -35,7 +35,7 @@ def training_set(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scored_data(tmp_path_factory) -> Path:
-    """Of `make_scored_data`."""
+    """The folder of `make_scored_data`."""
     return make_scored_data(tmp_path_factory.mktemp("scored"))
 
 
@@ -47,7 +47,7 @@ def data_path(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
-    """A tiny network of the paper."""
+    """The checkpoint of a tiny network of the paper."""
     from tests.made.networks import write_network
 
     return write_network(tmp_path_factory.mktemp("paper") / "net.pth")
@@ -55,7 +55,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def strong_checkpoint(tmp_path_factory) -> Path:
-    """A tiny strong network."""
+    """The checkpoint of a tiny strong network."""
     from tests.made.networks import write_network
 
     return write_network(tmp_path_factory.mktemp("strong") / "net.pth", strong=True)
@@ -63,7 +63,7 @@ def strong_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_root(tmp_path_factory) -> Path:
-    """The golden takes, processed, with their pairs."""
+    """A folder with the golden takes, processed, and their pairs."""
     root = tmp_path_factory.mktemp("golden")
     data_dir = write_data_set(root, golden("pipeline/annotations"), GOLDEN_SPLITS)
     run = create_pairs(data_dir)
@@ -73,5 +73,5 @@ def golden_root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def data_dir(golden_root, tmp_path) -> Path:
-    """A copy of these that a test may damage; files keep their times."""
+    """A copy of the golden takes that a test may damage; files keep their times."""
     return shutil.copytree(golden_root, tmp_path / "copy") / "processed"

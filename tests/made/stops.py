@@ -1,4 +1,4 @@
-"""Trainings in processes of their own that end where a test wants it: by a signal, or because the disk is full."""
+"""Run trainings in other processes and end them at a chosen event, by a signal or because the disk is full."""
 
 import errno
 import multiprocessing
@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import timm  # noqa: F401, to be there in every copy of this process
-import torch._dynamo  # noqa: F401, as an optimizer imports it
+import timm  # noqa: F401, imported here once for all copies of this process
+import torch._dynamo  # noqa: F401, which an optimizer imports
 
 import train.state
 from common.errors import run_script
@@ -19,17 +19,17 @@ from train.log import Log
 from train.state import TrainState
 
 FULL_DISK = "a full disk"
-WRITES = ("checkpoint", "line of the log")  # kinds of events at which the disk can be full
-# Imports take seconds: they are done once, in a process of which all others are copies.
+WRITES = ("checkpoint", "line of the log")  # the kinds of events at which the disk can be full
+# Imports take seconds, so they are done once, in a process from which all others are forked.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([__name__])
 
 
 def train_until(end: tuple | None, how: signal.Signals | str, *given: object) -> int:
-    """`run_training(*given)`, ended `how` at the event `end`, one of `all_events`, or never -> its exit status, when
-    all its processes have gone.
+    """Run `run_training(*given)` and end it at the event `end`, one of `all_events` (None: never), as `how` says. Waits
+    for all its processes; returns its exit status.
     """
-    until_gone, held = context.Pipe(duplex=False)  # the other end is open in whatever the process forks
+    until_gone, held = context.Pipe(duplex=False)  # `held` stays open in all processes that the training forks
     process = context.Process(target=_train, args=(end, how, None, given, held))
     process.start()
     held.close()
@@ -39,7 +39,7 @@ def train_until(end: tuple | None, how: signal.Signals | str, *given: object) ->
 
 
 def all_events(*given: object) -> list[tuple[str, int, int]]:
-    """All that `run_training(*given)` does at which it can be ended: kind, step, number of this kind at this step."""
+    """All events at which `run_training(*given)` can be ended: kind, step, and number of the event in this step."""
     queue = context.SimpleQueue()
     process = context.Process(target=_train, args=(None, "", queue, given))
     process.start()

@@ -1,4 +1,4 @@
-"""A small data set to train on, and a recipe that takes seconds."""
+"""A small data set for training, and a recipe that takes seconds."""
 
 import json
 import os
@@ -18,7 +18,9 @@ RECIPE = (
 
 
 def layout(uid: str) -> dict:
-    """Each take has objects of its own and one that all have; the second is out of the exo's view half of the time."""
+    """Each take has two objects that no other take has, and a knife, which all takes have. The lid is out of each exo
+    camera's view at some frames.
+    """
     return {
         f"{uid} cup_0": {EGO: FRAMES, "cam01": FRAMES},
         f"{uid} lid_0": {EGO: FRAMES, "cam01": FRAMES[:2], "cam02": FRAMES[1:]},
@@ -27,7 +29,7 @@ def layout(uid: str) -> dict:
 
 
 def make_training_set(root: Path, splits: dict[str, list[str]] = TRAINING_SPLITS) -> Path:
-    """Processed takes and their pairs; returns the data folder."""
+    """Write processed takes and their pairs; returns the data folder."""
     for seed, uid in enumerate(uid for uids in splits.values() for uid in uids):
         make_take(root / "processed", uid, layout(uid), seed)
     (root / "split.json").write_text(json.dumps(splits))
@@ -41,13 +43,13 @@ def arguments(data_dir: Path, out_dir: Path, *flags: object) -> list[str]:
 
 
 def run_training(data_dir: Path, out_dir: Path, *flags: object) -> int | None:
-    """train.py in this process."""
+    """Run train.py in this process."""
     return train.main(arguments(data_dir, out_dir, *flags))
 
 
 def start_training(python: Path, data_dir: Path, out_dir: Path, *flags: object, processes: int = 1) -> subprocess.Popen:
-    """run_ego.sh, with this Python and that many processes. Whoever reads what it prints to the end has waited for all
-    of them, loader processes, too.
+    """Start run_ego.sh with the interpreter `python` and this number of processes. To wait for all of them, also the
+    loader processes, read its output to the end.
     """
     command = ["bash", str(ROOT / "train/run_ego.sh"), *arguments(data_dir, out_dir, *flags)]
     environment = {**os.environ, "PYTHON": str(python), "NPROC": str(processes)}

@@ -1,4 +1,4 @@
-"""Small videos whose frames carry their number, for tests."""
+"""Make small videos whose frames show their numbers."""
 
 import struct
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 
-BITS = 12  # the top rows hold so many blocks, white for a 1, lowest bit first
+BITS = 12  # the top rows show the number in so many blocks: white for 1, the lowest bit first
 
 
 def make_video(
@@ -22,7 +22,7 @@ def make_video(
     audio: bool = False,
     container_options: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a video of `size` (H, W), W at least 48. `time_of` gives a frame's time in 1/30 s."""
+    """Write a video of `size` (H, W) with W of at least 48. `time_of(number)` is the time of a frame in 1/30 s."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", container_options=dict(container_options or {})) as container:
         stream = container.add_stream(codec, rate=30, options=dict(options or {}))
@@ -46,9 +46,9 @@ def make_video(
 
 
 def numbered_image(number: int, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 BGR: the number in blocks, below it something that moves."""
+    """An image (H, W, 3) uint8 BGR that shows the number in blocks, and below it waves that move with the number."""
     height, width = size
-    if width > 400:  # quickly
+    if width > 400:  # enlarging a small image is faster
         small = numbered_image(number, (max(48 * height // width, 4), 48))
         return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
     rows, cols = np.mgrid[:height, :width]
@@ -61,7 +61,7 @@ def numbered_image(number: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_number(image: np.ndarray) -> int:
-    """The number of a frame of `make_video`, at any scale that leaves its blocks a few pixels."""
+    """Read the number from a frame of `make_video`, at any scale at which a block has a few pixels."""
     side = image.shape[1] / BITS
     center = slice(int(side * 0.3), max(int(side * 0.7), int(side * 0.3) + 1))
     strip = image[center].mean(axis=(0, 2))
@@ -70,9 +70,9 @@ def read_number(image: np.ndarray) -> int:
 
 
 def hide_first_frames(path: Path, count: int) -> None:
-    """Make the edit list of an mp4 file start so many frames later."""
+    """Make the edit list of an mp4 file start `count` frames later."""
     content = bytearray(path.read_bytes())
-    at = content.index(b"elst") + 16  # behind the name: version and flags, number of entries, duration, then start time
+    at = content.index(b"elst") + 16  # start time: after name, flags, number, duration
     start = struct.unpack_from(">i", content, at)[0]
     with av.open(str(path)) as container:
         ticks = round(1 / (30 * container.streams.video[0].time_base))

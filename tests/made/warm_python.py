@@ -1,7 +1,7 @@
-"""A Python that has imported the libraries already, for the commands of documents and for scripts that tests start.
+"""A Python that has imported the libraries already, for commands of the documents and for scripts that tests start.
 
-To import torch and timm takes five seconds of CPU time. A server does it once, and each script is a fork of it. No
-module of this project is imported there: a script takes those that lie beside it.
+To import torch and timm takes five seconds of CPU time. A server imports them once, and each script runs in a fork of
+the server. The server imports no module of this project, so a script imports the modules of its own repository.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ LIBRARIES = (
     *("av", "cv2", "pycocotools.mask", "timm", "torch._dynamo"),
     *("torch.distributed.launcher.api", "torch.utils.data", "torch.utils.tensorboard"),
 )
-# The program that is called in Python's place. It passes on the signals that ask a script to stop, and ends as it does.
+# The program that tests call in place of Python. It passes signals that ask a script to stop on to the script, and ends
+# with the script's status.
 CLIENT = """#!{python} -ESs
 import json, os, signal, socket, sys
 PASSED_ON = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
@@ -47,7 +48,7 @@ sys.exit(status)
 
 @contextlib.contextmanager
 def warm_python_in(folder: Path) -> Iterator[Path]:
-    """Within the block there is such a program, which is given."""
+    """Start the server for the time of the block; yields the program to call in place of Python."""
     python, address = folder / "python", str(folder / "socket")
     python.write_text(CLIENT.format(python=sys.executable, address=address))
     python.chmod(0o755)
@@ -58,7 +59,7 @@ def warm_python_in(folder: Path) -> Iterator[Path]:
 
 
 def next_client(address: str) -> socket.socket | None:
-    """Returns in a fork for each client, and in the server, with None, when whoever started it has gone."""
+    """Fork for each client: returns the client in each fork, and None in the server when its parent has ended."""
     with socket.create_server(address, family=socket.AF_UNIX) as server:
         print("ready", flush=True)
         while True:
@@ -74,8 +75,8 @@ def next_client(address: str) -> socket.socket | None:
 
 
 def become_script(client: socket.socket) -> list[str]:
-    """Returns in a further fork, which has the client's streams, folder and environment, with its command line. This
-    process tells the client how that one ends.
+    """Fork again. The new process gets the streams, folder and environment of the client and returns its command line;
+    this process waits for the new one, tells the client its exit status and ends.
     """
     given, streams, *_ = socket.recv_fds(client, 1 << 16, 3)
     while not given.endswith(b"\n"):
@@ -94,15 +95,15 @@ def become_script(client: socket.socket) -> list[str]:
         os.close(stream)
     words, folder, environment = json.loads(given)
     os.chdir(folder)
-    multiprocessing.process.ORIGINAL_DIR = folder  # where processes that the script spawns look for it
+    multiprocessing.process.ORIGINAL_DIR = folder  # processes that the script spawns look for the script here
     os.environ.clear()
     os.environ.update(environment)
     return words
 
 
 def run(python: str, *words: str) -> None:
-    """Do in this process what `python *words` does."""
-    os.environ["PYTHON_EXEC"] = python  # with which torchrun starts its ranks
+    """Run in this process what `python *words` runs."""
+    os.environ["PYTHON_EXEC"] = python  # torchrun starts its processes with it
     kind, *rest = words[1:] if words[0] == "-u" else words
     folder = str(Path(kind).resolve().parent) if kind.endswith(".py") else ""
     sys.path[:1] = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -1,4 +1,4 @@
-"""Frozen backbones: the paper's with the published features and its MoCo files, others by name; features of masks."""
+"""Frozen backbones: the published features and MoCo's files, other backbones by name; features of masks."""
 
 import copy
 import functools

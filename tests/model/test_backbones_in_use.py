@@ -1,4 +1,4 @@
-"""Backbones whose weights are in a file of their own, through training, resuming and inference."""
+"""Training, resuming and inference with backbones whose weights are in another file than the checkpoint."""
 
 import shutil
 from pathlib import Path

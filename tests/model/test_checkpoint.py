@@ -1,4 +1,4 @@
-"""Checkpoint files: the published layout, round trips, and what a wrong file says."""
+"""Checkpoint files: the published layout, round trips, and the errors for wrong files."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Crops: cut out, put back, and at the scale that is asked for."""
+"""Crops are cut out and put back at the right place and scale."""
 
 import cv2
 import numpy as np

@@ -1,7 +1,7 @@
-"""Where the network runs; training and prediction on a pretended GPU: the CPU's numbers, no tensor elsewhere, and no
-step of the paper's recipe that waits for the GPU, nor one of the strong recipe that waits twice.
+"""Devices. On a pretended GPU, training and prediction give the CPU's numbers and leave no tensor elsewhere; no step
+of the paper's recipe waits for the GPU, and no step of the strong recipe waits twice.
 
-Not seen are several processes, and what is done for `device.type == "cuda"` alone.
+These tests do not cover several processes and code for `device.type == "cuda"` alone.
 """
 
 import multiprocessing

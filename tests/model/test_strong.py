@@ -1,4 +1,4 @@
-"""The strong network's parts, which training and prediction call alike; the locator, untrained."""
+"""The parts of the strong network that training and prediction share; the untrained locator."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The cross-image transformer: the published model's numbers, and properties that hold for every size."""
+"""The cross-image transformer has the published model's numbers, and properties that hold for every size."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Generated takes: the data set's layout and schema, exact frames and masks, the same from the same options."""
+"""Rendered takes have the data set's layout, exact frames and masks, and depend on their options alone."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Takes of things that somebody modelled: `make_takes.py --models`, and the catalogue they can come from."""
+"""Rendered takes of 3D models: `make_takes.py --models`, and the package from which models can come."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""The ray caster: perspective, occlusion, textures and shadows against plain geometry."""
+"""The ray caster: perspective, occlusion, textures and shadows agree with plain geometry."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The losses, against the published trainer's numbers and their definition."""
+"""The losses equal the published trainer's numbers and their definition."""
 
 import json
 

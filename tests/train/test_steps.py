@@ -1,4 +1,4 @@
-"""A training step: what it looks at, the losses of that, and what the network is given, fresh and from the cache."""
+"""A training step: which crops it uses, its losses, and the input of the network, computed or from the cache."""
 
 import math
 from dataclasses import replace

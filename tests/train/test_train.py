@@ -1,4 +1,4 @@
-"""train.py: reproducible, resumable, equal on one process and two, and one line for what goes wrong."""
+"""train.py is reproducible and resumable, equal on one process and on two, and names faults in one line."""
 
 import json
 import os

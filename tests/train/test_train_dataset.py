@@ -1,4 +1,4 @@
-"""What training draws: the same stream for everybody, and negatives that are negatives."""
+"""The samples of training are the same for all processes, and its negatives really are negatives."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A training that ends before its time, anywhere and however, goes on by the same command as if nothing had been."""
+"""A training that was stopped anywhere, in any way, continues by the same command as if it had never stopped."""
 
 import json
 import random

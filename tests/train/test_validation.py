@@ -1,4 +1,4 @@
-"""Validation: which pairs it asks for, and its figures, which are those of prediction and the official evaluation."""
+"""Validation: its pairs, and its figures, which equal those of prediction and the official evaluation."""
 
 import contextlib
 import csv
