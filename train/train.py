@@ -58,8 +58,10 @@ from train.validation import Validation
 
 def main(argv: list[str] | None = None) -> int | None:
     threading.excepthook = lambda _: None  # an error of TensorBoard's thread is raised by its next call
-    asked, world = parse(argv, __doc__), World()
-    device, out_dir = device_of(asked, world), asked.options["out_dir"]
+    asked = parse(argv, __doc__)
+    world = World()
+    device = device_of(asked, world)
+    out_dir = asked.options["out_dir"]
     with contextlib.ExitStack() as stack:
         world.start(device)  # before the folder is claimed, which a rank that never meets the others would keep
         stack.callback(world.stop)
