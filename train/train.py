@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
-from common.errors import UserError
+from common.errors import UserError, counted
 from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
@@ -175,10 +175,11 @@ def introduce(run: Run, log: Log, state: TrainState, notes: list[str], pairs: Pa
     is_short = schedule.warmup < USUAL_WARMUP and "warmUpIter" not in run.typed
     warmup = f"{schedule.warmup} steps of warm-up" + is_short * " (few, as the run is short: --warmUpIter sets them)"
     block = f", block {run.block}" if run.recipe == "paper" else ""
+    takes = counted(len(pairs.data_dir_of), "take")
     facts = {
         "setting": pairs.setting,
         "data": run.arguments["train_dir"],
-        "train_pairs": f"{len(pairs)} of {len(pairs.data_dir_of)} takes, {(~pairs.visible).sum()} of them negatives",
+        "train_pairs": f"{len(pairs)} of {takes}, {(~pairs.visible).sum()} of them negatives",
         "val_pairs": f"{min(run.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
         "recipe": f"{run.recipe}, existence_weight {run.existence_weight}" + block,
