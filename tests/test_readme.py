@@ -22,14 +22,12 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text()
 VERSION = re.search(r'version = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
 SKIPPED = {  # beginning of a command -> why it is not run here
-    "conda env create": "installs; .ci/run installs the same requirements.txt with pip",
     "python3 -m venv": "installs; so does .ci/run",
     "(cd model/pretrained && bash download_model.sh)": "downloads; tests/data/test_download.py has a server for it",
     "bash data/download_split.sh": "downloads; tests/data/test_download.py has a server for it",
     "bash quickstart.sh": "tests/test_quickstart.py runs it",
     "bash tests/run.sh": "is what runs this test",
     "bash train/run_exo.sh": "run_ego.sh with another flag; run_both.sh makes a network for exo-ego, too",
-    "python inference/demo.py": "serves until it is stopped; tests/inference/test_demo.py opens its page",
 }
 TINY_TRAINING = (
     " --backbone efficientnet_lite0 --mode tiny --input_size 64 --batch-pos 2 --warmUpIter 2 --n-epoch 1 --iter-epoch 2"
