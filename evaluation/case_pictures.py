@@ -1,4 +1,4 @@
-"""Pictures of predictions: the query, the prediction and the truth side by side, under a line that says how good it is.
+"""Draw predictions: the query, the prediction and the true mask side by side, under a line with the score.
 
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
@@ -37,7 +37,7 @@ class PredictedCase(NamedTuple):
 
     @property
     def drawn_rle(self) -> RLE | None:
-        """Nothing is drawn where the object is not visible and the prediction says so."""
+        """The mask to draw; None if the object is not visible and the prediction says so."""
         return self.rle if self.case.visible or self.case.predicted_visible else None
 
     @property
@@ -54,9 +54,10 @@ class PredictedCase(NamedTuple):
 
 
 def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: int) -> np.ndarray:
-    """A case as panels of `height` pixels: query + mask, target + each prediction, target + truth.
+    """A case as panels of `height` pixels: the query with its mask, the target with each prediction, the target with
+    the true mask.
 
-    Small objects are also shown enlarged in a corner. The mask of an object that is said not to be visible is dashed.
+    Small objects are also shown enlarged in a corner. The outline of a prediction that says "not visible" is dashed.
     Raises UserError if a frame is missing.
     """
     case = predictions[0].case
@@ -79,7 +80,7 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
 
 
 class Outline(NamedTuple):
-    """What is drawn onto a frame; nothing if there is no RLE."""
+    """A mask to draw onto a frame; if `rle` is None, nothing is drawn."""
 
     rle: RLE | None
     color: Color
@@ -89,7 +90,7 @@ class Outline(NamedTuple):
 def _draw_panel(
     frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None, height: int
 ) -> np.ndarray:
-    """(height, W, 3) uint8 RGB: a frame with a mask; `window`, rows and columns, is shown enlarged in a corner."""
+    """A frame with a mask, (height, W, 3) uint8 RGB. `window` (rows, columns) is also shown enlarged in a corner."""
     rle, color, dashed = outline.rle or EMPTY_MASK, *outline[1:]
     image = resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
     image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
@@ -113,7 +114,7 @@ def _draw_panel(
 
 
 def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
-    """Rows and columns, a square, around the object of a mask in a frame of `size`; None if it is not small."""
+    """The rows and columns of a square around the object of a mask in a frame of `size`; None if it is not small."""
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or EMPTY_MASK, size)))
     side = 2 * max(width, height, min(size) // 15)
     if not width or side > min(size) * 2 // 5:
@@ -130,9 +131,10 @@ def draw_cases(
     cases: Sequence[Sequence[Case]],
     height: int = PANEL_HEIGHT,
 ) -> Iterator[np.ndarray]:
-    """A picture of each case, with the predictions of all results files side by side.
+    """Yield a picture of each case, with the predictions of all results files side by side.
 
-    `files` holds their paths by name ("" for a single one), `cases` a list of cases per file, the same cases in each.
+    `files` has the path of each results file by its name ("" if there is only one). `cases` has a list of cases for
+    each file; the cases are the same in all lists.
     """
     predictions = [
         load_predictions(path, setting, file_cases, name)
@@ -144,7 +146,7 @@ def draw_cases(
 
 
 def write_gallery(folder: Path, *args: Any) -> list[str]:
-    """Write the pictures of `draw_cases(*args)` for a page in `folder` -> their paths in it."""
+    """Write the pictures of `draw_cases(*args)` for a page in `folder`; returns their paths, relative to `folder`."""
     paths = []
     for number, picture in enumerate(draw_cases(*args)):
         paths.append(f"pictures/{number:04d}.jpg")
@@ -163,7 +165,7 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str)
 
 
 def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures in two columns on white."""
+    """One image of all pictures, in two columns on white."""
     columns = min(2, len(pictures))
     width = SHEET_WIDTH // columns - 2 * GAP
     scaled = [resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
@@ -181,7 +183,7 @@ def iou_text(case: Case) -> str:
 
 
 def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, height: int) -> np.ndarray:
-    """The line above a picture: object, take, camera, frame; at the right end the score, if it is one prediction's."""
+    """The line above a picture: object, take, camera, frame; for a single prediction also its score, at the right."""
     canvas = Image.new("RGB", (width, height + GAP), WHITE)
     draw = ImageDraw.Draw(canvas)
     plain, bold = font(round(height * 0.7)), font(round(height * 0.7), bold=True)
@@ -189,7 +191,7 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     name = " ".join(case.object_name.split())[:40] + "  "
     draw.text((0, 0), name, BLACK, bold)
     take = truth.info.name or truth.take.uid[:8]
-    details = f"{take}, {case.target_camera}, frame {case.frame}"  # a page has it whole, below the picture
+    details = f"{take}, {case.target_camera}, frame {case.frame}"  # a page shows it in full below the picture
     draw.text((draw.textlength(name, bold), 0), details[:100], GRAY, plain)
     if len(predictions) == 1:
         score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %"
@@ -200,5 +202,5 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
 
 
 def _framed(image: np.ndarray, *borders: int) -> np.ndarray:
-    """With white borders of so many pixels above, below, on the left and on the right."""
+    """The image with white borders; `borders` are their pixels above, below, on the left and on the right."""
     return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=WHITE)

@@ -1,4 +1,4 @@
-"""Results files against each other on the same cases: paired differences with bootstrap intervals over takes."""
+"""Compare results files on the same cases: paired differences, with bootstrap intervals over takes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +23,14 @@ COMPARED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera
 
 
 def common_cases(all_scores: Sequence[SplitScores]) -> list[list[Case]]:
-    """The cases that every file has, in the order of the first; one list per file."""
+    """For each file, a list of the cases that all files have, in the order of the first file."""
     by_key = [{case.key: case for case in scores.cases} for scores in all_scores]
     keys = [key for key in by_key[0] if all(key in cases for cases in by_key[1:])]
     return [[cases[key] for key in keys] for cases in by_key]
 
 
 def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScores) -> dict[str, Any]:
-    """Each of `cases[1:]` with `cases[0]`, as comparison.json has it; all have the same keys.
+    """Compare each of `cases[1:]` with `cases[0]`; returns the content of comparison.json. All have the same case keys.
 
     `scores`, of the first file, tells the names and scenarios of the takes.
     """
@@ -54,14 +54,13 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
 
 
 def cases_at(cases: Sequence[Sequence[Case]], indices: Sequence[int]) -> list[list[Case]]:
-    """The cases at some indices of the lists, of each file."""
+    """The cases of each file at the given indices."""
     return [[file_cases[index] for index in indices] for file_cases in cases]
 
 
 def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
-    """The metrics of the same cases in two files, second - first with its interval; None where there is no value.
-
-    The same takes are drawn for both: whether a take is hard or easy does not matter for the difference.
+    """The metrics of the same cases in two files, and the difference second - first with its interval. A value that
+    does not exist is None. Each resample draws the same takes for both files, so hard and easy takes affect both alike.
     """
     takes = indices_by_label(first, lambda case: case.take_uid).values()
     sums = np.stack([case_sums(first), case_sums(second)])
@@ -82,7 +81,7 @@ def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[st
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Names that tell results files apart: their stems, or else their folders, or else numbers."""
+    """Distinct names of results files: their stems; if these are not distinct, their folders; otherwise numbers."""
     stems = [path.stem.removesuffix("_results") for path in paths]
     folders = [path.resolve().parent.name for path in paths]
     for names in (stems, folders):

@@ -1,15 +1,15 @@
-"""Score results files as the Ego-Exo4D relation benchmark does, or compare them.
+"""Score a results file as the Ego-Exo4D relation benchmark does, or compare several results files.
 
     python evaluation/evaluate.py --setting ego-exo --split test
     python evaluation/evaluate.py --setting ego-exo --split test --protocol all --pred_file o.json.gz --resize_masks
     python evaluation/evaluate.py --setting ego-exo --split test --pred_file a/results.json b/results.json
     python evaluation/evaluate.py --split test --write_gt gt_test.json
 
-One file: prints the benchmark's four numbers and more (marked *), writes metrics.json and cases.csv.
-Several: compares each with the first on the frames that all have, paired differences with 95 % intervals, by scenario,
-object size and camera; writes index.html with pictures of the cases on which the files disagree most, comparison.json
-and cases.csv.
-Unfit predictions are all listed, and nothing is written.
+One file: the script prints the benchmark's four numbers and further numbers (marked *), and writes metrics.json and
+cases.csv. Several files: it compares each with the first one, on the frames that all files have. It prints paired
+differences with 95 % intervals, also by scenario, object size and camera, and writes comparison.json, cases.csv and
+index.html, which shows the cases on which the files disagree most. If predictions cannot be scored, it lists all of
+them and writes nothing.
 """
 
 import argparse
@@ -58,13 +58,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_truth_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
-    rules = "also average by the rule of another scorer of the field, beside the official one (docs/evaluation.md)"
+    rules = "also score by the rule of another group, besides the official rule (docs/evaluation.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
-    add("--names", nargs="+", help="what to call several results files (default: names of the files or folders)")
-    add("--out", type=Path, help="folder (default: results/{setting}_{split}_evaluation or ..._comparison)")
-    text = "write the benchmark's ground-truth JSON here; without --setting only that"
+    add("--names", nargs="+", help="names of the results files (default: names of the files or of their folders)")
+    add("--out", type=Path, help="output folder (default: results/{setting}_{split}_evaluation or _comparison)")
+    text = "write the benchmark's ground-truth JSON to this file; without --setting, do only this"
     add("--write_gt", "--output_path", type=Path, help=text)
-    add("--num", type=at_least(0), default=40, help="how many of the largest disagreements a comparison shows")
+    add("--num", type=at_least(0), default=40, help="number of disagreements that a comparison shows")
     add_num_workers(parser)
     args = parser.parse_args(argv)
     if not args.setting and (args.pred_file or not args.write_gt):
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol: str, out: Path) -> None:
-    """Write and print how good a results file is."""
+    """Print the scores of a results file and write them to the folder `out`."""
     summary = summarize_file(path, truth.split, scores)
     lines = [format_summary(summary)]
     if protocol != OFFICIAL_RULE:
@@ -112,9 +112,8 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, protocol:
 def compare_files(
     truth: GroundTruth, files: dict[str, Path], scores: list[SplitScores], picture_count: int, out: Path
 ) -> None:
-    """Write and print how several results files, by name, compare on the frames that all of them have.
-
-    The page shows pictures of the `picture_count` cases on which they disagree most.
+    """Compare results files (paths by name) on the frames that all of them have; print the differences and write them
+    to the folder `out`. The page shows the `picture_count` cases on which the files disagree most.
     """
     names, setting = list(files), scores[0].setting
     cases = common_cases(scores)

@@ -1,10 +1,10 @@
-"""Put the results of both settings into one file for the challenge's server:
+"""Write the results of both settings into one file for the challenge's server:
 
     python evaluation/make_submission.py
     python evaluation/make_submission.py --ego_exo a.json --exo_ego b.json --out submission.json
 
-Checks first that every take, camera pair and query frame of the split has a usable prediction; target masks, which a
-test split may keep secret, are not needed. The file:
+The script first checks that every take, camera pair and query frame of the split has a usable prediction. It does not
+need target masks, which a test split may keep secret. The file has this form:
 
     {"ego-exo": {"version": "xx", "challenge": "xx", "results": {take_uid: ..}}, "exo-ego": {..}}
 """
@@ -78,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def complete_results(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
-    """The results with a key for each object, for no other, and subsample_idx: the server wants all three."""
+    """The results in the form that the server wants: with a key for each object of a take, without other objects, and
+    with subsample_idx.
+    """
     for uid, raw in iter_results(path, setting):
         if uid in truth.uids:
             take = truth.load_take(uid).take
@@ -87,9 +89,9 @@ def complete_results(truth: GroundTruth, path: Path, setting: str) -> Iterator[t
 
 
 def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
-    """Check a results file, say what it holds, and return what is missing or unusable.
+    """Check a results file, print how many usable predictions it has, and return a line for each problem.
 
-    Every query frame of every camera pair must have a usable prediction, whether or not the target's masks are known.
+    Every query frame of every camera pair must have a usable prediction, even if the target's masks are unknown.
     """
     others, problems, predictions = [], [], 0
     takes = iter_take_predictions(truth, iter_results(results, setting, truth.split_options), others)

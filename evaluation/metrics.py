@@ -1,10 +1,10 @@
 """The metrics: their names, how they are shown, and how the metrics of a mask are computed.
 
-To add one that is a mean over masks of visible objects: at the end of MaskScores a field with a default, its value in
-`score_masks`, and a line in METRICS.
+To add a metric that is a mean over masks of visible objects, add a field with a default at the end of MaskScores, its
+value in `score_masks`, and a line in METRICS.
 
-Masks are (H, W) uint8 arrays of 0 and 1, long side 480 pixels, truth and prediction of the same size. The slow
-steps look only at the rectangle that holds both objects; the numbers equal those of the whole image.
+Masks are (H, W) uint8 arrays of 0 and 1 with a long side of 480 pixels; the true and the predicted mask have the same
+size. Slow steps are computed only in the rectangle around both objects; their results equal those on the whole image.
 """
 
 import math
@@ -19,24 +19,24 @@ from pycocotools import mask as coco
 from formats.geometry import EVAL_SIDE, Size
 from formats.masks import RLE, decode_mask, encode_mask
 
-BOUNDARY_TOLERANCE = 0.008  # of the image's diagonal: 5 pixels for 270x480, 6 for 480x480
-LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # pixels; the same for every image size
-Box = tuple[int, int, int, int]  # left, top, width, height in pixels; the last two are 0 around an empty mask
+BOUNDARY_TOLERANCE = 0.008  # fraction of the image's diagonal: 5 pixels for 270x480, 6 for 480x480
+LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # in pixels; the same for every image size
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels; width and height of an empty mask are 0
 
 
 class MaskScores(NamedTuple):
-    """A predicted mask against the true one."""
+    """The scores of a predicted mask."""
 
     iou: float
     contour_accuracy: float
     location_error: float
     location_error_corrected: float  # see `location_error`
-    mask_presence: bool  # the predicted mask is empty just when the true one is
+    mask_presence: bool  # both masks are empty, or neither mask is
     truth_pixels: int
     predicted_pixels: int
-    right_object: float = math.nan  # 1 or 0; nan if no other object is in view, see `right_object`
-    objects_in_view: int = 1  # how many of the take's masks in the target frame are not empty, this one included
-    shared_pixels: int = 0  # of both masks
+    right_object: float = math.nan  # 1 or 0, see `right_object`; nan if no other object is in view
+    objects_in_view: int = 1  # objects of the take, this one included, with a mask in the target frame
+    shared_pixels: int = 0  # pixels that both masks have
     location_error_own_diagonal: float = math.nan  # the official distance as a fraction of this image's diagonal
     image_pixels: int = EVAL_SIDE**2
 
@@ -47,7 +47,7 @@ class MaskScores(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """How a metric is shown. Values are fractions everywhere; in print, values in percent are multiplied by 100."""
+    """How a metric is shown. Its values are fractions; if `percent`, they are printed multiplied by 100."""
 
     title: str
     official: bool = False  # part of the benchmark
@@ -60,13 +60,13 @@ class Metric(NamedTuple):
         return ("" if self.official else "* ") + self.title + (" (%)" if self.percent else "")
 
     def show(self, value: float | None, sign: str = "") -> str:
-        """As the paper prints it; "-" for None and nan. `sign` "+" shows it of positive numbers too."""
+        """The value as the paper prints it, "-" for None and nan. With `sign` "+", positive numbers get a sign, too."""
         if value is None or math.isnan(value):
             return "-"
         return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.3f}"
 
     def verdict(self, change: float | None) -> str:
-        """Whether a change of the metric is "better" or "worse"; "" if the change does not show in print."""
+        """Whether a change of the metric is "better" or "worse"; "" if the change is too small to be printed."""
         if not change or float(self.show(change)) == 0:
             return ""
         return "better" if (change > 0) == self.higher_is_better else "worse"
@@ -89,14 +89,14 @@ MASK_METRICS = tuple(name for name in METRICS if name in MaskScores._fields)  # 
 
 
 def score_masks(true_rle: RLE, prediction: np.ndarray, other_rles: Sequence[RLE] = ()) -> MaskScores:
-    """All metrics of a mask, (H, W) uint8, against the truth.
+    """All scores of a predicted mask, (H, W) uint8.
 
-    All masks have one size. `other_rles` are the true masks of the other objects in the same frame.
+    All masks have the same size. `other_rles` are the true masks of the other objects in the same frame.
     """
     truth, rles = decode_mask(true_rle), [true_rle, encode_mask(prediction)]
     size, boxes = truth.shape, coco.toBbox(rles).astype(int).tolist()
     left, top, width, height = coco.toBbox(coco.merge(rles)).astype(int)
-    # Both objects and, where the image goes on, one pixel more: room for the contour.
+    # The window holds both objects and, except at the image's border, one pixel more on each side for the contour.
     window = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
     pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(prediction[window])
     truth_pixels, predicted_pixels = (int(np.count_nonzero(mask)) for mask in pair)
@@ -125,20 +125,18 @@ def iou(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def right_object(true_rle: RLE, prediction: RLE, others: Sequence[RLE]) -> float:
-    """1 if the prediction covers a larger share of its own object than of any of the `others` in view, else 0.
+    """1 if the prediction covers a larger share of the right object than of each of the `others` in view, else 0.
 
-    A tie is wrong, and so is an empty prediction. It tells whether the object was found or only something that stands
-    out, which IoU does not.
+    A tie counts as 0, and so does an empty prediction. Unlike IoU, it tells whether the right object was found.
     """
-    # True: the shares are of each true mask's area, not of the union.
+    # With True, coco.iou divides the intersection by the area of each true mask and not by the union.
     own_share, *other_shares = coco.iou([true_rle, *others], [prediction], [True])[:, 0]
     return float(own_share > max(other_shares))
 
 
 def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
-    """DAVIS boundary F in [0, 1]: harmonic mean of the shares of the two contours that lie near the other one.
-
-    Near means within a disk of `radius` pixels. 1 if neither mask has a contour, 0 if only one has.
+    """The boundary measure F of DAVIS, in [0, 1]: the harmonic mean of two shares, namely the share of each contour
+    that lies within `radius` pixels of the other contour. 1 if neither mask has a contour, 0 if only one has a contour.
     """
     truth, prediction = boundary(truth), boundary(prediction)
     n_truth, n_prediction = np.count_nonzero(truth), np.count_nonzero(prediction)
@@ -150,9 +148,10 @@ def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> 
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixels that differ from their right, lower or lower right neighbour, as a mask (DAVIS's `seg2bmap`).
+    """The mask of all pixels that differ from their right, lower or lower right neighbor (`seg2bmap` of DAVIS).
 
-    The last row looks only to the right, the last column only down: a border of the image is no contour.
+    Pixels of the last row are compared only with their right neighbor, pixels of the last column only with the lower
+    one, so the border of the image is no contour.
     """
     out = np.zeros_like(mask)
     inner = mask[:-1, :-1]
@@ -163,10 +162,10 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 
 
 def location_error(truth: Box, prediction: Box, size: Size, official: bool = True) -> float:
-    """Distance of the two boxes' centers as a fraction of 480 x sqrt(2) pixels.
+    """The distance between the centers of two boxes, as a fraction of 480 x sqrt(2) pixels.
 
-    An empty mask counts as centered in the image. The official center swaps its x and y, which puts it off-center in
-    every image that is not square; `official=False` does not.
+    An empty mask counts as if it were in the middle of the image. The official evaluation swaps x and y of this middle,
+    which is wrong unless the image is square; `official=False` does not swap them.
     """
     middle = (size[0] // 2, size[1] // 2) if official else (size[1] // 2, size[0] // 2)
     centers = []

@@ -1,4 +1,4 @@
-"""Options that the scripts of the evaluation share: which takes, which ground truth, which forms of results."""
+"""Options that scripts of the evaluation share: they choose takes, ground truth and the forms of results to accept."""
 
 import argparse
 from pathlib import Path
@@ -9,43 +9,44 @@ from evaluation.truth import GroundTruth
 
 
 def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
-    """Options that say which processed takes are meant."""
+    """Add the options that choose processed takes."""
     add_data_path(parser)
     add_splits_path(parser)
     parser.add_argument("--split", help=f"train, val or test (default: {default})")
 
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `open_truth`; `accept` collects the flags that accept another form than the official one."""
+    """Add the options of `open_truth`. `accept` collects the flags that accept other forms of results."""
     add_split_options(parser, "val")
     add = parser.add_argument
     annotations = (
-        "annotations, or their folder: only frames that somebody looked at count (default: "
+        "annotation file or its folder; only frames that an annotator looked at are scored (default: "
         "annotations/relations_{split}.json beside --data_path)"
     )
     add_annotations(parser, annotations)
     other = parser.add_mutually_exclusive_group()
-    replaces = "the benchmark's ground-truth JSON; replaces processed takes, split, annotations"
+    replaces = "the benchmark's ground-truth JSON, in place of processed takes, split and annotations"
     other.add_argument("--gt_file", type=Path, help=replaces)
     every = (
-        "score every frame with a query mask, even if nobody looked at the target view; needs no annotation file, but "
-        "is not the official protocol"
+        "score every frame with a query mask, even if no annotator looked at the target view; this needs no annotation "
+        "file, but is not the official protocol"
     )
     other.add_argument("--all_frames", action="store_true", help=every)
-    add("--allow_missing", action="store_true", help="score what is there; says how much that is")
-    resize = "read masks of another size and resize them by nearest neighbor to the official one; says how many"
+    add("--allow_missing", action="store_true", help="score although takes or predictions are missing, and name them")
+    resize = "accept masks of another size, and resize them by nearest neighbor to the official size"
     lenient = (
-        "read confidences that are a list of one number, and predictions without confidence (1 where the mask is not "
-        "empty); says how many"
+        "accept a list of one number as confidence, and predictions without confidence (1 is used if the mask is not "
+        "empty, else 0)"
     )
     for flag, text in (("--resize_masks", resize), ("--lenient", lenient)):
         add(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
 
 
 def open_truth(args: argparse.Namespace, default_split: str = "val") -> GroundTruth:
-    """The ground truth that the options of `add_truth_options` name.
+    """Open the ground truth that the options of `add_truth_options` choose.
 
-    Raises UserError if there is none or, after naming the takes, if some lack it and `--allow_missing` is not given.
+    Raises UserError if it does not exist. If it lacks takes and --allow_missing is not given, names them and raises
+    UserError.
     """
     if args.gt_file:
         truth = GroundTruth.from_official(args.gt_file, args.data_path, args.split)

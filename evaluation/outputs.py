@@ -1,4 +1,4 @@
-"""Files that scripts of the evaluation write: metrics.json, CSV files, folders that they come back to."""
+"""The files that scripts of the evaluation write: metrics.json, cases.csv and the folders that hold them."""
 
 import contextlib
 import csv
@@ -15,52 +15,52 @@ from evaluation.summary import summarize_scores, without_nan
 from formats.results import read_run, results_path
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
-PROVENANCE_KEYS = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # of the predictions
+PROVENANCE_KEYS = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # in a run's record
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 
 
 def default_results_path(setting: str, split: str | None) -> Path:
-    """Where eval_segswap.py leaves the results by default."""
+    """The path to which eval_segswap.py writes the results by default."""
     if split is None:
         raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
     return results_path(RESULTS_DIR, setting, split)
 
 
 def predictions_provenance(results: Path) -> dict[str, str | None]:
-    """How a results file was made, by its run record; None where that says nothing."""
+    """How a results file was made, from its run record; a value that the record does not have is None."""
     recorded = read_run(results).get("provenance", {})
     return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in PROVENANCE_KEYS}
 
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:
-    """How the predictions and the evaluation were made, for metrics.json, comparison.json and the pages."""
+    """How the predictions and the evaluation were made, for metrics.json and comparison.json."""
     return {"predictions": [predictions_provenance(path) for path in files], "evaluation": provenance()}
 
 
 def summarize_file(path: Path, split: str | None, scores: SplitScores) -> dict[str, Any]:
-    """All of metrics.json."""
+    """The content of metrics.json for a results file."""
     source = {"split": split, "results": str(path), "provenance": provenance_of([path])}
     return {**source, **summarize_scores(scores)}
 
 
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder. If the block ends without an exception, its files move to `folder`, where they replace
+    """Yield an empty folder. If the block ends without an exception, its files move to `folder`, where they replace
     files of the same names. Other files in `folder` stay.
     """
     with temporary_folder(folder, "output", f"writes into {folder}") as temporary:
         yield temporary
-        for path in sorted(filter(Path.is_file, temporary.rglob("*")), reverse=True):  # pictures before pages
+        for path in sorted(filter(Path.is_file, temporary.rglob("*")), reverse=True):  # pictures move before the page
             target = folder / path.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
 
 
 def write_cases(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Case]]) -> None:
-    """Write cases.csv: a line for each case, with the scores of all results files, called `names`, side by side.
+    """Write cases.csv: a line for each case, with the scores of all results files (called `names`) side by side.
 
-    Values that do not exist (None, nan) are left empty; floats keep all their digits, bools are 0 or 1.
+    Values that do not exist (None, nan) are left empty, floats have all digits, bools are 0 or 1.
     """
     columns = [f"{column} of {name}" if name else column for name in names for column in PREDICTED_COLUMNS]
     no_mask = (None,) * len(MaskScores._fields)

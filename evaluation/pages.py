@@ -1,4 +1,4 @@
-"""The pages that open from disk in any browser: a list of sections, which web/page.html shows in their order."""
+"""Pages that any browser opens from disk. A page is a list of sections, which web/page.html shows in their order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ VISIBLE, HIDDEN = "object visible", "object not visible"
 
 
 def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> None:
-    """Write the page, with style and script inside. Sections with nothing but tables of a single row are left out."""
+    """Write the page with its style and script. A section is left out if it has no cards and only one-row tables."""
     sections = [section for section in sections if section["cards"] or any(len(rows) > 2 for rows in section["tables"])]
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -36,7 +36,7 @@ def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sec
 
 
 def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> list[dict]:
-    """The page of one results file; `order` is how its cases were chosen."""
+    """The sections of the page of one results file; `order` is the key of CASE_ORDERS by which cases were chosen."""
     breakdown = summary["breakdown"]
     figures = (
         "*: not part of the benchmark. What others publish: docs/evaluation.md. "
@@ -59,7 +59,7 @@ def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> l
 
 
 def comparison_sections(comparison: dict[str, Any], cards: list[dict]) -> list[dict]:
-    """The page of several results files."""
+    """The sections of the page that compares several results files."""
     first, others = comparison["first"], comparison["comparisons"]
     tables = (difference_table(first, other) for other in others)
     furthest = (
@@ -80,7 +80,7 @@ def comparison_sections(comparison: dict[str, Any], cards: list[dict]) -> list[d
 def make_section(
     title: str, *tables: Rows, note: str, cards: Sequence[dict] = (), wide: bool = False
 ) -> dict[str, Any]:
-    """A section as page.html shows it; `wide`: the cards stand one below the other."""
+    """A section for page.html. If `wide`, its cards are in one column."""
     kinds = sorted({kind for card in cards for kind in card["kinds"]})
     return {"title": title, "note": note, "tables": tables, "cards": cards, "kinds": kinds, "wide": wide}
 
@@ -125,7 +125,9 @@ def comparison_card(cases: Sequence[Case], picture: str, names: Sequence[str], t
 def make_card(
     case: Case, picture: str, take_name: str, scores: str, orders: dict[str, Any], kinds: list[str]
 ) -> dict[str, Any]:
-    """`orders` are the values by which cards can be sorted, "" always last; `kinds` what they can be limited to."""
+    """A card of the gallery. Users can sort cards by the values of `orders` ("" always comes last) and show only one of
+    `kinds`.
+    """
     place = f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
     text = {"title": case.object_name.strip(), "caption": f"{place}: {scores}", "take_uid": case.take_uid}
     return {"picture": picture, **text, "orders": orders, "kinds": kinds}

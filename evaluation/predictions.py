@@ -1,7 +1,7 @@
-"""The predictions of a take as a results file has them, read one camera pair at a time; every fault is named.
+"""Read the predictions of a take from a results file, one camera pair at a time, and name every fault.
 
-Results of other programs have slightly other forms: each such form is a problem that names the flag which accepts it,
-and accepted ones are counted.
+Results of other programs may have slightly other forms. Each of these forms is a problem whose text names the flag that
+accepts the form; accepted predictions are counted.
 """
 
 from collections import Counter
@@ -18,33 +18,33 @@ from formats.results import camera_pair_key
 OTHER_SIZE, NO_CONFIDENCE = "mask has another size", "no confidence"
 LISTED_CONFIDENCE = "confidence is a list of one number"
 ACCEPTING_FLAGS = {OTHER_SIZE: "--resize_masks", NO_CONFIDENCE: "--lenient", LISTED_CONFIDENCE: "--lenient"}
-ACCEPTED_TEXT = {  # what is counted, and what it has
+ACCEPTED_TEXT = {  # the noun to count, and what is special about the counted things
     OTHER_SIZE: ("mask", "of another size, resized by nearest neighbor to the official one"),
     NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
     LISTED_CONFIDENCE: ("confidence", "given as a list of one number"),
 }
-MAX_DISTORTION = 0.05  # of height by width; beyond it a mask is of another image, or padded, and cannot be resized
+MAX_DISTORTION = 0.05  # largest change of height / width; beyond it, a mask is of another image, or padded
 
 
 class Problem(NamedTuple):
-    """Something wrong with the predictions of a take, of an object or a camera pair in it, or of some frames."""
+    """A fault in the predictions of a take, or of an object, a camera pair or some frames in it."""
 
-    text: str  # where and what, a line
-    missing: bool = False  # there is nothing, as opposed to something unusable
+    text: str  # one line: the place and the fault
+    missing: bool = False  # True if a prediction does not exist, False if it cannot be used
     flag: str = ""  # the option that accepts it
 
 
 class PredictedMask(NamedTuple):
     mask: np.ndarray  # (H, W) uint8 of 0 and 1
     existence: float
-    rle: RLE  # the mask as the file has it, of any size
+    rle: RLE  # the mask in the file, which may have another size
 
 
 class TakePredictions:
-    """The predictions of a take, `raw` as the results file has them (None: not at all), read pair by pair.
+    """The predictions of a take, read pair by pair. `raw` is the take in the results file, None if the file lacks it.
 
-    `accept` holds the flags that were given. `problems` lists the problems of the predictions read so far, `accepted`
-    counts the ones that a flag accepted.
+    `accept` are the flags that the user gave. `problems` lists the problems of all predictions read so far; `accepted`
+    counts predictions of other forms that a flag accepted.
     """
 
     def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
@@ -53,16 +53,16 @@ class TakePredictions:
         self.accepted: Counter[str] = Counter()
 
     def read(self, pair: Correspondence, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
-        """The usable predictions of a pair, by frame. `sizes`: frame -> (H, W) that its mask must have, or None if that
-        is not known.
+        """The usable predictions of a pair, by frame. `sizes` has the (H, W) that the mask of each frame must have, or
+        None if it is unknown.
         """
         place, entries = self._frame_entries(pair)
         if isinstance(entries, Problem):
-            if entries not in self.problems:  # pairs of an object or a take share what is missing
+            if entries not in self.problems:  # pairs share the problem of a missing object
                 self.problems.append(entries)
             return {}
         usable: dict[int, PredictedMask] = {}
-        faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> how it looks in the first frame, the frames
+        faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> detail in the first frame, frames
         for frame, size in sizes.items():
             prediction, faults = read_prediction(entries.get(str(frame)), size)
             refused = [kind for kind in faults if ACCEPTING_FLAGS.get(kind) not in self._accept]
@@ -79,7 +79,7 @@ class TakePredictions:
         return usable
 
     def _frame_entries(self, pair: Correspondence) -> tuple[str, dict[str, Any] | Problem]:
-        """The place of a pair in the file, and its entries by frame, or the problem why there are none."""
+        """The place of a pair in the file as a text, and its entries by frame; if it has none, the problem."""
         pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
         place, entries = f"take {self.take_uid}", self._raw
         if entries is None:
@@ -96,10 +96,10 @@ class TakePredictions:
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
-    """One entry of a results file -> what it predicts, and its faults: kind -> detail, which may be empty.
+    """Read one entry of a results file -> the prediction, and the faults: kind -> detail, which may be empty.
 
-    `size` is the (H, W) that its mask must have, None if it is not known. There is a prediction if the entry has no
-    faults, or only faults that ACCEPTING_FLAGS has.
+    `size` is the (H, W) that the mask must have, None if it is unknown. The prediction is None if the entry has a fault
+    that no flag accepts (ACCEPTING_FLAGS).
     """
     if raw is None:
         return None, {"missing": ""}
@@ -135,9 +135,9 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
 
 
 def _size_fault(mask: RLE, size: Size | None) -> str:
-    """What is wrong with a mask's size, "" if nothing is.
+    """The fault of a mask's size; "" if the size is right.
 
-    OTHER_SIZE can be resized: it shows the same image, neither cut nor padded, or nothing.
+    A mask with the fault OTHER_SIZE can be resized, because it has the shape of the image or is empty.
     """
     height, width = mask_size(mask)
     if (height, width) == size or (size is None and max(height, width) == EVAL_SIDE):

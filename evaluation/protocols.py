@@ -1,7 +1,8 @@
-"""The rules by which this field averages its scores, each over the same scored cases; docs/evaluation.md defines them.
+"""The rules by which groups of this field average their scores, applied to the same cases; docs/evaluation.md defines
+them.
 
-Only `official` is the benchmark's. The others are the rules of published systems' own scorers: they make a figure
-comparable with theirs. A score that a rule does not define is nan.
+The rule `official` is the benchmark's. Each other rule comes from the scorer of a published system, and makes figures
+comparable with the figures of that system. A score that a rule does not define is nan.
 """
 
 import math
@@ -15,7 +16,7 @@ from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.score import Case
 from evaluation.summary import mean, metrics_of_cases
 
-VISIBLE_AREA = 0.001  # of the image: LM-EEC says "visible" if a mask is larger
+VISIBLE_AREA = 0.001  # fraction of the image; LM-EEC predicts "visible" if the mask is larger
 OFFICIAL_RULE = "official"
 MASK_SCORES = OFFICIAL[:3]  # without existence
 
@@ -31,13 +32,13 @@ def protocol_scores(values: Sequence[float], unit: str, count: int, visible: Seq
 
 
 def official(cases: Sequence[Case]) -> dict[str, Any]:
-    """The benchmark's: means over all frames in which the target has a mask."""
+    """The benchmark's rule: means over all frames in which the target has a mask."""
     values, visible = metrics_of_cases(cases), [case.visible for case in cases]
     return protocol_scores([values[name] for name in OFFICIAL], "masks", sum(visible), visible)
 
 
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
-    """O-MaMa's: the truth takes the prediction's size, and distances are fractions of that image's diagonal."""
+    """O-MaMa's rule: true masks are resized to the prediction, and distances are fractions of the image's diagonal."""
     visible = [case.visible for case in cases]
     masks = [case.scores_at_file_size or case.mask for case in cases if case.visible]
     values = mean_scores(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
@@ -45,7 +46,7 @@ def omama(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
-    """ObjectRelator's IoU: intersections and unions are summed over all masks of a take; mean over takes."""
+    """ObjectRelator's rule: for each take, the sum of intersections divided by the sum of unions; mean over takes."""
     shared, union = Counter(), Counter()
     for case in cases:
         if case.visible:
@@ -57,7 +58,7 @@ def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
-    """V2-SAM's "frame level": mean over the objects of a pair of query and target frame, then over the pairs."""
+    """V2-SAM's rule "frame level": the mean over objects of each pair of query and target frame, then over pairs."""
     pairs: dict[tuple, list[MaskScores]] = {}
     for case in cases:
         if case.visible:
@@ -69,7 +70,9 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
-    """LM-EEC's: a mask of over 0.1 % of the image says "visible"; an object that vanished at 480 pixels is hidden."""
+    """LM-EEC's rule: a mask larger than 0.1 % of the image predicts "visible". An object whose true mask is empty at
+    480 pixels counts as hidden.
+    """
     masks = [case.mask for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     predicted = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
@@ -91,6 +94,6 @@ PROTOCOLS: dict[str, Callable[[Sequence[Case]], dict[str, Any]]] = {
 
 
 def under_protocols(protocol: str, cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
-    """The figures of the official rule and of `protocol`, a name in PROTOCOLS or "all", by name of the rule."""
+    """The scores by the official rule and by `protocol`, a key of PROTOCOLS or "all"; by the name of the rule."""
     names = PROTOCOLS if protocol == "all" else dict.fromkeys((OFFICIAL_RULE, protocol))
     return {name: PROTOCOLS[name](cases) for name in names}

@@ -1,11 +1,11 @@
-"""Look at a results file: a report that opens in any browser, or a sheet of pictures.
+"""Make a report of a results file, which any browser opens, or a picture of some predictions.
 
     python evaluation/report.py --setting ego-exo --split test
     python evaluation/report.py --setting ego-exo --split test --order worst --num 20 --out results/worst.jpg
 
-The report is a folder, without a server or a network: the figures, a gallery of cases, and where the model fails. A
-.jpg or .png is the gallery alone. --take, --object, --camera and --frame choose what is drawn; the figures are those of
-the whole split.
+The report is a folder with the scores, a gallery of cases, and tables that show where the model fails; it needs no
+server. If --out is a .jpg or .png file, only the gallery is drawn. --take, --object, --camera and --frame choose the
+cases of the gallery; the scores are always of the whole split.
 """
 
 import argparse
@@ -40,17 +40,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_truth_options(parser)
     add_num_workers(parser)
     add = parser.add_argument
-    add("--pred_file", type=Path, help="results (default: results/{setting}_{split}_results.json)")
+    add("--pred_file", type=Path, help="results file (default: results/{setting}_{split}_results.json)")
     add("--out", type=Path, help="folder, or .jpg or .png file (default: results/{setting}_{split}_report)")
     add = parser.add_argument_group("cases").add_argument
     add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
-    number = "how many (default: 8 on a sheet, 100 in a report and a fifth more where nothing is visible)"
+    number = "number of cases (default: 8 in a picture; 100 in a report, and a fifth more with hidden objects)"
     add("--num", type=at_least(1), help=number)
     add("--take", help="only takes whose uid or name begins with this")
     add("--object", help="only this object")
-    add("--camera", help="only with this camera as query or target")
+    add("--camera", help="only cases with this camera as query or target")
     add("--frame", type=int, help="only this frame")
-    add("--height", type=at_least(60), default=PANEL_HEIGHT, help="of the pictures, pixels")
+    add("--height", type=at_least(60), default=PANEL_HEIGHT, help="height of the pictures in pixels")
     return parser.parse_args(argv)
 
 

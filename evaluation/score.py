@@ -1,6 +1,6 @@
-"""Score a results file: compare its masks with the true ones, take by take, in several processes.
+"""Score a results file: compare its masks with the true masks, take by take, in several processes.
 
-Every problem of a results file is found and named; none stops the search.
+All problems of a results file are found and named, not only the first one.
 """
 
 import functools
@@ -28,8 +28,8 @@ class ScoreOptions(NamedTuple):
     """How a results file is read."""
 
     setting: str
-    accept: Collection[str] = ()  # flags that accept other forms than the official one: predictions.ACCEPTING_FLAGS
-    at_file_size: bool = False  # also score masks of another size as they are
+    accept: Collection[str] = ()  # the flags of predictions.ACCEPTING_FLAGS that the user gave
+    at_file_size: bool = False  # also score masks of another size without resizing them
 
 
 class Case(NamedTuple):
@@ -42,9 +42,9 @@ class Case(NamedTuple):
     frame: int
     visible: bool  # the target has a mask
     existence: float
-    mask: MaskScores | None = None  # None if the object is not visible in the target: no IoU, no sizes
-    scores_at_file_size: MaskScores | None = None  # of a mask of another size, to which the truth is resized
-    predicted_area: float = math.nan  # of the mask in the file, as a fraction of the image
+    mask: MaskScores | None = None  # None if the object is not visible in the target
+    scores_at_file_size: MaskScores | None = None  # scores of a mask of another size; the true mask is resized to it
+    predicted_area: float = math.nan  # area of the mask in the file, as a fraction of the image
 
     @property
     def track(self) -> tuple[str, str, str, str]:
@@ -64,14 +64,14 @@ class TakeScores(NamedTuple):
     name: str
     scenario: str
     cases: list[Case]
-    wanted: int  # frames to score; `cases` has fewer if predictions are missing
+    wanted: int  # the number of frames to score; `cases` has fewer if predictions are missing
     problems: list[Problem]
-    accepted: Counter[str] = Counter()  # form other than the official one -> how often it was read
+    accepted: Counter[str] = Counter()  # number of predictions in each form that is not the official one
     digest: str = ""  # `ProcessedTake.digest` of the truth
 
 
 class SplitScores(NamedTuple):
-    """Everything scored of a results file, takes in the order of the ground truth."""
+    """The scores of a results file, with takes in the order of the ground truth."""
 
     setting: str
     takes: list[TakeScores]
@@ -94,16 +94,16 @@ class SplitScores(NamedTuple):
 def score_file(
     truth: GroundTruth, path: Path, options: ScoreOptions, num_workers: int = 0, allow_missing: bool = False
 ) -> SplitScores:
-    """Score a results file, which may have the takes in any order. Raises UserError, after listing every problem, if it
-    is not fit to be scored.
+    """Score a results file, which may have the takes in any order. If it cannot be scored, prints all problems and
+    raises UserError.
 
-    A few takes are held at a time for each worker (0: one, in this process). The scores do not depend on how many.
+    Only a few takes for each worker are in memory. The scores do not depend on `num_workers` (0: this process scores).
     """
     not_in_truth: list[str] = []
     results = iter_take_predictions(truth, iter_results(path, options.setting, truth.split_options), not_in_truth)
     tasks = ((truth.subset([uid]), raw, options) for uid, raw in results)
     jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
-    bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # none above an error at the start
+    bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # no bar above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     takes = [scored[uid] for uid in truth.uids]
     scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(path, takes))
@@ -119,7 +119,7 @@ def score_file(
 
 
 def reprocessed_line(path: Path, takes: Sequence[TakeScores]) -> str:
-    """Names the takes that were processed again since they were predicted, as the run's record says; or ""."""
+    """A line that names the takes which, by the run's record, were processed again since they were predicted; or ""."""
     run = read_run(path)
     names = {take.take_uid: part_name(take.take_uid, take.digest) for take in takes if take.digest}
     changed = [uid for uid, name in names.items() if run.get("takes", {}).get(uid, name) != name]
@@ -128,7 +128,7 @@ def reprocessed_line(path: Path, takes: Sequence[TakeScores]) -> str:
 
 
 def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
-    """List the problems and raise UserError."""
+    """Print the problems and raise UserError."""
     print("\n".join(problems), file=sys.stderr)
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
@@ -139,7 +139,7 @@ def incomplete_line(truth: GroundTruth) -> str:
 
 
 def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
-    """A line for each thing that was not scored, or not by the official protocol."""
+    """A line for each thing that was not scored, or that was not scored by the official protocol."""
     lines = []
     if truth.all_frames:
         lines.append("not the official protocol: every frame counts, even if nobody looked at the target view")
@@ -160,8 +160,8 @@ def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
 def iter_take_predictions(
     truth: GroundTruth, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
 ) -> Iterator[tuple[str, Any]]:
-    """Each take of the ground truth with its predictions, None if `results` lack it. The uids of other takes are added
-    to `not_in_truth`.
+    """Yield each take of the ground truth with its predictions, None if `results` lack the take. The uids of takes that
+    the ground truth lacks are added to `not_in_truth`.
     """
     unseen = dict.fromkeys(truth.uids)
     for uid, raw in results:
@@ -178,15 +178,15 @@ def _score_task(task: tuple[GroundTruth, Any, ScoreOptions]) -> TakeScores:
     uid = truth.uids[0]
     try:
         return score_take(truth.load_take(uid), raw, options)
-    except UserError as error:  # a malformed take is one problem more; the others are still looked at
+    except UserError as error:  # a malformed take is one problem among others
         return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
 
 
 def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
-    """Score the predictions `raw` of a take, as the results file has them, None if it does not have them."""
+    """Score the predictions of a take. `raw` is the take in the results file, None if the file lacks it."""
     take = truth.take
     predictions = TakePredictions(take.uid, raw, options.accept)
-    true_mask = functools.cache(truth.mask)  # needed for its own object and again for each other one in view
+    true_mask = functools.cache(truth.mask)  # each mask is needed again for the other objects in view
     cases, wanted = [], 0
     for pair in take.correspondences(options.setting):
         frames = truth.scored_frames(pair)

@@ -1,4 +1,4 @@
-"""Which cases are shown: for one results file by their scores, for several files by how much the files disagree."""
+"""Choose the cases to show: by their scores for one results file, by disagreement for several files."""
 
 import operator
 import random
@@ -21,8 +21,10 @@ CASE_ORDERS = {
 def matching_cases(
     scores: SplitScores, take: str | None, object_name: str | None, camera: str | None, frame: int | None
 ) -> list[Case]:
-    """Cases of takes (whose uid or name begins with `take`), an object (with or without surrounding spaces), a query or
-    target camera, a frame; None fits all. Raises UserError, which names some that exist, if there are none.
+    """The cases that fit all arguments which are not None: the take's uid or name begins with `take`, the object is
+    `object_name` apart from surrounding spaces, the query or target camera is `camera`, the frame is `frame`.
+
+    Raises UserError, with some values that exist, if no case fits.
     """
     cases, names = scores.cases, take_names(scores)
     for flag, wanted, values_of, fits in (
@@ -40,10 +42,10 @@ def matching_cases(
 
 
 def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
-    """`number` cases: the best or worst by IoU, spread evenly from best to worst, or random (these may be not visible).
+    """Choose `number` cases by `order`, a key of CASE_ORDERS. Objects are visible in them unless the order is random.
 
-    Frames of a track look alike, so each track has its turn before one has a second. `with_hidden`: and a fifth more
-    where the object is not visible, with the highest existence first.
+    Frames of a track look alike, so every track gets a case before a track gets a second one. `with_hidden` adds a
+    fifth more cases in which the object is not visible, those with the highest existence.
     """
     if order == "random":
         ranked = random.Random(0).sample(cases, len(cases))
@@ -61,22 +63,22 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
 
 
 def disagreement(file_cases: Sequence[Case]) -> float:
-    """How far the files are apart in a case: in IoU, or in existence where the object is not visible."""
+    """The largest difference between the files in a case: of IoU, or of existence if the object is not visible."""
     values = [case.mask.iou if case.visible else case.existence for case in file_cases]
     return max(values) - min(values)
 
 
 def best_files(file_cases: Sequence[Case]) -> list[int]:
-    """Which files are best in a case: of highest IoU, or of lowest existence where the object is not visible."""
+    """The files that are best in a case: with the highest IoU, or the lowest existence if the object is not visible."""
     values = [case.mask.iou if case.visible else -case.existence for case in file_cases]
     return [number for number, value in enumerate(values) if value == max(values)]
 
 
 def largest_disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
-    """The indices of the `number` cases on which the files disagree most, the furthest apart first.
+    """The indices of the `number` cases on which the files disagree most, the largest disagreement first.
 
-    Each file is the best in as many as the others, if there are enough. Each track has its turn before one has a
-    second, as its frames look alike.
+    If there are enough cases, each file is the best one in equally many of them. Frames of a track look alike, so every
+    track gets a case before a track gets a second one.
     """
     groups = list(zip(*cases, strict=True))
     distances = list(map(disagreement, groups))
@@ -87,7 +89,7 @@ def largest_disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[
 
 
 def round_robin(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """The items reordered: the first item of each key, then the second item of each key, and so on, each by rank."""
+    """Reorder ranked items: the first item of each key, then the second item of each key, and so on, each by rank."""
     turns: Counter = Counter()
     numbered = []
     for item in ranked:

@@ -1,7 +1,7 @@
-"""From scored cases to the benchmark's four numbers, their confidence intervals and breakdowns.
+"""Compute the benchmark's four numbers and further metrics from scored cases, with confidence intervals and breakdowns.
 
-Every number is a ratio of sums over cases. So a case, a take or a split is a row of sums, (len(SUMS),) floats; to get
-the numbers of a set of cases, add up its rows.
+Every number is a ratio of sums over cases. A case, a take or a split is therefore a row of sums, (len(SUMS),) floats.
+The numbers of a set of cases follow from the sum of its rows.
 """
 
 import math
@@ -15,13 +15,13 @@ from evaluation.score import Case, SplitScores
 from formats.results import THRESHOLD
 
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
-SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # of the true mask, as a fraction of the image
+SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
-RESAMPLES = 2000  # of the takes, for the intervals
+RESAMPLES = 2000  # how often takes are drawn for the intervals
 
 
 def summarize_scores(scores: SplitScores) -> dict[str, Any]:
-    """Everything but the cases, as metrics.json has it. Values that do not exist are None."""
+    """The summary for metrics.json: all numbers, without the cases. Values that do not exist are None."""
     cases = scores.cases
     total = case_sums(cases).sum(0)
     figures = metrics_of_sums(total)
@@ -43,7 +43,7 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
 
 
 def without_nan(value: Any) -> Any:
-    """The same with None for nan, which JSON does not have, and lists for tuples."""
+    """Replace nan, which JSON does not have, by None, and tuples by lists."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -52,7 +52,7 @@ def without_nan(value: Any) -> Any:
 
 
 def case_sums(cases: Sequence[Case]) -> np.ndarray:
-    """(N, len(SUMS)): what each case adds to the sums."""
+    """(N, len(SUMS)): the row of sums of each case."""
     rows = np.zeros((len(cases), len(SUMS)))
     column = dict(zip(SUMS, rows.T, strict=True))  # writing to a column writes to `rows`
     visible = np.array([case.visible for case in cases], bool)
@@ -62,15 +62,15 @@ def case_sums(cases: Sequence[Case]) -> np.ndarray:
     masks = [case.mask for case in cases if case.visible]
     for name in MASK_METRICS:
         column[name][visible] = [getattr(mask, name) for mask in masks]
-    several = ~np.isnan(column["right_object"][visible])  # a frame without another object adds nothing to right_object
+    several = ~np.isnan(column["right_object"][visible])  # without another object, right_object is nan
     column["several_objects"][visible] = several
     column["right_object_chance"][visible] = several / [mask.objects_in_view or 1 for mask in masks]
     return np.nan_to_num(rows)
 
 
 def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
-    """(..., len(SUMS)) sums -> (...) values of each of METRICS, floats for a single row; nan where nothing is there to
-    average.
+    """Sums (..., len(SUMS)) -> for each of METRICS, values (...), which are floats for a single row. A value is nan if
+    there is nothing to average.
     """
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -85,9 +85,8 @@ def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
 
 
 def right_object_basis(total: np.ndarray) -> dict[str, Any]:
-    """(len(SUMS),) sums -> how many frames count for `right_object`, and its value by chance.
-
-    Chance takes one of the objects in view at random.
+    """Sums (len(SUMS),) -> the number of frames that count for `right_object`, and the value that it would have if one
+    of the objects in view were chosen at random.
     """
     count = dict(zip(SUMS, total.tolist(), strict=True))
     frames = count["several_objects"]
@@ -101,9 +100,9 @@ def metrics_of_cases(cases: Sequence[Case]) -> dict[str, float]:
 
 
 def bootstrap_metrics(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """(takes, len(SUMS)) sums -> (RESAMPLES) values of each of METRICS, each from takes drawn with replacement.
+    """Sums (takes, len(SUMS)) -> for each of METRICS, RESAMPLES values, each from takes drawn with replacement.
 
-    Which takes are drawn depends on their number alone. nan for a single take: there is nothing to draw.
+    The drawn takes depend only on the number of takes. For a single take all values are nan.
     """
     n_takes = len(rows)
     if n_takes < 2:
@@ -113,19 +112,19 @@ def bootstrap_metrics(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def bootstrap_intervals(takes: Sequence[Sequence[Case]]) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap over takes: frames of one take are alike, so takes and not frames are drawn."""
+    """95 % percentile bootstrap intervals. Takes are drawn and not frames, because frames of a take are alike."""
     drawn = bootstrap_metrics(np.array([case_sums(cases).sum(0) for cases in takes]))
     return {name: percentile_interval(values) for name, values in drawn.items()}
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:
-    """The range of the middle 95 % of the values; nan if there are none."""
+    """The interval that holds the middle 95 % of the values; nan if there are no values."""
     values = values[~np.isnan(values)]
     return tuple(np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else (math.nan, math.nan)
 
 
 def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
-    """Counts and metrics of the cases with the same label, for each kind of label."""
+    """For each kind of label, the counts and metrics of the cases with the same label."""
     cases = scores.cases
     rows = case_sums(cases)
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -146,7 +145,7 @@ def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:
 
 
 def label_functions(scores: SplitScores) -> dict[str, Callable[[Case], str | None]]:
-    """The function that labels a case, for each kind of breakdown; the label None leaves the case out."""
+    """For each kind of breakdown, the function that labels a case; a case with the label None is left out."""
     names = take_names(scores)
     scenarios = {take.take_uid: take.scenario or None for take in scores.takes}
     return {
@@ -160,12 +159,14 @@ def label_functions(scores: SplitScores) -> dict[str, Callable[[Case], str | Non
 
 
 def take_names(scores: SplitScores) -> dict[str, str]:
-    """The name of each take if it is known, else its uid."""
+    """The name of each take, or its uid if the name is unknown; by uid."""
     return {take.take_uid: take.name or take.take_uid for take in scores.takes}
 
 
 def indices_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | None]) -> dict[str, list[int]]:
-    """The indices of the cases with each label: labels sorted, sizes in their order; the label None leaves one out."""
+    """The indices of the cases with each label. Labels are sorted, sizes by size; cases with the label None are left
+    out.
+    """
     indices: dict[str, list[int]] = {}
     for index, case in enumerate(cases):
         label = label_of(case)
@@ -176,13 +177,13 @@ def indices_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | Non
 
 
 def size_label(area: float) -> str:
-    """The label of a mask that covers this fraction of its image. Quartiles of real masks: 0.04 and 0.3 % (exo), 0.15
-    and 1 % (ego).
+    """The label of a mask that covers the fraction `area` of its image. The middle half of the masks of Ego-Exo4D
+    covers 0.04 to 0.3 % (exo) or 0.15 to 1 % (ego).
     """
     return SIZE_LABELS[0 if area == 0 else 1 + sum(area >= edge for edge in SIZE_EDGES)]
 
 
 def mean(values: Iterable[float]) -> float:
-    """nan if there are none."""
+    """The mean; nan if there are no values."""
     values = list(values)
     return float(np.mean(values)) if values else math.nan

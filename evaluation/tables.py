@@ -1,4 +1,4 @@
-"""Tables of figures: rows of text, the header first, a row's label in the first column; printed and on pages."""
+"""Tables that are printed and shown on pages: rows of text with the header first; the first column has the labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,13 +8,13 @@ from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS
 
 Rows = list[Sequence[str]]
 PRINTED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")
-BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}  # others: the name itself
+BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}  # others are called by their key
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
 
 def format_table(rows: Rows) -> list[str]:
-    """Aligned columns for the terminal: the first to the left, the others to the right."""
+    """Lines with aligned columns for the terminal: the first column is aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -24,7 +24,7 @@ def format_table(rows: Rows) -> list[str]:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """What evaluate.py prints of a results file: the figures, their intervals, the breakdowns."""
+    """The text that evaluate.py prints about a results file: scores, intervals, breakdowns."""
     scored, wanted = summary["frames_scored"], summary["frames_wanted"]
     lines = [headline(summary)]
     if scored < wanted:
@@ -51,17 +51,16 @@ def split_title(split: str | None) -> str:
 
 
 def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
-    """Values by metric as they are printed: no balanced accuracy where the target is visible in all frames, or in none.
-
-    The benchmark, and with it metrics.json, then counts the only class that occurs: a constant answer may score 100.
-    `nothing` stands for a value that does not exist.
+    """The values of the metrics to print. If the target is visible in all frames, or in none, the balanced accuracy is
+    replaced by `nothing`: the benchmark, and metrics.json, then average only the class that occurs, so that a constant
+    answer can score 100. `nothing` stands for a value that does not exist.
     """
     one_class = nothing in (values["missed_existence"], values["false_existence"])
     return {**values, "balanced_accuracy": nothing} if one_class else values
 
 
 def figures_table(summary: dict[str, Any]) -> Rows:
-    """All figures of a results file: a row for each of METRICS, in their order."""
+    """The scores of a results file: a row for each of METRICS, in their order."""
     rows: Rows = [("", "value", "95 % interval")]
     values = printed_values({**summary["official"], **summary["extra"]})
     for name, metric in METRICS.items():
@@ -84,7 +83,7 @@ def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
 
 
 def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = False) -> str:
-    """The same predictions under each rule; see evaluation/protocols.py. Only the benchmark's own stands unmarked."""
+    """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
         star = "" if name == "official" and not all_frames else "* "
@@ -97,7 +96,7 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
 
 
 def difference_table(first: str, other: dict[str, Any]) -> Rows:
-    """How a results file differs from the one called `first`; `other` is an item of comparison.json's comparisons."""
+    """The differences of a results file from the file `first`; `other` is a member of its "comparisons"."""
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
     for name, paired in printed_values(other["metrics"], NO_DIFFERENCE).items():
         metric = METRICS[name]
@@ -108,9 +107,8 @@ def difference_table(first: str, other: dict[str, Any]) -> Rows:
 
 
 def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
-    """The differences of each group of a comparison with intervals, the largest change of IoU, up or down, first.
-
-    An arrow points up where the second file is better.
+    """The differences of each group of a comparison, with intervals; groups are sorted by the size of the change of
+    IoU, the largest first. An arrow points up if the second file is better.
     """
     rows: Rows = [(title, *(METRICS[name].heading for name in TABLE_METRICS))]
     for label, group in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
@@ -132,12 +130,12 @@ def verdict(name: str, paired: dict[str, Any]) -> str:
 
 
 def interval_text(name: str, edges: Sequence[float | None], sign: str = "") -> str:
-    """Both edges as the metric is shown; empty if there is no interval."""
+    """Both edges of an interval, in the form of the metric; "" if there is no interval."""
     return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
 
 
 def interval_note(takes: int) -> str:
-    """Where intervals come from, or why there are none."""
+    """A text that says how intervals are computed, or why there are none."""
     if takes < 2:
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     return "intervals: takes drawn with replacement"

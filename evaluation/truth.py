@@ -1,4 +1,4 @@
-"""The ground truth of a split: masks of the processed data set, frames that the annotators looked at.
+"""The ground truth of a split: the masks of the processed data set, and the frames that annotators looked at.
 
 It can also be read from and written to the benchmark's own ground-truth file:
 
@@ -41,15 +41,15 @@ GT_REMEDY = "write it with `python evaluation/evaluate.py --split SPLIT --write_
 
 @dataclass(frozen=True)
 class TakeInfo:
-    """What annotation.json lacks: frames looked at, by object and camera, name and scenario of the take."""
+    """What annotation.json lacks: the annotated frames by object and camera, and the take's name and scenario."""
 
-    frames: dict[str, dict[str, list[int]]] | None = None  # None: every frame counts as looked at
+    frames: dict[str, dict[str, list[int]]] | None = None  # None: every frame counts as annotated
     name: str = ""
     scenario: str = ""
 
 
 def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, TakeInfo], dict[str, str]]:
-    """What an annotation file says of the takes `uids`, and why others cannot be scored by it; both by uid."""
+    """Read an annotation file -> the infos of the takes `uids`; for takes without info, the reason; both by uid."""
     infos, missing = {}, dict.fromkeys(uids, f"not in {path}")
     for uid, raw in iter_annotations(path):
         if uid not in missing:
@@ -71,34 +71,34 @@ def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, 
 
 @dataclass(frozen=True)
 class TakeTruth:
-    """A processed take with what its annotation.json lacks."""
+    """A processed take, with the information that its annotation.json lacks."""
 
     take: ProcessedTake
     info: TakeInfo
 
     def query_frames(self, pair: Correspondence) -> list[int]:
-        """The frames to predict, which have a query mask, in the file's order."""
+        """The frames to predict, which are the frames with a query mask, in the file's order."""
         return list(self.take.masks[pair.object_name][pair.query_camera])
 
     def scored_frames(self, pair: Correspondence) -> list[int]:
-        """The frames that count: the annotators looked at them in the target view, and there is a query mask."""
+        """The frames to score: they have a query mask, and an annotator looked at the target view."""
         if self.info.frames is None:
             return self.query_frames(pair)
         looked_at = set(self.info.frames.get(pair.object_name, {}).get(pair.target_camera, ()))
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
     def mask(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> RLE | None:
-        """An object's mask, at `size` (H, W) or with a long side of 480 pixels; None where it is not visible."""
+        """An object's mask at `size` (H, W), by default with a long side of 480 pixels; None if it is not visible."""
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
         return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle)))) if rle else None
 
     def prediction_sizes(self, pair: Correspondence, frames: list[int]) -> dict[int, Size | None]:
-        """(H, W) that predictions in the target view must have, by frame: the size of all masks of the camera or, if
-        they differ, of the true mask. None if there is neither: the object is hidden.
+        """The (H, W) that predictions in the target view must have, by frame: the size of the camera's masks. If these
+        differ, it is the size of the true mask, or None if the object is hidden.
         """
         target_masks = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
         sizes = set(map(eval_size, {mask_size(rle) for rles in target_masks for rle in rles}))
-        if not sizes:  # as in a test split whose target masks are secret
+        if not sizes:  # a test split may keep its target masks secret
             picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
             sizes = {eval_size(read_frame(picture).shape[:2])} if picture else set()
         if len(sizes) == 1:
@@ -109,18 +109,18 @@ class TakeTruth:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The takes of a split in its order, read when they are asked for."""
+    """The takes of a split, in its order; a take is read when it is asked for."""
 
     uids: list[str]
     data_dir: Path
     infos: dict[str, TakeInfo]
-    missing: dict[str, str] = field(default_factory=dict)  # uids of the split that cannot be scored: why not
+    missing: dict[str, str] = field(default_factory=dict)  # the reasons why takes of the split cannot be scored
     in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
     split: str | None = None  # a ground-truth file does not name its split
 
     @property
     def all_frames(self) -> bool:
-        """Whether every frame counts, which is not the official protocol."""
+        """True if every frame is scored, which is not the official protocol."""
         return any(info.frames is None for info in self.infos.values())
 
     @property
@@ -130,7 +130,7 @@ class GroundTruth:
 
     @property
     def incomplete(self) -> list[str]:
-        """uids of takes that process_data.py could not make whole; a ground-truth file does not say."""
+        """The uids of takes that process_data.py could not make whole; a ground-truth file does not tell this."""
         return [uid for uid in self.uids if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
 
     @classmethod
@@ -142,10 +142,10 @@ class GroundTruth:
         annotations: Path | None = None,
         all_frames: bool = False,
     ) -> "GroundTruth":
-        """The processed takes of a split of split.json; without paths, files are looked for where they lie by default.
+        """The processed takes of a split. Without `splits_path` and `annotations`, the files at their default places
+        are read. `annotations` is a file, a folder, or a path with {split} in it; with `all_frames` it is not read.
 
-        `annotations` is a file, a folder, or a path with {split} in it; with `all_frames` none is read. Raises
-        UserError if a file or all of the takes are missing.
+        Raises UserError if a file or all takes are missing.
         """
         uids = read_split(splits_path or find_split_path(data_dir), split)
         if not any(is_processed(data_dir, uid) for uid in uids):
@@ -166,7 +166,7 @@ class GroundTruth:
 
     @classmethod
     def from_official(cls, path: Path, data_dir: Path, split: str | None = None) -> "GroundTruth":
-        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or no such file."""
+        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or is another file."""
         takes, infos, missing = {}, {}, {}
         for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
             try:
@@ -181,7 +181,7 @@ class GroundTruth:
         return cls(list(infos), data_dir, infos, missing, takes, split)
 
     def subset(self, uids: list[str]) -> "GroundTruth":
-        """Some of the takes, small enough to be sent to a worker process."""
+        """The ground truth of some takes alone, which is small enough to be sent to a worker process."""
         in_memory = {uid: self.in_memory[uid] for uid in uids if uid in self.in_memory}
         infos = {uid: self.infos[uid] for uid in uids}
         return GroundTruth(uids, self.data_dir, infos, in_memory=in_memory, split=self.split)
@@ -191,10 +191,10 @@ class GroundTruth:
         return TakeTruth(self.in_memory.get(uid) or ProcessedTake.read(self.data_dir, uid), self.infos[uid])
 
     def write_official(self, path: Path) -> None:
-        """Write the benchmark's ground-truth file, atomically, a take at a time."""
+        """Write the benchmark's ground-truth file atomically, with one take in memory at a time."""
         takes = (
             (truth.take.uid, truth.take.content() | {"annotated_frames": truth.info.frames})
             for truth in map(self.load_take, self.uids)
         )
-        with claimed(path.parent, path.name, f"writes {path}"):  # the other setting's evaluation may be writing it
+        with claimed(path.parent, path.name, f"writes {path}"):  # an evaluation of the other setting may write it, too
             write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})

@@ -1,7 +1,7 @@
 "use strict";
 
-// Tables: a click on a column's head sorts by the numbers that its cells begin with, the first column by its text; a
-// second click the other way round. Cells without a number stay below.
+// Tables: a click on the head of a column sorts the rows by the numbers at the beginning of its cells (the first column
+// by its text); a second click reverses the order. Rows without a number stay at the end.
 function sortTable(head) {
   const table = head.closest("table"), column = head.cellIndex;
   const former = head.getAttribute("aria-sort"), descending = former ? former === "ascending" : column > 0;
@@ -18,7 +18,7 @@ function sortTable(head) {
   table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
 }
 
-// Gallery: cards carry their values as data attributes; what the controls ask for is shown, in the order asked for.
+// Gallery: cards have their values in data attributes. The controls choose which cards are shown, and in which order.
 function updateGallery(controls) {
   const control = name => controls.querySelector(`[name=${name}]`).value, gallery = controls.nextElementSibling;
   const words = control("search").toLowerCase().split(/\s+/);
