@@ -1,22 +1,17 @@
 """Pictures as people have them, read by Pillow. What cannot be read is named in one line, with the reason."""
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
-from common.errors import UserError, warn_once
+from common.errors import UserError
 from common.files import name_number
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP", "AVIF")  # a file's first picture is read
-MAX_SIDE = 16384  # pixels
-ROWS = 64  # rows that are converted at a time
-DARK = 16  # a picture whose values, from 0 to 255, are all below this may hold fewer bits than its file says
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # a file's first picture is read
 
 
 @contextlib.contextmanager
@@ -41,14 +36,9 @@ def open_picture(path: Path) -> Image.Image:
         if not Path(path).is_file():  # a pipe would wait for its writer
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.init()
-        formats = [name for name in FORMATS if name in Image.OPEN]
-        with Image.open(path, formats=formats) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.verify()  # PNG's checksums, which decoding passes over
-        image = Image.open(path, formats=formats)
-        if max(image.size) > MAX_SIDE:
-            raise UserError(f"{path} is {image.width}x{image.height}, more than {MAX_SIDE} pixels a side; reduce it")
-    return image
+        return Image.open(path, formats=FORMATS)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -65,21 +55,11 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these have 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
-    has_16_bits = image.mode[0] == "I" or ";16" in str(getattr(image, "tile", ""))  # colors are read with 8
     with picture_errors(what):
-        image.load()
-        with contextlib.suppress(Exception):  # damaged EXIF, which readers pass over
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-        rgb = np.empty((image.height, image.width, 3), np.uint8)
-        for top in range(0, image.height, ROWS):  # converted as a whole, it takes twice the memory
-            strip = image.crop((0, top, image.width, min(top + ROWS, image.height)))
-            rgb[top : top + ROWS] = np.asarray(strip)[..., None] >> 8 if image.mode[0] == "I" else strip.convert("RGB")
-        if has_16_bits and rgb.max() < DARK:
-            largest = np.max(image.getextrema())
-            remedy = "if it uses only 8, 10 or 12 of its 16 bits, multiply its values so that they use all 16"
-            warn_once(f"{what} is nearly black: its largest value is {largest}; {remedy}")
-        return rgb
+        image = ImageOps.exif_transpose(image)
+        if image.mode[0] == "I":
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return np.array(image.convert("RGB"))
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:
@@ -90,9 +70,4 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
         if number in numbered:
             raise UserError(f"{file} and {numbered[number].name} are both frame {number}; remove one")
         numbered[number] = file
-    numbered = dict(sorted(numbered.items()))
-    names = [(list(map(float, re.findall(r"\d+(?:\.\d+)?", file.stem))), file) for file in numbered.values()]
-    if wrong := next((file for (numbers, _), (after, file) in pairwise(names) if after < numbers), None):
-        what = f"{wrong} has several numbers in its name, and only the last digits, which give another order, are read"
-        raise UserError(f"{what}; number its folder: 00000{wrong.suffix}, ...")
-    return numbered
+    return dict(sorted(numbered.items()))

@@ -283,12 +283,6 @@ def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
     assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
 
 
-def make_stamped(folder, *times):
-    folder.mkdir()
-    for time in times:
-        (folder / f"{time}.png").touch()
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -297,8 +291,6 @@ def make_stamped(folder, *times):
         (lambda path: path.write_bytes(b"<html>404 Not Found</html>" * 99), "thing has no readable header"),
         (lambda path: make_folder(path, [1]).joinpath("view.jpg").touch(), "view.jpg has no number in its name"),
         (lambda path: make_folder(path, [1]).joinpath("1.jpg").touch(), "both frame 1"),
-        (lambda path: make_stamped(path, "31102.97", "31103.01"), "102.97.png has several numbers in its name"),
-        (lambda path: make_stamped(path, "10-00-59", "10-01-00"), "10-00-59.png has several numbers in its name"),
     ],
 )
 def test_what_is_no_footage_is_said_in_one_line(tmp_path, make, message):
