@@ -1,7 +1,7 @@
-"""What a camera recorded, as people have it: a video file, or a folder of pictures with numbered names.
+"""The recording of a camera: a video file, or a folder of pictures with numbers in their names.
 
-A frame has a position, 0-based in the order in which players show frames, and a number, by which its masks are called:
-in a video its position, in a folder the last digits of its file's name.
+A frame has a position, counted from 0 in the order in which players show frames, and a number, which names its masks.
+In a video the number is the position; in a folder it is the last number in the file's name.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from formats.picture_files import by_number, read_picture
 from formats.video import VideoIndex, index_video, read_frames
 from formats.video_writer import SLOWEST
 
-RAW = ("h264", "hevc", "mjpeg", "m4v", "mpegvideo", "av1")  # streams without a container, as a Raspberry Pi writes
+RAW = ("h264", "hevc", "mjpeg", "m4v", "mpegvideo", "av1")  # streams without a container, such as a Raspberry Pi's
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class Footage:
-    """N frames. `seconds`, (N,) float64, ascend from 0. `turns` are the quarter turns, counter-clockwise, by which
-    players turn a video's pictures; `size` (H, W) is that of a turned picture.
+    """The N frames of a recording. `seconds` (N,) float64 are their times, ascending from 0. `turns` is the number of
+    counter-clockwise quarter turns by which players turn the pictures; `size` (H, W) is the size after turning.
     """
 
     path: Path
@@ -39,23 +39,23 @@ class Footage:
 
     @property
     def step(self) -> float:
-        """Seconds from a frame to the next, without the gaps where a camera left frames out."""
+        """The seconds between two frames, without gaps in which the camera dropped frames."""
         steps = np.diff(self.seconds)
         usual_step = np.median(steps) if len(steps) else 1 / 30
         return float(steps[abs(steps - usual_step) <= usual_step / 2].mean()) if len(steps) else usual_step
 
     def time(self, position: int) -> float:
-        """Seconds of a frame, which may lie before the first or behind the last."""
+        """The time of a frame in seconds; the position may lie before the first frame or after the last one."""
         return float(self.seconds[position]) if 0 <= position < len(self.seconds) else position * self.step
 
     def nearest(self, seconds: np.ndarray) -> np.ndarray:
-        """The positions of the frames that are nearest in time to `seconds`, int64 of the same shape."""
+        """The positions of the frames that are nearest in time to `seconds`, int64 in the same shape."""
         return np.searchsorted((self.seconds[1:] + self.seconds[:-1]) / 2, seconds)
 
     def read(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8 RGB for each of `positions`, which ascend and may repeat; holds one picture at a time.
+        """Yield the picture (H, W, 3) uint8 RGB at each of `positions`, which ascend and may repeat, one at a time.
 
-        Raises UserError if one cannot be read or is of another size.
+        Raises UserError if a picture cannot be read or has another size than the first frame.
         """
         wanted, counts = np.unique(positions, return_counts=True)
         for (name, image), count in zip(self._pictures(wanted), counts.tolist(), strict=True):
@@ -85,7 +85,7 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     index = index_video(path)
     try:
         with av.open(str(path)) as container:
-            is_raw = container.format.name in RAW  # FFmpeg says 25 frames a second then, whatever it was
+            is_raw = container.format.name in RAW  # FFmpeg then always says 25 frames a second
             rate = (not is_raw and container.streams.video[0].average_rate) or fps
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
@@ -100,11 +100,11 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
 
 
 def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], clock: str) -> dict[str, np.ndarray]:
-    """The frame that each camera shows at each moment of a take: positions, (T_c,) int64, by camera.
+    """Find the frame that each camera shows at each moment of a take: positions (T_c,) int64, by camera.
 
-    `offsets[c]` is the frame of camera c at an instant that all cameras show (default 0). Moments have the rate of
-    camera `clock` and begin when all cameras have begun. A camera shows moments until its own last frame. The frame of
-    a moment is the one nearest in time.
+    `offsets[c]` is the frame of camera c at an instant that all cameras show (default 0). Moments have the frame rate
+    of the camera `clock`. They begin when all cameras have begun, and end for each camera at its last frame. The frame
+    of a moment is the frame that is nearest in time.
     """
     start = {name: footage.time(offsets.get(name, 0)) for name, footage in cameras.items()}
     earliest, step = min(start.values()), cameras[clock].step
@@ -120,21 +120,21 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
 
 def add_footage_options(parser: Parser) -> None:
     add, several = parser.add_argument, {"nargs": "+", "action": "extend"}
-    text = "synchronized videos, or folders of pictures with numbers in their names, and what to call the cameras"
+    text = "names of the cameras, each with its video or its folder of pictures with numbers in their names"
     add("--videos", type=named(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
-    text = "a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; black is background"
+    text = "masks: a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; black is background"
     add("--masks", type=named(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
-    add("--mask_frame", type=at_least(0), default=0, help="the frame of masks that are a single PNG")
+    add("--mask_frame", type=at_least(0), default=0, help="the frame of a mask that is a single PNG")
     text = (
-        "its video's frame that shows what the others show at their frame 0, or at their offsets; -5: it began 5 "
+        "the camera's frame at the moment at which the other cameras show frame 0 or their offset; -5 if it began 5 "
         "frames later (default: 0)"
     )
     add("--offset", type=named(int), default=[], metavar="CAMERA=FRAME", help=text, **several)
-    add("--fps", type=at_least(SLOWEST, float), default=30, help="frames a second of folders of pictures")
+    add("--fps", type=at_least(SLOWEST, float), default=30, help="frames per second of folders of pictures")
 
 
 def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:
-    """Footage and offset by camera, of the options above. Raises UserError if they do not fit together."""
+    """Open the footage of these options -> footage and offsets by camera. Raises UserError if options do not fit."""
     cameras, masks, offsets = dict(args.videos), dict(args.masks), dict(args.offset)
     if len(cameras) < max(2, len(args.videos)):
         raise UserError("--videos takes two or more cameras, each once")

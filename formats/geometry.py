@@ -1,7 +1,8 @@
-"""The one owner of image geometry: letterboxing to the network's square input and back.
+"""The geometry of images: sizes, resizing, and letterboxing to the square input of the network and back.
 
-Letterbox: pad the shorter side with zeros to a square, `(long - short) // 2` before and the rest behind, then resize to
-`side` x `side` by nearest neighbour: row i shows row `floor(i * long / side)` of the square. Frames and masks alike.
+Letterboxing pads the shorter side with zeros to a square, with `(long - short) // 2` pixels before the image and the
+rest after it, and resizes the square to `side` x `side` by nearest neighbor: row i shows row `floor(i * long / side)`
+of the square. Frames and masks are letterboxed in the same way.
 """
 
 from functools import lru_cache
@@ -15,7 +16,7 @@ Size = tuple[int, int]  # (H, W)
 
 @lru_cache(maxsize=64)
 def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice, slice]:
-    """The pixels that are left of an image of `size` (H, W) when it is letterboxed, and their places in the square.
+    """The pixels that an image of `size` (H, W) keeps when it is letterboxed, and their places in the square.
 
     Returns `(rows, cols, row_slice, col_slice)`: square[row_slice, col_slice] = image[rows][:, cols]; everything
     outside the two slices is padding.
@@ -24,18 +25,18 @@ def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice
     square = np.arange(side, dtype=np.int64) * long // side  # index in the padded square
     axes = []
     for length in size:
-        pixels = square - (long - length) // 2  # of the image
+        pixels = square - (long - length) // 2  # indices in the image
         inside = np.flatnonzero((pixels >= 0) & (pixels < length))
-        # Empty when an image is so thin that no output pixel looks at it.
+        # `inside` is empty if the image is so thin that no output pixel shows it.
         start, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
         axes.append((pixels[start:stop], slice(start, stop)))
     (rows, row_slice), (cols, col_slice) = axes
-    rows.flags.writeable = cols.flags.writeable = False  # the cache hands the same arrays to everybody
+    rows.flags.writeable = cols.flags.writeable = False  # all callers share the arrays
     return rows, cols, row_slice, col_slice
 
 
 def letterbox(image: np.ndarray, side: int) -> np.ndarray:
-    """(H, W) or (H, W, C) array -> (side, side[, C]) of the same dtype, padding 0."""
+    """(H, W) or (H, W, C) array -> (side, side[, C]) of the same dtype, padded with 0."""
     rows, cols, row_slice, col_slice = letterbox_axes(image.shape[:2], side)
     out = np.zeros((side, side, *image.shape[2:]), image.dtype)
     out[row_slice, col_slice] = image.take(rows, 0).take(cols, 1)  # several times as fast as indexing both at once
@@ -43,7 +44,7 @@ def letterbox(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def eval_size(size: Size) -> Size:
-    """(H, W) after scaling the long side to 480 pixels, rounded as the benchmark does: 2160x3840 -> 270x480."""
+    """The size (H, W) with a long side of 480 pixels, rounded as in the benchmark: 2160x3840 -> 270x480."""
     height, width = size
     if height > width:
         return EVAL_SIDE, int(width * (1.0 / height * EVAL_SIDE))
@@ -51,22 +52,22 @@ def eval_size(size: Size) -> Size:
 
 
 def same_aspect_ratio(size: Size, other: Size) -> bool:
-    """Whether an image of one size (H, W), scaled to the other's long side, has the other's size to the pixel."""
+    """True if an image of `size` (H, W), scaled to the long side of `other`, has the size `other` to the pixel."""
     (height, width), (other_height, other_width) = size, other
     return abs(height * other_width - width * other_height) <= max(*size, *other)
 
 
 def resize(image: np.ndarray, new_size: Size) -> np.ndarray:
-    """(H, W) or (H, W, C) -> `new_size` (H, W): means of the pixels' areas if the long side shrinks, else bilinear."""
+    """(H, W) or (H, W, C) -> `new_size` (H, W). If the long side shrinks, pixels are area means, else bilinear."""
     method = cv2.INTER_AREA if max(new_size) < max(image.shape[:2]) else cv2.INTER_LINEAR
     return cv2.resize(image, new_size[::-1], interpolation=method)
 
 
 @lru_cache(maxsize=64)
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and columns that OpenCV's nearest-neighbour resize from `size` to `new_size` (H, W) keeps.
+    """The rows and columns that OpenCV keeps when it resizes by nearest neighbor from `size` to `new_size` (H, W).
 
-    OpenCV computes `floor(i * old / new)` in floats, whose rounding moves single rows of some odd sizes.
+    OpenCV computes `floor(i * old / new)` in floats; their rounding moves single rows if sizes are odd.
     """
     rows, cols = (
         np.minimum(np.floor(np.arange(new) * (1.0 / (new / old))).astype(np.int64), old - 1)

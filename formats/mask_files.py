@@ -1,9 +1,9 @@
-"""Masks of other programs: pictures, as formats/mask_pictures.py reads them, and COCO's JSON.
+"""Masks that other programs write: pictures (formats/mask_pictures.py reads them) and COCO's JSON.
 
-A camera's masks are a folder `{object}/{frame}.png`; one PNG file, called by its object; or COCO's
+The masks of a camera are one of these: a folder `{object}/{frame}.png`; one PNG file, named after its object; or COCO's
 `{"images": [{"id", "file_name", "height", "width"}], "annotations": [{"image_id", "category_id", "segmentation"}],
-"categories": [{"id", "name"}]}`, where a `track_id` or `instance_id` of an annotation, or of its `attributes`, tells
-objects of a category apart. The frame is in the file's name or the image's `file_name`, its last digits.
+"categories": [{"id", "name"}]}`. A `track_id` or `instance_id` in an annotation, or in its `attributes`, distinguishes
+objects of the same category. The frame is the last number in the file's name or in the image's `file_name`.
 """
 
 import glob
@@ -23,20 +23,22 @@ from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask
 from formats.picture_files import by_number
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
-LARGEST = 100_000  # in pixels, of a polygon: the library walks along its edges, also where they leave the picture
+LARGEST = 100_000  # largest coordinate of a polygon in pixels; the library walks along edges, even outside the picture
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """One camera's masks. `objects[object][frame]` is the mask's file, or COCO's segmentation and its size, or None if
-    the object is not visible. The frames are those that somebody looked at.
+    """The masks of one camera. `objects[object][frame]` is the mask's file, or COCO's segmentation and its size, or
+    None if the object is not visible. The frames are those that were annotated.
     """
 
     path: Path
     objects: dict[str, dict[int, Path | tuple[Any, Any] | None]]
 
     def read(self, object_name: str, frame: int, size: Size) -> RLE | None:
-        """The mask, brought to `size` (H, W) of its video; None if the object is not visible. Raises UserError."""
+        """Read a mask, at the `size` (H, W) of its video; None if the object is not visible. Raises UserError if it
+        cannot be read, or if its aspect ratio is not the video's.
+        """
         stored = self.objects[object_name][frame]
         try:
             if stored is None:
@@ -77,7 +79,7 @@ def find_masks(path: Path, frame: int = 0) -> MaskFiles:
 
 
 def png_files(folder: Path) -> list[Path]:
-    """The files below a folder, also where links lead, that are called *.png."""
+    """All files *.png below a folder, also in folders that are links."""
     names = glob.glob("**/*.[pP][nN][gG]", root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
     return sorted(folder / name for name in names)
 
@@ -108,14 +110,14 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
 
 
 def _read_segmentation(segmentation: Any, size: Any) -> RLE:
-    """COCO's polygons, run lengths or compressed run lengths -> RLE. Raises one of MALFORMED if it is none of them."""
+    """COCO's polygons, run lengths or compressed run lengths -> RLE. Raises one of MALFORMED if it is malformed."""
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
         return check_rle(segmentation)
     height, width = check_size(size if isinstance(segmentation, list) else segmentation["size"])
     if isinstance(segmentation, list):
         for polygon in segmentation:
             points = np.asarray(polygon, float)
-            if points.ndim != 1 or len(points) < 6 or len(points) % 2:  # the library would take it for a box
+            if points.ndim != 1 or len(points) < 6 or len(points) % 2:  # the library reads two points as a box
                 raise ValueError("a polygon has fewer than three points, or half a point")
             if not (abs(points) <= LARGEST).all():
                 raise ValueError(f"a polygon has a number that is not finite or beyond {LARGEST:,}")

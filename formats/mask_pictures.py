@@ -1,4 +1,4 @@
-"""One object's mask, in the pictures and arrays in which people have it -> (H, W) uint8 of 0 and 1."""
+"""Read one object's mask from a picture file, a PIL image or an array -> (H, W) uint8 of 0 and 1."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from common.errors import UserError
 from formats.picture_files import open_picture, picture_errors
 
 SQUARE = np.ones((3, 3), np.uint8)  # pixels
-PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # modes of PIL whose channels are gray or colors
+PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # PIL's modes with gray values or colors
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
-    """The mask in a picture file, not turned as its camera says. `value` and errors as `to_mask` has them."""
+    """Read the mask in a picture file; EXIF does not turn it. `value` and the errors are those of `to_mask`."""
     with open_picture(path) as image:
         return to_mask(image, str(path), value)
 
@@ -24,11 +24,11 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
     """A PIL image, or an array: booleans or integers (H, W) or (1, H, W), or uint8 (H, W, channels) -> (H, W) uint8 of
     0 and 1.
 
-    The object is what is brighter than half of the brightest pixel. In a picture that is transparent in parts, it is
-    what is opaque. In a label map it is the pixels of `value`: a gray value, a number of the palette, or 0xRRGGBB.
+    The object is every pixel that is brighter than half of the brightest pixel, or in a partly transparent picture,
+    every opaque pixel. In a label map it is every pixel of `value`: a gray value, a palette index, or a color 0xRRGGBB.
 
-    Raises UserError, which begins with `what` it is, for floats other than 0 and 1, and without `value` for pictures in
-    which more than two values fill areas: label maps and photographs.
+    Raises UserError, which begins with `what`, for floats other than 0 and 1. Without `value`, it also raises one for
+    label maps and photographs, in which more than two values fill areas.
     """
     if not isinstance(mask, Image.Image):
         mask = _checked_array(mask, what)
@@ -52,7 +52,7 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
 
 
 def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
-    """(H, W) numbers, or a PIL image of 2, 3 or 4 channels."""
+    """An array as numbers (H, W), or as a PIL image if it has 2, 3 or 4 channels."""
     if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
         raise UserError(f"{what} is {type(mask).__name__}; give a PIL image, or an array of booleans or integers")
     if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
@@ -69,7 +69,7 @@ def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
 
 
 def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarray]:
-    """(H, W) gray values, or three colors; `by_opacity`: the opacity of a picture that is transparent in parts."""
+    """The gray values (H, W), or three colors. If `by_opacity`, the opacity of a partly transparent picture."""
     if isinstance(mask, np.ndarray):
         return [mask]
     mask.load()
@@ -81,10 +81,10 @@ def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarr
 
 
 def _is_one_object(colors: np.ndarray, is_object: np.ndarray) -> bool:
-    """Whether object and background have one value each, where a value fills a square: soft edges and the noise of JPEG
-    fill none. If most pixels lie in no such square, as in photographs, all values count.
+    """True if object and background have one value each. Only values that fill a square of pixels count, which soft
+    edges and the noise of JPEG do not. If most pixels lie in no such square, as in photographs, all values count.
     """
-    numbers = colors if colors.dtype in (np.uint8, np.uint16) else colors.astype(np.float64)  # as OpenCV has them
+    numbers = colors if colors.dtype in (np.uint8, np.uint16) else colors.astype(np.float64)  # types of OpenCV
     is_filled = cv2.erode(numbers, SQUARE) == cv2.dilate(numbers, SQUARE)
     if is_filled.mean() < 0.5:
         is_filled[:] = True
@@ -92,7 +92,7 @@ def _is_one_object(colors: np.ndarray, is_object: np.ndarray) -> bool:
 
 
 def _colors(channels: list[np.ndarray]) -> np.ndarray:
-    """(H, W): gray values, or colors 0xRRGGBB of a picture that is not gray."""
+    """(H, W): the gray values, or colors 0xRRGGBB if the picture is not gray."""
     if all(np.array_equal(channel, channels[0]) for channel in channels[1:]):
         return channels[0]
     return sum(channel * np.uint32(1 << shift) for channel, shift in zip(channels, (16, 8, 0), strict=True))

@@ -1,7 +1,7 @@
-"""Object masks: COCO run lengths, read without decoding the image, and the LZString text of the annotation files.
+"""Object masks: COCO's run lengths, which are read without decoding the image, and LZString text of annotation files.
 
-A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: run lengths of zeros and ones in turn, zeros
-first, down the columns. Masks that an array holds are uint8 of shape (H, W) with values 0 and 1.
+A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: the lengths of runs of zeros and ones in
+turn, zeros first, down the columns. A mask in an array is uint8 of shape (H, W) with values 0 and 1.
 """
 
 import re
@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from formats.geometry import Size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
 
-_COUNTS = re.compile("[0-o]*[0-O]")  # six bits a character; the bit "more follow" is not set in the last one
+_COUNTS = re.compile("[0-o]*[0-O]")  # six bits a character; "more follow" is not set in the last one
 
 
 class RLE(TypedDict):
@@ -50,7 +50,7 @@ def decode_mask(rle: RLE) -> np.ndarray:
 
 
 def check_size(size: Any) -> Size:
-    """`size` of a mask from a file -> (H, W) in pixels. Raises ValueError if it is none."""
+    """The `size` of a mask from a file -> (H, W) in pixels. Raises ValueError if it is malformed."""
     sides = size if isinstance(size, list) else []
     if len(sides) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in sides):
         raise ValueError(f"mask size {str(size)[:40]} is not [H, W]")
@@ -58,7 +58,9 @@ def check_size(size: Any) -> Size:
 
 
 def check_rle(rle: Any) -> RLE:
-    """A mask from a file. Raises ValueError if it is none, or its runs do not fill the image."""
+    """Check a mask from a file, and return it. Raises ValueError if it is malformed, or if its runs do not fill the
+    image.
+    """
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     check_size(rle["size"])
@@ -74,18 +76,18 @@ def mask_size(rle: RLE) -> Size:
 
 
 def mask_area(rle: RLE) -> int:
-    """In pixels, without decoding the mask, however large."""
+    """The number of the object's pixels, without decoding the mask."""
     return int(run_lengths(rle)[1::2].sum())
 
 
 def run_lengths(rle: RLE) -> np.ndarray:
-    """RLE -> (N,) int64 lengths of the runs of zeros and ones in turn, zeros first.
+    """RLE -> the (N,) int64 lengths of runs of zeros and ones in turn, zeros first.
 
     Raises ValueError if they do not add up to H x W.
     """
     height, width = rle["size"]
     runs = _parse_numbers(rle["counts"])
-    # From the fourth number on, each is the difference to the one two before it.
+    # From the fourth number on, each number is the difference from the length two places before it.
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     if runs.min() < 0 or runs.sum() != height * width:
@@ -96,22 +98,23 @@ def run_lengths(rle: RLE) -> np.ndarray:
 def _parse_numbers(counts: str) -> np.ndarray:
     """COCO's text -> the (N,) int64 numbers in it."""
     codes = np.frombuffer(counts.encode(), np.uint8) - np.uint8(48)
-    # Each number is a little-endian string of 5-bit digits; bit 5 says "more follow", bit 4 of the last is the sign.
+    # Each number is a little-endian string of 5-bit digits. Bit 5 says "more follow"; bit 4 of the last digit is the
+    # sign.
     ends = np.flatnonzero(codes < 0x20)
     starts = np.zeros_like(ends)
     starts[1:] = ends[:-1] + 1
-    last_digit = ends - starts  # 0-based, of each number
+    last_digit = ends - starts  # its index in each number
     digit = np.arange(len(codes)) - np.repeat(starts, last_digit + 1)
     numbers = np.add.reduceat((codes & 0x1F).astype(np.int64) << (5 * digit), starts)
     numbers -= (codes[ends] & 0x10).astype(np.int64) << (5 * last_digit + 1)
-    numbers[last_digit > 6] = -(1 << 62)  # sums of longer ones could overflow; negative runs are refused
+    numbers[last_digit > 6] = -(1 << 62)  # longer numbers could overflow; negative runs are refused
     return numbers
 
 
 def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """The mask's pixels at the crossings of `rows` and `cols`, without decoding it -> (len(rows), len(cols)) uint8.
+    """The mask's pixels in `rows` and `cols`, without decoding the mask -> (len(rows), len(cols)) uint8.
 
-    Both must ascend (repeats are fine). Costs a look-up for each end of a run instead of a visit to each pixel.
+    `rows` and `cols` must ascend and may repeat. The cost is a look-up for each run, and not a visit to each pixel.
     """
     ends = np.cumsum(run_lengths(rle))
     height = rle["size"][0]
@@ -120,7 +123,7 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     first_col = np.searchsorted(cols, end_col)
     same_col = np.searchsorted(cols, end_col, side="right") - first_col
     num_before = first_col * len(rows) + same_col * np.searchsorted(rows, end_row)
-    if len(cols) > 1 and same_col.max() > 1:  # enlarging: several samples share a column, each is cut at the same row
+    if len(cols) > 1 and same_col.max() > 1:  # several samples share a column when a mask is enlarged
         unique, inverse = np.unique(cols, return_inverse=True)
         return sample_mask(rle, rows, unique)[:, inverse]
     values = np.arange(len(ends), dtype=np.uint8) & 1
@@ -129,7 +132,7 @@ def sample_mask(rle: RLE, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
 
 def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
-    """The letterboxed mask, (side, side) uint8: the same bits as decoding, padding and resizing it."""
+    """The letterboxed mask, (side, side) uint8, with the same bits as if it were decoded, padded and resized."""
     rows, cols, row_slice, col_slice = letterbox_axes(mask_size(rle), side)
     out = np.zeros((side, side), np.uint8)
     out[row_slice, col_slice] = sample_mask(rle, rows, cols)
@@ -137,19 +140,19 @@ def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
 
 
 def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
-    """The mask resized by nearest neighbour to `new_size` (H, W): the same bits as decoding and resizing it."""
+    """The mask at `new_size` (H, W), with the same bits as if it were decoded and resized by nearest neighbor."""
     return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
 
 
 def fit_rle(rle: RLE, new_size: Size) -> np.ndarray:
-    """`fit_mask` for an RLE, which is decoded only if the object would vanish."""
+    """The result of `fit_mask` for an RLE, which is decoded only if the object would vanish."""
     fitted = resize_mask(rle, new_size)
     return fitted if fitted.any() else fit_mask(decode_mask(rle), new_size)
 
 
 def fit_mask(mask: np.ndarray, new_size: Size) -> np.ndarray:
-    """(H, W) uint8 of 0 and 1 -> `new_size`, by nearest neighbour. If the object would vanish by that, it gets the
-    pixels that it covers by more than half, or by more than half of the largest cover.
+    """Resize a mask (H, W) uint8 of 0 and 1 to `new_size` by nearest neighbor. If the object would vanish, it gets the
+    pixels of which it covers more than half, or more than half of the largest cover of a pixel if this is less.
     """
     fitted = cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST)
     if fitted.any() or not mask.any():

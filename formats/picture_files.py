@@ -1,4 +1,4 @@
-"""Pictures as people have them, read by Pillow. What cannot be read is named in one line, with the reason."""
+"""Read picture files of users with Pillow. An error names a file that cannot be read, with the reason, in one line."""
 
 import contextlib
 import warnings
@@ -11,48 +11,49 @@ from PIL import Image, ImageOps
 from common.errors import UserError
 from common.files import name_number
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # a file's first picture is read
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of several pictures the first is read
 
 
 @contextlib.contextmanager
 def picture_errors(what: str) -> Iterator[None]:
-    """Within the block, whatever a decoder raises becomes a UserError that begins with `what` it reads."""
+    """If a decoder raises an exception in the block, raise a UserError that begins with `what`, the picture's name."""
     try:
         yield
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{what} has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; reduce it") from None
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:  # a damaged picture can make decoders raise any exception
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        is_path = isinstance(error, Image.UnidentifiedImageError)  # its text is the path once more
+        is_path = isinstance(error, Image.UnidentifiedImageError)  # its text only repeats the path
         reason = f" ({' '.join(text.split())})" if text and not is_path else ""
         raise UserError(f"{what} is no picture that can be read{reason}; give JPEG or PNG") from None
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture file, whose pixels are not decoded yet. Raises UserError if it is none, or too large."""
+    """Open a picture file without decoding its pixels. Raises UserError if it is no picture, or if it is too large."""
     with picture_errors(str(path)), warnings.catch_warnings():
-        if not Path(path).is_file():  # a pipe would wait for its writer
+        if not Path(path).is_file():  # to open a pipe would wait for its writer
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as image:
-            image.verify()  # PNG's checksums, which decoding passes over
+            image.verify()  # checks the checksums of a PNG, which decoding does not
         return Image.open(path, formats=FORMATS)
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as its camera says. Raises UserError as `open_picture` and `to_rgb` do."""
+    """Read a picture as (H, W, 3) uint8 RGB, turned by EXIF. Raises UserError as `open_picture` and `to_rgb` do."""
     with open_picture(path) as image:
         return to_rgb(image, str(path))
 
 
 def to_rgb(image: Image.Image, what: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as its camera says. The upper 8 of 16 bits are taken, and opacity is passed over.
+    """A picture as (H, W, 3) uint8 RGB, turned as EXIF says. If values have 16 bits, the upper 8 are used. Opacity is
+    ignored.
 
-    Raises UserError, which begins with `what` it is, if it is damaged or holds 32 bits or floats.
+    Raises UserError, which begins with `what`, if the picture is damaged, or if its values are floats or have 32 bits.
     """
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these have 16 bits
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # mode I of these has 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
     with picture_errors(what):
@@ -63,7 +64,9 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:
-    """Files by the numbers in their names, ascending. Raises UserError if two have the same."""
+    """Files by the last numbers in their names, ascending. Raises UserError if two files have the same number, or if
+    the other numbers in the names give another order.
+    """
     numbered: dict[int, Path] = {}
     for file in files:
         number = name_number(file)

@@ -1,4 +1,4 @@
-"""The object inside a box that a person drew -> its mask, by its colors."""
+"""Find the mask of the object inside a box that a person drew, by colors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,22 +9,22 @@ import numpy as np
 from common.errors import UserError
 from formats.geometry import Size, resize
 
-PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are the first ones outside
+PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in pixels, where right and bottom are not included
 
-MIN_SIDE = 4  # pixels of a box
-WORK_SIDE = 240  # a box's long side where colors are compared, pixels
-MARGIN = 0.35  # width of the surroundings, in sides of the box; they show background
-CORE = 0.5  # size of an ellipse in the box's middle, in sides of the box; it is taken to be the object
-CRUMB, HOLE = 0.1, 0.05  # parts below this share of the largest one, and holes below this share of all, are errors
+MIN_SIDE = 4  # pixels that each side of a box has at least
+WORK_SIDE = 240  # colors are compared in a reduced image, in which the box's long side has at most so many pixels
+MARGIN = 0.35  # width of the margin around the box, which counts as background, as a fraction of the box's sides
+CORE = 0.5  # size of the ellipse in the box's middle that counts as object, as a fraction of the box's sides
+CRUMB, HOLE = 0.1, 0.05  # smaller parts (fraction of the largest part) and holes (fraction of the object) are errors
 
 
 def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB and the box around an object -> its mask, (H, W) uint8 of 0 and 1, nothing outside the box.
-    The box is left, top, right, bottom in pixels.
+    """An image (H, W, 3) uint8 RGB and the box around an object (left, top, right, bottom in pixels) -> the object's
+    mask, (H, W) uint8 of 0 and 1, which is 0 outside the box.
 
-    1. The box with a margin around it is reduced, and smoothed between its edges.
-    2. GrabCut (Rother et al. 2004): outside the box is background, the box's core is object, colors decide the rest.
-    3. Crumbs go, holes are filled.
+    1. The box and a margin around it are reduced and smoothed; edges stay sharp. 2. GrabCut (Rother et al. 2004)
+    separates the colors. Outside the box is background; the middle of the box is object. 3. Small parts are removed,
+    and small holes are filled.
 
     Raises UserError as `whole_pixels` does.
     """
@@ -44,9 +44,9 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     y, x = np.meshgrid(*((np.arange(n) + 0.5) * whole / n for n, whole in lengths), indexing="ij")
     x, y = abs(x - center[0]) / half[0], abs(y - center[1]) / half[1]  # 1 at the box's sides
     labels = np.where((x < 1) & (y < 1), cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-    labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD  # there is some background, even if the box is the whole image
+    labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD  # GrabCut needs background, even if the box is the whole image
     labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
-    cv2.setRNGSeed(0)  # its clusters begin at random
+    cv2.setRNGSeed(0)  # GrabCut's clusters begin at random
     cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
     small_mask = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
 
@@ -58,8 +58,8 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
 
 
 def whole_pixels(box: Any, size: Size) -> PixelBox:
-    """Four numbers -> the box of whole pixels around them, in an image of `size` (H, W). The box may reach a pixel out
-    of the image. Raises UserError if it reaches farther, has sides of less than MIN_SIDE, or is not four numbers.
+    """The box of whole pixels around a box of four numbers, in an image of `size` (H, W). Raises UserError if the box
+    is not four numbers, has a side of less than MIN_SIDE, or reaches out of the image by more than a pixel.
     """
     height, width = size
     try:
@@ -79,12 +79,12 @@ def whole_pixels(box: Any, size: Size) -> PixelBox:
 
 
 def _without_crumbs(mask: np.ndarray) -> np.ndarray:
-    """(h, w) uint8 of 0 and 1, without small parts and small holes."""
+    """A mask (h, w) uint8 of 0 and 1 without its small parts and small holes."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0  # the background
     mask = (areas >= CRUMB * areas.max())[parts] & (parts > 0)
     _, parts, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     holes = stats[:, cv2.CC_STAT_AREA] < HOLE * mask.sum()
-    holes[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False  # open to the outside
+    holes[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False  # at the border
     return (mask | holes[parts]).astype(np.uint8)

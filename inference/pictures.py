@@ -1,8 +1,8 @@
-"""Images and masks in the forms that people have them -> arrays for the network, or a line that says why not.
+"""Turn users' images and masks into arrays for the network; if this is not possible, raise a UserError that says why.
 
-An image is a picture file's path, a PIL image, or a uint8 array or tensor: (H, W) gray, (H, W, 3) RGB, (H, W, 4) RGBA,
-or with the channels first, as (3, H, W). A mask is a path, a tensor, or has the forms of
-`formats.mask_pictures.to_mask`. Tensors may lie on any device.
+An image is the path of a picture file, a PIL image, or a uint8 array or tensor: (H, W) gray, (H, W, 3) RGB, (H, W, 4)
+RGBA, or with the channels first, such as (3, H, W). A mask is a path, a tensor, or one of the forms of
+`formats.mask_pictures.to_mask`. Tensors may be on any device.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from formats.picture_files import read_picture, to_rgb
 
 
 def as_image(image: Any, what: str) -> np.ndarray:
-    """-> (H, W, 3) uint8 RGB. Raises UserError, which begins with `what` it is, if it is none of the forms above."""
+    """An image -> (H, W, 3) uint8 RGB. Raises UserError, which begins with `what`, if it has none of these forms."""
     if isinstance(image, str | Path):
         return read_picture(Path(image))
     if isinstance(image, Image.Image):
@@ -39,8 +39,8 @@ def as_image(image: Any, what: str) -> np.ndarray:
 
 
 def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
-    """-> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what` it is, if it is none of the forms above,
-    empty, or not of the shape of its image, whose (H, W) is `size`; it may be larger or smaller.
+    """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what`, if it has none of the forms above,
+    is empty, or has another aspect ratio than its image of `size` (H, W). It may be larger or smaller than the image.
     """
     mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_tensor_to_array(mask), what)
     if not mask.any():
@@ -56,7 +56,7 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
 
 
 def _tensor_to_array(value: Any) -> Any:
-    """A tensor as an array; any other value as it is."""
+    """Turn a tensor into an array; any other value is returned as it is."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()  # numpy has no bfloat16

@@ -1,9 +1,10 @@
-"""Find one object of a picture in another: two images and a mask file or a box -> a mask and an overlay picture.
+"""Find an object of one picture in another picture, from a mask of the object or a box around it.
 
     python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image b.jpg
     python inference/segment_pair.py --query_image a.jpg --query_box 120 80 310.5 260 --target_image b.jpg
 
-Writes <out>_mask.png (0 and 255, the size of the target image) and <out>_overlay.jpg. assets/samples/ has pictures.
+Writes the mask <out>_mask.png (0 and 255, in the size of the target image) and <out>_overlay.jpg, which shows both
+objects. assets/samples/ has pictures to try.
 """
 
 import argparse
@@ -36,17 +37,17 @@ from model.device import PRECISION_HELP, PRECISIONS
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--query_image", type=Path, required=True, help="picture in which the object is known")
+    add("--query_image", type=Path, required=True, help="picture in which the object is marked")
     marking = parser.add_mutually_exclusive_group(required=True)
-    marking.add_argument("--query_mask", type=Path, help="its mask, in any size; black where the object is not")
-    text = "or a box around the object, pixels, in which it is told from its surroundings by its colors"
+    marking.add_argument("--query_mask", type=Path, help="mask of the object, in any size; the background is black")
+    text = "or a box around the object in pixels; colors then separate the object from its surroundings"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     add("--setting", choices=SETTINGS, help="which picture is of a head-worn camera (default: not known)")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add_backbone_weights_option(parser)
-    add("--out", type=Path, default="pair", help="beginning of the two output files' names")
+    add("--out", type=Path, default="pair", help="beginning of the names of both output files")
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     return parser.parse_args(argv)
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     query, target = read_picture(args.query_image), read_picture(args.target_image)
     query_mask = read_mask(args.query_mask, args.object) if args.query_mask else cut_out(query, args.query_box)
-    as_mask(query_mask, "query mask", query.shape[:2])  # raises what is wrong with it before the network is loaded
+    as_mask(query_mask, "query mask", query.shape[:2])  # errors of the mask come before the network is loaded
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     print(f"{args.ckpt_path}: {predictor.description}")
     mask, existence = predictor.segment(query, query_mask, target, setting=args.setting)

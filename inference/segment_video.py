@@ -1,12 +1,15 @@
-"""Find the objects of one camera's video in the videos of others, which ran at the same time.
+"""Find objects of one camera's video in the videos of other cameras, which recorded at the same time.
 
     python inference/segment_video.py --videos head=head.mp4 left=left.mp4 --masks head=masks/head --out found
 
-The camera with masks is the query camera, all others are targets. Each frame with a mask is looked for in the
-cameras that have a picture of that time. The folder --out, which must not exist, gets video.mp4 (all cameras side by
-side; dashed: predicted hidden), existence.csv and masks/{camera}/{object}/{frame}.png: 0 and 255, with a long side of
-480 pixels as in results files; objects that are predicted hidden have a mask too. If several frames of the query camera
-have the same frame of a target, the one nearest in time has the mask and the row in existence.csv.
+The camera with masks is the query camera; all others are targets. At each frame with a mask, the script seeks the
+object in all cameras that have a picture at this time. The folder --out, which must not exist, receives
+
+    video.mp4                             all cameras side by side; objects that are predicted hidden are dashed
+    existence.csv                         the probability that an object is visible, for each object, camera and frame
+    masks/{camera}/{object}/{frame}.png   masks of 0 and 255 with a long side of 480 pixels, also of hidden objects
+
+If several frames of the query camera fall onto the same frame of a target, the answer nearest in time is kept.
 """
 
 import argparse
@@ -48,11 +51,13 @@ from model.device import PRECISION_HELP, PRECISIONS
 
 FrameAnswers = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (H, W), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
-HEIGHT = 480  # of the video's panels, pixels
+HEIGHT = 480  # height of the video's panels in pixels
 
 
 class Row(NamedTuple):
-    """A row of existence.csv. `frame`, `seconds`: of the query camera; `share`: of the picture that the mask covers."""
+    """A row of existence.csv. `frame` and `seconds` are the query camera's; `share` is the part of the picture that the
+    mask covers.
+    """
 
     frame: int
     seconds: float
@@ -67,11 +72,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add_footage_options(parser)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder to make")
-    text = "the head-worn camera, which shows things larger (default: one whose name begins with aria)"
+    add("--out", type=Path, required=True, help="folder to write to; it must not exist")
+    text = "the head-worn camera, which shows things larger (default: the first whose name begins with aria)"
     add("--ego", metavar="CAMERA", help=text)
-    add("--stride", type=at_least(1), default=1, help="predict each n-th of the frames with a mask")
-    add("--ckpt_path", type=Path, help="checkpoint of the direction (default: the network in the repository)")
+    add("--stride", type=at_least(1), default=1, help="predict only each n-th frame with a mask")
+    add("--ckpt_path", type=Path, help="checkpoint for this direction (default: the network in the repository)")
     add_backbone_weights_option(parser)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
@@ -89,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
     positions = masked_positions(masks, footage)[:: args.stride]
-    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # of one instant
+    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # at one instant
     times = footage.seconds[positions] - shared_time[query]
     matches = {name: match_frames(positions, times + shared_time[name], camera) for name, camera in cameras.items()}
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
@@ -108,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     views, rows, gaps = read_views(moments, cameras, matches), {}, {}
     with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
-            # The delay: no bar before an early error.
+            # With the delay, no bar appears before an early error.
             for moment, numbers, images in tqdm(views, "segment", len(moments), unit="frame", delay=1):
                 answers = predict(predictor, images, query, query_masks[moment], ego)
                 for (camera, name), (prob, existence) in answers.items():
@@ -130,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
-    """The frames of the query camera of which there is a mask. Raises UserError if it has not all of them."""
+    """The positions of the query camera's frames that have a mask. Raises UserError if a mask has no frame."""
     numbers = {number for frames in masks.objects.values() for number in frames}
     if missing := numbers.difference(footage.numbers):
         raise UserError(f"{masks.path} has a mask of frame {min(missing)}, which {footage.path} has not")
@@ -138,8 +143,9 @@ def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
 
 
 def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -> dict[int, tuple[int, float]]:
-    """For frames `positions` of the query camera, which are at `times` of another camera: the frame of the other camera
-    that is nearest in time and the seconds between both. Frames at which the other has no picture are left out.
+    """Find, for each frame of the query camera, the frame of another camera that is nearest in time, and the seconds
+    between both. `times` are the times of the frames `positions` by the other camera's clock. Frames at which the other
+    camera has no picture are left out.
     """
     has_picture = (times >= -camera.step / 2) & (times <= camera.seconds[-1] + camera.step / 2)
     nearest = camera.nearest(times)
@@ -150,7 +156,7 @@ def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -
 def read_views(
     moments: Sequence[int], cameras: Mapping[str, Footage], matches: Mapping[str, Mapping[int, tuple[int, float]]]
 ) -> Iterator[tuple[int, dict[str, int], dict[str, np.ndarray]]]:
-    """Each moment with the frame numbers and the images of the cameras that have a picture then."""
+    """Yield each moment, with the frame numbers and images of the cameras that have a picture at this moment."""
     pictures = {
         name: camera.read([matches[name][moment][0] for moment in moments if moment in matches[name]])
         for name, camera in cameras.items()
@@ -162,7 +168,7 @@ def read_views(
 
 
 def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[str, RLE]:
-    """The masks of a frame by object, without those that are not visible."""
+    """The masks of a frame by object, without objects that are not visible."""
     rles = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
     return {name: rle for name, rle in rles.items() if rle}
 
@@ -170,8 +176,8 @@ def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[st
 def predict(
     predictor: Predictor, images: dict[str, np.ndarray], query: str, query_masks: Mapping[str, RLE], ego: str | None
 ) -> FrameAnswers:
-    """Look for the objects, of which the query camera's image has masks, in all other images. `ego`: the head-worn
-    camera; where there is none, it is not known which camera shows things larger.
+    """Seek the objects that have a mask in the query camera's image in all other images. `ego` is the head-worn camera;
+    if it is None, the network does not know which camera shows things larger.
     """
     pairs = [Correspondence(name, query, camera) for camera in images if camera != query for name in query_masks]
     if not pairs:
@@ -183,7 +189,7 @@ def predict(
 
 
 def save_mask(path: Path, prob: np.ndarray, video_size: Size) -> float:
-    """Write a mask as results files have it; returns the share of the picture that it covers."""
+    """Write a mask in the size of results files; returns the share of the picture that it covers."""
     mask = sample_for_score(prob, prob.shape, video_size) > THRESHOLD
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.uint8(mask) * 255).save(path)
@@ -191,7 +197,7 @@ def save_mask(path: Path, prob: np.ndarray, video_size: Size) -> float:
 
 
 def panel_width(size: Size) -> int:
-    """The width of a camera's panel: an even number, as H.264 wants it."""
+    """The width of a camera's panel, which H.264 requires to be even."""
     return max(2, round(size[1] * HEIGHT / size[0] / 2) * 2)
 
 
