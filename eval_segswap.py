@@ -5,7 +5,7 @@
     torchrun --nproc_per_node 8 eval_segswap.py --setting ego-exo        # eight GPUs, the same file
     python eval_segswap.py --setting ego-exo --predictor my_method.py:Method    # your own, see docs/extending.md
 
-A run that is stopped continues where it was when the same command is given again.
+If a run was stopped, give the same command again: it continues where it stopped.
 """
 
 import contextlib
@@ -51,20 +51,20 @@ from model.device import PRECISION_HELP, PRECISIONS, resolve_device
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
 CHECKPOINT_DIRS = {"ego-exo": ("egoexo_v2_480x480", BOTH_DIR), "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR)}
-# A method of the user's own has none of these options.
+# The options that are not for a user's method.
 NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for: which takes are predicted by which matcher, and where the results go."""
+    """The resolved command line: the takes to predict, the matcher that predicts them, and where the results go."""
 
     setting: str
     matcher: Matcher
-    description: str  # of the matcher
+    description: str  # a text about the matcher
     plans: dict[str, TakePlan]  # by uid
-    failed: dict[str, str]  # takes that cannot be read, and why
+    failed: dict[str, str]  # by uid: why a take cannot be read
     run: ResumableRun
     num_workers: int | None
     overwrite: bool
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     if world.is_main:
         print(f"{task.description}, on {world.size} x {task.matcher.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
-        world.meet()  # the others wait until the first has the files for itself
+        world.meet()  # other processes wait until the first one has claimed the files
         if not task.overwrite and (made := run.made_already(plans)):
             when = f"by commit {made['commit']}, {made['date']}"
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
@@ -97,14 +97,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def resolve(argv: list[str] | None) -> Task:
-    """Make a task of a command line. A typed option comes before its default; the checkpoint says which network it
-    holds. Raises UserError if anything is missing or does not fit.
-    """
+    """Resolve a command line. Raises UserError if a file is missing, or if options do not fit each other."""
     args = make_parser().parse_args(argv)
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     device = resolve_device(args.device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # else other GPUs are touched, too
+        torch.cuda.set_device(device)  # otherwise PyTorch also uses memory of the first GPU
     if args.predictor:
         for name in NETWORK_OPTIONS:
             if getattr(args, name):
@@ -136,30 +134,30 @@ def make_parser() -> Parser:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)
-    add("--ckpt_path", type=Path, help="checkpoint (default: the best one that a script in train/ left)")
-    own = "class that predicts in the network's place, and what it is made with; docs/extending.md"
+    add("--ckpt_path", type=Path, help="checkpoint (default: the best one of the last training in train/)")
+    own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
     add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
     add_data_path(parser)
     add_splits_path(parser)
-    add("--split", default="val", help="which of its splits: train, val, test")
+    add("--split", default="val", help="split to predict: train, val or test")
     add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
-    add("--save_inter", action="store_true", help="also keep each take's <out_path>/<take_uid>/pred_annotations.json")
+    add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
     add_backbone_weights_option(parser)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    text = f"pairs of a frame that the network takes at once; fewer take less memory (default: {BATCH_SIZE})"
+    text = f"pairs that the network computes at once; fewer pairs need less memory (default: {BATCH_SIZE})"
     add("--batch_size", type=at_least(1), help=text)
-    text = f"places of a target that a strong network looks at, the likeliest first (default: {LOOKS})"
+    text = f"number of places in a target at which a strong network looks for the object (default: {LOOKS})"
     add("--looks", type=at_least(1), help=text)
-    workers = "processes that read and letterbox; 0: none but this one (default: 1 beside a CPU, up to 8 beside a GPU)"
+    workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
-    add("--overwrite", action="store_true", help="replace a results file of another checkpoint or of unknown origin")
+    add("--overwrite", action="store_true", help="replace a results file that another run has made")
     return parser
 
 
 def default_checkpoint(setting: str) -> Path:
-    """The checkpoint that a training for this setting left, the best before the last; else one of a training for both
-    settings.
+    """The checkpoint of a training for this setting (netBest.pth, or else netLast.pth); if there is none, the
+    checkpoint of a training for both settings.
     """
     folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
     paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
@@ -173,8 +171,8 @@ def default_checkpoint(setting: str) -> Path:
 
 
 def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, float]:
-    """Predict these takes, except those that a stopped run has finished. Returns the number of pairs and the seconds
-    that they took.
+    """Predict the takes `uids`, except takes that a stopped run has finished. Returns the number of pairs, and the
+    seconds that they took.
     """
     begin, plans, run = time.perf_counter(), {uid: task.plans[uid] for uid in uids}, task.run
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
@@ -187,7 +185,7 @@ def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, f
             write(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
     loader = make_loader(task.matcher, [frame for plan in todo for frame in plan.frames()], task.num_workers)
-    # The delay: no bar appears before an early error.
+    # With the delay, no bar appears before an early error.
     bar_options = {"desc": task.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
         predict_takes(task.matcher, loader, plans, write, bar.update)
@@ -202,7 +200,7 @@ def make_loader(matcher: Matcher, frames: list[FramePlan], workers: int | None) 
 
 
 def finish(task: Task, reports: list[tuple[int, float]]) -> int:
-    """Write the results file and the run's record, print the summary; returns the exit status."""
+    """Write the results file and the run's record, and print a summary; returns the exit status."""
     run, failed = task.run, task.failed
     pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
     left_out = run.finish(task.plans, {"failed": failed, "pairs": pairs, "seconds": seconds})

@@ -64,9 +64,7 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:
-    """Files by the last numbers in their names, ascending. Raises UserError if two files have the same number, or if
-    the other numbers in the names give another order.
-    """
+    """Files by the last numbers in their names, ascending. Raises UserError if two files have the same number."""
     numbered: dict[int, Path] = {}
     for file in files:
         number = name_number(file)

@@ -1,9 +1,9 @@
-"""A page to click on: mark an object in one picture, and find it in another.
+"""A web page on which you mark an object in one picture and find it in another.
 
     python inference/demo.py
 
-The page needs gradio (pip install -r requirements-demo.txt). It loads nothing from other machines, and only this
-machine can open it, unless --host says otherwise. Ctrl-C ends it.
+The page needs gradio (pip install -r requirements-demo.txt). It loads nothing from other machines. Only this machine
+can open it, unless --host allows others. Ctrl-C ends the page.
 """
 
 import sys
@@ -28,7 +28,7 @@ try:
     from gradio.utils import get_upload_folder
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-except ImportError:  # the page is an extra
+except ImportError:  # gradio is not in requirements.txt
     gr = None
 
 from common.arguments import Parser, add_backbone_weights_option, add_device, at_least
@@ -43,11 +43,11 @@ from inference.predictor import CKPT_HELP, SHIPPED, Predictor
 
 WEB = Path(__file__).resolve().parent / "web"
 SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
-# In words, how well the network of this repository does: easy is an IoU above 85 %, fair above 65 %.
+# How well the network of this repository finds the object: easy means an IoU above 85 %, fair an IoU above 65 %.
 SAMPLES = {"jar": "easy", "pot": "easy", "bin": "easy", "motorcycle": "fair", "person": "fair"}
 SAMPLES |= {"packet": "hard", "cup": "not there"}
 MAX_FILE = 30 * 2**20  # bytes of an upload
-SHOWN_SIDE = 1600  # long side of the answer's pictures, at most
+SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 CAMERAS = {"the first picture": "ego-exo", "the second picture": "exo-ego", "neither, or I don't know": None}
 TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Give a second picture,
@@ -57,8 +57,9 @@ the object is not in the second picture, the network has often called it visible
 
 
 def answer(predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, camera: str) -> tuple:
-    """The inputs as the browser sends them -> text, picture with the found object, picture with the marked object, and
-    the files of the two masks. If something is missing or wrong, the text says so, and the rest is None.
+    """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
+    object, and the files of both masks. If an input is missing or wrong, the text says so, and the other values are
+    None.
     """
     try:
         if not query or not target:
@@ -78,8 +79,8 @@ def answer(predictor: Predictor, query: dict | None, marks: list[dict], target: 
 
 
 def draw_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
-    """The marks (see web/marking.js) on an (H, W, 3) uint8 RGB picture -> the object's mask, (H, W) uint8 of 0 and 1.
-    Raises UserError if nothing is marked, or a box is too small.
+    """The marks (see web/marking.js) on a picture (H, W, 3) uint8 RGB -> the object's mask, (H, W) uint8 of 0 and 1.
+    Raises UserError if nothing is marked or if a box is too small.
     """
     height, width = image.shape[:2]
     mask = np.zeros((height, width), np.uint8)
@@ -97,7 +98,7 @@ def draw_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
 
 
 def as_mark(mask: np.ndarray) -> dict:
-    """A mask -> the mark that `draw_marks` makes the same mask of: a line for each run of pixels in a row."""
+    """A mask -> a mark from which `draw_marks` makes the same mask: a line for each run of pixels in a row."""
     changes = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))))  # 1 where a run starts, -1 behind its end
     (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
     lines = [[[start, row], [end - 1, row]] for row, start, end in np.transpose([rows, starts, ends]).tolist()]
@@ -105,7 +106,7 @@ def as_mark(mask: np.ndarray) -> dict:
 
 
 def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = False) -> np.ndarray:
-    """The picture with the object's outline, whose dark edge shows it on an object of its own color."""
+    """The picture with the object's outline. The outline has a dark edge, so that it is seen on any color."""
     shown = Image.fromarray(image)
     shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     image, mask = np.asarray(shown), fit_mask(mask, (shown.height, shown.width))
@@ -116,12 +117,12 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
 
 
 def save_mask(mask: np.ndarray, name: str) -> str:
-    """Write a mask for the visitor to save, with the object in white -> its path."""
+    """Write a mask, with the object in white, that the visitor can save; returns its path."""
     return save_pil_to_cache(Image.fromarray(mask * 255), get_upload_folder(), name, "png")
 
 
 def load_sample(number: int) -> tuple:
-    """First picture, its marks, second picture."""
+    """The first picture of a sample, the marks on it, and the second picture."""
     folder = SAMPLES_DIR / list(SAMPLES)[number]
     return str(folder / "query.jpg"), [as_mark(read_mask(folder / "query_mask.png"))], str(folder / "target.jpg")
 
@@ -175,8 +176,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add_backbone_weights_option(parser)
     add_device(parser)
-    everybody = "0.0.0.0 lets everybody in who can reach this machine"
-    add("--host", default="127.0.0.1", help=f"name or address to open the page at, besides localhost; {everybody}")
+    everybody = "0.0.0.0 admits everybody who can reach this machine"
+    add("--host", default="127.0.0.1", help=f"name or address under which the page opens; {everybody}")
     add("--port", type=at_least(1), default=7860, help="port of the page")
     args = parser.parse_args(argv)
     if gr is None:
@@ -184,7 +185,8 @@ def main(argv: list[str] | None = None) -> None:
     predictor = Predictor.load(args.ckpt_path, args.device, None, backbone_weights=args.backbone_weights)
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
-    # Another site can make its own name lead to this machine, and then use this page from its visitors' browsers.
+    # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the
+    # browsers of its visitors.
     hosts = ["*"] if args.host == "0.0.0.0" else ["localhost", "127.0.0.1", args.host]
     options = {"app_kwargs": {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]}}
     options |= {"max_file_size": MAX_FILE, "allowed_paths": [str(SAMPLES_DIR)], "show_error": True, "ssr_mode": False}

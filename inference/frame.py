@@ -1,4 +1,4 @@
-"""The questions about a frame, and its images and masks as networks take them."""
+"""A frame: the pairs to predict at a moment, with the images and masks that a network needs for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +13,12 @@ from formats.processed import Correspondence
 
 @dataclass
 class Frame:
-    """Questions about one moment: where is an object, whose mask is given in a query view, in a target view?"""
+    """The pairs of one moment: in each, an object's mask is given in a query view, and sought in a target view."""
 
-    pairs: Sequence[Correspondence]  # the questions: (object_name, query_camera, target_camera)
+    pairs: Sequence[Correspondence]  # (object_name, query_camera, target_camera)
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
-    # By pair[:2]: the query mask. It may be larger or smaller than its image. `prepare_frame` makes it as large as the
-    # image, (H, W) uint8 of 0 and 1.
+    # By pair[:2]: the query mask, which may be larger or smaller than its image. `prepare_frame` turns it into an array
+    # (H, W) uint8 of 0 and 1 that is as large as the image.
     masks: dict[tuple[str, str], RLE]
     kinds: dict[str, str]  # by camera: ego or exo; a camera of unknown kind has no entry
 
@@ -29,15 +29,15 @@ class TakeFrame(Frame):
 
     take_uid: str
     number: int  # 0-based position in the 30 fps video
-    folder: Path  # of the take: frames of other times are <folder>/<camera>/<number>.jpg
+    folder: Path  # the take's folder; its other frames are <folder>/<camera>/<number>.jpg
     sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the frame, before it was letterboxed
     video_sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the video, often larger
     left_out: dict[Correspondence, str] = field(default_factory=dict)  # pairs that cannot be predicted, and why
 
 
 def prepare_frame(frame: Frame, side: int | None = None) -> Frame:
-    """A `Matcher.prepare`: with a `side`, images and masks are letterboxed to squares of `side` pixels; without one,
-    images stay as they are, and masks become as large as their images. Masks are (H, W) uint8 of 0 and 1.
+    """A `Matcher.prepare`. With a `side`, it letterboxes images and masks to squares of `side` pixels; otherwise images
+    stay as they are, and masks get the size of their images. Masks become (H, W) uint8 of 0 and 1.
     """
     if side is None:
         masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}

@@ -1,4 +1,4 @@
-"""Matchers predict frames: their protocol, and the matcher of the paper's network, which computes nothing twice."""
+"""Matchers predict frames. This module has their protocol and the matcher of the paper's network."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,35 +23,35 @@ MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
 class Answer(NamedTuple):
     """The mask of an object in a target image, and the probability that it is visible."""
 
-    prob: np.ndarray  # (S, S) float32 of the crop; a method of the user's own answers with (H, W) of the image
+    prob: np.ndarray  # (S, S) float32 in the crop; a user's method returns (H, W) in the image
     existence: float
     crop: Crop | None = None  # the square of the image that `prob` shows; None: the whole image, letterboxed
 
     def in_image(self, size: Size) -> np.ndarray:
-        """The mask's probability (H, W) float32 in the target image, which is of `size`."""
+        """The mask's probability, (H, W) float32, in the target image of `size` (H, W)."""
         return put_back(self.prob, self.crop or Crop.whole(size), size)
 
 
 class Matcher(Protocol):
-    """All that eval_segswap.py, the predictor and validation know of the network or method that predicts frames."""
+    """The interface through which eval_segswap.py, the predictor and validation use a network or a user's method."""
 
     device: torch.device
-    options: dict[str, Any]  # everything besides its checkpoint that decides its answers; a run's record holds it
-    # Makes the frame that `predict` takes of a frame with whole images and RLE masks. Loader processes call it, and it
-    # is pickled for them: it must not hold a network.
+    options: dict[str, Any]  # all that decides its answers besides its checkpoint; stored in a run's record
+    # Turns a frame with whole images and RLE masks into the frame that `predict` takes. It is pickled for loader
+    # processes, which call it, so it must not hold a network.
     prepare: Callable[[Frame], Frame]
 
     def predict(self, frame: Frame) -> list[Answer]:
-        """The answer to each of the frame's pairs, at least one, in their order."""
+        """The answer for each of the frame's pairs, in their order. There is at least one pair."""
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
-        """The mask's probability at the pixels that the benchmark compares, `eval_size(video)`, in a target image of
-        `size` from a video of `video`.
+        """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
+        image has `size` (H, W), and its video has the size `video`.
         """
 
 
 class NetworkMatcher:
-    """Backbone and network on one device. They compute `batch_size` images, masks or pairs at a time.
+    """Backbone and network on one device, which compute `batch_size` images, masks or pairs at a time.
 
     `precision`: fp32 is exact; tf32 rounds the factors of products to TensorFloat-32 (CUDA); bf16 and fp16 compute the
     backbone and the transformer's products in half precision, and normalization, softmax and outputs in float32.
@@ -63,7 +63,7 @@ class NetworkMatcher:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """The context of all computations of the networks. UserError if the device's memory is too small."""
+        """The context of all computations. Raises UserError if the device's memory is too small."""
         with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
             yield
 
@@ -71,7 +71,7 @@ class NetworkMatcher:
         return sample_for_score(answer.in_image(size), size, video)
 
     def _batches(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        """The Tensor, or NamedTuple of tensors, that a function makes of tensors, `batch_size` rows at a time."""
+        """Apply a function to tensors, `batch_size` rows at a time; it returns a Tensor or a NamedTuple of tensors."""
         parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)
@@ -82,7 +82,7 @@ class NetworkMatcher:
             yield members[start : start + self.batch_size]
 
     def _stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
-        """Arrays of one shape as a tensor on the device."""
+        """Stack arrays of the same shape to a tensor on the device."""
         return torch.from_numpy(np.stack(list(arrays))).to(self.device, non_blocking=True)
 
 
@@ -94,7 +94,7 @@ class PaperMatcher(NetworkMatcher):
         self.prepare = partial(prepare_frame, side=network.config.input_size)
 
     def predict(self, frame: Frame) -> list[Answer]:
-        """Encode each image and each mask once, then look at the pairs. A GPU is waited for at the end only."""
+        """Encode each image and each mask once, then predict the pairs. The CPU waits for a GPU only at the end."""
         with self.computing():
             images = self._batches(self.encoder.images, self._stacked(frame.images.values()))
             masks = self._batches(self.encoder.masks, self._stacked(frame.masks.values()))
@@ -115,6 +115,6 @@ class PaperMatcher(NetworkMatcher):
             return list(map(Answer, prob.cpu().numpy(), logit.sigmoid().tolist()))
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
-        """A letterboxed pixel is the very pixel of the video that the benchmark keeps."""
+        """Letterboxing by nearest neighbor keeps the pixels of the video that the benchmark compares."""
         compared = eval_size(video)
         return put_back(answer.prob, Crop.whole(compared), compared)

@@ -1,6 +1,6 @@
-"""A method of your own in the place of the network: eval_segswap.py --predictor my_method.py:Method
+"""Predict with a user's method in place of the network: eval_segswap.py --predictor my_method.py:Method
 
-`Method` says what such a class has, `TakeFrame` what it is given; docs/extending.md has examples.
+`Method` describes such a class, and `TakeFrame` its input; docs/extending.md has examples.
 """
 
 import ast
@@ -26,31 +26,33 @@ from inference.matcher import Answer
 
 
 class Method(Protocol):
-    """Made once in each process, with keyword arguments of `--predictor my_method.py:Method key=value ...`: numbers and
-    other Python literals as such, unless they are annotated as `str`, everything else as text.
+    """A class that predicts frames. Each process makes one object of it, with the keyword arguments from the command
+    `--predictor my_method.py:Method key=value ...`. A value that is a Python literal, such as a number, is passed as
+    such, unless its parameter is annotated as `str`; any other value is passed as text.
 
-    A process predicts one take after the other, and the frames of a take in ascending order. Processes share takes, and
-    a stopped run continues with a whole take. So an answer may depend on earlier frames of its own take, but on no
-    other take: forget what you keep when `take_uid` changes. Under torchrun, "cuda" is the process's own GPU.
+    A process predicts one take after the other, and the frames of a take in ascending order. Processes share the takes,
+    and a stopped run begins a take anew. An answer may therefore depend on earlier frames of the same take, but not on
+    other takes: forget what you have stored when `take_uid` changes. Under torchrun, "cuda" is the GPU of the process.
     """
 
-    # Side of the squares to which images and masks are letterboxed; None or left out: frames as they are.
+    # Side of the squares to which images and masks are letterboxed. If it is None or missing, frames stay as they are.
     side: int | None = None
 
     def predict(self, frame: TakeFrame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
-        """(mask, existence) for each of `frame.pairs`, in their order. The mask is as large as the target's image and
-        holds booleans or probabilities, best of how much of a pixel the object covers: they are interpolated at the
-        pixels that the benchmark compares, and what is above 0.5 is the object. The existence is the probability that
-        the object is visible there.
+        """Return (mask, existence) for each of `frame.pairs`, in their order.
+
+        The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel
+        that the object covers. It is interpolated at the pixels that the benchmark compares; values above 0.5 are the
+        object. The existence is the probability that the object is visible in the target.
         """
 
 
 class MethodMatcher:
-    """Makes a `Matcher` of a method of the user's own."""
+    """A `Matcher` that predicts with a user's method."""
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
-        """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has them by key, and in the place of a
-        file's name, such as of weights, its SHA-256. UserError if a method cannot be made of this.
+        """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has the values by key; a value that
+        names a file, such as weights, is replaced by the file's SHA-256. Raises UserError if the method cannot be made.
         """
         file, _, self.class_name = name.rpartition(":")
         self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"
@@ -62,9 +64,9 @@ class MethodMatcher:
         if odd := [text for text in arguments if "=" not in text]:
             raise UserError(f"{flag} {odd[0]}: not of the form key=value")
         texts = dict(text.split("=", 1) for text in arguments)
-        is_file = os.path.isfile  # a text longer than names may be is none
+        is_file = os.path.isfile  # False for a text that is too long for a name
         self.arguments = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
-        sys.path.append(str(self.path.resolve().parent))  # it may import its neighbors
+        sys.path.append(str(self.path.resolve().parent))  # the file may import its neighbors
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         with own_code(flag):
             spec.loader.exec_module(module)
@@ -102,7 +104,7 @@ class MethodMatcher:
 
 @contextlib.contextmanager
 def own_code(where: str) -> Iterator[None]:
-    """The context of the method's code: before Python's traceback of its error, a line says where that was."""
+    """The context in which a user's code runs. Before the traceback of an error, a line says where it happened."""
     try:
         yield
     except SystemExit as error:
@@ -113,11 +115,11 @@ def own_code(where: str) -> Iterator[None]:
 
 
 def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> dict[str, Any]:
-    """Texts by name -> the values that a class is made with. Raises UserError, with all that it takes, if a name is
-    unknown or missing, or a value is not the number or truth value that it is annotated as.
+    """Texts by name -> the values with which a class is made. Raises UserError, with all arguments of the class, if a
+    name is unknown or missing, or if a value is not of the type bool, int or float with which it is annotated.
     """
     try:
-        signature = inspect.signature(method_class, eval_str=True)  # of `from __future__ import annotations`, too
+        signature = inspect.signature(method_class, eval_str=True)  # for `from __future__ import annotations`
     except NameError:  # names that only type checkers import
         signature = inspect.signature(method_class)
     try:
@@ -142,7 +144,7 @@ def _value(text: str) -> Any:
 
 
 def _checked(answer: Any, size: Size) -> Answer:
-    """What a method answers, whose mask is to be of `size`. Raises ValueError if it is not a pair of mask and existence
+    """Check the answer of a method. Raises ValueError if it is not a pair of a mask of `size` (H, W) and an existence,
     with values from 0 to 1.
     """
     if not isinstance(answer, tuple | list) or len(answer) != 2:
@@ -151,6 +153,6 @@ def _checked(answer: Any, size: Size) -> Answer:
     for what, values, shape in (("mask", mask, size), ("existence", existence.squeeze(), ())):
         if values.dtype.kind not in "biuf" or values.shape != shape:
             raise ValueError(f"the {what} is {values.dtype} of shape {values.shape}; give numbers of shape {shape}")
-        if not ((values >= 0) & (values <= 1)).all():  # NaN neither
+        if not ((values >= 0) & (values <= 1)).all():  # NaN fails, too
             raise ValueError(f"the {what} holds {values.min()} to {values.max()}; give numbers from 0 to 1")
     return Answer(mask.astype(np.float32), float(existence.squeeze()))

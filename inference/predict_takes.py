@@ -1,6 +1,4 @@
-"""Processed takes -> predictions, a frame at a time. All pairs of a frame share its images and masks, each of which is
-read and encoded once.
-"""
+"""Predict processed takes frame by frame. Each image and mask of a frame is read and encoded once for all pairs."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -26,7 +24,7 @@ class FramePlan(NamedTuple):
 
     data_dir: Path
     take_uid: str
-    digest: str | None  # `ProcessedTake.digest`, checked when the frame is read; None: not checked
+    digest: str | None  # `ProcessedTake.digest`, which is checked when the frame is read; None: it is not checked
     number: int
     pairs: list[Correspondence]
 
@@ -60,7 +58,7 @@ class TakePlan:
         return [FramePlan(self.data_dir, self.uid, self.digest, number, pairs[number]) for number in sorted(pairs)]
 
     def empty_result(self) -> dict:
-        """The results of the take before any is known: every object, camera pair and query frame has its key."""
+        """The take's results without predictions: every object, camera pair and query frame has a key."""
         masks: dict = {name: {} for name in self.objects}
         for pair, numbers in self.query_frames.items():
             masks[pair.object_name][camera_pair_key(*pair[1:])] = dict.fromkeys(numbers)
@@ -72,7 +70,7 @@ class FrameDataset(Dataset):
 
     def __init__(self, plans: Sequence[FramePlan], prepare: Callable[[TakeFrame], TakeFrame]):
         self.plans, self.prepare = plans, prepare
-        self.take: ProcessedTake | None = None  # the take of the last frame, which mostly is the next one's, too
+        self.take: ProcessedTake | None = None  # the last frame's take, which is mostly the next frame's
 
     def __len__(self) -> int:
         return len(self.plans)
@@ -88,7 +86,7 @@ class FrameDataset(Dataset):
         return self.prepare(frame)
 
     def _add(self, frame: TakeFrame, pair: Correspondence, plan: FramePlan) -> None:
-        """Read what a pair needs. Raises UserError if the take or an image cannot be read."""
+        """Read the images and the mask of a pair. Raises UserError if the take or an image cannot be read."""
         if self.take is None or self.take.folder != frame.folder:
             self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
         if plan.digest not in (None, self.take.digest):
@@ -110,11 +108,11 @@ def predict_takes(
     write: Callable[[str, dict], None],
     progress: Callable[[int], None] = lambda pairs: None,
 ) -> None:
-    """Predict every frame; hand each finished take to `write(take_uid, result)`, as the results file has it. Pairs that
-    cannot be predicted are not in it; `result["left_out"]` then has their number by reason.
+    """Predict every frame, and call `write(take_uid, result)` with the results of each finished take, in the form of
+    results files. Pairs that cannot be predicted are left out; `result["left_out"]` then has their number by reason.
 
-    The frames of a take must follow each other; `plans` has the plan of each take by its uid. `progress` is called with
-    the number of pairs done.
+    The frames of a take must follow each other; `plans` has the plan of each take by its uid. After each frame,
+    `progress` is called with the number of its pairs.
     """
     for uid, predicted in itertools.groupby(predict_frames(matcher, frames), key=lambda item: item[0].take_uid):
         result, left_out = plans[uid].empty_result(), Counter[str]()
@@ -132,7 +130,7 @@ def predict_takes(
 def predict_frames(
     matcher: Matcher, frames: Iterable[TakeFrame]
 ) -> Iterator[tuple[TakeFrame, list[tuple[Correspondence, np.ndarray, float]]]]:
-    """Each frame with its pairs' masks, (H, W) bool as results files have them, and existence."""
+    """Yield each frame with its predictions: pair, mask (H, W) bool in the size of results files, and existence."""
     for frame in frames:
         answers = []
         for pair, answer in zip(frame.pairs, matcher.predict(frame) if frame.pairs else [], strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.cpu import tune_cpu
 
-tune_cpu(__name__)  # changes the environment, as no other import does: it must come before torch
+tune_cpu(__name__)  # it changes the environment, which has an effect only before torch is imported
 
 import numpy as np
 import torch
@@ -37,8 +37,8 @@ CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repositor
 
 
 class Predictor:
-    """`matcher` predicts frames, `segment` predicts one pair. `description` describes the network. `settings` are the
-    settings that it was trained for, empty if the checkpoint does not say.
+    """Finds objects in pictures with `segment`. `description` describes the network. `settings` are the settings for
+    which it was trained; they are empty if the checkpoint does not tell them.
     """
 
     def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):
@@ -54,9 +54,10 @@ class Predictor:
         batch_size: int | None = None,
         looks: int | None = None,
     ) -> "Predictor":
-        """The network of a checkpoint file, by default SHIPPED. `backbone_weights` as `load_checkpoint` has them,
-        `batch_size` and `looks` as `NetworkMatcher` and `StrongMatcher` do. A `precision` of None is the usual one for
-        the device. Raises UserError.
+        """Load the network of a checkpoint file, by default SHIPPED. `backbone_weights` is explained in
+        `load_checkpoint`, `batch_size` in `NetworkMatcher`, `looks` in `StrongMatcher`. precision=None picks the
+        fastest precision that is safe on the device, as the scripts do. Raises UserError if the file or an option does
+        not fit.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
@@ -81,7 +82,7 @@ class Predictor:
         return cls(matcher, description, settings if arguments else ())
 
     def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
-        """For each pair of a frame, the mask's probability in the target's image, (H, W) float32, and the existence."""
+        """For all pairs of a frame, the masks' probabilities in the targets' images, (H, W) float32, and existences."""
         answers = self.matcher.predict(self.matcher.prepare(frame))
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
         probs = [answer.in_image(size) for answer, size in zip(answers, sizes, strict=True)]
@@ -96,14 +97,17 @@ class Predictor:
         setting: str | None = None,
         probability: bool = False,
     ) -> tuple[np.ndarray, float]:
-        """Find one object. Images of any sizes, and the object's mask in the first, of any size with its aspect ratio;
-        inference/pictures.py has the forms that are taken, such as a path, (H, W, 3) uint8 RGB, (H, W) bool. Instead of
-        the mask, a box around the object, (left, top, right, bottom) in the image's pixels, that `cut_out` is given.
-        `setting`: ego-exo if the query image is of a head-worn camera, exo-ego if the target is; with None, a strong
-        network looks for the object at three sizes.
+        """Find an object of the query image in the target image.
 
-        Returns the object's mask in the target image, (H, W) uint8 of 0 and 1 or, with `probability`, float32 from 0 to
-        1, and the probability that it is visible. Raises UserError, in one line, for anything else.
+        The images may have any size. An image is a path, an array (H, W, 3) uint8 RGB, or another form that
+        inference/pictures.py describes. `query_mask` is the object's mask in the query image, such as (H, W) bool; it
+        may be larger or smaller, but must have the image's aspect ratio. In place of the mask, `query_box` gives a box
+        around the object, (left, top, right, bottom) in the image's pixels, in which `cut_out` finds the mask.
+        `setting` is ego-exo if the query image is from a head-worn camera, exo-ego if the target image is. If it is
+        None, a strong network seeks the object at three sizes.
+
+        Returns the object's mask in the target image, (H, W) uint8 of 0 and 1 (with `probability`, float32 from 0 to
+        1), and the probability that the object is visible there. Raises UserError if an argument does not fit.
         """
         return self.segment_all(query_image, query_mask, [target_image], query_box, setting, probability)[0]
 
@@ -116,7 +120,7 @@ class Predictor:
         setting: str | None = None,
         probability: bool = False,
     ) -> list[tuple[np.ndarray, float]]:
-        """As `segment`, for each image of a list or tuple of targets; the query is encoded once."""
+        """`segment` for each image of a list or tuple of target images; the query is encoded only once."""
         if (query_mask is None) == (query_box is None):
             raise UserError("give either query_mask or query_box")
         if setting not in (None, *SETTINGS):

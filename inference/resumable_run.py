@@ -1,17 +1,17 @@
-"""A results file in the making, so that an interrupted run continues where it stopped.
+"""The files of a prediction run, from which an interrupted run continues where it stopped.
 
     <out_path>/{setting}_{split}_results.json       the results of all takes, written last
-    <out_path>/{setting}_{split}_run.json           how and of what they were made, and their SHA-256
-    <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take until then
-    <out_path>/.{setting}_{split}.lock              held while a process writes any of these
-    <out_path>/.pred_annotations.lock               held while one writes --save_inter's files
+    <out_path>/{setting}_{split}_run.json           how the results were made, from what, and their SHA-256
+    <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take, until the end
+    <out_path>/.{setting}_{split}.lock              held while a process writes any of these files
+    <out_path>/.pred_annotations.lock               held while a process writes the files of --save_inter
 
-The file of a finished take also says which of its pairs are left out because an image cannot be read, and goes once the
-results are written: the next run tries again.
+The file of a finished take also tells which of its pairs are left out because an image cannot be read. Such a file is
+deleted when the results are written, so that the next run tries these pairs again.
 
-`run` is a digest of all that decides the numbers (checkpoint, setting, precision, looks; of a method of the user's own
-its file and arguments), `annotation` one of the take's annotation.json. Predictions of another checkpoint, or of this
-one before a take was processed again, have another name and are never taken for this run's.
+`run` is a digest of all that decides the numbers: checkpoint, setting, precision and looks, or the file and arguments
+of a user's method. `annotation` is a digest of the take's annotation.json. Predictions of another checkpoint, or from
+before the take was processed again, therefore have other names and are not used.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": d
 
 class ResumableRun:
     def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any]) -> None:
-        """options: all that decides the numbers besides setting and takes, by name. "checkpoint" is the name of a file,
-        "checkpoint_sha256" its digest; the name alone decides nothing.
+        """options: all that decides the numbers besides setting and takes, by name. "checkpoint" is the name of a file
+        and "checkpoint_sha256" its digest; two files with the same digest are the same checkpoint.
         """
         self.out_dir, self.setting, self.options, self.name = Path(out_dir), setting, options, f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
@@ -46,7 +46,7 @@ class ResumableRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Within the block no other process writes these files; half-written files of killed ones are removed."""
+        """Let no other process write these files during the block, and delete temporary files of killed processes."""
         files = self.results_path.name, self.record_path.name
         with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):
@@ -58,8 +58,8 @@ class ResumableRun:
         return self.folder / part_name(plan.uid, plan.digest)
 
     def made_already(self, plans: dict[str, TakePlan]) -> dict[str, Any] | None:
-        """The provenance of the results file, if this very run made it, of these takes as they are now. UserError if
-        anything else made it.
+        """The provenance of the results file, if this run made it from these takes in their present state; None if
+        there is no complete results file. Raises UserError if another run made it.
         """
         if not self.results_path.exists():
             return None
@@ -82,10 +82,10 @@ class ResumableRun:
         return record["provenance"] if record["takes"] == takes and not missing else None
 
     def finish(self, plans: dict[str, TakePlan], figures: dict[str, Any]) -> dict[str, dict[str, int]]:
-        """Join the finished takes into the results file. The record is written before it, and vouches for these bytes
-        only: a kill in between leaves a record without its results, never results with another run's record.
+        """Join the finished takes into the results file. The run's record, with the SHA-256 of the results, is written
+        first: a kill in between leaves a record without its results, but never results with another run's record.
 
-        Returns how many pairs are left out of takes, by take and reason.
+        Returns the number of pairs that are left out, by take and reason.
         """
         parts = {uid: self.part_path(plan) for uid, plan in plans.items()}
         left_out: dict[str, dict[str, int]] = {}
@@ -113,23 +113,23 @@ class ResumableRun:
         return left_out
 
     def write_take_files(self) -> None:
-        """Each take's results as `<out_path>/<take_uid>/pred_annotations.json`, where the original leaves them."""
+        """Write each take's results to `<out_path>/<take_uid>/pred_annotations.json`, as the original does."""
         what = f"writes the takes' files in {self.out_dir}"
-        with claimed(self.out_dir, "pred_annotations", what):  # the other setting's go by the same names
+        with claimed(self.out_dir, "pred_annotations", what):  # files of the other setting have the same names
             for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
                 path = self.out_dir / uid / "pred_annotations.json"
                 remove_leftovers(path.parent, path.name)
                 write_json(path, result)
 
     def remove_parts(self) -> None:
-        """Delete the finished takes of this run; the folder above goes too unless other runs use it."""
+        """Delete the files of this run's finished takes, and the folder above unless other runs use it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it is not empty, or has gone
+        with contextlib.suppress(OSError):  # it is not empty, or does not exist
             self.folder.parent.rmdir()
 
 
 def readable_options(record: dict[str, Any]) -> dict[str, str]:
-    """The options that decide a run's numbers, from its record; none if the record does not hold them."""
+    """The options that decide a run's numbers, from its record; empty if the record does not hold them."""
     if not has_form(record, {"checkpoint": str, "checkpoint_sha256": str}):
         return {}
     options = record | record.get("predictor_args", {})
