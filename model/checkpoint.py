@@ -1,9 +1,9 @@
-"""Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, and what else a training run needs.
+"""Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, with further keys that a training needs.
 
-`encoder` is the state dict of `XSegTx`, `optimiser` Adam's over `XSegTx.parameters()` in their order. `backbone` is the
-state dict of the published ResNet-50; of any other backbone it is `{"name", "digest", "weights"}`: the weights, large
-and under licences of their own, stay where they are. Our own files add `config` (the fields of `XSegTxConfig`) and
-`arguments` (the flags of the training); a published one does without, and its size is read from the shapes.
+`encoder` is the state dict of `XSegTx`; `optimiser` is Adam's over `XSegTx.parameters()`, in their order. `backbone` is
+the state dict of the published ResNet-50. For any other backbone it is `{"name", "digest", "weights"}`, since weights
+are large and have their own licences. Our files add `config` (the fields of `XSegTxConfig`) and `arguments` (the flags
+of the training). A published file has neither; the shapes of its tensors give its configuration.
 """
 
 import itertools
@@ -26,15 +26,15 @@ from model.xsegtx import MODES, XSegTx, XSegTxConfig
 class Checkpoint(NamedTuple):
     backbone: Backbone
     model: XSegTx  # in eval mode, on the CPU
-    arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if it does not say
+    arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown
 
 
 def save_checkpoint(
     path: Path, backbone: Backbone, model: XSegTx, optimizer: torch.optim.Optimizer | None = None, **extra: Any
 ) -> None:
-    """Write a checkpoint, whole or not at all. `backbone` is the original one, not a folded copy.
+    """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy.
 
-    `extra` may hold tensors, plain values and containers of them: nothing else can be loaded without running code.
+    `extra` may hold tensors, plain values and containers of them; anything else could not be loaded safely.
     """
     if isinstance(backbone.network, ResNet50):
         stored = backbone.network.state_dict()
@@ -48,10 +48,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpoint:
-    """Read a published checkpoint or one of ours.
+    """Read a published checkpoint, or a checkpoint of this project.
 
-    backbone_weights: the file of a backbone whose weights are not in the checkpoint; by default where they were in
-    training, or where timm gets them. UserError, in one line, if a file is missing, damaged or of another model.
+    backbone_weights: the weights of a backbone whose weights are not in the checkpoint (default: the file used in
+    training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
     """
     content = read_checkpoint(path)
     config = stored_config(content, path)
@@ -65,7 +65,9 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
 
 
 def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
-    """The content of a checkpoint file. UserError if it is none, or cannot be read; then it ends with `remedy`."""
+    """The content of a checkpoint file. Raises UserError if it is another file, or if it cannot be read; in this case
+    the message ends with `remedy`.
+    """
     content = read_torch(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
@@ -73,30 +75,30 @@ def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or
 
 
 def make_network(config: XSegTxConfig) -> XSegTx:
-    """The network of a configuration, untrained."""
+    """An untrained network with this configuration."""
     return StrongXSegTx(config) if isinstance(config, StrongConfig) else XSegTx(config)
 
 
 def channels_of(config: XSegTxConfig, backbone: Backbone) -> dict[str, int]:
-    """The fields of the configuration that the backbone decides, with the backbone's values."""
+    """The fields of the configuration that depend on the backbone, with their values for this backbone."""
     channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
     return {name: count for name, count in channels.items() if hasattr(config, name)}
 
 
 def is_checkpoint(content: Any) -> bool:
     has_networks = isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
-    return has_networks and isinstance(content.get("arguments", {}), dict)  # of training; a published one has none
+    return has_networks and isinstance(content.get("arguments", {}), dict)  # a published file has no arguments
 
 
 def holds_network(content: Any) -> bool:
-    """Whether a file's content has a network of ours. SegSwap's files have the same keys, but another head."""
+    """True if a file's content has a network of this project. SegSwap's files have the same keys, but another head."""
     encoder = content["encoder"] if is_checkpoint(content) else None
     return isinstance(encoder, Mapping) and any("cls_branch.mlp.0." in str(name) for name in encoder)
 
 
 def stored_options(content: Any, path: Path) -> dict[str, Any]:
-    """The training options that rebuild the network of the file `path`: the fields of its configuration, its `recipe`
-    and the name of its `backbone`. Empty if the file is a related model's.
+    """The training options that rebuild this file's network: the fields of its configuration, `recipe` and `backbone`.
+    Empty if the file holds a related model.
     """
     if not holds_network(content):
         return {}
@@ -107,11 +109,10 @@ def stored_options(content: Any, path: Path) -> dict[str, Any]:
 
 
 def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], list[str]]:
-    """Load the tensors whose name and shape fit from the file of a related model, such as SegSwap's
-    hard_mining_neg5.pth.
+    """Load those tensors of a related model (such as SegSwap's hard_mining_neg5.pth) whose names and shapes fit.
 
-    Returns (names loaded, descriptions of what did not fit, of either side). UserError if fewer than half of the
-    model's tensors are there.
+    Returns the names of the loaded tensors, and descriptions of tensors of both models that did not fit. Raises
+    UserError if fewer than half of the model's tensors are in the file.
     """
     own = model.state_dict()
     state = named_tensors(state["encoder"] if is_checkpoint(state) else state, str(path))
@@ -134,9 +135,9 @@ def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], lis
 
 
 def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
-    """Take Adam's moments from a state dict over `XSegTx.parameters()`; rates and the like stay the optimizer's own.
+    """Load Adam's moments from a state dict over `XSegTx.parameters()`; the optimizer keeps its rate and options.
 
-    UserError, in one line, if the state is none of Adam or belongs to another model.
+    Raises UserError if the state is not Adam's, or if it belongs to another model.
     """
     own = optimizer.state_dict()["param_groups"]
     try:
@@ -147,7 +148,7 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
 
 
 def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
-    """The backbone of a checkpoint, which holds its weights, or its name and the digest of its weights."""
+    """Make the backbone of a checkpoint. `stored` has its weights, or its name and the digest of its weights."""
     if not names_backbone(stored):
         backbone = resnet50_backbone()
         load_state(backbone.network, stored, f"{path}, backbone")
@@ -165,16 +166,16 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
 
 
 def names_backbone(stored: Any) -> bool:
-    """Whether a checkpoint holds its backbone's name and digest; if not, it should hold its weights."""
+    """True if a checkpoint holds the backbone's name and digest; otherwise it should hold the backbone's weights."""
     return isinstance(stored, Mapping) and "digest" in stored
 
 
 def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
-    """The configuration of a checkpoint; of one that holds none, as published, by its tensors."""
+    """The configuration of a checkpoint. If the file has none, as a published one, it follows from the tensors."""
     try:
         implied = implied_options(content["encoder"])
         options = dict(content.get("config") or implied)
-        kind = StrongConfig if "frame_size" in options else XSegTxConfig  # other files hold no such option
+        kind = StrongConfig if "frame_size" in options else XSegTxConfig  # only strong networks have this option
         for field in fields(kind):
             value = options.get(field.name, field.default)
             is_number = isinstance(value, int | float)
@@ -183,7 +184,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
                 raise ValueError(f"{field.name} is {value!r:.40}")
         config = kind(**options)
         stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied)))
-        if stated != true:  # before a network of that size is made
+        if stated != true:  # this is checked before a network of the stated size is made
             raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
         return config
     except (*MALFORMED, IndexError, UserError) as error:
@@ -191,7 +192,7 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
 
 
 def implied_options(encoder: Any) -> dict[str, Any]:
-    """Fields of `XSegTxConfig` by the names and shapes of an encoder's tensors, without dropout and the like."""
+    """The fields of `XSegTxConfig` that follow from the names and shapes of an encoder's tensors (not dropout etc.)."""
     encoder = named_tensors(encoder, "encoder")
     width, channels = encoder["net.feat_proj.weight"].shape[:2]
     cells = math.isqrt(encoder["net.cls_branch.mlp.0.weight"].shape[1]) + 2
@@ -204,6 +205,6 @@ def implied_options(encoder: Any) -> dict[str, Any]:
     of_width = [mode for mode, size in MODES.items() if size[0] == width]
     if not of_width:
         raise ValueError(f"width {width} is none of {', '.join(f'{mode} {size[0]}' for mode, size in MODES.items())}")
-    mode = min(of_width, key=lambda mode: abs(MODES[mode][3] - blocks))  # base and large differ in their depth only
+    mode = min(of_width, key=lambda mode: abs(MODES[mode][3] - blocks))  # base and large differ only in depth
     options = {"mode": mode, "input_size": cells * STRIDE, "layer_types": " ".join(layers)}
     return options | {"feature_channels": channels}

@@ -1,4 +1,4 @@
-"""The one encoder: images and masks -> features of the frozen backbone, for training and prediction alike."""
+"""The encoder, which training and prediction share: images and masks -> features of the frozen backbone."""
 
 import copy
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from model.mask_features import MaskFeatures
 
 
 class Levels(NamedTuple):
-    """Two layers of the backbone, of N images, float32."""
+    """Features of N images from two layers of the backbone, float32."""
 
-    feat: Tensor  # (N, F, h, w): the last, unit vectors
-    detail: Tensor  # (N, D, ...): an earlier one, of 8 pixels a cell in a pyramid
+    feat: Tensor  # (N, F, h, w): the last layer, unit vectors
+    detail: Tensor  # (N, D, ...): an earlier layer; in a convolutional network it has 8 pixels a cell
 
 
 class Encoder:
@@ -24,7 +24,7 @@ class Encoder:
     def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float32):
         self.device = device
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
-        # Windows around the objects depend on the masks: on a GPU they would cost a synchronization and new kernels.
+        # The windows of MaskFeatures depend on the masks, so on a GPU they would cost synchronization and new kernels.
         in_windows = device.type == "cpu" and isinstance(backbone.network, ResNet50)
         self._mask_features = MaskFeatures(self.backbone) if in_windows else None
 
@@ -35,7 +35,7 @@ class Encoder:
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> Levels:
-        """`images` of two layers: the last, and an earlier one."""
+        """The features of two layers, for images as in `images`."""
         return Levels(*self.backbone.levels(self.backbone.normalize(images)))
 
     @torch.no_grad()
@@ -47,19 +47,18 @@ class Encoder:
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:
-    """A faster copy that computes the same (float32: 1e-6): batch norms folded into convolutions, channels last.
-
-    Its state dict is not the published layout any more: keep the original for checkpoints.
+    """A faster copy that computes the same (in float32 up to 1e-6): batch norms are folded into convolutions, and
+    memory is channels last. Its state dict no longer has the published layout, so keep the original for checkpoints.
     """
     folded = copy.deepcopy(backbone)
     for parent in list(folded.network.modules()):
         children = list(parent.named_children())
         for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                # In float64: the folded weights are rounded once, at the end.
+                # Folding in float64 rounds the weights only once, at the end.
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).float())
                 setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may end in an activation
-    if not _agree(backbone, folded):  # modules side by side that do not follow each other in the forward pass
+    if not _agree(backbone, folded):  # two neighboring modules did not follow each other in the forward pass
         folded = copy.deepcopy(backbone)
     return folded.to(memory_format=torch.channels_last).requires_grad_(False)
 

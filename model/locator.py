@@ -1,4 +1,7 @@
-"""The locator: how much each cell of an image resembles an object that another image shows."""
+"""The locator computes how much each cell of an image resembles an object in another image: the similarity map.
+
+In the code, a similarity map is called `heat`.
+"""
 
 from typing import NamedTuple
 
@@ -8,22 +11,22 @@ from torch import Tensor, nn
 
 from model.features import Levels
 
-WIDTH = 128  # numbers that describe a cell
-PARTS = 5  # an object is described by so many parts that look different
-REACH = 2  # a part may lie so many cells of 8 pixels away from its place in the query view
-APART = 2  # cells between two peaks of the heat
+WIDTH = 128  # dimensions of a cell's vector
+PARTS = 5  # number of parts, which look different, that describe an object
+REACH = 2  # cells of 8 pixels by which a part may be away from its place in the query view
+APART = 2  # cells between two peaks of a similarity map, at least
 EPS = 1e-6
-NOTHING = 1e-3  # a mask that covers less of a cell than this shows no object
+NOTHING = 1e-3  # a mask that covers less than this, in cells, shows no object
 
 
 class Description(NamedTuple):
-    """B objects as views show them, in vectors of the locator's cells."""
+    """The appearance of B objects, each in one view, as vectors of the locator's cells."""
 
-    area: Tensor  # (B, 1): how many cells the object covers
-    total: Tensor  # (B, WIDTH): sum of these cells
-    parts: Tensor  # (B, PARTS, WIDTH): means of its parts, in this view
-    shares: Tensor  # (B, PARTS): of the object's area, in this view
-    context: Tensor  # (B, WIDTH): mean of all cells of this view
+    area: Tensor  # (B, 1): the number of cells that the object covers
+    total: Tensor  # (B, WIDTH): the sum of these cells
+    parts: Tensor  # (B, PARTS, WIDTH): the mean of the cells of each part
+    shares: Tensor  # (B, PARTS): the share of the object's area that each part has
+    context: Tensor  # (B, WIDTH): the mean of all cells of the view
 
     def rows(self, rows: slice | Tensor) -> "Description":
         return Description(*(x[rows] for x in self))
@@ -31,12 +34,13 @@ class Description(NamedTuple):
 
 class Locator(nn.Module):
     """1. Two layers of the backbone, on a grid of 8 pixels a cell, are projected to `WIDTH` dimensions.
-    2. The object is described by the mean of the cells that it covers, and by those of `PARTS` parts, found by k-means.
-    3. The mean of all cells of both views is subtracted, and cells are compared by their cosines.
-    4. The heat of a target's cell is its cosine with the object's mean, plus the parts' cosines, weighted by their
-       shares of the area. A part's is the largest within `REACH` cells, since parts lie only roughly as in the query.
+    2. The object is described by the mean of the cells that it covers, and by the means of `PARTS` parts from k-means.
+    3. The mean of all cells of both views is subtracted, and cells are compared by cosine similarity.
+    4. The similarity map has for each cell of the target the cosine with the object's mean, plus the cosines with the
+       parts, weighted by their shares of the area. The cosine with a part is the largest one within `REACH` cells,
+       because parts lie in the target only roughly as in the query.
 
-    It learns by cross-entropy over all cells of a target, of which the object's are the right ones.
+    It is trained by cross-entropy over all cells of a target; the right cells are those of the object.
     """
 
     def __init__(self, channels: int, detail_channels: int):
@@ -46,7 +50,7 @@ class Locator(nn.Module):
         for metric in (self.coarse, self.fine):
             nn.init.orthogonal_(metric.weight)
         self.part_weight = nn.Parameter(torch.tensor(1.0))
-        self.scale = nn.Parameter(torch.tensor(10.0))  # makes logits of heat, for softmax over cells
+        self.scale = nn.Parameter(torch.tensor(10.0))  # turns similarities into logits of a softmax over cells
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of `heat_logit`
 
     def cells(self, levels: Levels) -> Tensor:
@@ -59,7 +63,9 @@ class Locator(nn.Module):
             return F.interpolate(coarse, size, mode="bilinear", align_corners=False).movedim(1, 3) + fine
 
     def describe(self, cells: Tensor, coverage: Tensor) -> Description:
-        """B objects, by cells of views (B, h, w, WIDTH) and the share of each cell that the object covers (B, h, w)."""
+        """Describe B objects, from cells of views (B, h, w, WIDTH) and the part of each cell that the object covers
+        (B, h, w).
+        """
         with torch.autocast(cells.device.type, enabled=False):
             context = cells.mean((1, 2))
             cells, weight = cells.flatten(1, 2), coverage.flatten(1)
@@ -73,8 +79,8 @@ class Locator(nn.Module):
 
     @torch.no_grad()
     def _part_members(self, cells: Tensor, weight: Tensor) -> Tensor:
-        """k-means of unit vectors (B, N, D) with weights (B, N), from centers far from each other -> (B, N, PARTS)
-        float32: 1 where a vector belongs to a part, else 0.
+        """k-means of unit vectors (B, N, D) with weights (B, N), which begins with centers far from each other.
+        Returns (B, N, PARTS) float32: 1 if a vector belongs to a part, else 0.
         """
         rows = torch.arange(len(cells), device=cells.device)
         center = cells[rows, weight.argmax(1)][:, None]
@@ -82,7 +88,7 @@ class Locator(nn.Module):
         for _ in range(PARTS - 1):
             cosine, cell = (cells @ center.mT).amax(2).masked_fill(~own, torch.inf).min(1)
             center = torch.cat((center, cells[rows, cell][:, None]), 1)
-            # An object of few cells has fewer parts: of two equal centers, rounding would choose.
+            # An object with few cells has fewer parts; otherwise rounding would choose between two equal centers.
             spare = torch.cat((spare, cosine[:, None, None] > 0.999), 2)
         for _ in range(4):
             nearest = F.one_hot((cells @ center.mT).masked_fill(spare, -torch.inf).argmax(2), PARTS).float()
@@ -90,7 +96,7 @@ class Locator(nn.Module):
         return nearest
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
-        """How much each cell of targets (B, H, W, WIDTH) resembles the object -> (B, H, W) float32."""
+        """Similarity maps (B, H, W) float32: how much each cell of targets (B, H, W, WIDTH) resembles the object."""
         with torch.autocast(cells.device.type, enabled=False):
             center = (description.context + cells.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
             mean = F.normalize(description.total[:, None] / description.area[..., None] - center, dim=2)
@@ -101,13 +107,13 @@ class Locator(nn.Module):
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
     def heat_logit(self, highest: Tensor) -> Tensor:
-        """The logit of "the object is visible", by the highest heat of targets."""
+        """The logit of "the object is visible", computed from the highest similarity in each target."""
         return self.slope * (highest - self.threshold)
 
 
 def detail_of(levels: Levels) -> Tensor:
-    """The detail of N images on a grid of 8 pixels a cell, each image's with mean 0 and deviation 1 -> (N, D, 2h, 2w)
-    float32.
+    """The detail of N images on a grid of 8 pixels a cell, normalized for each image to mean 0 and deviation 1
+    -> (N, D, 2h, 2w) float32.
     """
     detail, size = levels.detail.float(), [2 * length for length in levels.feat.shape[2:]]
     if list(detail.shape[2:]) != size:
@@ -117,8 +123,8 @@ def detail_of(levels: Levels) -> Tensor:
 
 
 def peaks(heat: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest local maxima of maps (B, H, W), more than `APART` cells from each other -> values
-    (B, count), cells (B, count, 2) int64; -inf where there are fewer, and no more than there are cells.
+    """The `count` highest local maxima of maps (B, H, W), more than `APART` cells from each other -> values (B, count),
+    cells (B, count, 2) int64. Values of missing maxima are -inf. The count is at most the number of cells.
     """
     highest = heat == F.max_pool2d(heat[:, None], 2 * APART + 1, 1, APART)[:, 0]
     values, place = heat.masked_fill(~highest, -torch.inf).flatten(1).topk(min(count, heat[0].numel()))
@@ -126,5 +132,5 @@ def peaks(heat: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def coverage_of(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (B, H, W) -> which part of each cell of a grid they cover, (B, h, w) float32."""
+    """Masks (B, H, W) -> the part of each cell of a grid of `size` (h, w) that they cover, (B, h, w) float32."""
     return F.adaptive_avg_pool2d(masks.float()[:, None], size)[:, 0]

@@ -1,15 +1,16 @@
-"""The strong network: both views are crops that show the object about equally large; a locator says where to crop.
+"""The strong network: both views are crops in which the object has about the same size; a locator says where to crop.
 
     description = network.describe(wide, wide_masks)            # objects, in crops at the scale of whole frames
-    heat = network.locator.heat(description, cells)             # says where to look in whole target frames
+    heat = network.locator.heat(description, cells)             # similarity maps of whole target frames
     query = network.encode(levels, masks, mask_feat)            # objects, in crops around them
-    target = network.encode_target(levels)                      # crops around peaks of the heat
+    target = network.encode_target(levels)                      # crops around peaks of the similarity maps
     look = network.look(query, target)
     answers = network.describe_answers(target, look.target_mask_prob)
     back = network.look_back(answers, cells, objects)           # whether they lead back to the object in its frame
 
-The paper's network answers each look. It is also shown, by the locator, which cells of the target crop resemble the
-object, and its mask decoder reads the backbone's finer layer. inference/search.py makes an answer of looks.
+A look is the answer of the paper's network for a query crop and a target crop. This network also gets the locator's
+similarity map of the target crop, and its mask decoder reads a finer layer of the backbone. inference/search.py makes
+the looks and chooses among them.
 """
 
 from dataclasses import dataclass
@@ -27,12 +28,12 @@ from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
-BACK_WEIGHT = 1.5  # weight of the look back's logarithm in the choice among looks; 1 to 2 are equally good
+BACK_WEIGHT = 1.5  # weight of the logarithm of `look_back` in the choice among looks; 1 to 2 are equally good
 
 
 @dataclass(frozen=True)
 class StrongConfig(XSegTxConfig):
-    frame_size: int = option(768, "--frame_size", help="long side of whole images as the locator reads them, pixels")
+    frame_size: int = option(768, "--frame_size", help="long side of the whole images that the locator reads, pixels")
     detail_channels: int = 0  # channels of the backbone's earlier layer
 
     def __post_init__(self):
@@ -42,12 +43,12 @@ class StrongConfig(XSegTxConfig):
 
     @property
     def wide_size(self) -> int:
-        """Side of the wide crops of queries that the locator reads, in pixels."""
+        """The side, in pixels, of the wide query crops that the locator reads."""
         return max(2, self.input_size // (2 * STRIDE)) * STRIDE
 
     def frame_length(self, share: float) -> int:
-        """Long side, in pixels, of the frame in which to locate an object that spans `share` of it: `frame_size`, or
-        half of that, and so on, so that the object fills at most half of a wide crop.
+        """The long side, in pixels, of the frame in which to locate an object that spans the part `share` of the frame.
+        It is `frame_size`, halved until the object fills at most half of a wide crop.
         """
         length = self.frame_size
         while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
@@ -55,15 +56,15 @@ class StrongConfig(XSegTxConfig):
         return length
 
     def wide_crop(self, spot: Spot, share: float) -> Crop:
-        """The locator's query crop. It shows the object at `spot` as large as the target's frame should, of which the
-        object spans `share`, but no larger than half of the crop.
+        """The query crop that the locator reads. It shows the object at `spot` as large as the object is expected in
+        the target's frame, of which it spans the part `share`, but not larger than half of the crop.
         """
-        extent = share * self.frame_length(share)  # in the target's frame, pixels
+        extent = share * self.frame_length(share)  # pixels in the target's frame
         return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
 
 
 class ObjectCrops(NamedTuple):
-    """The query crops of B objects, encoded."""
+    """The encoded query crops of B objects."""
 
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L, C) tokens
@@ -74,15 +75,15 @@ class ObjectCrops(NamedTuple):
 
 
 class TargetCrops(NamedTuple):
-    """B crops of targets, encoded."""
+    """B encoded target crops."""
 
     tokens: Tensor  # (B, L, C)
-    cells: Tensor  # (B, 2h, 2w, WIDTH), of the locator
+    cells: Tensor  # (B, 2h, 2w, WIDTH) cells of the locator
     detail: Tensor  # (B, D, 2h, 2w)
 
 
 class DetailDecoder(MaskDecoder):
-    """A mask decoder that also reads finer features, after the first of its two convolutions."""
+    """A mask decoder that also reads finer features, which enter after the first of its two convolutions."""
 
     def __init__(self, width: int, channels: int):
         super().__init__(width)
@@ -90,7 +91,7 @@ class DetailDecoder(MaskDecoder):
         self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
 
     def forward(self, features: Tensor, detail: Tensor | None = None) -> Tensor:
-        if detail is None:  # as for the query's mask
+        if detail is None:  # the query's mask is decoded without detail
             return super().forward(features)
         x = F.relu(self.deconv1(features) + self.detail(detail))
         return self.enlarge(x + F.relu(self.mix(x)))
@@ -104,7 +105,7 @@ class StrongXSegTx(XSegTx):
         width = MODES[config.mode][0]
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
         self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
-        # slope * (highest heat of a look - threshold) is added to its existence logit.
+        # slope * (highest similarity in a look - threshold) is added to the look's existence logit.
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
 
     def forward(self, *_):
@@ -113,18 +114,18 @@ class StrongXSegTx(XSegTx):
         )
 
     def describe(self, wide: Levels, masks: Tensor) -> Description:
-        """Objects for the locator, by wide crops (B, ...) of queries and the masks in them (B, N, N)."""
+        """Describe objects for the locator, from wide query crops (B, ...) and the masks in them (B, N, N)."""
         cells = self.locator.cells(wide)
         return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
 
     def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> ObjectCrops:
-        """B objects, by query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and the masks' features."""
+        """Encode B objects, from query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and mask features."""
         marks = coverage_of(masks, (self.cells, self.cells)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
         query = self.encode_query(self.tokens(levels.feat) + marks, self.project(mask_feat))
         return ObjectCrops(*query, self.describe(levels, masks))
 
     def encode_target(self, levels: Levels) -> TargetCrops:
-        """B target crops (B, ...), for `look`."""
+        """Encode B target crops (B, ...) for `look`."""
         return TargetCrops(super().encode_target(levels.feat), self.locator.cells(levels), detail_of(levels))
 
     def look(self, query: ObjectCrops, target: TargetCrops, both: bool = False) -> Look:
@@ -140,24 +141,25 @@ class StrongXSegTx(XSegTx):
         return Look(mask, logit, self.mask_prob(query_tokens) if both else None)
 
     def describe_answers(self, target: TargetCrops, mask_prob: Tensor) -> Description:
-        """What masks (B, S, S) in target crops show, for the locator."""
+        """Describe for the locator what predicted masks (B, S, S) in target crops show."""
         return self.locator.describe(target.cells, coverage_of(mask_prob > 0.5, target.cells.shape[1:3]))
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
-        """How well answers lead back to their objects: (B,) float32 in [0, 1], the share of an answer's heat in the
-        query's whole frame, as a softmax over all cells, that lies on the object. 0 where an answer shows nothing.
+        """How well answers lead back to their objects: (B,) float32 in [0, 1]. The locator seeks the answer in the
+        whole query frame; the softmax of this similarity map is summed over the cells of the object. 0 for an empty
+        answer.
 
-        cells: (B, h, w, WIDTH), the locator's, of query frames; objects: (B, h, w) bool, the cells of the object.
+        cells: (B, h, w, WIDTH), the locator's cells of query frames; objects: (B, h, w) bool, the cells of the object.
         """
         share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
     def score(self, logit: Tensor, heat: Tensor, back: Tensor) -> Tensor:
-        """The look with the highest score is chosen: by the looks' existence logits, the heat at their places, and how
-        well they lead back.
+        """The score by which a look is chosen (the highest one), from its existence logit, the similarity at its place,
+        and how well it leads back.
         """
         return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + 1e-3).log()
 
     def existence(self, logit: Tensor, highest: Tensor) -> Tensor:
-        """Probability that the object is visible in a target, by the look's logit there and its highest heat."""
+        """The probability that the object is visible in a target, from the look's logit and the highest similarity."""
         return ((logit + self.locator.heat_logit(highest)) / 2).sigmoid()

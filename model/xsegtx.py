@@ -2,11 +2,11 @@
 
 The network works on features of a frozen backbone (model/features.py). Two ways to call it:
 
-    look = network(query_feat, target_feat, mask_feat)      # both masks, as the paper has it
+    look = network(query_feat, target_feat, mask_feat)      # predicts the masks in both views, as in the paper
 
-    query = network.encode(query_feat, mask_feat)           # once per object mask
-    target = network.encode_target(target_feat)             # once per target image
-    look = network.look(query, target)                      # once per pair, and only the target's mask
+    query = network.encode(query_feat, mask_feat)           # once for each object mask
+    target = network.encode_target(target_feat)             # once for each target image
+    look = network.look(query, target)                      # once for each pair; predicts only the target's mask
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from model.backbone import STRIDE
 from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 PROB_EPS = 1e-7
-MASK_CHANNEL = 2  # the decoder has three, and the published checkpoints never trained the other two
+MASK_CHANNEL = 2  # the decoder has three channels, of which the published checkpoints trained only this one
 MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
     "small": (256, 2, 256, 3),
@@ -32,40 +32,40 @@ MODES = {  # name: (width, heads, feed-forward width, blocks)
 
 
 class Query(NamedTuple):
-    """B objects as the network looks for them."""
+    """B encoded objects to look for."""
 
-    tokens: Tensor  # (B, L, C) of their images
-    mask: Tensor  # (B, L, C) of their masks
+    tokens: Tensor  # (B, L, C) tokens of the query images
+    mask: Tensor  # (B, L, C) tokens of the query masks
 
 
 class Look(NamedTuple):
-    """The network's answer for B objects in as many target images; all float32."""
+    """The network's answer for B objects, each in one target image; all float32."""
 
     target_mask_prob: Tensor  # (B, H, W) in [1e-7, 1 - 1e-7]
-    logit: Tensor  # (B,) of "the object is visible in the target image"
+    logit: Tensor  # (B,) logit of "the object is visible in the target image"
     query_mask_prob: Tensor | None = None  # (B, H, W) in the same range; None if it was not asked for
 
 
-# These may change when a network is trained further.
+# The fields of XSegTxConfig that may change when a network is trained further.
 FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")
 
 
 @dataclass(frozen=True)
 class XSegTxConfig:
-    """The options that define a network, with their flags of train/train.py. `layer_types`: two words of I, C, N for
-    each block, such as "I C I N"; None: the layers of `mode`.
+    """The options that define a network, with their flags of train/train.py. `layer_types` has two of the letters I, C,
+    N for each block, such as "I C I N"; None stands for the layers of `mode`.
     """
 
     mode: str = option("small", "--mode", choices=MODES, help="size of the cross-image transformer")
     input_size: int = option(480, "--input_size", help="side of the square input in pixels, a multiple of 16")
     layer_types: str | None = option(
-        None, "--layer-type", nargs="+", action=Words, help="two words of I, C, N per block (default: by --mode)"
+        None, "--layer-type", nargs="+", action=Words, help="two of I, C, N for each block (default: by --mode)"
     )
     dropout: float = option(0.1, "--dropout", help="dropout in the transformer")
     drop_feat: float = option(0.1, "--drop-feat", help="dropout of whole channels of the projected image features")
-    activation: str = option("relu", "--activation", choices=ACTIVATIONS, help="in the feed-forward layers")
+    activation: str = option("relu", "--activation", choices=ACTIVATIONS, help="activation of the feed-forward layers")
     pos_weight: float = option(0.1, "--pos-weight", help="weight of the position encoding")
-    feat_weight: float = option(1.0, "--feat-weight", help="weight of the features that it is added to")
+    feat_weight: float = option(1.0, "--feat-weight", help="weight of the features to which it is added")
     feature_channels: int = 1024  # channels of the backbone's features
 
     def __post_init__(self):
@@ -78,13 +78,13 @@ class XSegTxConfig:
         for name in ("dropout", "drop_feat"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} {getattr(self, name)} must be at least 0 and below 1")
-        if self.layer_types is not None:  # one spelling of each, so that equal networks have equal configurations
+        if self.layer_types is not None:  # so that equal networks have equal configurations
             layers = parse_layer_types(self.layer_types.split())
             object.__setattr__(self, "layer_types", None if layers == layers_of(self.mode) else " ".join(layers))
 
     @property
     def layers(self) -> list[str]:
-        """The layers' types in order, two per block."""
+        """The types of all layers in order, two for each block."""
         return layers_of(self.mode) if self.layer_types is None else self.layer_types.split()
 
 
@@ -133,7 +133,7 @@ class ExistenceHead(nn.Module):
 
 
 class XSegTx(nn.Module):
-    """The cross-image transformer with its mask decoder and existence head. Mixed precision: `torch.autocast`."""
+    """The cross-image transformer with its mask decoder and existence head. It works under `torch.autocast`."""
 
     def __init__(self, config: XSegTxConfig | None = None, decoder: Callable[[int], nn.Module] = MaskDecoder):
         super().__init__()
@@ -209,7 +209,7 @@ class XSegTx(nn.Module):
         return tokens.flatten(2).transpose(1, 2).float()
 
     def tokens(self, feat: Tensor) -> Tensor:
-        """`project` of an image, of which training drops whole channels."""
+        """`project` for an image; training drops whole channels of the tokens."""
         return self.drop_channels(self.project(feat).transpose(1, 2)).transpose(1, 2)
 
     def mask_prob(self, tokens: Tensor) -> Tensor:
@@ -221,11 +221,11 @@ class XSegTx(nn.Module):
     def features(self, tokens: Tensor) -> Tensor:
         return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
 
-    # For prediction, which asks for the target's mask alone. Layers before the first C see one view only: objects and
-    # target images pass them once each, not once in each pair.
+    # The following is for prediction, which needs only the target's mask. Layers before the first C see only one view,
+    # so each object and each target image passes them once, and not once for each pair.
 
     def encode(self, feat: Tensor, mask_feat: Tensor) -> Query:
-        """B objects, by the backbone's features (B, F, h, w) of their images and masks."""
+        """Encode B objects, from the backbone's features (B, F, h, w) of their images and masks."""
         return self.encode_query(self.tokens(feat), self.project(mask_feat))
 
     def encode_query(self, tokens: Tensor, mask: Tensor) -> Query:
@@ -234,7 +234,7 @@ class XSegTx(nn.Module):
         return Query(tokens, mask)
 
     def encode_target(self, feat: Tensor) -> Tensor:
-        """Target images, by the backbone's features (B, F, h, w) -> tokens (B, L, C)."""
+        """Encode target images, from the backbone's features (B, F, h, w) -> tokens (B, L, C)."""
         tokens = self.tokens(feat)
         for layer in self.layers[: self.first_cross]:
             tokens = layer.target(tokens, self.position)
@@ -246,7 +246,7 @@ class XSegTx(nn.Module):
         return Look(self.mask_prob(target), self.existence_logit(target))
 
     def attend_target(self, query: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """The target's tokens behind all layers. The query's side ends where the last C reads it."""
+        """The target's tokens after all layers. The query's tokens are computed only for the layers of type C."""
         query, target = self.attend(self.layers[self.first_cross : self.last_cross], query, target, mask)
         for layer in self.layers[self.last_cross :]:
             target = layer(target, query) if isinstance(layer, CrossLayer) else layer.target(target, self.position)
@@ -254,5 +254,5 @@ class XSegTx(nn.Module):
 
 
 def _attendable(blocked: Tensor | None) -> Tensor | None:
-    """An attention without a single key is undefined: such a sample is not blocked at all."""
+    """If all tokens of a sample are blocked, block none, because attention without a key is undefined."""
     return None if blocked is None else blocked & ~blocked.all(dim=1, keepdim=True)
