@@ -18,9 +18,7 @@ from common.files import is_file_name
 from formats.geometry import Size
 from formats.picture_files import by_number, read_picture
 from formats.video import VideoIndex, index_video, read_frames
-from formats.video_writer import SLOWEST
 
-RAW = ("h264", "hevc", "mjpeg", "m4v", "mpegvideo", "av1")  # streams without a container, such as a Raspberry Pi's
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -85,12 +83,11 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     index = index_video(path)
     try:
         with av.open(str(path)) as container:
-            is_raw = container.format.name in RAW  # FFmpeg then always says 25 frames a second
-            rate = (not is_raw and container.streams.video[0].average_rate) or fps
+            rate = container.streams.video[0].average_rate or fps
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
         raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
-    if index.pts is None or is_raw:
+    if index.pts is None:
         seconds = np.arange(len(index)) / float(rate)
     else:
         seconds = (index.pts - index.pts[0]) * float(frame.time_base)
@@ -130,7 +127,7 @@ def add_footage_options(parser: Parser) -> None:
         "frames later (default: 0)"
     )
     add("--offset", type=named(int), default=[], metavar="CAMERA=FRAME", help=text, **several)
-    add("--fps", type=at_least(SLOWEST, float), default=30, help="frames per second of folders of pictures")
+    add("--fps", type=at_least(0.001, float), default=30, help="frames per second of folders of pictures")
 
 
 def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:

@@ -7,7 +7,6 @@ objects of the same category. The frame is the last number in the file's name or
 """
 
 import glob
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from common.errors import MALFORMED, UserError, warn_once
+from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_aspect_ratio
 from formats.mask_pictures import read_mask
@@ -23,7 +22,6 @@ from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask
 from formats.picture_files import by_number
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
-LARGEST = 100_000  # largest coordinate of a polygon in pixels; the library walks along edges, even outside the picture
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,8 @@ class MaskFiles:
             rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
             if not same_aspect_ratio(rle["size"], size):
                 raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
-            area = coco.area(rle)
-            if not area:
+            if not coco.area(rle):
                 return None
-            if area == math.prod(rle["size"]):
-                warn_once(
-                    f"{self.path}: mask of {object_name!r} in frame {frame} marks all of its picture as the object"
-                )
             return rle if mask_size(rle) == size else encode_mask(fit_rle(rle, size))
         except MALFORMED as error:
             raise UserError(f"{self.path}: mask of {object_name!r} in frame {frame}: {error}") from None
@@ -119,8 +112,6 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
             points = np.asarray(polygon, float)
             if points.ndim != 1 or len(points) < 6 or len(points) % 2:  # the library reads two points as a box
                 raise ValueError("a polygon has fewer than three points, or half a point")
-            if not (abs(points) <= LARGEST).all():
-                raise ValueError(f"a polygon has a number that is not finite or beyond {LARGEST:,}")
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         rle = coco.frPyObjects(segmentation, height, width)

@@ -11,7 +11,7 @@ from common.errors import UserError
 from formats.picture_files import open_picture, picture_errors
 
 SQUARE = np.ones((3, 3), np.uint8)  # pixels
-PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B")  # PIL's modes with gray values or colors
+PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B")  # PIL's modes with gray values or colors
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
@@ -34,8 +34,7 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
         mask = _checked_array(mask, what)
     with picture_errors(what):
         if isinstance(mask, Image.Image) and mask.mode == "F":
-            values = np.asarray(mask)
-            mask = _checked_array(values / (values.max() or 1) if len(np.unique(values)) < 3 else values, what)
+            mask = _checked_array(np.asarray(mask), what)
         channels = _channels(mask, value is None)
         colors = _colors(channels)
         labels = np.asarray(mask) if isinstance(mask, Image.Image) and mask.mode == "P" else colors

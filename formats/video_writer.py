@@ -11,21 +11,17 @@ import numpy as np
 from common.files import atomic_write
 from formats.geometry import Size
 
-SAMPLE_RATE = 48000  # of the audio track, in hertz
-SLOWEST = 1e-3  # frames per second at least; players cannot show a picture for hours
-
 
 @contextlib.contextmanager
 def open_video(
-    path: Path, size: Size, fps: float, pixels: str = "rgb24", silence: bool = False, **options: str
+    path: Path, size: Size, fps: float, pixels: str = "rgb24", **options: str
 ) -> Iterator[Callable[..., None]]:
     """Yield a function `write(image, count=1)`, which appends a picture (H, W, 3) uint8 for `count` frames.
 
-    `size` is (H, W); few players show odd sizes. `fps` below SLOWEST is raised to it. `pixels` is "rgb24" or "bgr24".
-    `silence` adds a silent audio track, as videos of the data set have a track; `fps` must then divide SAMPLE_RATE.
+    `size` is (H, W); few players show odd sizes. `pixels` is "rgb24" or "bgr24".
     `options` go to the encoder, such as preset and crf (0 to 51; larger values give smaller files).
     """
-    rate = Fraction(max(fps, SLOWEST)).limit_denominator(1001)
+    rate = Fraction(fps).limit_denominator(1001)
     # The encoder gets the file's name, because it would drop an exception that a Python file's write() raises.
     with atomic_write(path, "wb") as file, av.open(file.name, "w", format="mp4") as container:
         # Without this option the same pictures give other bytes in each run, since x264 depends on memory alignment.
@@ -34,8 +30,6 @@ def open_video(
         video.height, video.width = size
         video.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
         video.codec_context.thread_count = 1  # takes are written in parallel already
-        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono") if silence else None
-        samples = np.zeros((1, int(SAMPLE_RATE / rate)), np.float32)
         length = 0
 
         def write(image: np.ndarray, count: int = 1) -> None:
@@ -44,13 +38,7 @@ def open_video(
             for _ in range(count):
                 frame.pts, frame.time_base = length, 1 / rate
                 container.mux(video.encode(frame))
-                if audio:
-                    sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-                    sound.sample_rate, sound.pts = SAMPLE_RATE, length * samples.shape[1]
-                    container.mux(audio.encode(sound))
                 length += 1
 
         yield write
         container.mux(video.encode())
-        if audio:
-            container.mux(audio.encode())

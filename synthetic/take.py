@@ -22,7 +22,7 @@ from synthetic.render import Picture
 from synthetic.tabletop import EGO, Tabletop, camera_names
 from synthetic.textures import deal_solids
 
-ENCODER = {"pixels": "bgr24", "silence": True, "preset": "veryfast"}
+ENCODER = {"pixels": "bgr24", "preset": "veryfast"}
 CRF = 24  # compresses about as much as the data set's videos are compressed
 Mask = dict[str, Any]
 # With --seen_only, an object is annotated only if it is visible and bright enough.

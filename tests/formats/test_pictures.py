@@ -218,8 +218,8 @@ def test_not_even_tiny_or_thin_objects_of_a_label_map_become_one_mask():
             to_mask(picture)
 
 
-def test_a_picture_of_floats_is_a_mask_if_it_has_two_values(tmp_path):
-    for name, values in {"mask": OBJECT * 255.0, "probability": OBJECT * 0.9 + 0.05 * (SOFT > 0)}.items():
+def test_a_picture_of_floats_is_a_mask_if_it_has_no_values_but_0_and_1(tmp_path):
+    for name, values in {"mask": OBJECT, "probability": OBJECT * 0.9 + 0.05 * (SOFT > 0)}.items():
         Image.fromarray(np.float32(values)).save(tmp_path / f"{name}.tif")
     assert np.array_equal(read_mask(tmp_path / "mask.tif"), OBJECT)
     with pytest.raises(UserError, match="holds floats other than 0 and 1"):

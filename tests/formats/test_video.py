@@ -93,9 +93,6 @@ def test_frames_that_an_avi_left_out_do_not_make_it_damaged(tmp_path):
     path = make_video(tmp_path / "v.avi", 40, options={"bf": "0"}, time_of=lambda number: number + 4 * (number > 20))
     assert read_numbers(path) == [(0, 0), (30, 30)]
     assert np.diff(open_footage(path).seconds).max() == pytest.approx(5 / 30)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(VideoError, match="is cut off or damaged"):
-        index_video(path)
 
 
 def test_zeros_that_fill_a_constant_rate_are_no_hole(tmp_path):
@@ -163,29 +160,26 @@ def test_damage_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole)
     assert {0, 30} <= seen  # each comes before the next is decoded
 
 
-@pytest.mark.parametrize(
-    ("size", "fps"), [((96, 192), 30), ((97, 193), 30000 / 1001), ((193, 97), 0.5), ((96, 192), 1e-9)]
-)
+@pytest.mark.parametrize(("size", "fps"), [((96, 192), 30), ((97, 193), 30000 / 1001), ((193, 97), 0.5)])
 def test_size_rate_and_order_of_frames_are_kept(tmp_path, size, fps):
     with open_video(tmp_path / "a.mp4", size, fps, crf="20") as write:
         for number in range(0, 40, 2):
             write(numbered_image(number, size), 2)
     footage = open_footage(tmp_path / "a.mp4")
-    assert footage.size == size and 1 / footage.step == pytest.approx(max(fps, 1e-3), rel=1e-3)
+    assert footage.size == size and 1 / footage.step == pytest.approx(fps, rel=1e-3)
     numbers = [read_number(image) for image in footage.read(range(40))]
     assert numbers == [number // 2 * 2 for number in range(40)]
 
 
-@pytest.mark.parametrize("silence", [False, True])
 @pytest.mark.parametrize("room", [0, 60_000, 200_000])
-def test_a_full_disk_is_named_in_one_line_and_leaves_nothing(tmp_path, room, silence):
+def test_a_full_disk_is_named_in_one_line_and_leaves_nothing(tmp_path, room):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     noise = np.random.default_rng(0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # as a full disk, to the process
     try:
         with (
             pytest.raises(OSError, match="^[^\n]*a.mp4[^\n]*$"),
-            open_video(tmp_path / "a.mp4", (256, 256), 30, silence=silence, crf="0") as write,
+            open_video(tmp_path / "a.mp4", (256, 256), 30, crf="0") as write,
         ):
             for _ in range(12):
                 write(noise.integers(0, 256, (256, 256, 3), np.uint8))
@@ -269,12 +263,6 @@ def test_a_video_that_lies_on_its_side_is_turned_as_players_turn_it(tmp_path, tu
     player = cv2.cvtColor(cv2.VideoCapture(str(path)).read()[1], cv2.COLOR_BGR2RGB)
     assert footage.turns == turns and footage.size == seen.shape[:2] == player.shape[:2]
     assert abs(seen.astype(int) - player).mean() < 2
-
-
-def test_a_stream_without_a_container_has_the_rate_that_is_given(tmp_path):
-    path = make_video(tmp_path / "pi.h264", 60, SIZE, options={"bf": "0"})
-    footage = open_footage(path, fps=30)
-    assert footage.step == pytest.approx(1 / 30) and numbers_seen(footage, [0, 7, 59]) == [0, 7, 59]
 
 
 def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
