@@ -1,11 +1,8 @@
 """Command lines: options that several scripts share have one meaning, one help text and one check, all here."""
 
 import argparse
-import difflib
 import math
-import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,47 +13,19 @@ SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of th
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
-ALIKE = (  # each row: what one option is called in our scripts, in the original's and in other programs
-    ("datapath", "datadir", "traindir", "outputpath", "dataset"),
-    ("outpath", "outdir", "out", "outputpath", "output"),
-    ("ckptpath", "checkpoint", "weights", "model", "initweights"),
-    ("predfile", "predictions", "preds", "results"),
-)
 
 
 class Parser(argparse.ArgumentParser):
     """`Parser(__doc__)`: --help keeps the lines of the docstring and names every default except None and False.
 
-    An error is one line. If a flag does not exist, the line suggests one that does.
+    An error is one line.
     """
 
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=_HelpFormatter)
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        for word in sys.argv[1:] if args is None else args:
-            flag = word.partition("=")[0]
-            exists = any(option.startswith(flag) for option in self._option_string_actions)
-            if re.fullmatch("--?[A-Za-z][\\w-]+", flag) and not exists:
-                meant = self._suggestion(flag)
-                self.error(f"there is no {flag}{meant and f'; did you mean {meant}?'}")
-        return super().parse_known_args(args, namespace)
-
-    def _suggestion(self, flag: str) -> str:
-        """The option that means the same as `flag`, or is spelled almost like it; "" if there is none."""
-        actions = self._option_string_actions.items()
-        options = {_plain(name): name for name, action in actions if action.help is not argparse.SUPPRESS}
-        plain = _plain(flag)
-        alike = [name for group in ALIKE if plain in group for name in (plain, *group) if name in options]
-        close = alike or difflib.get_close_matches(plain, options, 1, 0.65)
-        return options[close[0]] if close else ""
-
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
-
-
-def _plain(flag: str) -> str:
-    return re.sub("[-_]", "", flag).lower()
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

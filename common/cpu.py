@@ -4,10 +4,10 @@ import contextlib
 import ctypes
 import os
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # parameters of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt
 
 
-def tune_cpu(module: str, keep_memory: bool = True) -> None:
+def tune_cpu(module: str) -> None:
     """Scripts that run a network, and inference/predictor.py, call this with their `__name__` before they import torch.
 
     1. A thread of OpenMP that waits for others spins only for a moment. By default it spins on and keeps its core from
@@ -15,16 +15,12 @@ def tune_cpu(module: str, keep_memory: bool = True) -> None:
        has been imported before.
     2. In a script, freed memory is used again. By default glibc returns large blocks, such as feature maps, to the
        kernel at once, and the kernel clears each page before it gives memory again. This took a fifth of the CPU time
-       of training and prediction. With `keep_memory=False`, blocks of 4 MB or more are always returned; a program whose
-       threads read pictures needs this, because each thread would keep its blocks.
+       of training and prediction.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if module != "__main__":
         return
     with contextlib.suppress(AttributeError, TypeError):  # the C library is not glibc
         mallopt = ctypes.CDLL(None).mallopt
-        if keep_memory:
-            mallopt(M_MMAP_MAX, 0)
-            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        else:
-            mallopt(M_MMAP_THRESHOLD, 2**22)
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

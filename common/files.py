@@ -103,20 +103,14 @@ def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder, which becomes `path` if the block ends without an exception.
 
-    If `path` is an empty folder, such as a mount point, the entries move into it. `path` is claimed, so that a second
-    writer waits. Raises UserError if `path` is a file or a folder with content.
+    `path` is claimed, so that a second writer waits. Raises UserError if `path` exists.
     """
     path = path.absolute()
-    inside = path.is_dir()
-    with temporary_folder(path if inside else path.parent, path.name, f"writes {path}") as made:
-        if any(entry.name[0] != "." for entry in path.iterdir()) if inside else path.exists():
+    with temporary_folder(path.parent, path.name, f"writes {path}") as made:
+        if path.exists():
             raise UserError(f"{path} exists; give another name, or delete it first")
         yield made
-        if inside:
-            for entry in sorted(made.iterdir()):
-                entry.rename(path / entry.name)
-        else:
-            made.rename(path)
+        made.rename(path)
 
 
 @contextlib.contextmanager

@@ -11,11 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.cpu import tune_cpu
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
-tune_cpu(__name__, keep_memory=False)
 
 import cv2
 import numpy as np

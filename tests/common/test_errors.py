@@ -60,19 +60,10 @@ def parser():
     return parser
 
 
-MEANT = [
-    *(("--seting", "--setting"), ("--batch_pos", "--batch-pos"), ("--batch-size=3", "--batch-pos")),
-    *(("--Data-Path", "--data_path"), ("--train-dir", "--data_path"), ("--checkpoint", "--ckpt_path")),
-    ("--quite_another", ""),
-]
-
-
-@pytest.mark.parametrize(("typed", "meant"), MEANT)
-def test_an_unknown_flag_is_one_line_with_the_one_that_was_meant(parser, typed, meant, capsys):
+def test_an_unknown_flag_is_named_in_one_line(parser, capsys):
     with pytest.raises(SystemExit) as end:
-        parser.parse_args([typed, "a"])  # --setting, which is required, is missing too
-    question = f"; did you mean {meant}?" if meant else ""
-    assert capsys.readouterr().err == f"error: there is no {typed.partition('=')[0]}{question}; see --help\n"
+        parser.parse_args(["--setting", "ego-exo", "--batch-size=3"])
+    assert capsys.readouterr().err == "error: unrecognized arguments: --batch-size=3; see --help\n"
     assert end.value.code == 2
 
 
