@@ -1,4 +1,4 @@
-"""The processes that torchrun starts: rank, collectives and signals to stop."""
+"""The processes that torchrun starts: their ranks, communication, and signals to stop."""
 
 import os
 import signal
@@ -12,25 +12,25 @@ import torch.distributed as dist
 from common.errors import UserError
 from common.parallel import STOP_SIGNALS
 
-AGREE_EVERY = 8  # steps; schedulers give minutes, a step takes a second or less
-MEETING = timedelta(minutes=10)  # so long processes look for each other, as torchrun may have been killed
-PATIENCE = timedelta(days=7)  # one may finish long before another, or wait for another run in its folder
+AGREE_EVERY = 8  # steps between agreements to stop; a step takes a second or less, and schedulers give minutes
+MEETING = timedelta(minutes=10)  # so long processes wait to meet at the start; torchrun may have been killed
+PATIENCE = timedelta(days=7)  # a process may finish long before another, or wait for another run in its folder
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop; the step it was in is done."""
+    """A signal asked the run to stop, and its current step is finished."""
 
 
 class World:
-    """This process among those that torchrun started, or one alone. `rank` 0 writes files and prints; `size` counts the
-    processes. Collectives are no-ops for a single process.
+    """This process among the processes that torchrun started, or a single process. `rank` 0 writes files and prints;
+    `size` is the number of processes. A single process need not communicate.
     """
 
     def __init__(self):
         self.rank = int(os.environ.get("RANK", 0))
         self.size = int(os.environ.get("WORLD_SIZE", 1))
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        self.signal: signal.Signals | None = None  # that asked this process to stop
+        self.signal: signal.Signals | None = None  # the signal that asked this process to stop
         self._since = 0.0
         self._control = None  # a group on the CPU, so that agreeing never waits for a GPU
 
@@ -39,9 +39,9 @@ class World:
         return self.rank == 0
 
     def start(self, device: torch.device | None = None) -> None:
-        """Join the others. What `sum` and gradients send travels by NCCL if they are on a CUDA `device`, else by gloo.
+        """Join the other processes. Gradients and values of `sum` travel by NCCL on a CUDA `device`, else by gloo.
 
-        Raises UserError if they do not meet.
+        Raises UserError if the processes do not meet.
         """
         if self.size > 1:
             on_gpu = device is not None and device.type == "cuda"
@@ -54,7 +54,7 @@ class World:
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def meet(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until all processes have called it."""
         if self.size > 1:
             dist.barrier(group=self._control)
 
@@ -63,7 +63,7 @@ class World:
             dist.destroy_process_group()
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of their ranks, on every process."""
+        """The values of all processes, in the order of ranks, on every process."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -71,17 +71,17 @@ class World:
         return values
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Element-wise sum over the processes, on the tensor's device, without waiting for that device."""
+        """The element-wise sum over all processes, on the tensor's device, without waiting for the device."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
     def catch_signals(self) -> None:
-        """Note the signals that ask to stop instead of dying from them.
+        """From now on, note signals that ask to stop; they no longer end the process.
 
-        A second one, a second later or more, ends the process at once: files are whole or not there at any time. What
-        comes sooner is the same request again, which torchrun passes on although a terminal has sent it to everyone.
+        A second signal ends the process at once if it comes at least a second later; files are whole at any time. An
+        earlier second signal is the same request, which torchrun passes on although the terminal has sent it to all.
         """
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
@@ -96,8 +96,8 @@ class World:
             os.kill(os.getpid(), number)
 
     def stop_requested(self, step: int = 0) -> bool:
-        """Whether a signal came, to this process or to another one. All processes must ask at the same place; several
-        agree at each `AGREE_EVERY`-th step only, as they have to talk for it.
+        """True if a signal came to this process or to another one. All processes must call it at the same place.
+        Several processes have to communicate for it, so they do it only at each `AGREE_EVERY`-th step.
         """
         if self.size == 1:
             return self.signal is not None

@@ -246,7 +246,7 @@ class XSegTx(nn.Module):
         return Look(self.mask_prob(target), self.existence_logit(target))
 
     def attend_target(self, query: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """The target's tokens after all layers. The query's tokens are computed only for the layers of type C."""
+        """The target's tokens after all layers; the query's tokens are computed only until the last C reads them."""
         query, target = self.attend(self.layers[self.first_cross : self.last_cross], query, target, mask)
         for layer in self.layers[self.last_cross :]:
             target = layer(target, query) if isinstance(layer, CrossLayer) else layer.target(target, self.position)

@@ -1,4 +1,4 @@
-"""A training step of the strong recipe: looks around objects and their rivals, and the losses of these."""
+"""A training step of the strong recipe: it looks at objects and at their rivals, and computes the losses."""
 
 import math
 from collections.abc import Sequence
@@ -27,19 +27,20 @@ class CropStep(Step):
         return self.losses_of(batch, looks, target_mask, contained, heat)
 
     def heat(self, batch: CropBatch) -> list[Tensor]:
-        """The heat of each group of target frames, (n, h, w)."""
+        """The similarity maps of each group of target frames, (n, h, w)."""
         described = self.network.describe(self.encoder.levels(batch.wide), batch.wide_mask)
         return [self.network.locator.heat(described.rows(group.rows), self.cells(group)) for group in batch.frames]
 
     def cells(self, group: FrameGroup) -> Tensor:
         """The locator's cells of whole frames: (n, h, w, WIDTH)."""
-        with torch.autocast(self.encoder.device.type, enabled=False):  # it refuses to stack float16
+        with torch.autocast(self.encoder.device.type, enabled=False):  # under autocast, float16 cannot be stacked
             levels = Levels(*self.cache(group.keys, group.images, self.encoder.levels))
         return self.network.locator.cells(levels)
 
     def with_peaks(self, batch: CropBatch, heat: Sequence[Tensor]) -> list[Tensor]:
-        """Target crops, the object's masks in them, and whether they show it: those that the loader has cut, and those
-        at peaks of the heat, away from the object. Only here does a step wait for the device.
+        """The target crops, the object's masks in them, and whether they show the object. The loader has cut some
+        crops; the others are cut here, at peaks of the similarity map away from the object. This is the only place at
+        which a step waits for the device.
         """
         crops = [batch.target, batch.target_mask, batch.contained]
         places = [(row, look) for row, peaks in enumerate(batch.peaks) for look, peak in enumerate(peaks) if peak]
@@ -57,7 +58,7 @@ class CropStep(Step):
         return [tensor.index_put(places, values) for tensor, values in zip(crops, cuts, strict=True)]
 
     def look(self, batch: CropBatch, target: Tensor) -> Look:
-        """The looks at target crops (B, TARGET_CROPS, ...), B * TARGET_CROPS in a row."""
+        """The looks at target crops (B, TARGET_CROPS, ...), as B * TARGET_CROPS rows."""
         count = len(batch)
         levels = self.encoder.levels(torch.cat((batch.query, target.flatten(0, 1))))
         query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))
@@ -68,11 +69,12 @@ class CropStep(Step):
     def losses_of(
         self, batch: CropBatch, looks: Look, target_mask: Tensor, contained: Tensor, heat: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """The paper's losses, of all looks, and
+        """The paper's losses over all looks, and further losses:
 
-        - place: cross-entropy of the object among all cells of the target, where it is visible.
-        - heat: cross-entropy of "the object is visible" by the highest heat; visible and hidden targets weigh alike.
-        - choice: cross-entropy of the look that shows the object among the two at a target, by their existence.
+        - place: if the object is visible, the cross-entropy of its cells among all cells of the target.
+        - heat: binary cross-entropy of "the object is visible", predicted from the highest similarity. Visible and
+          hidden targets have the same weight.
+        - choice: if one of the two looks at a target shows the object, its cross-entropy by their existence logits.
         """
         locator, visible_there = self.network.locator, contained.flatten()
         counts = Counts(len(visible_there) * self.world.size, self.world.sum(visible_there.sum()))
@@ -95,7 +97,7 @@ class CropStep(Step):
 
 
 def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tuple[float, float]]]:
-    """The middles of the heat's highest peaks away from the object, in pixels, by the number of the target."""
+    """The middles (pixels) of the highest peaks of similarity maps away from the object, by the target's number."""
     highest, targets, middles = [], [], {}
     for group_heat, group in zip(heat, batch.frames, strict=True):
         values, cells = peaks(group_heat.masked_fill(cells_near(group.cells), -torch.inf), RIVAL_PEAKS)
@@ -108,10 +110,10 @@ def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tup
 
 
 def cells_near(cells: Tensor) -> Tensor:
-    """Cells (n, h, w) bool with all that are at most 2 away from them."""
+    """Cells (n, h, w) bool, extended by all cells at a distance of at most 2."""
     return F.max_pool2d(cells.float()[:, None], 5, 1, 2)[:, 0] > 0
 
 
 def place_loss(logits: Tensor, cells: Tensor) -> Tensor:
-    """Targets' logits (n, h, w) and the object's cells (n, h, w) bool -> -log of their share of the softmax, (n,)."""
+    """Logits of targets (n, h, w) and cells of the object (n, h, w) bool -> -log of the cells' softmax sum, (n,)."""
     return logits.logsumexp((1, 2)) - logits.masked_fill(~cells, -1e4).logsumexp((1, 2))

@@ -1,9 +1,9 @@
-"""The strong recipe: crops at matched scale, around the object and around places that look like it.
+"""Samples of the strong recipe: crops in which the object has about the same size, around it and around its rivals.
 
-A target is looked at twice: around the object, and around a rival, which most often is a place where the locator
-wrongly expects it. Where the object is hidden, both are rivals. Half of the samples have crops with context, which find
-the object; the others have close crops of both views, which draw it. The loader's processes cut all crops whose places
-are known before the heat is.
+Each target has two crops: one around the object, and one around a rival, most often a place at which the locator
+wrongly expects the object. If the object is hidden, both crops show rivals. In half of the samples the crops have
+context, to train finding the object; in the others, close crops of both views train drawing it. Loader processes cut
+all crops whose places do not depend on the similarity map.
 """
 
 from collections.abc import Container, Sequence
@@ -36,39 +36,39 @@ from model.crops import (
 from model.strong import StrongConfig
 from train.dataset import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
 
-# Crops are moved by up to SHIFT times the object's extent, and stretched by a factor of up to 2 ** STRETCH either way.
-SHIFT, STRETCH = 0.25, 0.4  # query crops
-TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # target crops: the ratio of sizes differs from take to take
-CLOSE_LOOKS = 0.5  # how often a sample's looks are close ones
-CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # target crops of close looks; query crops have half of it
-TURNED = 0.2  # how often a query's crops are turned, by any angle
-RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, and how often each is drawn
-RIVAL_PEAKS = 3  # how many of the heat's peaks can be rivals
-CONTAINED = 1 / 3  # the part of an object that is at least in a crop that shows it
-TARGET_CROPS = 2  # that a step looks at
+# Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
+SHIFT, STRETCH = 0.25, 0.4  # for query crops
+TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; they are larger, since ratios of sizes differ among takes
+CLOSE_LOOKS = 0.5  # the share of samples with close looks
+CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; their query crops have half of these
+TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
+RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, with their probabilities
+RIVAL_PEAKS = 3  # the number of peaks of a similarity map that can be rivals
+CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of it
+TARGET_CROPS = 2  # crops of each target in a step
 
 
 class Peak(NamedTuple):
-    """A place to look at: a peak of the heat, by its rank, moved."""
+    """A place to look at: near a peak of the similarity map, which is known only in the step."""
 
-    number: int
-    offset: Spot  # row and column from the peak, and the extent of the place
-    context: float  # of the crop
+    number: int  # the peak's rank
+    offset: Spot  # row and column relative to the peak, and the extent of the place
+    context: float  # context of the crop
 
 
 class WholeFrame(NamedTuple):
-    """A frame as the locator reads it."""
+    """A whole target frame, for the locator."""
 
-    key: tuple[ViewKey, int]  # view, long side
+    key: tuple[ViewKey, int]  # the view and its long side
     image: np.ndarray  # (h, w, 3) uint8 RGB
-    cells: np.ndarray  # (h / 8, w / 8) bool, where the object is
+    cells: np.ndarray  # (h / 8, w / 8) bool, the cells of the object
 
 
 class FrameGroup(NamedTuple):
-    """The frames of one size of a batch."""
+    """Those frames of a batch that have the same size."""
 
-    numbers: list[int]  # positions of the samples in the batch
-    rows: Tensor  # (n,) int64, the same numbers on the device
+    numbers: list[int]  # positions of their samples in the batch
+    rows: Tensor  # (n,) int64, the same positions on the device
     keys: list[tuple[ViewKey, int]]
     images: Tensor  # (n, h, w, 3)
     cells: Tensor  # (n, h / 8, w / 8)
@@ -76,19 +76,19 @@ class FrameGroup(NamedTuple):
 
 @dataclass
 class CropBatch(Batch):
-    """B samples, crops S pixels a side."""
+    """B samples, with crops of S x S pixels."""
 
-    wide: Tensor  # (B, N, N, 3) uint8 RGB: the query as the locator reads it
+    wide: Tensor  # (B, N, N, 3) uint8 RGB: the query crops that the locator reads
     wide_mask: Tensor  # (B, N, N) uint8
     query: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8
-    target: Tensor  # (B, TARGET_CROPS, S, S, 3) uint8 RGB, black where `peaks` has a place
+    target: Tensor  # (B, TARGET_CROPS, S, S, 3) uint8 RGB; black if `peaks` has a place
     target_mask: Tensor  # (B, TARGET_CROPS, S, S) uint8
-    contained: Tensor  # (B, TARGET_CROPS) bool, whether the crop shows the object
-    frames: list[FrameGroup]  # whole targets
-    peaks: list[list[Peak | None]]  # TARGET_CROPS of each sample: the places that depend on the heat
-    images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, targets with such places
-    masks: list[np.ndarray]  # (H, W) uint8, of the object in targets
+    contained: Tensor  # (B, TARGET_CROPS) bool, True if the crop shows the object
+    frames: list[FrameGroup]  # the whole targets
+    peaks: list[list[Peak | None]]  # for each sample, TARGET_CROPS places; None if the loader has cut the crop
+    images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, the targets that have a Peak
+    masks: list[np.ndarray]  # (H, W) uint8, the objects' masks in the targets
 
 
 class CropReader:
@@ -98,7 +98,7 @@ class CropReader:
         self.config, self.cached = config, cached
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """The fields of a `CropBatch`, in the singular, of one sample; ValueError if its mask shows nothing."""
+        """One sample, with fields as those of a `CropBatch`. Raises ValueError if the query mask is empty."""
         source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
         query, target = (read_view(pairs, view) for view in source[1:])
         query_size, size = query.shape[:2], target.shape[:2]
@@ -147,7 +147,7 @@ class CropReader:
         }
 
     def whole_frame(self, view: ViewKey, image: np.ndarray, mask: np.ndarray, share: float) -> WholeFrame:
-        """The frame in which to locate an object that spans such a share of it."""
+        """The frame in which the locator seeks an object that spans the part `share` of it."""
         key = view, self.config.frame_length(share)
         height, width = frame_size(image.shape[:2], key[1])
         image = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
@@ -156,7 +156,7 @@ class CropReader:
     def rival(
         self, pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, context: float, rng: np.random.Generator
     ) -> Spot | Peak:
-        """A place in the target view, of `size`, that is not the object's, or likely not."""
+        """A place in the target view of `size` (H, W) that is not, or probably not, the place of the object."""
         kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
         if kind == "peak":
             offset = jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH)
@@ -180,7 +180,7 @@ class CropReader:
 
 
 def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int) -> tuple[np.ndarray, ...]:
-    """A crop of a target, the object's mask in it, and whether it shows the object; blank without a crop."""
+    """The picture in a target crop, the object's mask in it, and whether it shows the object; blank without a crop."""
     if crop is None:
         return np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.uint8), np.False_
     cropped, area = cut_mask(mask, crop, side), int(mask.sum())
@@ -189,7 +189,7 @@ def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int
 
 
 def frame_groups(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
-    """The frames of a batch, those of one size together."""
+    """The frames of a batch, grouped by size."""
     numbers_by_size, groups = {}, []
     for number, frame in enumerate(frames):
         numbers_by_size.setdefault(frame.image.shape, []).append(number)
@@ -201,7 +201,7 @@ def frame_groups(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
 
 
 def other_object(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> int | None:
-    """A random pair in whose target view, of the drawn take and camera at any time, another object is visible."""
+    """A random pair with the drawn take and target camera, at any time, in which another object is visible."""
     name, target = pairs[drawn.query].object_name, pairs[drawn.target]
     tracks = pairs.by_target[target.take_uid, target.target_camera]
     others = [track for track in tracks if pairs.track(track.start).object_name != name]
@@ -211,5 +211,5 @@ def other_object(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) ->
 
 
 def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
-    """The spot, moved by up to `shift` of its extent and stretched by up to `stretch` octaves."""
+    """The spot, moved by up to `shift` times its extent, and enlarged or reduced by up to `stretch` octaves."""
     return spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))

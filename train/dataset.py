@@ -1,8 +1,8 @@
-"""Samples for training, which are pairs of views with their masks, and batches of them.
+"""Samples for training, which are pairs of views with their masks, and batches of samples.
 
-A training sample is a function of (seed, number) alone, so the stream is the same for any number of loader processes
-and ranks, and a resumed run continues it from its step without saved random states. A `Reader` reads the two views:
-train/letterboxed.py has the paper's, train/crops.py that of the strong recipe.
+A sample depends on the seed and the sample's number alone. The stream of samples is therefore the same for any number
+of loader processes and ranks, and a resumed run continues it without saved random states. A `Reader` reads the two
+views: train/letterboxed.py has the paper's reader, train/crops.py the reader of the strong recipe.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +18,13 @@ from common.errors import UserError
 from formats.pairs import Pair, PairSet, PairTrack
 from formats.processed import frame_path, read_frame
 
-TARGET_SWAP = 0.1  # how often the target frame is one of another take: a synthetic negative
-REDRAWS = 16  # unreadable samples in a row before a draw gives up
-UNRELATED_TRIES = 32  # random pairs in search of an unrelated one: nearly always the first fits
+TARGET_SWAP = 0.1  # the share of samples whose target frame is from another take: synthetic negatives
+REDRAWS = 16  # after so many unreadable samples in a row, an error is raised
+UNRELATED_TRIES = 32  # random pairs that are tried to find an unrelated one; nearly always the first one fits
 
 
 class ViewKey(NamedTuple):
-    """A frame of a camera, or with a name the mask of an object in it. Features are cached by it."""
+    """A frame of a camera, or if `object_name` is given, an object's mask in it. It is the key of cached features."""
 
     take_uid: str
     camera: str
@@ -33,7 +33,7 @@ class ViewKey(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The origin of a sample. Take and frame of the two views differ in negatives that training made up."""
+    """The origin of a sample. The two views are of the same take and frame, except in synthetic negatives."""
 
     object_name: str
     query: ViewKey
@@ -49,11 +49,11 @@ class Source(NamedTuple):
 
 
 class DrawnPairs(NamedTuple):
-    """The views of a sample: of two pairs, which are one pair unless training made up a negative."""
+    """The pairs from which the two views of a sample come: the same pair, except in synthetic negatives."""
 
     query: int  # the pair whose query view and mask are shown
-    target: int  # the pair whose target view is shown; the object is not there if it is another one
-    block: bool = False  # block the target tokens outside the object
+    target: int  # the pair whose target view is shown; if it is another pair, the object is not in this view
+    block: bool = False  # True if target tokens outside the object are blocked
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Batch:
     """B samples."""
 
     sources: list[Source]
-    unreadable: list[str]  # samples left out, with the reason
+    unreadable: list[str]  # samples that were left out, with the reasons
     visible: Tensor  # (B,) bool, the object is visible in the target view
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Batch:
 
 
 def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A tensor, or a list of NamedTuples, with every tensor changed; any other value as it is."""
+    """Change a tensor, or every tensor in a list of NamedTuples; any other value is returned as it is."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, list) and value and hasattr(value[0], "_fields"):
@@ -89,10 +89,10 @@ def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 class Reader(Protocol):
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """One sample. Raises UserError or ValueError if a frame or a mask cannot be read."""
+        """Read one sample. Raises UserError or ValueError if a frame or a mask cannot be read."""
 
     def collate(self, samples: list[dict]) -> Batch:
-        """A batch of samples that `TrainSamples` gives: with a "source", and the "unreadable" ones before them."""
+        """Make a batch of samples from `TrainSamples`, which have a "source", and "unreadable" samples before them."""
 
 
 def stacked_tensors(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
@@ -118,13 +118,13 @@ def source_of(pairs: PairSet, drawn: DrawnPairs) -> Source:
 
 
 def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
+    """Read a frame as (H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
     return read_frame(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame))
 
 
 class TrainSamples(Dataset):
-    """An endless stream; sample `n` is a function of (seed, n). In a share `block` of the samples, the target tokens
-    outside the object are to be blocked.
+    """An endless stream of samples; sample `n` depends on the seed and n alone. In the share `block` of the samples,
+    the target tokens outside the object are to be blocked.
     """
 
     def __init__(self, pairs: PairSet, reader: Reader, seed: int, block: float = 0.0):
@@ -151,8 +151,8 @@ class TrainSamples(Dataset):
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
-    """A random pair of another take and another object, of the same setting, whose target frame is a negative for pair
-    `i`. None if there is none.
+    """A random pair of the same setting, but of another take and another object, whose target frame is a negative for
+    pair `i`; None if there is no such pair.
     """
 
     def fits(other: Pair | PairTrack) -> bool:
@@ -160,7 +160,7 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
         return is_another and other.setting == own.setting
 
     own = pairs[i]
-    for j in rng.integers(len(pairs), size=UNRELATED_TRIES).tolist():  # a pass over all takes long
+    for j in rng.integers(len(pairs), size=UNRELATED_TRIES).tolist():  # to go through all pairs takes long
         if fits(pairs[j]):
             return j
     numbers = np.flatnonzero(np.repeat([*map(fits, pairs.tracks)], [len(track.numbers) for track in pairs.tracks]))
@@ -168,8 +168,8 @@ def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | No
 
 
 def step_batches(steps: range, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[range]:
-    """The numbers of a rank's samples at each step, for a DataLoader's `batch_sampler`: step s of B samples takes
-    s * B ... s * B + B - 1, split over the ranks.
+    """Yield the numbers of a rank's samples for each step, as the `batch_sampler` of a DataLoader. Step s with B
+    samples takes the numbers s * B to s * B + B - 1, which are split over the ranks.
     """
     first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
     for step in steps:

@@ -1,4 +1,4 @@
-"""The training loop, and what a step is."""
+"""The training loop, and the base class of a training step."""
 
 from collections.abc import Iterator
 
@@ -17,9 +17,9 @@ from train.state import TrainState
 
 
 class Step(nn.Module):
-    """Batch -> losses by name, of this process's part of the global batch, and their `total`, which is to be minimized.
-    It is a module because data-parallel training wraps one. The step of a recipe has a method `losses`: the paper's is
-    in train/letterboxed.py, the strong recipe's in train/crop_step.py.
+    """Computes losses of a batch by name (of this process's part of the global batch), and their `total`, which
+    training minimizes. It is a module, because data-parallel training wraps a module. A recipe defines the method
+    `losses`: the paper's step is in train/letterboxed.py, the strong recipe's in train/crop_step.py.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Step(nn.Module):
 
 
 def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch], log: Log, epoch: int) -> None:
-    """Train from `state.step` to the end of `epoch`. Raises `Stopped` after the step in which a signal came, unless it
-    is the last of the epoch: the validation after it stops by itself.
+    """Train from `state.step` to the end of `epoch`. If a signal comes, raises `Stopped` after the step, except in the
+    last step of the epoch, after which the validation stops.
 
-    step: a `Step` of the network of `state`, perhaps wrapped. `batches` goes on from `state.step`.
+    step: a `Step` with the network of `state`, perhaps wrapped. `batches` begins with the batch of `state.step`.
     """
     schedule, world = state.schedule, log.world
     end = schedule.epoch_end(epoch)
@@ -54,12 +54,12 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
         batch = log.next_batch(batches).to(state.device)
         lr = schedule.learning_rate(state.step)
         state.set_rate(lr)
-        # Dropout, too, depends on the seed and the step alone: a resumed run needs no saved random state.
+        # Dropout also depends on the seed and the step alone, so a resumed run needs no saved random state.
         torch.manual_seed(int(np.random.SeedSequence((state.seed, state.step, world.rank)).generate_state(1)[0]))
 
         losses = step(batch)
         state.optimizer.zero_grad(set_to_none=True)
-        loss = losses["total"] * world.size  # this process's part of the global loss; DDP averages the gradients
+        loss = losses["total"] * world.size  # DDP averages gradients of the processes' parts of the loss
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()

@@ -1,4 +1,4 @@
-"""Backbone features of images and masks, from the encoder or from a cache, since the backbone never changes."""
+"""A cache of backbone features of images and masks, which never change because the backbone is frozen."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 class FeatureCache:
-    """Keeps features, float16 on the CPU, until `size` bytes are used; what is in it is not encoded again. Samples are
-    drawn at random, so whichever come first are as good as any others.
+    """Keeps features, in float16 on the CPU, until `size` bytes are used; then no more features are added. Samples are
+    drawn at random, so the first features are as useful as any others.
     """
 
     def __init__(self, size: int = 0):
@@ -21,19 +21,19 @@ class FeatureCache:
     def __call__(
         self, keys: Sequence[Hashable], pictures: Tensor, encode: Callable[[Tensor], Sequence[Tensor]]
     ) -> list[Tensor]:
-        """Features of images or masks of one size, (N, C, h, w) float32 each, which `encode(pictures)` gives for those
-        that are not in the cache, each once. All go through float16, so the first visit is like the others; but
-        nothing does if there is no cache.
+        """Features of N images or masks of the same size, (N, C, h, w) float32 each. `encode(pictures)` computes
+        features that are not in the cache, once for each key. All features are rounded to float16, so that the first
+        visit gives the same as later visits; if the cache has no size, nothing is rounded.
         """
         if not self.size:
             return list(encode(pictures))
         stored = [key for key in dict.fromkeys(keys) if key in self.entries]
-        rows: dict[Hashable, int] = {}  # of those that are not in the cache
+        rows: dict[Hashable, int] = {}  # rows of pictures that are not in the cache
         for row, key in enumerate(keys):
             if key not in self.entries:
                 rows.setdefault(key, row)
         features: dict[Hashable, tuple[Tensor, ...]] = {}
-        if stored:  # they travel to the device together
+        if stored:  # copied to the device together
             parts = (torch.stack(part) for part in zip(*(self.entries[key] for key in stored), strict=True))
             parts = [part.to(pictures.device, non_blocking=True) for part in parts]
             features |= zip(stored, zip(*parts, strict=True), strict=True)

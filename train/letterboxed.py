@@ -1,4 +1,4 @@
-"""The paper's recipe: whole frames, letterboxed to the network's input."""
+"""Samples and steps of the paper's recipe: whole frames, letterboxed to the network's input."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from train.losses import Counts, compute_losses
 
 @dataclass
 class LetterboxedBatch(Batch):
-    """B samples, S pixels a side."""
+    """B samples of S x S pixels."""
 
     query_image: Tensor  # (B, S, S, 3) uint8 RGB
-    target_image: Tensor  # likewise
+    target_image: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8 of 0 and 1
-    target_mask: Tensor  # (B, S, S) uint8, zeros where the object is not visible
-    block: Tensor | None  # (B,) bool, block the target tokens outside the object; None: in no sample
+    target_mask: Tensor  # (B, S, S) uint8 of 0 and 1; all 0 if the object is not visible
+    block: Tensor | None  # (B,) bool, True if target tokens outside the object are blocked; None: in no sample
 
 
 class LetterboxReader:
@@ -84,8 +84,8 @@ class LetterboxStep(Step):
 
 
 def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:
-    """(B, L) bool: the tokens outside the target mask, read at one pixel a token, in the samples with `block`; None if
-    no sample has it. Where no token is left, as in negatives, the model blocks nothing.
+    """(B, L) bool: in samples with `block`, the tokens outside the target mask, which is read at one pixel for each
+    token; None if no sample has `block`. If all tokens of a sample are blocked, as in negatives, the model blocks none.
     """
     if batch.block is None:
         return None

@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines, TensorBoard, and one console line every few steps."""
+"""The log of a run: JSON lines, TensorBoard, and a line on the console every few steps."""
 
 import json
 import sys
@@ -22,23 +22,23 @@ NO_LOG = "move it away, or give another --out-dir"
 
 
 class Log:
-    """Writes `<out_dir>/log.jsonl` and `<out_dir>/tensorboard` and talks, on the first rank; silent on the others.
+    """On the first rank, writes `<out_dir>/log.jsonl` and `<out_dir>/tensorboard`, and prints; other ranks are silent.
 
-    It collects each step's losses on the device and asks for them only at `flush`: nothing waits in between.
+    Losses stay on the device until `flush`, so that steps need not wait for it.
     """
 
     def __init__(self, out_dir: Path, step: int, world: World, every: int):
-        """Goes on at `step` with the log that is there."""
+        """Continue an existing log at `step`, or begin one."""
         self.world, self.every = world, every
         self._unreadable: dict[str, None] = {}  # samples that this process could not read, with the reason
         self._bar = tqdm(disable=True)
         self.restart_clock()
-        if world.is_main:  # written line by line, so that others can follow it
+        if world.is_main:  # line by line, so that other programs can follow it
             self._file = (out_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
             self._board = SummaryWriter(out_dir / "tensorboard", purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """One line: `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
+        """Write a line `{"kind", "step", "time", ...}`; numbers also become TensorBoard scalars `kind/name`."""
         if not self.world.is_main:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 1), **values}) + "\n")
@@ -47,7 +47,7 @@ class Log:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
-        """(H, W, 3) uint8."""
+        """Add an image (H, W, 3) uint8 to TensorBoard."""
         if self.world.is_main:
             self._board.add_image(name, image, step, dataformats="HWC")
 
@@ -57,31 +57,31 @@ class Log:
             sys.stdout.flush()
 
     def bar(self, items: Sized, name: str, unit: str) -> tqdm:
-        """The items, with a bar on a terminal, where log lines take long to come. `close` ends it, too."""
+        """The items with a progress bar, which only a terminal shows. `close` also ends the bar."""
         self._bar = tqdm(items, name, unit=unit, leave=False, disable=None if self.world.is_main else True)
         return self._bar
 
     def close(self) -> None:
-        self._bar.close()  # before an error is said
+        self._bar.close()  # so that an error is printed below it
         if self.world.is_main:
             self._file.close()
             self._board.close()
 
     def restart_clock(self) -> None:
-        """Count time and losses from here on: validation, for one, is not training time."""
+        """Begin to count time and losses anew, for example after a validation, which is not training time."""
         self._losses: list[torch.Tensor] = []
         self._sources: list[list[Source]] = []
         self._start, self._waited = time.perf_counter(), 0.0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; the time until it is there counts as waiting for data."""
+        """Return the next batch; the time until then counts as waiting for data."""
         start = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - start
         return batch
 
     def add(self, losses: dict[str, torch.Tensor], batch: Batch) -> None:
-        """A step's losses by name, scalars on the device, and the batch they come from."""
+        """Add a step's losses, scalars on the device by name, and the batch from which they were computed."""
         self.note_unreadable(batch.unreadable)
         self._terms = ["loss" if name == "total" else f"{name}_loss" for name in losses]
         self._losses.append(torch.stack(list(losses.values())).detach())
@@ -92,7 +92,7 @@ class Log:
 
         Raises UserError if a loss is not finite.
         """
-        local = torch.stack(self._losses)  # (steps, terms), of this process's part of the global loss
+        local = torch.stack(self._losses)  # (steps, terms), this process's parts of global losses
         local, losses = torch.stack((local, self.world.sum(local))).cpu().double()  # the only wait for the device
         self._check_finite(local, losses, step)
         seconds = time.perf_counter() - self._start
@@ -131,21 +131,21 @@ class Log:
         )
 
     def note_unreadable(self, reasons: list[str]) -> None:
-        """Note the samples that were left out, and say the first."""
+        """Note samples that were left out, and print the first one."""
         if reasons and not self._unreadable:
             tqdm.write(f"left out: {reasons[0]}", file=sys.stderr)
         self._unreadable |= dict.fromkeys(reasons)
 
     def count_unreadable(self) -> None:
-        """Say how many samples were left out, each counted once. To be called by all ranks."""
+        """Print how many samples were left out, each counted once. All ranks must call it."""
         if unreadable := set().union(*self.world.gather(list(self._unreadable))):
             what = f"{counted(len(unreadable), 'sample')} could not be read, and others were taken"
             self.say(f"{what}; data/check_processed.py --decode finds every unreadable frame")
 
 
 def cut_log(path: Path, step: int, validated: bool) -> None:
-    """Drop the lines of a log that come again when a training goes on at `step`: those of a killed run after its last
-    checkpoint, and those of the validation at `step` unless it is `validated`.
+    """Delete lines of a log that will be written again when a training continues at `step`: lines that a killed run
+    wrote after its last checkpoint and, unless `validated`, lines of the validation at `step`.
     """
     lines = read_log(path) if path.exists() and step else []
     kept = [line for line in lines if line["step"] < step + (validated or line["kind"] != "val")]
@@ -154,7 +154,7 @@ def cut_log(path: Path, step: int, validated: bool) -> None:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The lines of a log, without an incomplete last one, as a crash leaves it."""
+    """The lines of a log, without an incomplete last line, which a crash can leave."""
     *lines, _ = path.read_bytes().split(b"\n")
     with json_errors(path, NO_LOG):
         lines = [json.loads(line) for line in lines]

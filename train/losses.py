@@ -1,6 +1,6 @@
-"""Training losses of XSegTx: weighted mask BCE + Dice + existence BCE, in float32 (arXiv 2110.15904, section 3).
+"""The training losses of XSegTx: weighted mask BCE + Dice + existence BCE, in float32 (arXiv 2110.15904, section 3).
 
-To add a loss: docs/extending.md.
+docs/extending.md says how to add a loss.
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from model.xsegtx import Look
 
-OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; others have 1
+OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; other pixels have weight 1
 
 
 def loss_weights(existence: float = 1.0) -> dict[str, float]:
-    """The weight of each loss, by its name. The second half are losses of train/crop_step.py."""
+    """The weight of each loss by its name. `place`, `heat` and `choice` are losses of train/crop_step.py."""
     weights = {"mask": 1.0, "dice": 1.0, "existence": existence}
     return weights | {"place": 0.15, "heat": existence, "choice": existence}
 
@@ -26,7 +26,7 @@ def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 
 
 class Counts(NamedTuple):
-    """Counts in the global batch, of which several processes have a part each."""
+    """Counts in the global batch, which several processes may share."""
 
     samples: int
     visible: Tensor  # scalar
@@ -35,18 +35,18 @@ class Counts(NamedTuple):
 def compute_losses(
     look: Look, query_mask: Tensor, target_mask: Tensor, visible: Tensor, counts: Counts | None = None
 ) -> dict[str, Tensor]:
-    """The losses of a batch by name, scalars on the device, for its true masks (B, H, W) and which objects are visible
-    (B,). It does not wait for the device.
+    """The losses of a batch by name, scalars on the device, from true masks (B, H, W) and `visible` (B,), which is True
+    if the object is visible in the target. It does not wait for the device.
 
-    - mask: BCE per pixel of both views, 0 for samples whose object is not visible, times `OBJECT_WEIGHT` where the mask
-      is 1; its mean over all 2 B H W pixels, those of the others included.
-    - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over the two views of the samples whose object is
-      visible, 0 if there are none.
+    - mask: BCE of each pixel of both views, times `OBJECT_WEIGHT` if the mask is 1 there, and 0 for samples whose
+      object is not visible; the mean over all 2 B H W pixels, also those of samples with 0.
+    - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over both views of the samples whose object is visible;
+      0 if there are no such samples.
     - existence: BCE of the existence probability against `visible`, mean over the samples.
 
-    With several processes, give the `counts` of the global batch: each process then returns its part, and the parts'
-    sum is the loss of the global batch. DDP averages gradients over processes, so multiply the part by their number
-    before `backward`.
+    With several processes, give the `counts` of the global batch. Each process then returns its part; the sum of the
+    parts is the loss of the global batch. DDP averages gradients over processes, so multiply each part by the number of
+    processes before `backward`.
     """
     with torch.autocast(visible.device.type, enabled=False):
         visible = visible.float()
@@ -61,7 +61,7 @@ def compute_losses(
 
 
 def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """BCE (mean over a view's pixels) and Dice of one view's masks (B, H, W), each summed over the visible samples."""
+    """BCE (mean over the pixels) and Dice of the masks (B, H, W) of one view, each summed over the visible samples."""
     prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
     weight = visible[:, None] * (1 + (OBJECT_WEIGHT - 1) * truth)
     bce = cross_entropy(prob, truth, weight) / truth.shape[1]
@@ -71,7 +71,7 @@ def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, T
 
 
 def cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Sum of binary cross-entropies. PyTorch's refuses NaN, on a GPU by ending the process; the Dice loss passes it on
-    to the total, so that whoever reads the losses can say where it happened.
+    """The sum of binary cross-entropies. NaN counts as 0.5, because PyTorch's function refuses NaN, on a GPU by ending
+    the process. The total is still NaN through the Dice loss, so the log can report where it happened.
     """
     return F.binary_cross_entropy(prob.nan_to_num(nan=0.5), truth, weight, reduction="sum")

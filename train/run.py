@@ -1,4 +1,4 @@
-"""A training as it is asked for: options that were typed, with what a file and a former run hold, resolved once."""
+"""Resolve the options of a training once, from the command line, the file to start from and the run to continue."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -24,7 +24,7 @@ WAYS = "give another --out-dir, or --overwrite to lose it"
 
 @dataclass(frozen=True)
 class Run:
-    """All that is asked for, complete. The first fields are options of train.py, whose help says what they mean."""
+    """The complete options of a training. The first fields are options of train.py, whose --help explains them."""
 
     recipe: str
     train_dir: list[Path]
@@ -36,7 +36,7 @@ class Run:
     val_size: int
     backbone: str
     moco_path: Path | None
-    resume_pth: str | None  # the file where this run began, also after it was continued
+    resume_pth: str | None  # the file from which this run was started, also after it was continued
     resume_epoch: int
     init_weights: Path | None
     overwrite: bool
@@ -49,29 +49,31 @@ class Run:
 
     setting: str  # a key of SETTINGS, or BOTH
     schedule: Schedule
-    config: XSegTxConfig  # without the numbers of channels, which the backbone decides
+    config: XSegTxConfig  # without the numbers of channels, which depend on the backbone
     start: Path | None  # the checkpoint to continue
     typed: frozenset[str]  # the names of the options that were typed
-    arguments: dict[str, Any]  # all options, as checkpoints hold them
-    notes: list[str]  # lines that say what has changed since the checkpoint, and which flags do nothing
+    arguments: dict[str, Any]  # all options, in the form of checkpoints
+    notes: list[str]  # lines about options that changed since the checkpoint, and about flags without effect
 
     @property
     def is_own(self) -> bool:
-        """Whether it continues the run that its folder holds."""
+        """True if it continues the run in its own folder."""
         return self.start == self.out_dir / LAST
 
 
 def resolve(asked: Asked, device: torch.device) -> Run:
-    """Raises UserError if a file to start from is missing or does not fit, and if the folder, which must be claimed,
-    holds a run that would be lost, or a run of another recipe, unless --resume-pth names it.
+    """Resolve the parsed command line; the output folder must be claimed.
+
+    Raises UserError if a file to start from is missing or does not fit, if the folder holds a run that would be lost,
+    or if it holds a run of another recipe that --resume-pth does not name.
     """
     typed, out_dir, named = dict(asked.typed), asked.options["out_dir"], asked.typed.get("resume_pth")
     start = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
     is_own = start == out_dir / LAST
-    # Whether --resume-pth names the folder's own run, which may then go on by another recipe.
+    # True if --resume-pth names the folder's own run, which may then continue with another recipe.
     is_meant = named == "auto" or bool(named and start and Path(named).exists() and start.samefile(named))
     if named == "auto" or is_own and is_meant:
-        del typed["resume_pth"]  # the file where that run began is in its checkpoint
+        del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
     network, former = {}, {}
     if start:
         content = read_checkpoint(start, WAYS) if is_own else read_checkpoint(start)
@@ -81,8 +83,8 @@ def resolve(asked: Asked, device: torch.device) -> Run:
     kept_names = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
     kept = {name: former[name] for name in kept_names if name in former}
 
-    # An option has the value of the first of these that has it: what was typed, the network of the file to start from,
-    # the run that wrote that file, the defaults of the recipe, the defaults of the paper's recipe.
+    # An option gets its value from the first of these that has one: the command line, the network of the file to start
+    # from, the run that wrote this file, the defaults of the recipe, the defaults of the paper's recipe.
     recipe = (asked.defaults | network | typed)["recipe"]
     options = asked.defaults | RECIPES[recipe] | kept | network | typed
     options["precision"] = resolve_precision(options["precision"], device)
@@ -96,7 +98,7 @@ def resolve(asked: Asked, device: torch.device) -> Run:
         keeps_recipe = is_own and not is_meant
         notes = changes(start, former | network, arguments | asdict(config), network, keeps_recipe) + notes
     if options["num_workers"] is None and options["cache_features"] and recipe == "paper":
-        options["num_workers"] = 0  # once all features are cached, nothing is read
+        options["num_workers"] = 0  # when all features are cached, nothing is read
     length = options["warmUpIter"], options["iter_epoch"], options["n_epoch"]
     return Run(
         **{field.name: options[field.name] for field in fields(Run) if field.name in options},
@@ -111,8 +113,8 @@ def resolve(asked: Asked, device: torch.device) -> Run:
 
 
 def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None:
-    """The checkpoint that a training into `out_dir` continues: the folder's own last one, else the one that is named;
-    None if there is none. Raises UserError if the folder holds a run that would be lost.
+    """The checkpoint that a training into `out_dir` continues: the last one in this folder, otherwise the file `named`,
+    or None. Raises UserError if the folder holds a run that would be lost.
     """
     held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
     if overwrite or not held:
@@ -126,8 +128,9 @@ def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None
 def changes(
     start: Path, then: Mapping[str, Any], now: Mapping[str, Any], network: Mapping[str, Any], keeps_recipe: bool
 ) -> list[str]:
-    """A line for each option that has another value now than in the run that wrote the checkpoint. Raises UserError if
-    that makes another network, or another recipe in a run that `keeps_recipe`.
+    """A line for each option whose value `now` differs from its value `then`, in the run that wrote the checkpoint.
+
+    Raises UserError if a difference makes another network, or if `keeps_recipe` and it makes another recipe.
     """
     changed = {name: f"{name} {then[name]} -> {new}" for name, new in now.items() if then.get(name, new) != new}
     if other_network := [text for name, text in changed.items() if name in network and name not in FREE]:
@@ -141,15 +144,15 @@ def changes(
 
 
 def former_options(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run that wrote a checkpoint; options that are newer had their defaults. A published checkpoint
-    has none.
+    """The options of the run that wrote a checkpoint; options that are newer than the file have their defaults. Empty
+    for a published checkpoint.
     """
     former = content.get("arguments") and as_stored(defaults) | content["arguments"] or {}
     return former | {"resume_pth": None} if former.get("resume_pth") == "auto" else former  # version 2.1 stored "auto"
 
 
 def config_of(options: Mapping[str, Any], typed: Mapping[str, Any]) -> XSegTxConfig:
-    """The configuration of the network that the options ask for."""
+    """The configuration of the network. Raises UserError if an option was typed that the recipe does not have."""
     for name, recipe in (("frame_size", "strong"), ("block", "paper")):
         if name in typed and options["recipe"] != recipe:
             raise UserError(f"--{name} is for the {recipe} recipe; leave it out, or give --recipe {recipe}")
@@ -158,7 +161,7 @@ def config_of(options: Mapping[str, Any], typed: Mapping[str, Any]) -> XSegTxCon
 
 
 def as_stored(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options in the form in which a checkpoint holds them."""
+    """Options in the form in which a checkpoint stores them."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     del values["overwrite"]
     return values | {"train_dir": " ".join(map(str, options["train_dir"]))}

@@ -1,26 +1,26 @@
-"""The length of a training, and its learning rate."""
+"""The length and the learning rate of a training."""
 
 from dataclasses import dataclass
 
-LR_DROP = 0.05  # the learning rate is multiplied by it at each milestone
+LR_DROP = 0.05  # at each milestone, the learning rate is multiplied by this factor
 USUAL_WARMUP = 1000  # steps, as in the paper
 
 
 def usual_warmup(steps: int) -> int:
-    """Steps of warm-up before so many other steps: USUAL_WARMUP, or a tenth of the others if that is less."""
+    """The usual number of warm-up steps: USUAL_WARMUP, or a tenth of the other `steps` if these are fewer than that."""
     return max(1, steps // 10) if 0 < steps < USUAL_WARMUP else USUAL_WARMUP
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epoch 0 is the warm-up: the learning rate rises linearly from 0. Then it is constant with drops at milestones.
-    Everything is a function of the step alone.
+    """Epoch 0 is the warm-up, in which the learning rate rises linearly from 0. After it, the rate is constant, except
+    for drops at milestones. Everything depends on the step alone.
     """
 
     lr: float
-    warmup: int  # steps
+    warmup: int  # steps of warm-up
     steps_per_epoch: int
-    epochs: int  # after the warm-up
+    epochs: int  # epochs after the warm-up
     milestones: tuple[int, ...] = ()  # epochs after which the rate drops
 
     @property
@@ -28,11 +28,11 @@ class Schedule:
         return self.epoch_end(self.epochs)
 
     def epoch_end(self, epoch: int) -> int:
-        """Number of steps done at the end of an epoch."""
+        """The number of steps done at the end of an epoch."""
         return self.warmup + epoch * self.steps_per_epoch
 
     def epoch(self, step: int) -> int:
-        """The epoch of the step with this number, counted from 0; of -1 it is 0."""
+        """The epoch of the step with this number, counted from 0; for step -1 it is 0."""
         return 0 if step < self.warmup else (step - self.warmup) // self.steps_per_epoch + 1
 
     def epoch_name(self, epoch: int) -> str:

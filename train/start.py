@@ -1,4 +1,4 @@
-"""The state in which a training starts: anew, with the tensors of a trained network, or as a checkpoint has it."""
+"""Make the state in which a training starts: new, with tensors of a trained network, or from a checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,9 @@ from train.state import TrainState
 
 
 def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str]) -> tuple[TrainState, list[str]]:
-    """The state, and lines that say where it comes from and what has changed since the checkpoint was written.
+    """The state, and lines that tell its origin and what has changed since the checkpoint was written.
 
-    `pair_digests`: of the training and the validation pairs. UserError if a file is missing or does not fit.
+    `pair_digests` are the digests of training and validation pairs. Raises UserError if a file is missing or unfit.
     """
     file = run.start or run.init_weights
     content = read_torch(file) if file else None
@@ -28,9 +28,9 @@ def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str])
     if run.start:
         others = state.restore(content, file)
         if not run.is_own or "validation" in others:
-            for name in ("start_iou", "best_iou"):  # what is better than these is measured from here on
+            for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
-        if not run.is_own and ("step" not in content or run.resume_epoch):  # a published one: its warm-up is done
+        if not run.is_own and ("step" not in content or run.resume_epoch):  # in a published file, the warm-up is done
             state.step = state.schedule.epoch_end(run.resume_epoch)
             state.history["epoch"] = run.resume_epoch
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
@@ -40,7 +40,7 @@ def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str])
 
 
 def network_of(run: Run, file: Path | None, content: Any) -> tuple[Backbone, XSegTx, list[str]]:
-    """Backbone and network, with what fits of the content of the file, and lines that say what a new one has of it."""
+    """The backbone, the network with those tensors of the file that fit, and lines that tell which ones fit."""
     if run.start or holds_network(content) and "backbone" not in run.typed:
         backbone = stored_backbone(content["backbone"], run.moco_path, file)
     else:

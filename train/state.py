@@ -1,4 +1,4 @@
-"""The state of a training, which its checkpoints keep, and the folder that they go to."""
+"""The state of a training, which checkpoints store, and the folder with the files of a run."""
 
 import shutil
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 
 
 class TrainState:
-    """Network and optimizer, trained for `step` steps, those of the warm-up included.
+    """Network and optimizer after `step` steps, including the steps of the warm-up.
 
-    history: `{"epoch": the last one that was validated, "start_iou", "best_iou", "best_epoch", "last_iou"}`. It lags
-    behind `step` where a run ended between an epoch's last step and the end of its validation.
+    history: `{"epoch": the last validated epoch, "start_iou", "best_iou", "best_epoch", "last_iou"}`. If a run ended
+    after the last step of an epoch but before the end of its validation, the history lacks this epoch.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class TrainState:
         weight_decay: float = 0.0,
         precision: str = "fp32",
     ):
-        """`pair_digests`: of the training and the validation pairs. `precision` is a key of PRECISIONS; with fp16 the
-        loss is scaled.
+        """`pair_digests` are the digests of training and validation pairs. `precision` is a key of PRECISIONS; with
+        fp16 the loss is scaled.
         """
-        self.backbone = backbone  # as it was loaded, for checkpoints: frozen
+        self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
         self.network = network.to(device)
         self.device, self.schedule, self.seed, self.pair_digests = device, schedule, seed, pair_digests
         options = {"lr": schedule.lr, "weight_decay": weight_decay, "fused": device.type == "cuda"}
@@ -48,8 +48,8 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] == torch.float16)
         self.step = 0
         self.history: dict[str, Any] = {}
-        self.folder: Path | None = None  # for checkpoints; None on other ranks than the first
-        self.origin: dict[str, Any] = {}  # how they were made, which they hold, too
+        self.folder: Path | None = None  # the folder for checkpoints; None on all ranks except the first
+        self.origin: dict[str, Any] = {}  # how the checkpoints were made; they store it
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -57,16 +57,16 @@ class TrainState:
 
     @property
     def next_epoch(self) -> int:
-        """The epoch whose steps or whose validation come next. 0 is the warm-up."""
+        """The epoch whose steps or validation come next; 0 is the warm-up."""
         return max(self.history.get("epoch", -1) + 1, self.schedule.epoch(self.step - 1))
 
     @property
     def is_validated(self) -> bool:
-        """Whether the history has the validation of this step, if there is one."""
+        """True if the validation that is due at this step has been recorded."""
         return "start_iou" in self.history and self.history.get("epoch", 0) >= self.schedule.epoch(self.step - 1)
 
     def note_validation(self, epoch: int, iou: float) -> bool:
-        """Note an epoch's validation IoU; True if it is the best so far."""
+        """Record the validation IoU of an epoch; returns True if it is the best so far."""
         self.history |= {"epoch": epoch, "last_iou": iou}
         best = iou > self.history.get("best_iou", -1.0)
         if best:
@@ -74,18 +74,18 @@ class TrainState:
         return best
 
     def save(self, *names: str) -> None:
-        """Write a checkpoint, under each of `names`, from which training goes on as if it had never stopped."""
+        """Write a checkpoint under each of `names`. From it, training continues as if it had never stopped."""
         content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
         content["pairs"] = self.pair_digests
         for name in names if self.folder else ():
             save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **content)
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
-        """Go on from the content of a checkpoint, whose network this state was made with. Returns the kinds of pairs,
-        "training" or "validation", that were other ones then.
+        """Continue from the content of a checkpoint; this state was made with its network. Returns the kinds of pairs
+        ("training", "validation") that have changed since it was written.
 
-        The step of a published checkpoint is not known: 0 then. UserError if its optimizer is another network's, or
-        if it is damaged.
+        The step of a published checkpoint is unknown and becomes 0. Raises UserError if the optimizer's state is
+        another network's, or if the checkpoint is damaged.
         """
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
@@ -95,21 +95,21 @@ class TrainState:
             what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
             raise UserError(f"{what}; take an earlier file")
         self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
-        if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision has stored none
+        if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision stores none
             self.scaler.load_state_dict(scaler)
         if self.step:
-            self.set_rate(self.schedule.learning_rate(self.step - 1))  # as the step before has left it
+            self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
 
 
 def run_files(out_dir: Path) -> list[Path]:
-    """The files of a run in its folder, without TensorBoard's."""
+    """The files of a run in its folder, except TensorBoard's files."""
     names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
     return [path for name in names for path in sorted(out_dir.glob(name))]
 
 
 def remove_run(out_dir: Path, keep: Path | None) -> None:
-    """Delete the files of a run in its folder, except for a checkpoint to start from."""
+    """Delete the files of a run in its folder, except the checkpoint `keep`."""
     for path in run_files(out_dir):
         if not (keep and path.samefile(keep)):
             path.unlink()

@@ -1,4 +1,4 @@
-"""Validation: the answers that eval_segswap.py would give to some pairs, and their official figures."""
+"""Validation: predict some pairs exactly as eval_segswap.py does, and compute their official scores."""
 
 import math
 from collections import defaultdict
@@ -25,17 +25,17 @@ EXAMPLES = 4
 
 
 class PairScore(NamedTuple):
-    number: int  # of the pair
-    iou: float  # NaN where the object is not visible
+    number: int  # the pair's number
+    iou: float  # NaN if the object is not visible
     existence: float  # predicted probability
     visible: bool
 
 
 class Validation:
-    """A fixed selection of pairs, `size` of them (0 = all), the same in every run on the same data."""
+    """A fixed selection of `size` pairs (0: all pairs), which is the same in every run on the same data."""
 
     def __init__(self, pairs: PairSet, size: int, matcher: Matcher, log: Log, loading: dict[str, Any]):
-        """loading: as `loader_options` has it. Each rank has as many frames as any other."""
+        """loading: the result of `loader_options`. All ranks have the same number of frames."""
         size = min(size, len(pairs)) or len(pairs)
         self.pairs, self.matcher, self.log = pairs, matcher, log
         self.numbers, frames = {}, defaultdict(list)
@@ -51,8 +51,8 @@ class Validation:
         self.frames = DataLoader(own, batch_size=None, **loading)
 
     def run(self, step: int, epoch: str) -> float:
-        """Report the figures, and pictures of the first pairs with a visible object; returns the IoU. Raises `Stopped`
-        after the frame in which a signal came.
+        """Validate; report the scores, and pictures of the first pairs with a visible object; returns the IoU. If a
+        signal comes, raises `Stopped` after the frame.
         """
         self.log.say(f"{epoch} validation ...")
         self.matcher.network.eval()
@@ -80,8 +80,8 @@ class Validation:
         return figures.get("iou", 0.0)
 
     def score(self, number: int, mask: np.ndarray, existence: float) -> PairScore:
-        """The official score of a mask as results files have it. The IoU is 1 where both masks are empty, as the true
-        one is if it is too small for the benchmark's size.
+        """The official score of a mask in the size of results files. The IoU is 1 if both masks are empty; the true
+        mask can be empty in this size if the object is very small.
         """
         rle, iou = self.pairs.target_mask(number), math.nan
         if rle:
@@ -91,7 +91,9 @@ class Validation:
         return PairScore(number, iou, existence, rle is not None)
 
     def picture_of(self, number: int, mask: np.ndarray) -> np.ndarray:
-        """Query with its mask | target with the predicted | target with the true one -> (480, 1440, 3) uint8 RGB."""
+        """The query with its mask, the target with the predicted mask, and the target with the true mask, side by side
+        -> (480, 1440, 3) uint8 RGB.
+        """
         views = source_of(self.pairs, DrawnPairs(number, number))[1:]
         query, target = (letterbox(read_view(self.pairs, view), EVAL_SIDE) for view in views)
         rles = self.pairs.query_mask(number), self.pairs.target_mask(number)
@@ -101,8 +103,8 @@ class Validation:
 
 
 def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:
-    """Mean IoU of visible objects and balanced accuracy of existence. What has no samples to rest on is left out; the
-    accuracy needs both kinds.
+    """The mean IoU of visible objects, and the balanced accuracy of existence. The IoU is left out without visible
+    objects; the accuracy is left out without visible or without hidden objects.
     """
     _, iou, existence, visible = torch.tensor(scores, dtype=torch.float64).reshape(-1, 4).T
     predicted, visible = existence > THRESHOLD, visible > 0
