@@ -134,7 +134,7 @@ def make_parser() -> Parser:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)
-    add("--ckpt_path", type=Path, help="checkpoint (default: the best one of the last training in train/)")
+    add("--ckpt_path", type=Path, help="checkpoint (default: netBest.pth of a training in train/checkpoints)")
     own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
     add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
     add_data_path(parser)

@@ -91,7 +91,8 @@ class Words(argparse.Action):
 
 
 def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument("--setting", choices=SETTINGS, required=required, help="kinds of query and target camera")
+    text = "ego-exo: the query camera is head-worn, the target cameras are static; exo-ego: the reverse"
+    parser.add_argument("--setting", choices=SETTINGS, required=required, help=text)
 
 
 def add_data_path(parser: argparse.ArgumentParser) -> None:

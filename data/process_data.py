@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--takepath", type=Path, default=DEFAULT_ROOT / "takes", help="folder of the videos, usually <root>/takes")
-    add_annotations(parser, "default: annotations/relations_{split}.json beside the folder of --takepath")
+    add_annotations(parser, "annotation file or its folder (default: annotations, beside the folder of --takepath)")
     add("--outputpath", type=Path, help="processed takes (default: processed beside the folder of --takepath)")
     add_splits_path(parser)
     add("--split", nargs="+", default=["all"], help="splits of --splits_path, or all (default: all)")

@@ -1,11 +1,11 @@
-"""How the strong network finds objects, a frame at a time:
+"""The strong network finds the objects of a frame in six steps:
 
-1. objects      each object is encoded once, by a crop around it, and described to the locator
-2. candidates   places in the target that resemble the object, by the locator's heat
-3. looks        the network's answer at each candidate
-4. look back    whether an answer leads back to the given object
-5. choice       one of the answers, and whether the object is visible
-6. close look   by crops of both views that the object nearly fills: it draws the mask
+1. objects      Each object is encoded once, in a crop around it, and described for the locator.
+2. candidates   Peaks of the locator's similarity map are the places in a target that may show the object.
+3. looks        The network predicts a mask at each candidate.
+4. look back    The locator seeks what the mask shows in the query frame: it should find the given object again.
+5. choice       One of the looks is chosen, and the probability that the object is visible is computed.
+6. close look   The network draws the final mask in crops of both views that the object nearly fills.
 """
 
 import math
@@ -41,50 +41,50 @@ from model.features import Encoder, Levels
 from model.locator import Description, peaks
 from model.strong import ObjectCrops, StrongXSegTx
 
-SEARCH = 3  # version of this search, in the run's record; raise it with each change of the answers
-LOOKS = 3  # at a target, by default
-ROUNDS = 3  # close looks at a target, at most: the first crop may show a part of the object
+SEARCH = 3  # version of this search, stored in a run's record; raise it with each change of the answers
+LOOKS = 3  # default number of looks at a target
+ROUNDS = 3  # close looks at a target, at most; the first crop may show only a part of the object
 QueryObject = tuple[str, str]  # object, query camera
 
 
 class ExpectedSize(NamedTuple):
-    """A size at which to look for the object of a pair."""
+    """A size at which to seek the object of a pair."""
 
-    pair: int  # its number in the frame
+    pair: int  # the pair's number in the frame
     query: QueryObject
-    ratio: float  # the share of the long side that the object spans in the target, divided by that in the query
-    share: float  # of the target's long side, as expected
+    ratio: float  # the object's share of the long side in the target, divided by its share in the query
+    share: float  # the part of the target's long side that the object is expected to span
 
 
 class Candidate(NamedTuple):
     """A place at which to look for the object of a pair."""
 
-    pair: int  # its number in the frame
+    pair: int  # the pair's number in the frame
     spot: Spot
-    heat: float
+    heat: float  # the similarity at this place
 
 
 class Objects(NamedTuple):
-    """The objects of a frame whose query masks show something."""
+    """The objects of a frame whose query masks are not empty."""
 
     frame: Frame
     spots: dict[QueryObject, Spot]
-    crops: dict[float, ObjectCrops]  # by context, CONTEXT and CLOSE; a row each, in the order of `spots`
+    crops: dict[float, ObjectCrops]  # by CONTEXT and CLOSE; rows are in the order of `spots`
     expected: list[ExpectedSize]
-    descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio of sizes; each has a single row
-    cells: dict[tuple[str, int], Tensor]  # the locator's, of whole frames, by camera and long side; made when needed
+    descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio; a single row each
+    cells: dict[tuple[str, int], Tensor]  # the locator's cells of whole frames by camera and long side
 
     def target(self, number: int) -> np.ndarray:
         """The target image of the pair with this number."""
         return self.frame.images[self.frame.pairs[number].target_camera]
 
     def crop(self, candidate: Candidate, context: float) -> Crop:
-        """The crop of the target by which the network looks at a candidate."""
+        """The crop of the target in which the network looks at a candidate."""
         return candidate.spot.crop(self.target(candidate.pair).shape[:2], context)
 
 
 class StrongMatcher(NetworkMatcher):
-    """Finds objects by the strong network. It looks at the `looks` likeliest places of a target, and chooses one."""
+    """Finds objects with the strong network. It looks at the `looks` likeliest places of a target, and chooses one."""
 
     prepare = staticmethod(prepare_frame)
 
@@ -101,7 +101,7 @@ class StrongMatcher(NetworkMatcher):
         self.options |= {"looks": self.looks, "search": SEARCH}
 
     def predict(self, frame: Frame) -> list[Answer]:
-        """The steps above. An object whose mask shows nothing is not looked for: hidden, with an empty mask."""
+        """Run the six steps. An object whose query mask is empty is answered as hidden, with an empty mask."""
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
         queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
         spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
@@ -115,7 +115,7 @@ class StrongMatcher(NetworkMatcher):
         return [answers.get(number, hidden) for number in range(len(frame.pairs))]
 
     def _objects(self, frame: Frame, spots: dict[QueryObject, Spot]) -> Objects:
-        """Encode and describe the objects; crops of one size go through the backbone together."""
+        """Encode and describe the objects; crops of the same size go through the backbone together."""
         encoded = {}
         for context in (CONTEXT, CLOSE):
             crops = [(query, spot.crop(frame.masks[query].shape, context)) for query, spot in spots.items()]
@@ -130,14 +130,14 @@ class StrongMatcher(NetworkMatcher):
         return Objects(frame, spots, encoded, expected, descriptions, cells={})
 
     def _query_crops(self, frame: Frame, crops: Sequence[tuple[QueryObject, Crop]], size: int) -> tuple[Levels, Tensor]:
-        """Features of crops around objects, and the masks in them (N, size, size)."""
+        """The features of crops around objects, and the masks in the crops (N, size, size)."""
         images = np.stack([cut(frame.images[query[1]], crop, size) for query, crop in crops])
         masks = np.stack([cut_mask(frame.masks[query], crop, size) for query, crop in crops])
         return self._levels(images), torch.from_numpy(masks).to(self.device)
 
     def _candidates(self, objects: Objects) -> list[Candidate]:
-        """The places at which to look in each pair's target, pair by pair, the hottest first. A target is encoded once
-        for each long side in which it is searched.
+        """The places at which to look in the targets, pair by pair, with the highest similarity first. A target is
+        encoded once for each long side at which it is searched.
         """
         frame, groups = objects.frame, defaultdict(list)  # by camera and long side
         for expected in objects.expected:
@@ -154,7 +154,7 @@ class StrongMatcher(NetworkMatcher):
             for row, (number, _, _, share) in enumerate(rows):
                 middles = cell_middles(places[row], heat.shape[1:], size)
                 for middle, value in zip(middles, values[row], strict=True):
-                    if math.isfinite(value):  # there may be fewer peaks
+                    if math.isfinite(value):  # the map may have fewer peaks
                         hottest[number].append(Candidate(number, Spot(*middle, share * max(size)), value))
         return [x for number in sorted(hottest) for x in likeliest(hottest[number], self.looks)]
 
@@ -167,8 +167,8 @@ class StrongMatcher(NetworkMatcher):
         return objects.cells[key]
 
     def _choose(self, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Answer]:
-        """The look with the highest score of each pair, by the pair's number. The existence depends on its logit and on
-        the highest heat of the target.
+        """The answer of each pair, by the pair's number: the look with the highest score. The existence follows from
+        the logit of this look and from the highest similarity in the target.
         """
         probs, logits, described = self._look(objects, candidates, CONTEXT)
         backs = self._look_back(objects, candidates, described)
@@ -186,8 +186,8 @@ class StrongMatcher(NetworkMatcher):
         }
 
     def _look_closely(self, objects: Objects, answers: dict[int, Answer]) -> None:
-        """Replace each answer by a close look at the largest part of what was found. Where the new answer does not
-        end inside its crop, the network looks once more, at the new answer.
+        """Replace each answer by a close look at the largest part of the found mask. If the new mask is cut off by its
+        crop, the network looks once more, at the new mask.
         """
         looks = []
         for number, answer in answers.items():
@@ -201,7 +201,7 @@ class StrongMatcher(NetworkMatcher):
             for look, prob in looked:
                 crop = objects.crop(look, CLOSE)
                 place, is_whole = largest_part(prob > THRESHOLD, crop, objects.target(look.pair).shape[:2])
-                if place is None:  # nothing is seen from close by: the answer before this look stays
+                if place is None:  # the close look shows nothing, so the previous answer stays
                     continue
                 answers[look.pair] = answers[look.pair]._replace(crop=crop, prob=prob)
                 if not is_whole:
@@ -210,8 +210,8 @@ class StrongMatcher(NetworkMatcher):
     def _look(
         self, objects: Objects, candidates: Sequence[Candidate], context: float
     ) -> tuple[np.ndarray, Tensor, Description]:
-        """Look at candidates, at least one: masks in their crops (N, S, S) float32, logits of existence (N,), and
-        descriptions of what the masks show.
+        """Look at candidates, of which there must be one at least. Returns the masks in their crops (N, S, S) float32,
+        the logits of existence (N,), and descriptions of what the masks show.
         """
         row_of, looks = {query: row for row, query in enumerate(objects.spots)}, []
         for batch in self._slices(candidates):
@@ -225,7 +225,7 @@ class StrongMatcher(NetworkMatcher):
         return prob.cpu().numpy(), logit, Description(*described)
 
     def _look_back(self, objects: Objects, candidates: Sequence[Candidate], described: Description) -> Tensor:
-        """How well the answers at candidates, which are `described`, lead back to their objects: (N,)."""
+        """How well the looks at candidates lead back to their objects, (N,). `described` is what their masks show."""
         frame, groups = objects.frame, defaultdict(list)  # by query camera and long side
         for row, candidate in enumerate(candidates):
             query = frame.pairs[candidate.pair][:2]
@@ -242,7 +242,7 @@ class StrongMatcher(NetworkMatcher):
         return backs
 
     def _group_batches(self, groups: dict[Any, Sequence]) -> Iterator[tuple[Any, Sequence]]:
-        """`batch_size` members of a group at a time, each time with the group's key."""
+        """Yield at most `batch_size` members of a group at a time, with the group's key."""
         for key, members in groups.items():
             for batch in self._slices(members):
                 yield key, batch
@@ -252,7 +252,7 @@ class StrongMatcher(NetworkMatcher):
 
 
 def expected_sizes(frame: Frame, spots: dict[QueryObject, Spot]) -> list[ExpectedSize]:
-    """The sizes at which to look for objects that are at `spots` of their query views."""
+    """The sizes at which to seek objects, which are at `spots` in their query views."""
     sizes = []
     for number, pair in enumerate(frame.pairs):
         if pair[:2] in spots:
@@ -263,7 +263,7 @@ def expected_sizes(frame: Frame, spots: dict[QueryObject, Spot]) -> list[Expecte
 
 
 def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
-    """The `looks` hottest candidates of a pair, leaving out every candidate that is near a hotter one."""
+    """The `looks` candidates of a pair with the highest similarities, except candidates near a more similar one."""
     chosen: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.heat):
         if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):

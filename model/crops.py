@@ -1,4 +1,4 @@
-"""Square crops of images: cut out and resized to the network's input, and answers put back into the image."""
+"""Square crops: cut out of images and resized to the network's input, and answers put back into the image."""
 
 import math
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ import numpy as np
 
 from formats.geometry import resize
 
-CONTEXT = 3.0  # side of a crop in sides of the object in it: the network sees the object's surroundings, to find it
-CLOSE = 1.5  # side of a crop in sides of the object for the close look, which draws the mask
-COVERED = 0.3  # A cell belongs to the object if its coverage exceeds this fraction of the largest coverage.
-LARGEST = 0.7  # the largest share of a view's long side that an object is expected to span
-# By a camera's kind: how many times as large as an exo camera it shows things, in shares of the image's long side. Ego
-# cameras have two values, since this differs from take to take.
+CONTEXT = 3.0  # a crop in which the network finds an object is so many times as wide as the object
+CLOSE = 1.5  # the crop of the close look, which draws the mask, is so many times as wide as the object
+COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
+LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
+# How many times larger than an exo camera a camera shows things, by its kind, in parts of the image's long side. Ego
+# cameras have two values, because the magnification differs among takes.
 MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
 
 
 class Crop(NamedTuple):
-    """A square of an image, in its pixels. It may reach beyond the image, which is black there."""
+    """A square in an image, in the image's pixels. It may reach beyond the image; the crop is black there."""
 
     top: int
     left: int
@@ -27,34 +27,34 @@ class Crop(NamedTuple):
 
     @classmethod
     def whole(cls, size: tuple[int, int]) -> "Crop":
-        """The smallest one around all of an image of `size` (H, W): the letterbox's square, the largest of all."""
+        """The smallest square around an image of `size` (H, W), which letterboxing shows. No crop is larger."""
         side = max(size)
         return cls(*(-((side - length) // 2) for length in size), side)
 
 
 class Spot(NamedTuple):
-    """The place of an object: the middle of its bounding box, and the longer side of that, in pixels."""
+    """The place of an object: the middle of its bounding box, and the box's longer side, in pixels."""
 
     row: float
     col: float
     extent: float
 
     def crop(self, size: tuple[int, int], context: float = CONTEXT) -> Crop:
-        """The crop to look at it: `context` times as large, but no larger than its image, which is of `size` (H, W)."""
+        """The crop to look at the object: `context` times its extent, but not larger than the image's `size` (H, W)."""
         return self.square(min(context * self.extent, max(size)))
 
     def square(self, side: float) -> Crop:
-        """The crop of this side around it, in whole pixels."""
+        """The crop around the object with this side, in whole pixels."""
         side = max(1, round(side))
         return Crop(round(self.row - side / 2), round(self.col - side / 2), side)
 
     def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
-        """Moved by `rows` and `cols` times its extent, and enlarged by a factor of 2 ** `octaves`."""
+        """The spot, moved by `rows` and `cols` times its extent, and enlarged by a factor of 2 ** `octaves`."""
         row, col = self.row + rows * self.extent, self.col + cols * self.extent
         return Spot(row, col, self.extent * math.pow(2, octaves))
 
     def is_near(self, other: "Spot") -> bool:
-        """Whether the other's middle is less than half of this one's extent away."""
+        """True if the middle of the other spot is closer than half of this spot's extent."""
         return max(abs(self.row - other.row), abs(self.col - other.col)) < self.extent / 2
 
 
@@ -65,8 +65,8 @@ def spot_of(mask: np.ndarray) -> Spot | None:
 
 
 def largest_part(mask: np.ndarray, crop: Crop, size: tuple[int, int]) -> tuple[Spot | None, bool]:
-    """The place in an image of `size` of the largest connected part of a mask (S, S), which an answer has in a crop;
-    None if the mask is empty. And whether that part ends inside the crop. What lies beyond the image does not count.
+    """The place of the largest connected part of a mask (S, S) in a crop, in an image of `size` (H, W), or None if the
+    mask is empty; and True if the crop does not cut this part off. Mask pixels beyond the image do not count.
     """
     pixel = crop.side / len(mask)
     middles = (np.arange(len(mask)) + 0.5) * pixel
@@ -81,7 +81,7 @@ def largest_part(mask: np.ndarray, crop: Crop, size: tuple[int, int]) -> tuple[S
 
 
 def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
-    """(H, W) or (H, W, C) -> the crop, resized to (size, size[, C]), of the same dtype; turned around its middle."""
+    """Cut a crop out of (H, W) or (H, W, C), turn it around its middle, and resize it to (size, size[, C])."""
     if degrees:
         wide, margin = round(size * math.sqrt(2)), round(crop.side * (math.sqrt(2) - 1) / 2)
         square = cut(image, Crop(crop.top - margin, crop.left - margin, crop.side + 2 * margin), wide)
@@ -98,15 +98,15 @@ def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.nd
 
 
 def cut_mask(mask: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
-    """(H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1: the pixels of which the object covers at least half. If it
-    covers half of none, the pixels of which it covers at least half as much as of the pixel that it covers most.
+    """Cut a crop out of a mask (H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1. A pixel is 1 if the object covers at
+    least half of it. If no pixel is covered by half, it is 1 if its cover is at least half of the largest cover.
     """
     cover = cut(mask.astype(np.float32), crop, size, degrees)
     return ((cover > 0) & (cover >= min(0.5, cover.max() / 2))).astype(np.uint8)
 
 
 def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
-    """Probabilities (S, S) of a crop -> (H, W) float32 of an image of `size`, 0 outside of the crop."""
+    """Probabilities (S, S) in a crop -> (H, W) float32 in an image of `size`, which are 0 outside of the crop."""
     image = np.zeros(size, np.float32)
     rows, cols, inside_rows, inside_cols = _overlap(crop, size)
     image[rows, cols] = resize(prob, (crop.side, crop.side))[inside_rows, inside_cols]
@@ -114,13 +114,15 @@ def put_back(prob: np.ndarray, crop: Crop, size: tuple[int, int]) -> np.ndarray:
 
 
 def object_cells(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The object's cells of a grid over a mask (H, W) of 0 and 1, by the rule of COVERED: (h, w) bool."""
+    """The cells of a grid over a mask (H, W) of 0 and 1 that belong to the object (see COVERED), (h, w) bool."""
     cover = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
     return cover > max(COVERED * cover.max(), 1e-6)
 
 
 def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
-    """Rows and columns of an image of `size` that a crop shows, and the rows and columns of the crop that show them."""
+    """The rows and columns of an image of `size` that a crop shows, and the rows and columns of the crop in which it
+    shows them.
+    """
     outside, inside = [], []
     for first, length in zip(crop[:2], size, strict=True):
         begin = min(max(first, 0), length)
@@ -131,9 +133,9 @@ def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, sl
 
 
 def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) -> dict[float, float]:
-    """Ratio -> the share of a target's long side that an object may span. The object is at `spot` in a query of `size`
-    (H, W); a ratio is its share in the target, divided by that in the query. Ratios that give more than LARGEST are
-    left out, unless all do; then the smallest gives LARGEST.
+    """For each ratio, the share of a target's long side that an object may span. The object is at `spot` in a query of
+    `size` (H, W); a ratio is the object's share in the target, divided by its share in the query. Ratios that give more
+    than LARGEST are left out. If all ratios do, only the smallest one is kept, with LARGEST.
     """
     shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
     least = min(shares.values())
@@ -141,8 +143,8 @@ def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) 
 
 
 def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
-    """The possible ratios of a thing's shares of the long side in target and query. The kinds are keys of
-    MAGNIFICATIONS, or None for a camera of which nothing is known.
+    """The possible ratios of an object's share of the long side in the target and its share in the query. The kinds are
+    keys of MAGNIFICATIONS, or None for a camera of unknown kind.
     """
     if query_kind is None or target_kind is None:
         return 1 / 3, 1.0, 3.0
@@ -151,18 +153,18 @@ def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float,
 
 
 def frame_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """The size in which the locator reads an image of `size` (H, W): multiples of 16 pixels, about `long_side` long."""
+    """The size at which the locator reads an image of `size` (H, W): multiples of 16 pixels, about `long_side` long."""
     height, width = (max(2, round(length * long_side / max(size) / 16)) * 16 for length in size)
     return height, width
 
 
 def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
-    """(H, W, 3) -> resized to `frame_size`."""
+    """Resize an image (H, W, 3) to its `frame_size`."""
     return resize(image, frame_size(image.shape[:2], long_side))
 
 
 def cell_middles(
     cells: Sequence[Sequence[int]], grid: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[float, float]]:
-    """Rows and columns of a grid over an image of `size` -> the middles of these cells, in pixels."""
+    """Rows and columns of cells of a grid over an image of `size` -> the middles of these cells, in pixels."""
     return [((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]) for row, col in cells]

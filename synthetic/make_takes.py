@@ -89,8 +89,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         add(f"--num_{split}", type=at_least(0, most=100_000), default=count, help=f"takes for {purpose}")
     text = "frames of each video, which has 30 frames a second; each 30th frame is annotated"
     add("--num_frames", type=at_least(1, most=1_000_000), default=61, help=text)
-    add("--size", choices=VIDEO_SIZES, default="small", help="of the videos; native: 3840x2160, ego 1408x1408")
-    add("--num_exo", type=at_least(1, most=99), default=2, help="static cameras")
+    add("--size", choices=VIDEO_SIZES, default="small", help="size of the videos; native is 3840x2160, ego 1408x1408")
+    add("--num_exo", type=at_least(1, most=99), default=2, help="number of static cameras")
     text = "objects on the table, at most 18; each camera sees about two at a time"
     add("--num_objects", type=at_least(1, most=18), default=4, help=text)
     text = "area of an object as a fraction of the picture, up to 0.4. One number: all objects have this area; two: "
@@ -106,7 +106,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "largest number of further things on the table, which are never annotated"
     add("--clutter", type=at_least(0, most=1000), default=0, help=text)
     add("--blur", type=at_least(0, float, 100), default=0, help="each video's Gaussian blur has up to this many pixels")
-    add("--noise", type=at_least(0, float, 255), default=0, help="standard deviation of Gaussian noise, of 255 levels")
+    add("--noise", type=at_least(0, float, 255), default=0, help="standard deviation of Gaussian noise, in gray levels")
     text = "probability that an object is not rendered, drawn for each object, camera and second; all other things, "
     text += "such as its twins, stay"
     add("--left_out", type=at_least(0, float, 0.9), default=0, help=text)
