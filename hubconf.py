@@ -46,10 +46,10 @@ finally:
 
 
 def xsegtx(checkpoint: str | Path, **options) -> Predictor:
-    """A Predictor with your own checkpoint. `options` are those of `Predictor.load`, such as device="cpu"."""
+    """A Predictor with your own checkpoint. `options` go to `Predictor.load`, such as device="cpu"."""
     return Predictor.load(checkpoint, **options)
 
 
 def xsegtx_tiny(**options) -> Predictor:
-    """A Predictor with the network that the repository contains. `options` are those of `Predictor.load`."""
+    """A Predictor with the network that the repository contains. `options` go to `Predictor.load`."""
     return Predictor.load(**options)

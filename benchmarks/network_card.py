@@ -4,7 +4,7 @@ existence of hidden objects, by the reason why they are hidden; and how far its 
 
     python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card --more data/mine/processed
 
-Predictions are written to --out; a rerun uses those that are there. The script takes about an hour on one core.
+Predictions are written to --out; a rerun uses existing predictions. The script takes about an hour on one core.
 """
 
 import functools

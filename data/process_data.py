@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The uids of the takes to process, by split: the takes of --split, or those of them that --uids names.
+    """The uids of the takes to process, by split: the takes of --split; with --uids, only takes that it names.
 
     Raises UserError if --uids names a take that is in none of these splits.
     """

@@ -4,7 +4,7 @@ To add a metric that is a mean over masks of visible objects, add a field with a
 value in `score_masks`, and a line in METRICS.
 
 Masks are (H, W) uint8 arrays of 0 and 1 with a long side of 480 pixels; the true and the predicted mask have the same
-size. Slow steps are computed only in the rectangle around both objects; their results equal those on the whole image.
+size. Slow steps are computed only in the rectangle around both objects; the results are the same as on the whole image.
 """
 
 import math

@@ -45,7 +45,7 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
     """Choose `number` cases by `order`, a key of CASE_ORDERS. Objects are visible in them unless the order is random.
 
     Frames of a track look alike, so every track gets a case before a track gets a second one. `with_hidden` adds a
-    fifth more cases in which the object is not visible, those with the highest existence.
+    fifth more cases in which the object is not visible, with the highest existence first.
     """
     if order == "random":
         ranked = random.Random(0).sample(cases, len(cases))

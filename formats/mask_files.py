@@ -27,7 +27,7 @@ LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 @dataclass(frozen=True)
 class MaskFiles:
     """The masks of one camera. `objects[object][frame]` is the mask's file, or COCO's segmentation and its size, or
-    None if the object is not visible. The frames are those that were annotated.
+    None if the object is not visible. All annotated frames are in it.
     """
 
     path: Path

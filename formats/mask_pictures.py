@@ -15,7 +15,7 @@ PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B")  # PIL's modes wit
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
-    """Read the mask in a picture file; EXIF does not turn it. `value` and the errors are those of `to_mask`."""
+    """Read the mask in a picture file; EXIF does not turn it. `to_mask` explains `value` and the errors."""
     with open_picture(path) as image:
         return to_mask(image, str(path), value)
 

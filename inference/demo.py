@@ -97,7 +97,7 @@ def draw_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
 
 def as_mark(mask: np.ndarray) -> dict:
     """A mask -> a mark from which `draw_marks` makes the same mask: a line for each run of pixels in a row."""
-    changes = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))))  # 1 where a run starts, -1 behind its end
+    changes = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))))  # 1 at the start of a run, -1 after its end
     (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
     lines = [[[start, row], [end - 1, row]] for row, start, end in np.transpose([rows, starts, ends]).tolist()]
     return {"tool": "brush", "width": 1, "lines": lines}

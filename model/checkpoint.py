@@ -109,7 +109,7 @@ def stored_options(content: Any, path: Path) -> dict[str, Any]:
 
 
 def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], list[str]]:
-    """Load those tensors of a related model (such as SegSwap's hard_mining_neg5.pth) whose names and shapes fit.
+    """Load the tensors of a related model (such as SegSwap's hard_mining_neg5.pth) whose names and shapes fit.
 
     Returns the names of the loaded tensors, and descriptions of tensors of both models that did not fit. Raises
     UserError if fewer than half of the model's tensors are in the file.

@@ -40,7 +40,7 @@ class Locator(nn.Module):
        parts, weighted by their shares of the area. The cosine with a part is the largest one within `REACH` cells,
        because parts lie in the target only roughly as in the query.
 
-    It is trained by cross-entropy over all cells of a target; the right cells are those of the object.
+    It is trained by cross-entropy over all cells of a target; the object's cells are the right ones.
     """
 
     def __init__(self, channels: int, detail_channels: int):

@@ -34,7 +34,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None) -> Tensor:
-        """The arguments are those of `EncoderLayer.forward`. Returns (B, L, C)."""
+        """It has the arguments of `EncoderLayer.forward`. Returns (B, L, C)."""
         B, L, C = tokens.shape
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if context is tokens:

@@ -40,7 +40,7 @@ FINGERS = np.array([[-0.12, 0.2, 0.08], [-0.16, 0.2, 0.0], [-0.15, 0.18, -0.08],
 
 
 def camera_names(num_exo: int) -> list[str]:
-    """The names of the ego camera and of `num_exo` exo cameras, like those of the data set."""
+    """The names of the ego camera and of `num_exo` exo cameras, in the style of the data set."""
     return [EGO, *(f"cam{number:02d}" for number in range(1, num_exo + 1))]
 
 

@@ -98,7 +98,7 @@ class CropReader:
         self.config, self.cached = config, cached
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """One sample, with fields as those of a `CropBatch`. Raises ValueError if the query mask is empty."""
+        """One sample, with the fields of a `CropBatch`. Raises ValueError if the query mask is empty."""
         source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
         query, target = (read_view(pairs, view) for view in source[1:])
         query_size, size = query.shape[:2], target.shape[:2]

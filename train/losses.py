@@ -39,7 +39,7 @@ def compute_losses(
     if the object is visible in the target. It does not wait for the device.
 
     - mask: BCE of each pixel of both views, times `OBJECT_WEIGHT` if the mask is 1 there, and 0 for samples whose
-      object is not visible; the mean over all 2 B H W pixels, also those of samples with 0.
+      object is not visible; the mean over all 2 B H W pixels, including samples with 0.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over both views of the samples whose object is visible;
       0 if there are no such samples.
     - existence: BCE of the existence probability against `visible`, mean over the samples.

@@ -40,7 +40,7 @@ def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str])
 
 
 def network_of(run: Run, file: Path | None, content: Any) -> tuple[Backbone, XSegTx, list[str]]:
-    """The backbone, the network with those tensors of the file that fit, and lines that tell which ones fit."""
+    """The backbone, the network with the fitting tensors of the file, and lines that tell which tensors fit."""
     if run.start or holds_network(content) and "backbone" not in run.typed:
         backbone = stored_backbone(content["backbone"], run.moco_path, file)
     else:

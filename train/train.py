@@ -5,8 +5,8 @@
     cd train && bash run_both.sh               # one network for both settings
     cd train && bash run_ego.sh --gpu 0,1      # two processes, by torchrun
 
-Writes net_warmup.pth, netLast.pth, netBest.pth (by validation IoU) and every k-th epoch's checkpoint to --out-dir, with
-log.jsonl and tensorboard/ beside them.
+Writes net_warmup.pth, netLast.pth, netBest.pth (with the best validation IoU), the checkpoints of every --save_every-th
+epoch, log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the same command again: it continues.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int | None:
     device = device_of(asked, world)
     out_dir = asked.options["out_dir"]
     with contextlib.ExitStack() as stack:
-        world.start(device)  # before the folder is claimed, which a rank that never meets the others would keep
+        world.start(device)  # before the folder is claimed: a rank that meets no others would keep the claim
         stack.callback(world.stop)
         if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def device_of(asked: Asked, world: World) -> torch.device:
-    """The device of this process: its own of --gpu, else --device."""
+    """The device of this process: its GPU of --gpu, or else --device."""
     name, gpus = asked.options["device"], asked.typed.get("gpu")
     if gpus:
         numbers = gpus.split(",")
@@ -91,7 +91,9 @@ def device_of(asked: Asked, world: World) -> torch.device:
 
 
 def train(run: Run, world: World, device: torch.device) -> int | None:
-    """From pairs to checkpoints, on one of the processes. Returns the exit status of a run that a signal stopped."""
+    """Train on one of the processes, from reading pairs to writing checkpoints. If a signal stopped the run, returns
+    its exit status.
+    """
     if run.batch_pos % world.size:
         raise UserError(f"--batch-pos {run.batch_pos} cannot be split evenly over {world.size} processes")
     pairs, val_pairs = (PairSet(run.train_dir, split, run.setting) for split in ("train", "val"))
@@ -111,16 +113,16 @@ def train(run: Run, world: World, device: torch.device) -> int | None:
     log = Log(run.out_dir, state.step, world, run.log_every)
     introduce(run, log, state, notes, pairs, val_pairs)
 
-    world.catch_signals()  # before PyTorch starts a loader, which Ctrl-C must not interrupt
+    world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     step, reader, matcher = make_step(run, state, world)
     loading = loader_options(run.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, reader, run.seed, run.block)
     numbers = step_batches(range(state.step, state.schedule.total_steps), run.batch_pos, world.rank, world.size)
     batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
     validation = Validation(val_pairs, run.val_size, matcher, log, loading)
-    if world.size > 1:  # the position table is the same everywhere, and every step has the same graph
+    if world.size > 1:  # no buffers to sync: the position table is the same everywhere; the graph is always the same
         known = inspect.signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the older name
         step = DistributedDataParallel(step, **{sync: False}, gradient_as_bucket_view=True, static_graph=True)
     try:
         train_epochs(state, step, batches, validation, log, run.save_every)
@@ -141,7 +143,7 @@ def train(run: Run, world: World, device: torch.device) -> int | None:
 def train_epochs(
     state: TrainState, step: Step, batches: Iterator[Batch], validation: Validation, log: Log, save_every: int
 ) -> None:
-    """Train and validate from where `state` is to the last epoch; epoch 0 is the warm-up."""
+    """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up."""
     schedule, history = state.schedule, state.history
     if "start_iou" not in history:
         history["start_iou"] = validation.run(state.step, "start")
@@ -151,14 +153,14 @@ def train_epochs(
             if schedule.warmup:
                 state.save(WARMUP, LAST)
             continue
-        state.save(LAST)  # validation may take longer than a preempted job may run on
+        state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
         is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
         names = [f"net{epoch:03d}.pth"] if save_every and epoch % save_every == 0 else []
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
 def make_step(run: Run, state: TrainState, world: World) -> tuple[Step, Reader, Matcher]:
-    """A recipe: the step that makes losses of a batch, the reader of samples, and the matcher that is validated."""
+    """The parts of a recipe: the training step, the reader of samples, and the matcher for validation."""
     network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[run.precision])
     cache = FeatureCache(int(run.cache_features * 1e9))
     parts = network, encoder, cache, loss_weights(run.existence_weight), world, run.precision
@@ -197,7 +199,7 @@ def introduce(run: Run, log: Log, state: TrainState, notes: list[str], pairs: Pa
 
 
 def conclude(run: Run, log: Log, history: dict[str, Any]) -> None:
-    """Print what the finished run has reached."""
+    """Print the validation IoU that the finished run has reached."""
     if "best_iou" not in history:
         return
     best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {run.out_dir / BEST}"

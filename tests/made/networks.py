@@ -22,7 +22,7 @@ def random_backbone(seed: int) -> Backbone:
 
 @torch.no_grad()
 def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
-    """Set the mean and variance of each batch norm to those of `batches` of images (B, 3, H, W), so that features
+    """Set the mean and variance of each batch norm from `batches` of images (B, 3, H, W), so that features
     depend on the content of an image.
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]

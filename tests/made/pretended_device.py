@@ -7,7 +7,7 @@ CPU.
     gpu.waits                   # the places where the CPU would have waited for a GPU
 
 As on CUDA, an operation cannot mix tensors of two devices, and numpy cannot read tensors of the device. As on Apple's
-GPUs, the device has no float64. The results are those of the CPU.
+GPUs, the device has no float64. The results are the same as on the CPU.
 """
 
 import os
