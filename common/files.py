@@ -181,7 +181,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def read_record(path: Path, form: Any, remedy: str) -> Any:
-    """Parse a JSON file of our scripts. Raises UserError as `json_errors` does, and if `has_form` says no to `form`."""
+    """Parse a JSON file of our scripts. Raises UserError as `json_errors` does, and if the value lacks the `form`."""
     value = read_json(path, remedy)
     if not has_form(value, form):
         raise UserError(f"{path} is not of the form that this version writes; {remedy}")

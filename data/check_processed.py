@@ -31,7 +31,7 @@ from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
 PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
 COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
-END_BYTES = 4096  # the end mark of a JPEG file lies in its last bytes, of which so many are read
+END_BYTES = 4096  # the number of last bytes of a JPEG file that are read to find its end mark
 
 
 def parse_args() -> argparse.Namespace:

@@ -122,7 +122,7 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
 
 
 def verdict(name: str, paired: dict[str, Any]) -> str:
-    """Whether the second file is better or worse, "uncertain" if its interval holds 0; "-" if there is no interval."""
+    """Whether the second file is better or worse; "uncertain" if the interval contains 0, "-" if there is none."""
     (low, high), change = paired["interval_95"], METRICS[name].verdict(paired["difference"])
     if low is None or not change:
         return "-"

@@ -210,8 +210,8 @@ class StrongMatcher(NetworkMatcher):
     def _look(
         self, objects: Objects, candidates: Sequence[Candidate], context: float
     ) -> tuple[np.ndarray, Tensor, Description]:
-        """Look at candidates, of which there must be one at least. Returns the masks in their crops (N, S, S) float32,
-        the logits of existence (N,), and descriptions of what the masks show.
+        """Look at one or more candidates. Returns the masks in their crops (N, S, S) float32, the logits of existence
+        (N,), and descriptions of what the masks show.
         """
         row_of, looks = {query: row for row, query in enumerate(objects.spots)}, []
         for batch in self._slices(candidates):

@@ -50,8 +50,8 @@ class Backbone(nn.Module):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride).
         mean, std: with which RGB in [0, 1] is normalized.
         weights: the file from which the weights were read, for backbones whose weights are not stored in checkpoints.
-        detail_channels: if not 0, the network has a method `levels` -> features of an earlier layer, with so many
-        channels, and of the last layer.
+        detail_channels: if not 0, the network has a method `levels`, which returns the features of an earlier layer
+        with this number of channels, and the features of the last layer.
         """
         super().__init__()
         self.name, self.network, self.channels, self.stride = name, network, channels, stride

@@ -9,8 +9,8 @@ import numpy as np
 
 from formats.geometry import resize
 
-CONTEXT = 3.0  # a crop in which the network finds an object is so many times as wide as the object
-CLOSE = 1.5  # the crop of the close look, which draws the mask, is so many times as wide as the object
+CONTEXT = 3.0  # width of a crop in which the network finds an object, as a multiple of the object's width
+CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
 COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
 LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
 # How many times larger than an exo camera a camera shows things, by its kind, in parts of the image's long side. Ego
