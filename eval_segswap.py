@@ -37,7 +37,7 @@ from common.arguments import (
 from common.distributed import World
 from common.errors import UserError, counted, warn_once
 from common.files import file_digest, write_json
-from common.parallel import default_workers, loader_failures, loader_options, split_by_work
+from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.matcher import BATCH_SIZE, Matcher
@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
-            mine = split_by_work({uid: plan.pair_count for uid, plan in plans.items()}, world.size)[world.rank]
+            largest_first = sorted(plans, key=lambda uid: plans[uid].pair_count, reverse=True)
+            mine = largest_first[world.rank :: world.size]  # about as many pairs as others have
             reports = world.gather(predict_part(task, mine, world.is_main))
             world.stop()
             status = finish(task, reports) if world.is_main else 0

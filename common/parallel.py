@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -162,14 +162,3 @@ def loader_failures() -> Iterator[None]:
             "a loading process has ended early, perhaps for want of memory or of shared memory; run the same command "
             "again with fewer --num_workers (0 needs neither), or in a container with more: docker run --shm-size 16g"
         ) from None
-
-
-def split_by_work(work: Mapping[str, float], count: int) -> list[list[str]]:
-    """Deal `work` (key -> effort, in any unit) out to `count` lists whose sums differ by at most the largest effort.
-
-    The result depends on the arguments alone, so machines that do not communicate get the same lists. Every list keeps
-    the order of `work`.
-    """
-    largest_first = sorted(work, key=work.get, reverse=True)
-    parts = [set(largest_first[i::count]) for i in range(count)]
-    return [[key for key in work if key in part] for part in parts]

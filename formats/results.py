@@ -85,7 +85,7 @@ def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iter
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield the takes of a folder of PNG masks, which may have any size; they have no confidence.
 
-    Raises UserError if the folder has no mask.
+    Raises UserError if the folder has no mask, or a mask cannot be read.
     """
     is_empty = True
     for take in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -94,11 +94,7 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
             *object_name, pair, _ = path.relative_to(take).parts
             if object_name and path.stem.isdecimal():
                 frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
-                try:
-                    mask = encode_mask(read_mask(path))
-                except UserError as error:  # in place of the mask, a text for the check of the predictions
-                    mask = str(error).removeprefix(f"{path} ")
-                frames[str(int(path.stem))] = {"pred_mask": mask}
+                frames[str(int(path.stem))] = {"pred_mask": encode_mask(read_mask(path))}
         if masks:
             is_empty = False
             yield take.name, {"masks": masks}
@@ -116,7 +112,8 @@ def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:
         masks: dict[str, Any] = {}
         for _, object_name, pair, frame, entry in entries:
             frames = masks.setdefault(object_name, {}).setdefault(pair, {})
-            frames[frame] = max(frames.get(frame, entry), entry, key=_score)  # if equal, the first
+            if frame not in frames or entry["confidence"] > frames[frame]["confidence"]:
+                frames[frame] = entry
         yield uid, {"masks": masks}
 
 
@@ -125,17 +122,10 @@ def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[st
     for number, detection in enumerate(iter_json_list(path, f"write it as a list of {DETECTION}")):
         try:
             uid, pair, frame = detection["image_id"].split("/")
-            object_name = detection["category_id"]
-            if not isinstance(object_name, str) or not frame.isdecimal():
+            object_name, score = detection["category_id"], detection["score"]
+            if not isinstance(object_name, str) or not frame.isdecimal() or not isinstance(score, int | float):
                 raise ValueError
+            entry = {"pred_mask": detection["segmentation"], "confidence": score}
         except MALFORMED:
             raise UserError(f"{path}: entry {number} ({str(detection)[:80]}) is not {DETECTION}") from None
-        keys = {"pred_mask": "segmentation", "confidence": "score"}
-        entry = {key: detection[name] for key, name in keys.items() if name in detection}
         yield uid, object_name, pair, str(int(frame)), entry
-
-
-def _score(entry: dict[str, Any]) -> float:
-    """The score of a detection; -1 if it is not a number, which the check of the predictions reports."""
-    score = entry.get("confidence")
-    return score if isinstance(score, int | float) else -1.0

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from common.distributed import World
 from common.errors import UserError, counted
 from common.files import atomic_write, has_form, json_errors
-from train.dataset import Batch, Source
+from train.dataset import Batch
 
 LOG_NAME = "log.jsonl"
 NO_LOG = "move it away, or give another --out-dir"
@@ -70,7 +70,7 @@ class Log:
     def restart_clock(self) -> None:
         """Begin to count time and losses anew, for example after a validation, which is not training time."""
         self._losses: list[torch.Tensor] = []
-        self._sources: list[list[Source]] = []
+        self._num_samples = 0  # of this process
         self._start, self._waited = time.perf_counter(), 0.0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:
@@ -81,23 +81,23 @@ class Log:
         return batch
 
     def add(self, losses: dict[str, torch.Tensor], batch: Batch) -> None:
-        """Add a step's losses, scalars on the device by name, and the batch from which they were computed."""
+        """Add a step's losses by name, scalars on the device, and count the samples of its batch."""
         self.note_unreadable(batch.unreadable)
         self._terms = ["loss" if name == "total" else f"{name}_loss" for name in losses]
         self._losses.append(torch.stack(list(losses.values())).detach())
-        self._sources.append(batch.sources)
+        self._num_samples += len(batch)
 
     def flush(self, step: int, epoch: str, lr: float, total_steps: int) -> None:
         """Report the steps since the last flush; `step` is the number of steps done.
 
         Raises UserError if a loss is not finite.
         """
-        local = torch.stack(self._losses)  # (steps, terms), this process's parts of global losses
-        local, losses = torch.stack((local, self.world.sum(local))).cpu().double()  # the only wait for the device
-        self._check_finite(local, losses, step)
+        losses = torch.stack(self._losses)  # (steps, terms), this process's part of the global losses
+        losses = self.world.sum(losses).cpu().double()  # the only wait for the device
+        self._check_finite(losses, step)
         seconds = time.perf_counter() - self._start
         values = dict(zip(self._terms, losses.mean(0).tolist(), strict=True))
-        rate = sum(map(len, self._sources)) * self.world.size / seconds
+        rate = self._num_samples * self.world.size / seconds
         waited = self._waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited}
         if torch.cuda.is_initialized():
@@ -117,18 +117,15 @@ class Log:
         unreadable = f", {figures['unreadable']} more unreadable" if "unreadable" in figures else ""
         self.say(f"{epoch} validation on {figures['samples']} pairs{unreadable}: {text}")
 
-    def _check_finite(self, local: torch.Tensor, losses: torch.Tensor, step: int) -> None:
+    def _check_finite(self, losses: torch.Tensor, step: int) -> None:
         bad = (~losses.isfinite()).any(1).nonzero()
         if not len(bad):
             return
         i = int(bad[0])
         terms = ", ".join(f"{name} {value:g}" for name, value in zip(self._terms, losses[i].tolist(), strict=True))
-        is_own = not local[i].isfinite().all()
-        samples = "; ".join(map(str, self._sources[i])) if is_own else "in another process"
-        raise UserError(
-            f"step {step - len(losses) + i + 1}: the loss is not finite ({terms}); the last checkpoint is from "
-            f"before; lower --lr or give --precision fp32; the batch: {samples}"
-        )
+        number = step - len(losses) + i + 1
+        remedy = "the last checkpoint is from before; lower --lr or give --precision fp32"
+        raise UserError(f"step {number}: the loss is not finite ({terms}); {remedy}")
 
     def note_unreadable(self, reasons: list[str]) -> None:
         """Note samples that were left out, and print the first one."""
@@ -140,7 +137,7 @@ class Log:
         """Print how many samples were left out, each counted once. All ranks must call it."""
         if unreadable := set().union(*self.world.gather(list(self._unreadable))):
             what = f"{counted(len(unreadable), 'sample')} could not be read, and others were taken"
-            self.say(f"{what}; data/check_processed.py --decode finds every unreadable frame")
+            self.say(f"{what}; data/check_processed.py finds frames that are missing or cut off")
 
 
 def cut_log(path: Path, step: int, validated: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from common import parallel
 from common.errors import UserError
-from common.parallel import default_workers, run_jobs, split_by_work
+from common.parallel import default_workers, run_jobs
 from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
 
@@ -145,14 +145,3 @@ def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number):
     os.killpg(busy.pid, number)
     _, stderr = busy.communicate(timeout=300)
     assert busy.returncode == -number and "Traceback" not in stderr
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_work_is_dealt_out_evenly_and_the_same_way_each_time(count):
-    work = {f"take {number}": number % 7 + 1 for number in range(40)}
-    parts = split_by_work(work, count)
-    assert sorted(key for part in parts for key in part) == sorted(work)
-    assert parts == split_by_work(dict(work), count)
-    sums = [sum(work[key] for key in part) for part in parts]
-    assert max(sums) - min(sums) <= 7
-    assert all(part == [key for key in work if key in part] for part in parts)

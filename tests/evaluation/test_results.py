@@ -164,10 +164,12 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:40])
     (folder / "30.png").unlink()
     (folder / "notes.png").write_bytes(b"")
+    with pytest.raises(UserError, match="0.png is no picture that can be read"):
+        scored(root, tmp_path / "masks", tmp_path / "no", "--lenient")
+    (folder / "0.png").unlink()
     problems, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no", "--lenient")
     place = f"take take-a, object 'bicycle _0', camera pair {EGO}_cam01"
-    assert f"{place}, frame 0: mask cannot be decoded (mask 'is no picture that can be read" in problems
-    assert f"{place}, frame 30: missing" in problems and "2 problems in" in last
+    assert f"{place}, frames 0, 30: missing" in problems and "1 problem in" in last
 
 
 def detections(results):
@@ -202,7 +204,7 @@ def test_detections_are_read_a_take_at_a_time_and_a_scattered_take_is_refused(re
 
 def test_what_is_no_detection_is_named_with_its_place(results, tmp_path):
     named = {"category_id": "cup"}
-    images = (3, "take/pair", "take/pair/x")
+    images = (3, "take/pair", "take/pair/x", "take/pair/3")  # the last has no score
     bad = [7, *(named | {"image_id": image} for image in images), {"image_id": "take/pair/3", "category_id": 1}]
     for detection in bad:
         (tmp_path / "r.json").write_text(json.dumps([detections(results)[0], detection]))

@@ -346,7 +346,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_below_its_progress_bar(training_
         run_script(lambda: run_training(training_set, tmp_path, "--lr", 1e30, "--log_every", 3))
     bars, _, error = capsys.readouterr().err.rpartition("\r")
     assert "warm-up" in bars and error.startswith("error: ")
-    assert "the loss is not finite" in error and "uid-" in error and "step 3" in error
+    assert "the loss is not finite" in error and "step 3" in error
     assert not list(tmp_path.glob("net*.pth"))
 
 
