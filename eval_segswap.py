@@ -157,9 +157,7 @@ def make_parser() -> Parser:
 
 
 def default_checkpoint(setting: str) -> Path:
-    """The checkpoint of a training for this setting (netBest.pth, or else netLast.pth); if there is none, the
-    checkpoint of a training for both settings.
-    """
+    """netBest.pth, or else netLast.pth, of a training for this setting; if there is none, of one for both settings."""
     folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
     paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
     if checkpoint := next((path for path in paths if path.exists()), None):
@@ -172,9 +170,7 @@ def default_checkpoint(setting: str) -> Path:
 
 
 def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, float]:
-    """Predict the takes `uids`, except takes that a stopped run has finished. Returns the number of pairs, and the
-    seconds that they took.
-    """
+    """Predict the takes `uids` that are not finished yet; returns the number of pairs and the seconds they took."""
     begin, plans, run = time.perf_counter(), {uid: task.plans[uid] for uid in uids}, task.run
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
 

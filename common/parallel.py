@@ -148,9 +148,7 @@ def _end_at_sigterm_of_parent() -> None:
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader: if one of its workers dies, it raises a UserError, whichever of several
-    errors PyTorch raises first.
-    """
+    """Put this around the use of a DataLoader; it raises a UserError if one of the loader's workers dies."""
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:

@@ -69,9 +69,7 @@ def main() -> int:
 
 
 class Check(NamedTuple):
-    """The findings on a take or a split: a line for each problem, a line for each thing that the data set lacks, and
-    the numbers in the columns of the table.
-    """
+    """The findings on a take or a split: problems, missing parts (a line each), and the numbers of the table."""
 
     problems: list[str]
     missing: list[str]

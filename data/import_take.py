@@ -133,9 +133,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
 
 
 def drop_unmatched(objects: dict[str, dict[str, Any]]) -> int:
-    """Remove an object's masks at frames that are not annotated in all cameras which have masks of the object. Returns
-    the number of removed masks.
-    """
+    """Remove an object's masks at frames that are not annotated in all of its cameras; returns their number."""
     dropped = 0
     for tracks in objects.values():
         frames_looked_at = set.intersection(*(set(track["annotated_frames"]) for track in tracks.values()))

@@ -78,9 +78,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def complete_results(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
-    """The results in the form that the server wants: with a key for each object of a take, without other objects, and
-    with subsample_idx.
-    """
+    """The results in the server's form: a key for each object of a take, no other keys, and subsample_idx."""
     for uid, raw in iter_results(path, setting):
         if uid in truth.uids:
             take = truth.load_take(uid).take

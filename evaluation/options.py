@@ -45,8 +45,7 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
 def open_truth(args: argparse.Namespace, default_split: str = "val") -> GroundTruth:
     """Open the ground truth that the options of `add_truth_options` choose.
 
-    Raises UserError if it does not exist. If it lacks takes and --allow_missing is not given, names them and raises
-    UserError.
+    Raises UserError if it does not exist, or if it lacks takes (which are printed) and --allow_missing is not given.
     """
     if args.gt_file:
         truth = GroundTruth.from_official(args.gt_file, args.data_path, args.split)

@@ -125,9 +125,7 @@ def comparison_card(cases: Sequence[Case], picture: str, names: Sequence[str], t
 def make_card(
     case: Case, picture: str, take_name: str, scores: str, orders: dict[str, Any], kinds: list[str]
 ) -> dict[str, Any]:
-    """A card of the gallery. Users can sort cards by the values of `orders` ("" always comes last) and show only one of
-    `kinds`.
-    """
+    """A card of the gallery, which can be sorted by the values of `orders` ("" comes last) and chosen by `kinds`."""
     place = f"{take_name}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
     text = {"title": case.object_name.strip(), "caption": f"{place}: {scores}", "take_uid": case.take_uid}
     return {"picture": picture, **text, "orders": orders, "kinds": kinds}

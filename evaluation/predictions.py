@@ -53,9 +53,7 @@ class TakePredictions:
         self.accepted: Counter[str] = Counter()
 
     def read(self, pair: Correspondence, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
-        """The usable predictions of a pair, by frame. `sizes` has the (H, W) that the mask of each frame must have, or
-        None if it is unknown.
-        """
+        """The usable predictions of a pair, by frame. `sizes`: the (H, W) of each frame's mask, None if unknown."""
         place, entries = self._frame_entries(pair)
         if isinstance(entries, Problem):
             if entries not in self.problems:  # pairs share the problem of a missing object

@@ -1,5 +1,4 @@
-"""The rules by which groups of this field average their scores, applied to the same cases; docs/evaluation.md defines
-them.
+"""The rules by which groups of this field average scores, for the same cases (defined in docs/evaluation.md).
 
 The rule `official` is the benchmark's. Each other rule comes from the scorer of a published system, and makes figures
 comparable with the figures of that system. A score that a rule does not define is nan.
@@ -70,9 +69,7 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
-    """LM-EEC's rule: a mask larger than 0.1 % of the image predicts "visible". An object whose true mask is empty at
-    480 pixels counts as hidden.
-    """
+    """LM-EEC's rule: a mask above 0.1 % of the image says "visible"; true masks empty at 480 pixels are hidden."""
     masks = [case.mask for case in cases if case.visible and case.mask.truth_pixels]
     truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
     predicted = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)

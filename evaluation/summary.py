@@ -69,9 +69,7 @@ def case_sums(cases: Sequence[Case]) -> np.ndarray:
 
 
 def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
-    """Sums (..., len(SUMS)) -> for each of METRICS, values (...), which are floats for a single row. A value is nan if
-    there is nothing to average.
-    """
+    """Sums (..., len(SUMS)) -> values (...) of each of METRICS (floats for a single row; nan without cases)."""
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {name: column[name] / column["visible"] for name in MASK_METRICS}
@@ -164,9 +162,7 @@ def take_names(scores: SplitScores) -> dict[str, str]:
 
 
 def indices_by_label(cases: Sequence[Case], label_of: Callable[[Case], str | None]) -> dict[str, list[int]]:
-    """The indices of the cases with each label. Labels are sorted, sizes by size; cases with the label None are left
-    out.
-    """
+    """The indices of the cases with each label. Labels are sorted; cases with the label None are left out."""
     indices: dict[str, list[int]] = {}
     for index, case in enumerate(cases):
         label = label_of(case)

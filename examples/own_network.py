@@ -41,9 +41,7 @@ BACKBONE = "efficientnet_lite0"
 
 
 class OwnNetwork(nn.Module):
-    """Multiplies each cell's features by the object's mean feature; convolutions turn the product into a mask, for both
-    views.
-    """
+    """Multiplies each cell's features by the object's mean feature, and turns the product into masks of both views."""
 
     def __init__(self, channels: int, width: int = 64):
         super().__init__()

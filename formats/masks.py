@@ -58,9 +58,7 @@ def check_size(size: Any) -> Size:
 
 
 def check_rle(rle: Any) -> RLE:
-    """Check a mask from a file, and return it. Raises ValueError if it is malformed, or if its runs do not fill the
-    image.
-    """
+    """Check a mask from a file, and return it. Raises ValueError if it is malformed or its runs do not fit its size."""
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     check_size(rle["size"])

@@ -48,8 +48,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image, what: str) -> np.ndarray:
-    """A picture as (H, W, 3) uint8 RGB, turned as EXIF says. If values have 16 bits, the upper 8 are used. Opacity is
-    ignored.
+    """A picture as (H, W, 3) uint8 RGB, turned as EXIF says, without opacity. Values of 16 bits lose the lower 8.
 
     Raises UserError, which begins with `what`, if the picture is damaged, or if its values are floats or have 32 bits.
     """

@@ -169,9 +169,7 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
-    """Write into source.json from which kind of videos the frames are made. Raises UserError if the folder has frames
-    from videos of another kind.
-    """
+    """Write the kind of videos into source.json. Raises UserError if the folder has frames from another kind."""
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = data_dir / SOURCE
     if not path.exists():

@@ -4,8 +4,7 @@
         {"pred_mask": {"size": [H, W], "counts": str}, "confidence": float}}}}, "subsample_idx": [0, 30, ...]}}}}
 
 Every object of a take has a key, even if it has no pair. Predicted masks have a long side of 480 pixels. `confidence`
-is the predicted existence. Other keys, such as "version" and "challenge" beside "results" or beside the setting, are
-not read.
+is the predicted existence. Other keys, such as "version" and "challenge" beside "results" or the setting, are not read.
 
 `iter_results` also reads two forms that other programs write: a folder of PNG masks with the paths MASK_LAYOUT (a slash
 in an object's name then makes another folder), and a JSON list of detections with COCO's four keys.

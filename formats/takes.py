@@ -40,9 +40,7 @@ def camera_kind(camera: str) -> str:
 
 
 def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = False) -> Path:
-    """The path of a camera's video; if `downscaled`, of the video with 448 pixels on the short side. `takes_dir` is
-    <root>/takes.
-    """
+    """The path of a camera's video (if `downscaled`, with a short side of 448 pixels). `takes_dir` is <root>/takes."""
     folder = takes_dir / take_name / "frame_aligned_videos"
     return (folder / "downscaled" / "448" if downscaled else folder) / f"{camera}.mp4"
 

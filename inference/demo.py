@@ -56,8 +56,7 @@ the object is not in the second picture, the network has often called it visible
 
 def answer(predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, camera: str) -> tuple:
     """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
-    object, and the files of both masks. If an input is missing or wrong, the text says so, and the other values are
-    None.
+    object, and the files of both masks. If an input is missing or wrong, the text says so, and the rest is None.
     """
     try:
         if not query or not target:

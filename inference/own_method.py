@@ -144,9 +144,7 @@ def _value(text: str) -> Any:
 
 
 def _checked(answer: Any, size: Size) -> Answer:
-    """Check the answer of a method. Raises ValueError if it is not a pair of a mask of `size` (H, W) and an existence,
-    with values from 0 to 1.
-    """
+    """Check a method's answer. Raises ValueError if it is no pair of a mask of `size` and an existence, from 0 to 1."""
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise ValueError(f"the answer is {type(answer).__name__}; give a pair (mask, existence)")
     mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in answer)

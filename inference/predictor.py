@@ -56,8 +56,7 @@ class Predictor:
     ) -> "Predictor":
         """Load the network of a checkpoint file, by default SHIPPED. `backbone_weights` is explained in
         `load_checkpoint`, `batch_size` in `NetworkMatcher`, `looks` in `StrongMatcher`. precision=None picks the
-        fastest precision that is safe on the device, as the scripts do. Raises UserError if the file or an option does
-        not fit.
+        fastest precision that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")

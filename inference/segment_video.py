@@ -55,9 +55,7 @@ HEIGHT = 480  # height of the video's panels in pixels
 
 
 class Row(NamedTuple):
-    """A row of existence.csv. `frame` and `seconds` are the query camera's; `share` is the part of the picture that the
-    mask covers.
-    """
+    """A row of existence.csv. The query camera has `frame` and `seconds`; the mask covers `share` of the picture."""
 
     frame: int
     seconds: float

@@ -94,9 +94,7 @@ class HalvingConv(nn.Conv2d):
 
 
 class Layer(nn.Module):
-    """A timm network up to the layer `index`: (B, 3, H, W) -> (B, C, H / stride, W / stride). `levels` also gives the
-    features of the earlier layer `detail`.
-    """
+    """A timm network up to the layer `index`; the method `levels` also returns the earlier layer `detail`."""
 
     def __init__(self, network: nn.Module, index: int, norm: bool, detail: int | None):
         super().__init__()

@@ -65,9 +65,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
 
 
 def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
-    """The content of a checkpoint file. Raises UserError if it is another file, or if it cannot be read; in this case
-    the message ends with `remedy`.
-    """
+    """The content of a checkpoint file. Raises UserError, which ends with `remedy`, if it cannot be read."""
     content = read_torch(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")

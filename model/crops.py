@@ -120,9 +120,7 @@ def object_cells(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
-    """The rows and columns of an image of `size` that a crop shows, and the rows and columns of the crop in which it
-    shows them.
-    """
+    """The rows and columns of an image of `size` that a crop shows, and their rows and columns in the crop."""
     outside, inside = [], []
     for first, length in zip(crop[:2], size, strict=True):
         begin = min(max(first, 0), length)

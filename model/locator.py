@@ -63,9 +63,7 @@ class Locator(nn.Module):
             return F.interpolate(coarse, size, mode="bilinear", align_corners=False).movedim(1, 3) + fine
 
     def describe(self, cells: Tensor, coverage: Tensor) -> Description:
-        """Describe B objects, from cells of views (B, h, w, WIDTH) and the part of each cell that the object covers
-        (B, h, w).
-        """
+        """Describe B objects, from cells of views (B, h, w, WIDTH) and the covered part of each cell (B, h, w)."""
         with torch.autocast(cells.device.type, enabled=False):
             context = cells.mean((1, 2))
             cells, weight = cells.flatten(1, 2), coverage.flatten(1)
@@ -112,9 +110,7 @@ class Locator(nn.Module):
 
 
 def detail_of(levels: Levels) -> Tensor:
-    """The detail of N images on a grid of 8 pixels a cell, normalized for each image to mean 0 and deviation 1
-    -> (N, D, 2h, 2w) float32.
-    """
+    """The detail of N images on a grid of 8 pixels a cell, normalized in each image -> (N, D, 2h, 2w) float32."""
     detail, size = levels.detail.float(), [2 * length for length in levels.feat.shape[2:]]
     if list(detail.shape[2:]) != size:
         detail = F.interpolate(detail, size, mode="bilinear", align_corners=False)

@@ -22,9 +22,7 @@ FULL_SHARE = 0.8  # a window of more than this fraction of the image is not cut 
 
 
 class Block(NamedTuple):
-    """A part of the backbone. An output cell reads the `stride` x `stride` input cells at its place, and the input
-    cells of `reach` output cells around it.
-    """
+    """A part of the backbone. An output cell reads the input cells at its place, and of `reach` cells around it."""
 
     module: nn.Module
     stride: int

@@ -146,8 +146,7 @@ class StrongXSegTx(XSegTx):
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
         """How well answers lead back to their objects: (B,) float32 in [0, 1]. The locator seeks the answer in the
-        whole query frame; the softmax of this similarity map is summed over the cells of the object. 0 for an empty
-        answer.
+        whole query frame; the softmax of this similarity map is summed over the object's cells. 0 for an empty answer.
 
         cells: (B, h, w, WIDTH), the locator's cells of query frames; objects: (B, h, w) bool, the cells of the object.
         """
@@ -155,9 +154,7 @@ class StrongXSegTx(XSegTx):
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
     def score(self, logit: Tensor, heat: Tensor, back: Tensor) -> Tensor:
-        """The score by which a look is chosen (the highest one), from its existence logit, the similarity at its place,
-        and how well it leads back.
-        """
+        """The score of looks, from existence logit, similarity and look back; the look with the highest is chosen."""
         return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + 1e-3).log()
 
     def existence(self, logit: Tensor, highest: Tensor) -> Tensor:

@@ -18,9 +18,7 @@ MAX_WEIGHT = 1e4  # trained weights are below 100; weights above this limit make
 
 
 def write_torch(path: Path, content: Any) -> None:
-    """`torch.save` a file, whole or not at all. It goes through memory, because on a full disk torch's writer would
-    raise a RuntimeError.
-    """
+    """`torch.save`, whole or not at all; through memory, as torch's writer raises a RuntimeError on a full disk."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_write(path, "wb") as file:

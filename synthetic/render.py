@@ -131,9 +131,7 @@ def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
 
 
 def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
-    """If the solid is a mesh, give it textures that are not much finer than its window in the picture, so that fine
-    print turns gray as in a photograph.
-    """
+    """Give a mesh textures not much finer than its window in the picture, so that fine print turns gray."""
     if solid.shape != "mesh":
         return solid
     return replace(solid, texture=solid.texture.reduced(max(rows.stop - rows.start, cols.stop - cols.start)))

@@ -116,9 +116,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
 
 
 def filmed(image: np.ndarray, blur: float, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """The image (H, W, 3) uint8 with Gaussian blur and noise. `blur` (in pixels) and `noise` (in gray levels) are
-    standard deviations; 0 leaves each out.
-    """
+    """The image (H, W, 3) uint8 with Gaussian blur (deviation in pixels) and noise (deviation in gray levels)."""
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), blur)
     if noise:

@@ -144,9 +144,7 @@ def changes(
 
 
 def former_options(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run that wrote a checkpoint; options that are newer than the file have their defaults. Empty
-    for a published checkpoint.
-    """
+    """The options of the run that wrote a checkpoint, newer ones with their defaults; empty for a published file."""
     former = content.get("arguments") and as_stored(defaults) | content["arguments"] or {}
     return former | {"resume_pth": None} if former.get("resume_pth") == "auto" else former  # version 2.1 stored "auto"
 

@@ -37,9 +37,7 @@ class TrainState:
         weight_decay: float = 0.0,
         precision: str = "fp32",
     ):
-        """`pair_digests` are the digests of training and validation pairs. `precision` is a key of PRECISIONS; with
-        fp16 the loss is scaled.
-        """
+        """`pair_digests`: of training and validation pairs. With `precision` fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
         self.network = network.to(device)
         self.device, self.schedule, self.seed, self.pair_digests = device, schedule, seed, pair_digests

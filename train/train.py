@@ -91,9 +91,7 @@ def device_of(asked: Asked, world: World) -> torch.device:
 
 
 def train(run: Run, world: World, device: torch.device) -> int | None:
-    """Train on one of the processes, from reading pairs to writing checkpoints. If a signal stopped the run, returns
-    its exit status.
-    """
+    """Train on one of the processes. Returns the exit status of a run that a signal stopped."""
     if run.batch_pos % world.size:
         raise UserError(f"--batch-pos {run.batch_pos} cannot be split evenly over {world.size} processes")
     pairs, val_pairs = (PairSet(run.train_dir, split, run.setting) for split in ("train", "val"))

@@ -91,9 +91,7 @@ class Validation:
         return PairScore(number, iou, existence, rle is not None)
 
     def picture_of(self, number: int, mask: np.ndarray) -> np.ndarray:
-        """The query with its mask, the target with the predicted mask, and the target with the true mask, side by side
-        -> (480, 1440, 3) uint8 RGB.
-        """
+        """Query, target with predicted mask, target with true mask, side by side -> (480, 1440, 3) uint8 RGB."""
         views = source_of(self.pairs, DrawnPairs(number, number))[1:]
         query, target = (letterbox(read_view(self.pairs, view), EVAL_SIDE) for view in views)
         rles = self.pairs.query_mask(number), self.pairs.target_mask(number)

@@ -1,5 +1,4 @@
-"""The rules by which other groups score, written as simply as possible: whole images, no shortcuts, a function for
-each.
+"""The rules by which other groups score, written as simply as possible: whole images, no shortcuts.
 
 test_protocols.py compares evaluation/ with it; they share no code. Scores of two masks of the same size are computed by
 official_evaluation.py.
