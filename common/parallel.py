@@ -111,8 +111,8 @@ def _end_with_parent() -> None:
 
 
 def loader_options(workers: int | None, pin: bool = False) -> dict[str, Any]:
-    """The arguments of a DataLoader with `workers` processes, which stay for its next iteration; with 0, this process
-    reads. None means one process for each CPU except the one on which this process computes.
+    """The arguments of a DataLoader with `workers` processes, which it keeps for its next iteration; with 0, this
+    process reads. None means one process for each CPU except the one on which this process computes.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_LOADERS))

@@ -1,4 +1,4 @@
-"""A fast decoder of LZString text, as which masks are stored in the annotation files.
+"""A fast decoder of LZString text, in which the annotation files store masks.
 
 The lzstring package reads bit by bit and would need hours for the benchmark's two gigabytes; this module reads code by
 code. The format is `compressToEncodedURIComponent` of pieroxy's lz-string. Each character holds six bits, the most
