@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.files import atomic_folder, atomic_write, iter_json, read_json, temporary_folder, write_json
@@ -118,33 +116,9 @@ def test_iterators_of_pairs_are_written_as_objects_one_pair_at_a_time(tmp_path):
     assert sizes[0] < sizes[1] < sizes[2]
 
 
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**62), 2**62)  # ijson takes 64 bits
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     return tmp_path_factory.mktemp("json") / "file.json"
-
-
-@settings(max_examples=25)
-@given(
-    inner=st.dictionaries(st.text(), values, max_size=4),
-    others=st.dictionaries(st.text(), values),
-    indent=st.integers(0, 2),
-)
-def test_members_are_those_that_json_reads(path, inner, others, indent):
-    whole = {**{f"_{key}": value for key, value in others.items()}, "a": {"x": 1, "b": inner, "y": [2]}, "z": {}}
-    path.write_text(json.dumps(whole, indent=indent or None), encoding="utf-8")
-    assert dict(iter_json(path, ("a", "b"), "")) == inner
-    assert dict(iter_json(path, (), "")) == whole
 
 
 def test_members_come_one_at_a_time(path):

@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ from common.errors import UserError, warn_once
 from data import check_processed, process_data
 from formats.pairs import PairSet, pairs_path
 from formats.processed import ProcessedTake
-from formats.takes import read_takes
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
 from tests.made.processes import claimed_elsewhere, killed_at, run_main, wait_for_the_end
@@ -64,17 +62,10 @@ def test_every_frame_and_mask_of_whole_takes_arrives_and_a_rerun_touches_nothing
     out = capsys.readouterr().out
     assert "train: 2 of 2 takes complete, 0 in part, 0 left out" in out and "val: 1 of 1 take complete" in out
     times = {path: path.stat().st_mtime_ns for path in (root / "processed").rglob("[!.f]*.*")}
+    for path in root.glob("takes/*/*/*.mp4"):
+        os.utime(path, (1, 1))  # as if the videos were copied without their times
     assert process(root) == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
-
-
-def test_cameras_of_a_take_that_are_decoded_side_by_side_give_the_same_bytes_and_failures(root):
-    make_video(video(root, NAMES[C], EXO_2), 31, SIZE)
-    take = read_takes(root / "annotations" / "relations_val.json", [C])[0][C]
-    for threads in (1, 3):
-        data.extraction.process_take(take, root / "takes", root / str(threads), False, threads)
-    assert tree(root / "1") == tree(root / "3")
-    assert "ends after 31 frames" in str(data.extraction.read_failures(root / "1" / C))
 
 
 def test_ego_frames_are_halved_and_exo_frames_quartered_by_their_shorter_side_as_opencv_saves_them(original, tmp_path):
@@ -175,14 +166,6 @@ def replace_video(root):
     make_video(video(root, NAMES[C], EXO_1), 95, SIZE, options={"crf": "45"})
 
 
-def test_what_is_of_videos_that_were_copied_without_their_times_stays(root, undisturbed):
-    assert process(root) == 0
-    for path in root.glob("takes/*/*/*.mp4"):
-        os.utime(path, (1, 1))
-    assert process(root) == 0
-    assert tree(root / "processed") == undisturbed
-
-
 @pytest.mark.parametrize(("replace", "what"), [(replace_annotation, "annotation"), (replace_video, f"{EXO_1}.mp4")])
 def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, tmp_path, capsys, replace, what):
     assert process(root) == 0
@@ -243,18 +226,14 @@ def start(root):
 
 
 @pytest.mark.skipif(not shutil.which("ps"), reason="needs ps to see processes")
-@pytest.mark.parametrize("killing", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, undisturbed, killing):
+def test_a_killed_run_leaves_no_process_and_a_rerun_gives_the_same_bytes(root, undisturbed):
     run = start(root)
     deadline = time.monotonic() + 300
     while len(list((root / "processed").glob("*/*/*.jpg"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    os.killpg(run.pid, signal.SIGINT) if killing == signal.SIGINT else os.kill(run.pid, signal.SIGKILL)
-    _, error = run.communicate(timeout=300)
-    assert run.returncode == (130 if killing == signal.SIGINT else -killing)
-    if killing == signal.SIGINT:
-        assert error.splitlines()[-1] == "interrupted; run the same command again to continue"
+    run.kill()
+    run.communicate(timeout=300)
     wait_for_the_end(run)
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed

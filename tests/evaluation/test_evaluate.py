@@ -12,9 +12,8 @@ from common.arguments import SETTINGS
 from common.files import file_digest
 from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
-from evaluation.truth import GroundTruth
 from formats.masks import encode_mask, resize_mask
-from formats.processed import ANNOTATION, SOURCE, Correspondence, ProcessedTake
+from formats.processed import ANNOTATION, SOURCE, ProcessedTake
 from formats.results import part_name
 from formats.takes import iter_annotations, parse_take
 from tests.made import EGO, official_evaluation
@@ -353,17 +352,3 @@ def test_photos_of_different_sizes_in_one_camera_score_as_in_the_official_evalua
     assert len(visible) == len(expected["iou"]) == 6
     for name in ("iou", "contour_accuracy", "location_error"):
         np.testing.assert_allclose([float(case[name]) for case in visible], expected[name], atol=1e-9)
-
-
-def test_frames_count_where_the_query_has_a_mask_and_somebody_looked_at_the_target(tmp_path):
-    data_dir, pair = make_scored_data(tmp_path) / "processed", Correspondence("cup_0", EGO, "cam01")
-    path = tmp_path / "annotations" / "relations_val.json"
-    raw = json.loads(path.read_text())
-    raw["annotations"]["take-a"]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0, 30, 90]
-    path.write_text(json.dumps(raw))
-    truth = GroundTruth.of_split(data_dir, "val")
-    take = truth.load_take("take-a")
-    assert take.query_frames(pair) == [60, 0, 30] and take.scored_frames(pair) == [0, 30]  # in the file's order
-    assert truth.load_take("take-b").scored_frames(pair) == [60, 0, 30]
-    assert GroundTruth.of_split(data_dir, "val", all_frames=True).load_take("take-a").scored_frames(pair) == [60, 0, 30]
-    assert (take.info.name, take.info.scenario) == ("take_take-a", "Cooking")

@@ -65,17 +65,16 @@ def refusal(capsys, *args):
     return capsys.readouterr().err, str(error.value)
 
 
-def test_version_and_challenge_may_stand_anywhere_and_subsample_idx_is_not_needed(root, results, expected, tmp_path):
+def test_version_and_challenge_may_stand_anywhere_also_in_gzip_and_subsample_idx_is_not_needed(
+    root, results, expected, tmp_path
+):
     bare = {uid: {"masks": take["masks"]} for uid, take in results.items()}
     about = {"version": "00", "challenge": "correspondence"}
     for content in ({**about, "ego-exo": {"results": bare}}, {"ego-exo": {**about, "results": bare}}):
         (tmp_path / "r.json").write_text(json.dumps(content))
         assert scored(root, tmp_path / "r.json", tmp_path / "out") == expected
-
-
-def test_gzip_is_read_and_its_scores_lie_beside_it_under_the_same_name(root, results, expected, tmp_path):
     path = tmp_path / "ego-exo_val_results.json.gz"
-    path.write_bytes(gzip.compress(json.dumps({"ego-exo": {"results": results}}).encode()))
+    path.write_bytes(gzip.compress((tmp_path / "r.json").read_bytes()))
     evaluate.main(options(root, path))
     assert (tmp_path / "ego-exo_val_evaluation" / "cases.csv").read_text() == expected[0]
 
@@ -156,6 +155,8 @@ def test_a_folder_of_png_masks_and_of_links_scores_as_the_results_file(root, res
     _, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no")
     assert "--lenient would accept" in last  # there is no confidence
     assert scored(root, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
+    report.main([*options(root, tmp_path / "masks"), "--lenient", "--num", "2", "--out", str(tmp_path / "report")])
+    assert "predictions without confidence" in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
@@ -210,10 +211,3 @@ def test_what_is_no_detection_is_named_with_its_place(results, tmp_path):
         (tmp_path / "r.json").write_text(json.dumps([detections(results)[0], detection]))
         with pytest.raises(UserError, match=r"^[^\n]*r.json: entry 1 \(.*is not {\"image_id\": [^\n]*$"):
             list(iter_results(tmp_path / "r.json", "ego-exo"))
-
-
-def test_a_report_is_drawn_of_another_form_too(root, tmp_path):
-    write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
-    where = [*options(root, tmp_path / "masks"), "--lenient", "--num", "2"]
-    report.main([*where, "--out", str(tmp_path / "report")])
-    assert "predictions without confidence" in (tmp_path / "report" / "index.html").read_text()

@@ -6,7 +6,7 @@ import random
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lzstring import LZString
 
@@ -70,17 +70,6 @@ def test_a_mask_that_is_brought_to_another_size_is_its_nearest_neighbour_but_nev
     np.testing.assert_array_equal(fit_rle(encode_mask(mask), size), fitted)
 
 
-@pytest.mark.parametrize("size", [(2160, 3840), (1408, 1408), (541, 960), (1001, 450), (123, 457), (480, 480)])
-def test_masks_of_real_sizes_are_letterboxed_and_scaled_bit_for_bit(size):
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 2, (size[0] // 40, size[1] // 40), dtype=np.uint8)
-    mask = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_NEAREST)
-    rle = encode_mask(mask)
-    np.testing.assert_array_equal(letterbox_mask(rle, EVAL_SIDE), letterbox(mask, EVAL_SIDE))
-    expected = cv2.resize(mask, eval_size(size)[::-1], interpolation=cv2.INTER_NEAREST)
-    np.testing.assert_array_equal(resize_mask(rle, eval_size(size)), expected)
-
-
 NO_MASKS = {
     "has no size and counts": [None, 5, "mask", [], {"size": [2, 2]}, {"counts": "4"}],
     "mask size .{,40} is not": [
@@ -114,13 +103,8 @@ def test_damaged_counts_decode_to_something_or_raise_one_kind_of_error(mask, dat
 
 
 @given(st.text(st.characters(min_codepoint=1, max_codepoint=0x2FF), min_size=1, max_size=300))
+@example("".join(random.Random(64).choices([chr(48 + k) for k in range(64)], k=5000)))  # codes of many bits
 def test_whatever_the_package_compresses_comes_back(text):
-    assert decompress(LZString().compressToEncodedURIComponent(text)) == text
-
-
-@pytest.mark.parametrize("kinds", [1, 3, 64])
-def test_long_texts_of_few_and_many_characters_come_back(kinds):
-    text = "".join(random.Random(kinds).choices([chr(48 + k) for k in range(kinds)], k=5000))
     assert decompress(LZString().compressToEncodedURIComponent(text)) == text
 
 
@@ -138,9 +122,6 @@ def test_text_that_is_not_lzstring_is_an_error_that_quotes_it():
         assert "object has no attribute" not in str(error.value)
 
 
-SIDES = st.integers(1, 200)
-
-
 def test_letterboxed_masks_equal_the_reference_bit_for_bit():
     expected = np.load(GOLDEN / "square_pad.npz")
     rng = np.random.default_rng(5)
@@ -153,17 +134,7 @@ def test_letterboxed_masks_equal_the_reference_bit_for_bit():
             continue
         golden_mask = np.unpackbits(expected[key]).reshape(480, 480)
         np.testing.assert_array_equal(letterbox(mask, EVAL_SIDE), golden_mask)
-
-
-@given(SIDES, SIDES, st.integers(1, 100))
-def test_letterboxing_is_padding_to_a_square_and_nearest_neighbour(height, width, side):
-    image = np.random.default_rng(0).integers(1, 256, (height, width, 3), dtype=np.uint8)
-    long = max(height, width)
-    square = np.zeros((long, long, 3), np.uint8)
-    top, left = (long - height) // 2, (long - width) // 2
-    square[top : top + height, left : left + width] = image
-    source = np.arange(side) * long // side
-    np.testing.assert_array_equal(letterbox(image, side), square[source[:, None], source])
+        np.testing.assert_array_equal(letterbox_mask(encode_mask(mask), EVAL_SIDE), golden_mask)
 
 
 @pytest.mark.parametrize(

@@ -39,20 +39,14 @@ def test_masks_of_a_pair_are_those_of_annotation_json(golden_root, setting):
     assert negatives > 0
 
 
-def test_the_pairs_of_both_settings_are_those_of_one_and_then_those_of_the_other(golden_root):
-    both, *single = (PairSet([golden_root / "processed"], "train", setting) for setting in (BOTH, *SETTINGS))
-    assert list(both) == [pair for pairs in single for pair in pairs]
-    assert both.visible.tolist() == [visible for pairs in single for visible in pairs.visible]
-    assert [both.target_mask(i) for i in range(len(both))] == [
-        pairs.target_mask(i) for pairs in single for i in range(len(pairs))
-    ]
-
-
-def test_the_pairs_of_two_data_sets_are_those_of_one_and_then_those_of_the_other(golden_root, tmp_path):
+def test_the_pairs_of_both_settings_and_of_two_data_sets_are_those_of_each_in_turn(golden_root, tmp_path):
     folders = [golden_root / "processed", make_data_set(tmp_path, {"train": ["a", "b"], "val": ["c"]})]
     assert create_pairs(folders[1]).returncode == 0
-    joined, *parts = (PairSet(dirs, "train", BOTH) for dirs in (folders, folders[:1], folders[1:]))
+    joined, parts = PairSet(folders, "train", BOTH), []
+    for folder in folders:
+        parts += [PairSet([folder], "train", setting) for setting in SETTINGS]
     assert list(joined) == [pair for part in parts for pair in part]
+    assert joined.visible.tolist() == [visible for part in parts for visible in part.visible]
     assert list(joined.data_dir_of) == [*GOLDEN_SPLITS["train"], "a", "b"]
     masks = [(part.query_mask(i), part.target_mask(i)) for part in parts for i in range(len(part))]
     assert [(joined.query_mask(i), joined.target_mask(i)) for i in range(len(joined))] == masks

@@ -13,12 +13,6 @@ from formats.processed import ProcessedTake, claim_data_dir, frames_in, read_fra
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
-MASKS = {
-    "cup _0": {"aria01_214-1": {60: RLE, 0: RLE}, "cam01": {30: RLE}, "gp02": {}},
-    "two egos": {"aria02_214-1": {0: RLE}, "aria01_214-1": {}, "gp02": {90: RLE}},
-    "ego only": {"aria01_214-1": {300: RLE}},
-    "nowhere": {},
-}
 
 
 def test_annotation_json_of_the_golden_takes_is_written_as_it_was_read(tmp_path):
@@ -35,14 +29,6 @@ def test_what_the_original_writes_for_a_mask_that_it_cannot_decode_is_no_mask(tm
         "uid", tmp_path, {"masks": {"cup": {"cam01": {"0": None, "30": RLE}}}, "subsample_idx": []}
     )
     assert take.masks == {"cup": {"cam01": {30: RLE}}}
-
-
-def test_every_object_pairs_each_ego_with_each_exo():
-    take = ProcessedTake("uid", None, MASKS, [0])
-    pairs = [("cup _0", "aria01_214-1", "cam01"), ("cup _0", "aria01_214-1", "gp02")]
-    pairs += [("two egos", "aria02_214-1", "gp02"), ("two egos", "aria01_214-1", "gp02")]
-    assert list(take.correspondences("ego-exo")) == pairs
-    assert list(take.correspondences("exo-ego")) == [(name, exo, ego) for name, ego, exo in pairs]
 
 
 def test_a_take_whose_cameras_names_do_not_tell_the_head_worn_one_is_to_be_imported_again(tmp_path):

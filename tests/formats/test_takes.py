@@ -28,17 +28,6 @@ def test_a_data_sets_own_split_file_comes_first(tmp_path, monkeypatch):
     assert find_split_path(tmp_path) == tmp_path / "split.json"
 
 
-def test_a_take_is_parsed_with_integer_frames_and_masks():
-    take = parse_take("uid", raw_take())
-    assert (take.uid, take.name, take.scenario) == ("uid", "lab_1", "Cooking")
-    assert take.cameras == ["aria01_214-1", "cam01"]
-    track = take.objects["cup _0"]["aria01_214-1"]
-    assert sorted(track.encoded) == [0, 30, 300]
-    assert track.annotated_frames == [0, 30, 60, 300]
-    np.testing.assert_array_equal(decode_mask(track.mask(30)), MASK)
-    assert take.objects["nowhere"] == {}
-
-
 def test_every_masked_frame_counts_as_looked_at():
     raw = raw_take()
     track = raw["object_masks"]["cup _0"]["aria01_214-1"]

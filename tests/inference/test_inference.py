@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -134,35 +133,24 @@ def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_
     assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
 
 
-STOPPED = """
-import os, signal, sys
-import eval_segswap
-from inference.search import StrongMatcher
-
-predict, left = StrongMatcher.predict, int(sys.argv.pop())
-
-def counted(*given):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return predict(*given)
-
-StrongMatcher.predict = counted
-eval_segswap.main(sys.argv[1:])
-"""
-
-
-def test_a_strong_networks_results_are_the_same_bytes_after_a_kill_and_smaller_batches_go_on_with_them(
-    strong_checkpoint, data_path, tmp_path, warm_python
+def test_a_strong_networks_results_are_the_same_bytes_after_a_stop_and_smaller_batches_go_on_with_them(
+    strong_checkpoint, data_path, tmp_path, monkeypatch
 ):
-    whole, killed = run(strong_checkpoint, data_path, tmp_path / "whole"), tmp_path / "killed"
+    whole, stopped, asked = run(strong_checkpoint, data_path, tmp_path / "whole"), tmp_path / "stopped", []
     frames = len({frame for masks in LAYOUT.values() for frame in masks.get(EGO, ())})
-    words = [warm_python, "-c", STOPPED, *arguments(strong_checkpoint, data_path, killed), str(frames + 2)]
-    assert subprocess.run(words, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL  # in the second take
-    assert [path for path in killed.rglob("*.json") if path.parent != killed]
-    smaller = shutil.copytree(killed, tmp_path / "smaller")
-    assert run(strong_checkpoint, data_path, killed).read_bytes() == whole.read_bytes()
+
+    def interrupt_in_the_second_take(*given, predict=search.StrongMatcher.predict):
+        asked.append(given)
+        if len(asked) > frames + 2:
+            raise KeyboardInterrupt
+        return predict(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(search.StrongMatcher, "predict", interrupt_in_the_second_take)
+        run(strong_checkpoint, data_path, stopped)
+    assert [path for path in stopped.rglob("*.json") if path.parent != stopped]
+    smaller = shutil.copytree(stopped, tmp_path / "smaller")
+    assert run(strong_checkpoint, data_path, stopped).read_bytes() == whole.read_bytes()
     run(strong_checkpoint, data_path, smaller, "ego-exo", "--batch_size", "1")
     assert json.loads((smaller / "ego-exo_val_run.json").read_text())["pairs"] == 16  # of the takes that were left
 
@@ -232,30 +220,22 @@ def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(c
     assert finished.read_bytes() != before
 
 
-KILLED_BEFORE_THE_RESULTS = """
-import os, signal, sys
-from pathlib import Path
-import eval_segswap
-
-def replace(path, to, rename=Path.replace):
-    if Path(to).name.endswith("_results.json") and Path(to).parent != path.parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(path, to)
-
-Path.replace = replace
-eval_segswap.main(sys.argv[1:])
-"""
-
-
 def test_results_are_never_vouched_for_as_those_of_another_checkpoint(
-    checkpoint, other, data_path, finished, tmp_path, warm_python
+    checkpoint, other, data_path, finished, tmp_path, monkeypatch
 ):
-    before, words = finished.read_bytes(), [*arguments(other, data_path, finished.parent), "--overwrite"]
-    killed = subprocess.run([warm_python, "-c", KILLED_BEFORE_THE_RESULTS, *words], cwd=ROOT, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before, words = finished.read_bytes(), arguments(other, data_path, finished.parent)
+
+    def stop_before_the_results(path, to, replace=Path.replace):
+        if to == finished and to.parent != path.parent:
+            raise KeyboardInterrupt
+        replace(path, to)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", stop_before_the_results)
+        eval_segswap.main([*words, "--overwrite"])
     assert finished.read_bytes() == before  # the first one's, beside the record of the second
     with pytest.raises(UserError, match="made by another run"):
-        eval_segswap.main(arguments(checkpoint, data_path, finished.parent))
+        run(checkpoint, data_path, finished.parent)
     run(other, data_path, finished.parent)
     assert finished.read_bytes() != before
     fresh = run(other, data_path, tmp_path / "fresh")

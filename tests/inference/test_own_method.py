@@ -97,19 +97,6 @@ class Method:
 """
 
 
-@pytest.mark.parametrize("side", [480, 97, None])
-def test_a_mask_that_is_handed_back_is_the_one_on_disk(tmp_path, side):
-    """Query and target views of one size, so that the query's mask fits the target's image."""
-    layout = {"cup": {"aria01": [0, 30], "cam01": [0, 30]}}
-    data_path = make_data_set(tmp_path, {"val": ["take"]}, layout)
-    content = json.loads((data_path / "take" / "annotation.json").read_text())
-    (tmp_path / "echo.py").write_text(ECHO + f"    side = {side}\n")
-    results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'echo.py'}:Method"))
-    for frame, entry in results["take"]["masks"]["cup"]["aria01_cam01"].items():
-        expected = eval_mask(content["masks"]["cup"]["aria01"][frame])
-        assert (decode_mask(entry["pred_mask"]) != expected).mean() < 0.01
-
-
 def test_a_small_object_of_a_large_mask_is_not_lost_at_the_size_of_its_frame(tmp_path):
     data_path = make_data_set(tmp_path, {"val": ["take"]}, {"crumb": {"aria01": [0], "cam01": [0]}})
     annotation = data_path / "take" / "annotation.json"

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.features import Levels
-from model.locator import PARTS, WIDTH, Locator, coverage_of, peaks
+from model.locator import PARTS, WIDTH, Locator, peaks
 from model.strong import StrongXSegTx
 from model.xsegtx import Look
 from tests.made.networks import strong_network
@@ -151,10 +151,3 @@ def test_peaks_are_the_highest_places_apart_from_each_other():
     values, cells = peaks(heat, 3)
     assert values.tolist() == [[5, 3, 2]] and cells.tolist() == [[[3, 4], [8, 15], [11, 0]]]
     assert peaks(heat, 10**6)[0].shape == (1, 12 * 20)
-
-
-def test_coverage_is_the_part_of_a_cell_that_a_mask_takes():
-    mask = torch.zeros(1, 48, 96, dtype=torch.uint8)
-    mask[0, 8:16, 20:32] = 1
-    covered = coverage_of(mask, (6, 12))
-    assert covered.sum() * 64 == mask.sum() and covered[0, 1, 2:4].tolist() == [0.5, 1]

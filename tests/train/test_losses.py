@@ -9,7 +9,7 @@ import torch
 from model.xsegtx import Look, XSegTx, XSegTxConfig
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, fill, golden_batch, golden_inputs
-from train.losses import Counts, compute_losses, loss_weights, total_loss
+from train.losses import compute_losses, loss_weights, total_loss
 
 STEPS = json.loads((GOLDEN / "training_steps.json").read_text())
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
@@ -56,19 +56,6 @@ def test_a_batch_of_negatives_has_an_existence_loss_only():
     look, (*masks, visible) = random_batch()
     losses = compute_losses(look, *masks, torch.zeros_like(visible))
     assert losses["mask"] == losses["dice"] == 0 < losses["existence"]
-
-
-@pytest.mark.parametrize("split", [3, 2])
-def test_the_parts_of_several_processes_sum_up_to_the_loss_of_the_global_batch(split):
-    look, truth = random_batch()
-    together = compute_losses(look, *truth)
-    counts = Counts(len(truth[2]), truth[2].sum())
-    parts = [
-        compute_losses(Look(*part[:3]), *part[3:], counts)
-        for part in zip(*(x.split(split) for x in (*look, *truth)), strict=True)
-    ]
-    for name, loss in together.items():
-        assert sum(part[name] for part in parts).allclose(loss, rtol=1e-5), name
 
 
 def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():

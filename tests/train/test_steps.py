@@ -68,25 +68,6 @@ def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them
         assert all(p.grad.isfinite().all() for p in step.parameters())
 
 
-@torch.no_grad()
-def test_the_loss_of_a_batch_is_that_of_its_samples_whichever_are_together(make_step, samples):
-    """As ranks see it, who know the sums of all."""
-
-    def losses(of_rank, sums=None):
-        known, noted = iter(sums or ()), []
-        world = SimpleNamespace(size=2 if sums else 1)
-        world.sum = lambda x: next(known) if sums else (noted.append(x), x)[1]
-        return make_step(world)(READER.collate(of_rank)), noted
-
-    assert 0 < sum(sample["visible"] for sample in samples) < len(samples)
-    whole, sums = losses(samples)
-    parts = [losses(samples[first::2], sums)[0] for first in (0, 1)]
-    for name, value in whole.items():
-        assert sum(part[name] for part in parts).item() == pytest.approx(value.item(), rel=1e-4), name
-    twice, _ = losses(samples[::-1] + samples)
-    assert twice["total"].item() == pytest.approx(whole["total"].item(), rel=1e-4)
-
-
 def test_place_heat_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells(make_step):
     """Of two targets, the object is visible in the first, in its second cell, and there in the second look alone."""
     step, heat = make_step(), torch.tensor([[[1.0, 3, 0]], [[2.0, -1, 4]]])

@@ -13,7 +13,7 @@ from tests.made.networks import strong_config
 from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
 from train.crops import CropReader, other_object
-from train.dataset import TARGET_SWAP, DrawnPairs, TrainSamples, ViewKey, source_of, step_batches
+from train.dataset import TARGET_SWAP, DrawnPairs, TrainSamples, ViewKey, source_of
 from train.flags import BLOCK
 from train.letterboxed import LetterboxReader
 
@@ -37,14 +37,6 @@ def sources(samples, count=DRAWS):
 
 def is_synthetic(source):
     return source.query.take_uid != source.target.take_uid
-
-
-def test_ranks_together_see_the_batch_of_one_process_and_a_resumed_run_goes_on_where_it_was():
-    whole = list(step_batches(range(5), 6))
-    parts = [step_batches(range(5), 6, rank, 3) for rank in range(3)]
-    for batch, *shares in zip(whole, *parts, strict=True):
-        assert [number for share in shares for number in share] == list(batch)
-    assert list(step_batches(range(3, 5), 6)) == whole[3:]
 
 
 def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
@@ -109,23 +101,6 @@ def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible
     create_pairs(tmp_path)
     alone = PairSet([tmp_path], "train", "ego-exo")
     assert [other_object(alone, DrawnPairs(number, number), rng) for number in range(3)] == [None, 0, 0]
-
-
-def plain(value):
-    """Of a sample: what can be compared."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return list(map(plain, value)) if isinstance(value, tuple | list) else value
-
-
-@pytest.mark.parametrize("make", READERS.values(), ids=READERS)
-def test_a_sample_is_a_function_of_seed_and_number_alone_whichever_came_before(pairs, make):
-    forwards, backwards = TrainSamples(pairs, make(), 3), TrainSamples(pairs, make(), 3)
-    expected = [forwards[n] for n in range(12)]
-    for n in reversed(range(12)):
-        again = backwards[n]
-        assert all(plain(again[key]) == plain(value) for key, value in expected[n].items())
-    assert plain(TrainSamples(pairs, make(), 4)[0]["query_mask"]) != plain(expected[0]["query_mask"])
 
 
 def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_and_object(pairs):
