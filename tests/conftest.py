@@ -28,7 +28,7 @@ pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.raw_tak
 
 # The longest tests start first, so that no process still runs one of them at the end.
 LONGEST = [
-    *("test_train", "test_demo", "test_readme", "test_quickstart", "test_inference", "test_train_resume"),
+    *("test_train", "test_demo", "test_readme", "test_inference", "test_train_resume"),
     *("test_search", "test_device", "test_benchmarks", "test_process_data", "test_tour", "test_segment"),
     *("test_own_method", "test_predictor"),
 ]

@@ -10,7 +10,7 @@ from evaluation import evaluate
 from evaluation.comparison import paired_differences
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.selection import best_files, choose_cases, disagreement, largest_disagreements
+from evaluation.selection import choose_cases
 from evaluation.summary import bootstrap_intervals, breakdowns
 from evaluation.tables import verdict
 from formats.masks import encode_mask
@@ -60,28 +60,6 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
-def other_model(cases, seed=5):
-    """The same cases, predicted by another model."""
-    rng = np.random.default_rng(seed)
-    return [
-        case._replace(existence=rng.random(), mask=case.mask and case.mask._replace(iou=rng.random())) for case in cases
-    ]
-
-
-def test_the_files_are_furthest_apart_in_the_first_case_shown_and_each_is_best_in_as_many():
-    first = [case for take in ("a", "b", "c") for case in make_cases(take, n=60)]
-    files = [first, other_model(first, 5), other_model(first, 6)]
-    cases = [[of_file[i] for of_file in files] for i in largest_disagreements(files, 30)]
-    assert [sum(best_files(group) == [number] for group in cases) for number in range(3)] == [10, 10, 10]
-
-    values = [disagreement(group) for group in cases]
-    assert values == sorted(values, reverse=True) and values[0] == max(map(disagreement, zip(*files, strict=True)))
-    assert largest_disagreements([first, first], 30) == []
-    seen = [case for case in first if case.visible]
-    halved = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in seen]
-    assert len({seen[i].track for i in largest_disagreements([seen, halved], 6)}) == 6  # before one shows a second
-
-
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
     assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
     assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
@@ -100,20 +78,13 @@ def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
     assert len(choose_cases(cases, "spread", 1000)) == len(ranked)
 
 
-def test_missed_and_invented_objects_are_counted():
-    seen, *others = [case for case in make_cases() if case.visible]
-    hidden = next(case for case in make_cases() if not case.visible)
-    cases = [seen._replace(existence=0.5), *(case._replace(existence=1.0) for case in others)]
-    take = TakeScores("take", "", "", [*cases, hidden._replace(existence=0.6)], 40, [])
-    (group,) = breakdowns(SplitScores("ego-exo", [take], []))["take"]
+def test_missed_and_invented_objects_are_counted_and_chance_is_one_of_the_objects_in_view():
+    place = ("a", "cup_0", "aria01", "cam01", 0)
+    rows = ((1.0, 2, 0.5), (0.0, 4, 1.0), (1.0, 2, 1.0), (math.nan, 1, 1.0))  # the first is missed
+    cases = [Case(*place, True, existence, MaskScores(0.5, 0.5, 0, 0, True, 9, 9, *row)) for *row, existence in rows]
+    cases += [Case(*place, False, existence) for existence in (0.1, 0.6)]
+    (group,) = breakdowns(SplitScores("ego-exo", [TakeScores("a", "", "", cases, 6, [])], []))["take"]
     assert (group["missed"], group["invented"]) == (1, 1)
-
-
-def test_chance_is_one_of_the_objects_in_view_where_there_are_several():
-    rows = ((1.0, 2), (0.0, 4), (1.0, 2), (math.nan, 1))
-    masks = [MaskScores(0.5, 0.5, 0, 0, True, 100, 100, right, in_view) for right, in_view in rows]
-    cases = [Case("a", "cup_0", "aria01", "cam01", 0, True, 0.9, mask) for mask in masks]
-    (group,) = breakdowns(SplitScores("ego-exo", [TakeScores("a", "", "", cases, 4, [])], []))["take"]
     assert (group["right_object"], group["right_object_chance"]) == pytest.approx((2 / 3, (0.5 + 0.25 + 0.5) / 3))
 
 

@@ -58,12 +58,7 @@ def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text)
         ProcessedTake.read(tmp_path, "uid")
 
 
-def test_a_folder_made_of_other_videos_is_refused(tmp_path):
-    claim_data_dir(tmp_path, downscaled=False)
-    claim_data_dir(tmp_path, downscaled=False)
-    (tmp_path / "source.json").write_text('{"videos": "downscaled/448"}')
-    with pytest.raises(UserError, match="made of downscaled/448 videos, not of full size; give another --outputpath"):
-        claim_data_dir(tmp_path, downscaled=False)
+def test_a_damaged_record_of_which_videos_were_read_is_refused(tmp_path):
     for damaged in ("", "[]", "5", "{}", '{"videos": {}}'):
         (tmp_path / "source.json").write_text(damaged)
         with pytest.raises(UserError, match="source.json is not .*; delete it if the frames beside it may stay"):

@@ -1,9 +1,8 @@
 """inference/own_method.py: users' classes in place of the network, also those of examples/, up to the results file."""
 
 import json
+import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -20,7 +19,7 @@ from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.known_answer import scene
 from tests.made.processed import create_pairs, make_data_set
-from tests.made.processes import run_main, wait_for_the_end
+from tests.made.processes import run_main
 from tests.made.results import eval_mask, keyed_entries, read_results
 
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
@@ -149,22 +148,21 @@ def test_a_method_that_answers_the_truth_scores_100_even_for_small_things(tmp_pa
     assert np.mean(scores) >= least
 
 
-WAITS_IN_THE_SECOND_TAKE = (
+KILLED_IN_THE_SECOND_TAKE = (
     METHOD
     + """
+import os, signal
 from pathlib import Path
-import time
 
-class Waits(Method):
+class Killed(Method):
     def __init__(self, folder, **more):
         super().__init__(**more)
-        self.folder = Path(folder)
+        self.reached = Path(folder) / "reached"
 
     def predict(self, frame):
-        if frame.take_uid == "take-b" and frame.number == 60:
-            (self.folder / "reached").touch()
-            while not (self.folder / "go").exists():
-                time.sleep(0.05)
+        if frame.take_uid == "take-b" and frame.number == 60 and not self.reached.exists():
+            self.reached.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(frame)
 """
 )
@@ -174,20 +172,14 @@ def test_a_killed_run_continues_to_the_same_bytes_at_once(data_path, method, tmp
     """Of a method whose answers depend on the frames before, as those of a memory over time do; with a loader process,
     whose frames nobody takes any more.
     """
-    method.write_text(WAITS_IN_THE_SECOND_TAKE)
+    method.write_text(KILLED_IN_THE_SECOND_TAKE)
     whole = run(data_path, tmp_path / "whole", f"{method}:Method")
-    words = arguments(data_path, tmp_path / "out", f"{method}:Waits", f"folder={tmp_path}")
-    command = [ROOT / "eval_segswap.py", *words]
-    killed = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (tmp_path / "reached").exists():
-        assert killed.poll() is None
-        time.sleep(0.05)
-    killed.kill()
-    killed.wait()
-    wait_for_the_end(killed)
+    words = arguments(data_path, tmp_path / "out", f"{method}:Killed", f"folder={tmp_path}")
+    command = [warm_python, ROOT / "eval_segswap.py", *words]
+    killed = subprocess.run(command, capture_output=True, timeout=300)  # to the end of the loader process
+    assert killed.returncode == -signal.SIGKILL
     assert len(list((tmp_path / "out").rglob("take-*.json"))) == 1
-    (tmp_path / "go").touch()
-    resumed = subprocess.run([warm_python, *command, "--save_inter"], capture_output=True, text=True, timeout=300)
+    resumed = subprocess.run([*command, "--save_inter"], capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0 and "waiting" not in resumed.stderr, resumed.stderr
     assert "16 pairs in " in resumed.stdout  # of the two takes that were left
     assert (tmp_path / "out" / whole.name).read_bytes() == whole.read_bytes()
@@ -295,12 +287,10 @@ def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, wo
     assert BAD_PREDICTORS[words] in done.stderr and not (tmp_path / "out").exists()
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> ProcessedTake:
-    """A take of two frames; its object has a color of its own, and is elsewhere in each view."""
-    root = tmp_path_factory.mktemp("scenes")
+def test_what_looks_like_the_object_is_found_without_training(tmp_path):
+    """The object has a color of its own, and is elsewhere in each view and frame."""
     masks = {"aria01": {}, "cam01": {}}
-    take = ProcessedTake("take", root / "processed" / "take", {"cup_0": masks}, [0, 30])
+    take = ProcessedTake("take", tmp_path / "processed" / "take", {"cup_0": masks}, [0, 30])
     boxes = {"aria01": (0.3, 0.6, 0.5, 0.8), "cam01": (0.2, 0.6, 0.1, 0.4)}
     for frame in take.subsample_idx:
         for camera, size in (("aria01", (256, 256)), ("cam01", (216, 384))):
@@ -309,15 +299,11 @@ def scenes(tmp_path_factory) -> ProcessedTake:
             write_picture(take.frame_path(camera, frame), image)
             masks[camera][frame] = encode_mask(mask)
     take.write_annotation()
-    (root / "split.json").write_text(json.dumps({"val": ["take"]}))
-    return take
-
-
-def test_what_looks_like_the_object_is_found_without_training(scenes, tmp_path):
+    (tmp_path / "split.json").write_text(json.dumps({"val": ["take"]}))
     example = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
-    results = read_results(run(scenes.folder.parent, tmp_path, example, "side=384", "share=0.8"))
+    results = read_results(run(take.folder.parent, tmp_path / "out", example, "side=384", "share=0.8"))
     for frame, entry in results["take"]["masks"]["cup_0"]["aria01_cam01"].items():
-        mask, truth = decode_mask(entry["pred_mask"]), eval_mask(scenes.masks["cup_0"]["cam01"][int(frame)])
+        mask, truth = decode_mask(entry["pred_mask"]), eval_mask(masks["cam01"][int(frame)])
         assert np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth) > 0.5
         assert entry["confidence"] > 0.5
 

@@ -3,46 +3,9 @@
 test_metrics.py compares evaluation/ with it; they share no code.
 """
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
-from pycocotools import mask as coco
 from scipy import ndimage
-
-
-def evaluate(truth: dict, predictions: dict, setting: str) -> dict[str, list[float]]:
-    """Official ground truth `annotations` and results by take uid -> each of SCORES, with a value for every prediction
-    whose target has a mask, in the order of the files.
-    """
-    values = {name: [] for name in SCORES}
-    for _, true_rle, entry in scored_frames(truth, predictions, setting):
-        mask = coco.decode(entry["pred_mask"])
-        if true_rle is not None:
-            true_mask = resized(coco.decode(true_rle), official_size(true_rle))
-            for name, score in SCORES.items():
-                values[name].append(score(true_mask, mask))
-    return values
-
-
-def scored_frames(truth: dict, predictions: dict, setting: str) -> Iterator[tuple[tuple, dict | None, dict]]:
-    """Yield ((take, query camera, target camera, frame), true RLE or None, entry) for each object and scored frame."""
-    for uid, take in truth.items():
-        for name, cameras in take["masks"].items():
-            for ego in [camera for camera in cameras if camera.startswith("aria")]:
-                for exo in [camera for camera in cameras if not camera.startswith("aria")]:
-                    query, target = (ego, exo) if setting == "ego-exo" else (exo, ego)
-                    for frame in cameras[query]:
-                        if int(frame) in take["annotated_frames"][name][target]:
-                            entry = predictions[uid]["masks"][name][f"{query}_{target}"][frame]
-                            yield (uid, query, target, frame), cameras[target].get(frame), entry
-
-
-def official_size(rle: dict) -> tuple[int, int]:
-    height, width = rle["size"]
-    if height > width:
-        return 480, int(width * (1.0 / height * 480))
-    return int(height * (1.0 / width * 480)), 480
 
 
 def resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -253,32 +252,23 @@ def test_the_backbone_is_frozen_and_its_features_of_images_and_masks_are_the_pub
             assert np.abs(ours - golden[f"{case}/feature_{name}"]).max() < tolerance
 
 
-@pytest.fixture(scope="module")
-def moco_files(tmp_path_factory) -> dict[str, Path]:
-    """Both file forms, with the same random weights."""
-    folder = tmp_path_factory.mktemp("moco")
-    torch.manual_seed(5)
-    state = resnet50().state_dict()
-    raw = {f"module.encoder_q.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
-    raw |= {"module.encoder_q.fc.0.weight": torch.zeros(2), "module.queue": torch.zeros(2)}
-    paths = {form: folder / f"{form}.pth.tar" for form in ("raw", "converted")}
-    torch.save({"epoch": 800, "arch": "resnet50", "state_dict": raw, "optimizer": {"state": {}}}, paths["raw"])
-    converted = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
-    torch.save({"model": converted}, paths["converted"])
-    return paths
-
-
 @pytest.mark.parametrize("form", ["raw", "converted"])
-def test_moco_weights_of_both_forms_are_found_where_they_may_lie(form, moco_files, tmp_path, monkeypatch):
+def test_moco_weights_of_both_forms_are_found_where_they_may_lie(form, tmp_path, monkeypatch):
     name = {"raw": MOCO_RAW_PATH.name, "converted": MOCO_PATH.name}[form]
     monkeypatch.setattr(backbone_module, "MODEL_DIR", tmp_path)
     monkeypatch.setattr(backbone_module, "MOCO_PATH", tmp_path / "pretrained" / MOCO_PATH.name)
     with pytest.raises(UserError, match="no file .*--backbone efficientnet_lite0.*download_model.sh"):
         moco_backbone()
-    shutil.copy(moco_files[form], tmp_path / name)
     torch.manual_seed(5)
-    expected, state = nn.Sequential(*list(resnet50().children())[:7]).state_dict(), moco_backbone().network.state_dict()
-    assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in expected)
+    network = resnet50()
+    content = {"model": {key: tensor for key, tensor in network.state_dict().items() if not key.startswith("fc.")}}
+    if form == "raw":
+        raw = {f"module.encoder_q.{key}": tensor for key, tensor in content["model"].items()}
+        raw |= {"module.encoder_q.fc.0.weight": torch.zeros(2), "module.queue": torch.zeros(2)}
+        content = {"epoch": 800, "arch": "resnet50", "state_dict": raw, "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / name)
+    expected, state = nn.Sequential(*list(network.children())[:7]).state_dict(), moco_backbone().network.state_dict()
+    assert state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in expected)
     (tmp_path / "pretrained").mkdir()
     (tmp_path / "pretrained" / name).write_text("looked for first")
     with pytest.raises(UserError, match="pretrained.* cannot be read"):

@@ -86,20 +86,16 @@ def test_a_view_with_every_token_blocked_counts_as_not_blocked():
         assert largest_difference(model(*features, blocked, blocked), model(*features)) < 1e-6
 
 
-def test_dropout_acts_in_training_mode_only():
-    model, inputs = make_model(mode="tiny", dropout=0.1, drop_feat=0.1), make_features()
+def test_dropout_acts_in_training_only_and_channel_dropout_spares_the_mask_and_takes_whole_channels():
+    model, inputs = make_model(mode="tiny", dropout=0.1), make_features()
     with torch.no_grad():
         assert torch.equal(model(*inputs)[0], model(*inputs)[0])
-        model.train()
-        assert not torch.equal(model(*inputs)[0], model(*inputs)[0])
-
-
-def test_channel_dropout_spares_the_mask_and_takes_whole_channels():
+        assert not torch.equal(model.train()(*inputs)[0], model(*inputs)[0])
     model = make_model(mode="tiny", drop_feat=0.5).train()
     seen = {}
     layer = model.net.encoder_blocks[0]["layer1"]
     layer.query = lambda query, mask, *_: seen.update(query=query, mask=mask) or query
-    model(*make_features())
+    model(*inputs)
     dropped = (seen["query"] == 0).float().mean(1)  # (B, C): share of a channel's tokens
     assert set(dropped.unique().tolist()) == {0.0, 1.0}
     assert not (seen["mask"] == 0).any()

@@ -159,18 +159,6 @@ def test_clutter_hides_objects_and_is_never_outlined():
         assert (one[camera].colors != other[camera].colors).mean() > 0.002
 
 
-def test_real_sizes_are_those_of_the_data_set():
-    options, areas = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24), {"ego": [], "exo": []}
-    for index in range(8):
-        tabletop = build_tabletop(TakeId("train", index), options)
-        for camera, picture in tabletop.pictures(0.0).items():
-            shares = np.array([(picture.labels == k).mean() for k in range(1, 7)])
-            areas[camera_kind(camera)] += (100 * shares[shares >= REAL.least]).tolist()
-    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
-    assert 0.01 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
-    assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
-
-
 def test_the_same_options_give_the_same_files_in_one_process_or_several(root, tmp_path):
     make_takes(tmp_path, {"train": 1, "val": 1, "test": 0}, OPTIONS, num_workers=1)
     again, first = tree(tmp_path / "takes"), tree(root / "takes")
@@ -251,18 +239,17 @@ def test_takes_without_what_came_later_keep_their_names():
     assert TakeId("train", 0).uid(OPTIONS) == "59f1c22e-9c56-505c-8629-2a9d3679dde3"
 
 
-def test_what_an_annotator_would_not_see_is_not_outlined():
+def test_real_sizes_are_those_of_the_data_set_and_what_an_annotator_would_not_see_is_not_outlined():
     options = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24, seen_only=True)
-    slivers = 0
+    slivers, areas = 0, {"ego": [], "exo": []}
     for index in range(6):
         tabletop = build_tabletop(TakeId("train", index), options)
         for camera, picture in tabletop.pictures(1.0).items():
             outlined = without_unseen(picture, partial(tabletop.outline_area, camera, 1.0))
             for label in np.unique(picture.labels[picture.labels > 0]):
-                mask, alone = (
-                    picture.labels == label,
-                    render(tabletop.camera(camera, 1.0), tabletop.object_solids(label - 1, 1.0)),
-                )
+                mask = picture.labels == label
+                areas[camera_kind(camera)] += [100 * mask.mean()] if mask.mean() >= REAL.least else []
+                alone = render(tabletop.camera(camera, 1.0), tabletop.object_solids(label - 1, 1.0))
                 whole = (alone.labels == label).sum()  # in the picture, where an edge can cut it, too
                 assert (outlined[mask] == label).all() or not outlined[mask].any()
                 if mask.sum() < 0.08 * whole:
@@ -273,6 +260,9 @@ def test_what_an_annotator_would_not_see_is_not_outlined():
             picture.channels[:] = picture.channels // 12  # night falls
             assert not without_unseen(picture, lambda _: 1).any()
     assert slivers
+    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
+    assert 0.01 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
+    assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9
 
 
 def is_cut(labels):

@@ -245,13 +245,10 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     assert list(losses(tmp_path)) == list(range(1, 18))
 
 
-@pytest.mark.parametrize(("flags", "workers"), [((), 0), (STRONG_RECIPE, None)], ids=["paper", "strong"])
-def test_cached_features_spare_the_papers_recipe_its_loaders(training_set, tmp_path, monkeypatch, flags, workers):
-    monkeypatch.setattr(train, "make_step", lambda run, *_: sys.exit(f"{run.num_workers} workers"))
-    words = arguments(training_set, tmp_path, "--cache_features", 1, *flags)
-    words[(place := words.index("--num_workers")) : place + 2] = []
-    with pytest.raises(SystemExit, match=f"{workers} workers"):
-        train.main(words)
+def test_cached_features_spare_the_papers_recipe_its_loaders():
+    for recipe, workers in (("paper", 0), ("strong", None)):
+        run = resolve(parse(["--cache_features", "1", "--recipe", recipe], ""), torch.device("cpu"))
+        assert run.num_workers == workers
 
 
 def test_seed_and_loss_weight_reach_the_training_and_unused_flags_are_named(training_set, finished, tmp_path, capsys):
