@@ -16,7 +16,7 @@ from PIL import Image
 
 from inference.predictor import SHIPPED
 from tests.made import ROOT
-from tests.made.checkout import copy_repository
+from tests.made.processes import copy_repository
 
 SETUPTOOLS = "setuptools", "77"
 BUILD = "from setuptools.build_meta import build_editable; print(build_editable('wheel'))"

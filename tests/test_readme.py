@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from evaluation import evaluate
-from tests.made.checkout import ROOT, copy_repository
+from tests.made import ROOT
+from tests.made.processes import copy_repository
 from tests.made.results import make_results_file
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from evaluation import evaluate
 from evaluation.comparison import paired_differences
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.selection import choose_cases
+from evaluation.selection import best_files, choose_cases, largest_disagreements
 from evaluation.summary import bootstrap_intervals, breakdowns
 from evaluation.tables import verdict
 from formats.masks import encode_mask
@@ -58,6 +58,16 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     assert 0 < low <= gain["difference"] <= high < 0.021 and verdict("iou", gain) == "better"
     low, high = bootstrap_intervals([take.cases for take in make_scores().takes])["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
+
+
+def test_each_file_is_best_in_as_many_of_the_cases_shown_and_tracks_take_turns():
+    rng, first = np.random.default_rng(5), [case for take in "abc" for case in make_cases(take, n=60) if case.visible]
+    others = [[case._replace(mask=case.mask._replace(iou=rng.random())) for case in first] for _ in range(2)]
+    files = [first, *others]
+    cases = [[of_file[i] for of_file in files] for i in largest_disagreements(files, 30)]
+    assert [sum(best_files(group) == [number] for group in cases) for number in range(3)] == [10, 10, 10]
+    halved = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in first]
+    assert len({first[i].track for i in largest_disagreements([first, halved], 6)}) == 6
 
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():

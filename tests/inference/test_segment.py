@@ -163,15 +163,6 @@ def test_folders_of_cameras_are_not_taken_for_objects(inputs, tmp_path):
     assert done.returncode == 1 and f"give --masks head={tmp_path}/render/head\n" in done.stderr
 
 
-def test_ctrl_c_leaves_nothing_but_a_lock_file(inputs, tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(segment_video.csv, "writer", interrupt)
-    assert call(inputs, tmp_path / "found").returncode == 130
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.fixture(scope="module")
 def files(checkpoint, tmp_path_factory) -> dict[str, str]:
     """Argument -> path of a valid call."""

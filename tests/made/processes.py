@@ -1,14 +1,19 @@
-"""Run scripts in this process (a new process needs seconds for imports), kill scripts, run processes beside them."""
+"""Run scripts in this process (a new process needs seconds for imports), kill scripts, run processes beside them; copy
+the repository for commands with their default paths.
+"""
 
 import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from common.errors import run_script
 from tests.made import ROOT
@@ -94,3 +99,15 @@ def killed_at(number: int, folder: Path, main: Callable[[], int | None], *words:
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copy all files that git tracks, in their present state."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():  # it may be deleted
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
