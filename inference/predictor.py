@@ -62,8 +62,6 @@ class Predictor:
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
         device = resolve_device(str(device))
         path = Path(SHIPPED if path is None else path)
-        if path == SHIPPED and not path.is_file():
-            raise UserError(f"no file {path}, the network of this repository; get it with git, or give a checkpoint")
         backbone, model, arguments = load_checkpoint(path, backbone_weights)
         strong = isinstance(model, StrongXSegTx)
         if looks and not strong:

@@ -8,9 +8,7 @@ timm is imported only when one of its models is asked for, so users of the publi
 """
 
 import contextlib
-import difflib
 import io
-import logging
 from pathlib import Path
 
 import torch
@@ -126,9 +124,7 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     import timm
 
     if not timm.is_model(name):  # a place on the hub or on this disk is no model either
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        hint = f", such as {' or '.join(close)}" if close else ""
-        raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm{hint}")
+        raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm")
     if weights is None:
         return _fetched(name)
     overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
@@ -147,8 +143,6 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
 def _fetched(name: str) -> nn.Module:
     import timm
 
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # the hub's client warns at each attempt
     try:
         return create_network(name, pretrained=True)
     except Exception as error:  # the client, the network or the disk can raise many kinds
@@ -158,5 +152,3 @@ def _fetched(name: str) -> nn.Module:
             f"the weights of {name} cannot be fetched ({one_line(error)}); download {place} yourself and give the "
             "file as --backbone_weights"
         ) from None
-    finally:
-        logging.disable(before)

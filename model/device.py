@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 
 import torch
@@ -43,8 +42,6 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 def resolve_precision(name: str | None, device: torch.device) -> str:
     """`name`, a key of PRECISIONS; if it is None, "bf16" on a CUDA GPU that computes in it, else "fp32"."""
-    if name == "fp16" and device.type == "cpu":
-        print("warning: on a CPU, fp16 is up to 20 times slower than fp32: take that", file=sys.stderr)
     bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return name or ("bf16" if bf16 else "fp32")
 

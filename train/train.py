@@ -50,7 +50,7 @@ from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import loss_weights
 from train.run import Run, resolve
-from train.schedule import LR_DROP, USUAL_WARMUP
+from train.schedule import LR_DROP
 from train.start import starting_state
 from train.state import BEST, LAST, WARMUP, TrainState, remove_run
 from train.validation import Validation
@@ -172,8 +172,6 @@ def make_step(run: Run, state: TrainState, world: World) -> tuple[Step, Reader, 
 def introduce(run: Run, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet) -> None:
     """Print and log the data, the network and the recipe of a run."""
     schedule = run.schedule
-    is_short = schedule.warmup < USUAL_WARMUP and "warmUpIter" not in run.typed
-    warmup = f"{schedule.warmup} steps of warm-up" + is_short * " (few, as the run is short: --warmUpIter sets them)"
     block = f", block {run.block}" if run.recipe == "paper" else ""
     takes = counted(len(pairs.data_dir_of), "take")
     facts = {
@@ -184,7 +182,8 @@ def introduce(run: Run, log: Log, state: TrainState, notes: list[str], pairs: Pa
         "start": notes[0],
         "recipe": f"{run.recipe}, existence_weight {run.existence_weight}" + block,
         "steps": f"{schedule.total_steps} of {run.batch_pos} samples",
-        "rate": f"{schedule.lr:g} after {warmup}, times {LR_DROP} after epoch {list(schedule.milestones)}",
+        "warm-up": counted(schedule.warmup, "step"),
+        "rate": f"{schedule.lr:g}, times {LR_DROP} after epoch {list(schedule.milestones)}",
         "device": f"{log.world.size} x {state.device}, {run.precision}",
         "out_dir": str(run.out_dir),
         **{name: state.origin[name] for name in ("commit", "command")},

@@ -18,7 +18,7 @@ from inference.matcher import Matcher, PaperMatcher
 from inference.predictor import Predictor
 from inference.search import StrongMatcher
 from model.checkpoint import load_checkpoint
-from model.device import resolve_device, resolve_precision, tf32
+from model.device import resolve_device, tf32
 from model.features import Encoder
 from tests.made.known_answer import scene
 from tests.made.pretended_device import PretendedDevice, register
@@ -59,11 +59,6 @@ def test_a_device_that_is_missing_is_refused_in_one_line(name, message, monkeypa
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
         resolve_device(name)
-
-
-def test_a_precision_that_a_cpu_is_slow_in_is_warned_of(capsys):
-    assert [resolve_precision(name, torch.device("cpu")) for name in (None, "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
-    assert capsys.readouterr().err == "warning: on a CPU, fp16 is up to 20 times slower than fp32: take that\n"
 
 
 def test_predicting_leaves_the_callers_precision_of_products_as_it_was():

@@ -240,7 +240,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     without = arguments(training_set, tmp_path, "--n-epoch", 3)
     del without[(place := without.index("--warmUpIter")) : place + 2]
     train.main(without)
-    assert "1 steps of warm-up (few, as the run is short: --warmUpIter sets them)" in capsys.readouterr().out
+    assert "warm-up: 1 step\n" in capsys.readouterr().out
     train.main([*without, "--n-epoch", "4"])  # longer: the same recipe still
     assert list(losses(tmp_path)) == list(range(1, 18))
 
