@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -45,11 +44,6 @@ class Log:
         for name, value in values.items():
             if type(value) in (int, float):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
-
-    def picture(self, name: str, image: np.ndarray, step: int) -> None:
-        """Add an image (H, W, 3) uint8 to TensorBoard."""
-        if self.world.is_main:
-            self._board.add_image(name, image, step, dataformats="HWC")
 
     def say(self, text: str) -> None:
         if self.world.is_main:

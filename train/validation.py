@@ -10,18 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped
-from common.drawing import PREDICTION, QUERY, TRUTH, overlay
-from formats.geometry import EVAL_SIDE, letterbox
-from formats.masks import letterbox_mask, resize_mask
+from formats.masks import resize_mask
 from formats.pairs import PairSet
 from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from inference.matcher import Matcher
 from inference.predict_takes import FrameDataset, FramePlan, predict_frames
-from train.dataset import DrawnPairs, read_view, source_of
 from train.log import Log
-
-EXAMPLES = 4
 
 
 class PairScore(NamedTuple):
@@ -51,12 +46,10 @@ class Validation:
         self.frames = DataLoader(own, batch_size=None, **loading)
 
     def run(self, step: int, epoch: str) -> float:
-        """Validate; report the scores, and pictures of the first pairs with a visible object; returns the IoU. If a
-        signal comes, raises `Stopped` after the frame.
-        """
+        """Validate; report the scores; returns the IoU. If a signal comes, raises `Stopped` after the frame."""
         self.log.say(f"{epoch} validation ...")
         self.matcher.network.eval()
-        scores, pictures, unreadable = [], [], 0
+        scores, unreadable = [], 0
         for frame, answers in predict_frames(self.matcher, self.log.bar(self.frames, epoch, "frame")):
             where = f"{frame.take_uid}/{frame.number}"
             reasons = [f"{where} {' '.join(pair)}: {reason}" for pair, reason in frame.left_out.items()]
@@ -65,9 +58,6 @@ class Validation:
             for pair, mask, existence in answers:
                 number = self.numbers[frame.take_uid, frame.number, pair]
                 scores.append(self.score(number, mask, existence))
-                if scores[-1].visible and len(pictures) < EXAMPLES and self.log.world.is_main:
-                    source = source_of(self.pairs, DrawnPairs(number, number))
-                    pictures.append((str(source), self.picture_of(number, mask)))
             if self.log.world.stop_requested():
                 raise Stopped
         scores = sorted(score for part in self.log.world.gather(scores) for score in part)
@@ -75,8 +65,6 @@ class Validation:
         if unreadable := sum(self.log.world.gather(unreadable)):
             figures["unreadable"] = unreadable
         self.log.report_validation(step, epoch, figures)
-        for i, (source, picture) in enumerate(pictures):
-            self.log.picture(f"val/{i} {source}", picture, step)
         return figures.get("iou", 0.0)
 
     def score(self, number: int, mask: np.ndarray, existence: float) -> PairScore:
@@ -89,15 +77,6 @@ class Validation:
             union = np.float32((mask | truth).sum())
             iou = float(np.float32((mask & truth).sum()) / union) if union else 1.0
         return PairScore(number, iou, existence, rle is not None)
-
-    def picture_of(self, number: int, mask: np.ndarray) -> np.ndarray:
-        """Query, target with predicted mask, target with true mask, side by side -> (480, 1440, 3) uint8 RGB."""
-        views = source_of(self.pairs, DrawnPairs(number, number))[1:]
-        query, target = (letterbox(read_view(self.pairs, view), EVAL_SIDE) for view in views)
-        rles = self.pairs.query_mask(number), self.pairs.target_mask(number)
-        query_mask, truth = (letterbox_mask(rle, EVAL_SIDE) for rle in rles)
-        panels = (query, query_mask, QUERY), (target, letterbox(mask, EVAL_SIDE), PREDICTION), (target, truth, TRUTH)
-        return np.concatenate([overlay(*panel) for panel in panels], axis=1)
 
 
 def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:

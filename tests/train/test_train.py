@@ -94,11 +94,10 @@ run_script(train.main)
 
 
 def test_a_full_disk_ends_a_run_in_one_line(training_set, tmp_path, warm_python):
-    """Files that may have 4 KB are too small for TensorBoard's pictures, which a thread of its own writes."""
     command = [warm_python, "-c", LIMITED, *arguments(training_set, tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path}'\n"
+    assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path / 'net_warmup.pth'}'\n"
 
 
 def test_the_same_command_again_changes_nothing_of_a_finished_run(training_set, finished, tmp_path, capsys):
