@@ -14,7 +14,6 @@ import numpy as np
 
 from common.arguments import Parser, at_least, named
 from common.errors import UserError
-from common.files import is_file_name
 from formats.geometry import Size
 from formats.picture_files import by_number, read_picture
 from formats.video import VideoIndex, index_video, read_frames
@@ -137,9 +136,6 @@ def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str
         raise UserError("--videos takes two or more cameras, each once")
     if len(masks) < len(args.masks):
         raise UserError("--masks takes one path of each camera; put several objects into a folder {object}/{frame}.png")
-    for name in cameras:
-        if not is_file_name(name):
-            raise UserError(f"camera {name!r} cannot be the name of a file; call it otherwise")
     for flag, names in (("--masks", masks), ("--offset", offsets)):
         if unknown := names.keys() - cameras.keys():
             raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(cameras)}")

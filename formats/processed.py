@@ -157,12 +157,9 @@ def read_source(folder: Path) -> dict[str, Any]:
 
 def annotation_change(data_dir: Path, take: Take) -> str | None:
     """Compare a processed take with its annotation `take` of an annotation file: a text that says why its masks are
-    other masks; None if they are the same, or if the take has no source.json.
+    other masks; None if they are the same, or if the take has no source.json. Raises UserError as `read_source` does.
     """
-    try:
-        processed = read_source(data_dir / take.uid).get("annotation")
-    except UserError as error:
-        return str(error)
+    processed = read_source(data_dir / take.uid).get("annotation")
     if processed in (None, take.digest):
         return None
     return f"its annotation has changed since it was processed; run data/process_data.py --uids {take.uid}"
