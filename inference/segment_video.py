@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> None:
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
-    widths = {name: panel_width(camera.size) for name, camera in cameras.items()}
+    ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
+    widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # even, as H.264 requires
     size, fps = (HEIGHT, sum(widths.values())), 1 / max(step, 1 / 120)
     views, rows, gaps = read_views(moments, cameras, matches), {}, {}
     with atomic_folder(args.out) as out:
@@ -192,11 +193,6 @@ def save_mask(path: Path, prob: np.ndarray, video_size: Size) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.uint8(mask) * 255).save(path)
     return round(float(mask.mean()), 6)
-
-
-def panel_width(size: Size) -> int:
-    """The width of a camera's panel, which H.264 requires to be even."""
-    return max(2, round(size[1] * HEIGHT / size[0] / 2) * 2)
 
 
 def draw_moment(

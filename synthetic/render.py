@@ -113,7 +113,10 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, l
         for solid in solids:
             window = _window(camera, solid)
             if window:
-                _draw(camera, _reduced(solid, *window), picture, *window, lights)
+                if solid.shape == "mesh":  # textures not much finer than the window, so that fine print turns gray
+                    size_in_picture = max(axis.stop - axis.start for axis in window)
+                    solid = replace(solid, texture=solid.texture.reduced(size_in_picture))
+                _draw(camera, solid, picture, *window, lights)
     return picture
 
 
@@ -128,13 +131,6 @@ def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
     left, top = np.clip(np.floor(pixels.min(0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(pixels.max(0)) + 1, 0, (width, height)).astype(int)
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
-
-
-def _reduced(solid: Solid, rows: slice, cols: slice) -> Solid:
-    """Give a mesh textures not much finer than its window in the picture, so that fine print turns gray."""
-    if solid.shape != "mesh":
-        return solid
-    return replace(solid, texture=solid.texture.reduced(max(rows.stop - rows.start, cols.stop - cols.start)))
 
 
 def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from common.distributed import World
 from common.errors import UserError, counted
-from common.files import atomic_write, has_form, json_errors
+from common.files import atomic_write, json_errors
 from train.dataset import Batch
 
 LOG_NAME = "log.jsonl"
@@ -149,6 +149,4 @@ def read_log(path: Path) -> list[dict]:
     *lines, _ = path.read_bytes().split(b"\n")
     with json_errors(path, NO_LOG):
         lines = [json.loads(line) for line in lines]
-    if not has_form(lines, [{"kind": str, "step": int}]):
-        raise UserError(f"{path} is no log of train.py; {NO_LOG}")
     return lines
