@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.parallel import STOP_SIGNALS
 
 AGREE_EVERY = 8  # steps between agreements to stop; a step takes a second or less, and schedulers give minutes
-MEETING = timedelta(minutes=10)  # so long processes wait to meet at the start; torchrun may have been killed
+MEETING = timedelta(minutes=5)  # for the processes to meet; torchrun may have been killed. PyTorch tries twice
 PATIENCE = timedelta(days=7)  # a process may finish long before another, or wait for another run in its folder
 
 
