@@ -22,7 +22,7 @@ from evaluation.tables import (
 )
 
 PAGE = "index.html"
-VISIBLE, HIDDEN = "object visible", "object not visible"
+VISIBLE, HIDDEN = "object visible", "object hidden"
 
 
 def write_page(folder: Path, title: str, lead: str, warnings: Sequence[str], sections: Sequence[dict]) -> None:
@@ -39,15 +39,18 @@ def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> l
     """The sections of the page of one results file; `order` is the key of CASE_ORDERS by which cases were chosen."""
     breakdown = summary["breakdown"]
     figures = (
-        "*: not part of the benchmark. What others publish: docs/evaluation.md. "
+        "A star marks a score that is not part of the benchmark. docs/evaluation.md has the published scores. "
         f"{interval_note(len(breakdown['take'])).capitalize()}."
     )
-    hidden = "" if order == "random" else ", and those where the object is not visible and the existence highest"
+    hidden = "" if order == "random" else ", and the cases of hidden objects with the highest existence"
     cases = (
-        f"Query, prediction and truth: cases {CASE_ORDERS[order]}{hidden}. Dashed: said not to be visible. A picture "
-        "opens at full size."
+        f"Each picture shows the query, the prediction and the true mask. These are cases {CASE_ORDERS[order]}{hidden}. "
+        "A dashed outline means that the object is predicted hidden. Click a picture to see it at full size."
     )
-    missed = "Missed: visible, and said not to be. Invented: the reverse. A click on a column's head sorts by it."
+    missed = (
+        "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was predicted "
+        "visible. Click the head of a column to sort by it."
+    )
     return [
         make_section("Figures", figures_table(summary), note=figures),
         make_section("Cases", note=cases, cards=cards),
@@ -63,14 +66,14 @@ def comparison_sections(comparison: dict[str, Any], cards: list[dict]) -> list[d
     first, others = comparison["first"], comparison["comparisons"]
     tables = (difference_table(first, other) for other in others)
     furthest = (
-        "The cases on which the files are furthest apart in IoU, or in existence where the object is not visible; each "
-        "file is the best in as many as the others. Dashed: said not to be visible."
+        "These are the cases on which the files differ most: in IoU, or in existence if the object is hidden. Each file "
+        "is the best one in the same number of cases. A dashed outline means that the object is predicted hidden."
     )
     sections = [
         make_section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}."),
         make_section("Disagreements", note=furthest, cards=cards, wide=len(comparison["names"]) > 2),
     ]
-    note = "The largest change of IoU first. Arrow up: better. In brackets: 95 % intervals, where there are any."
+    note = "The largest change of IoU comes first. An arrow up means better. Brackets hold the 95 % interval, if any."
     for kind in others[0]["by"]:
         tables = (change_table(other["by"][kind], f"{other['second']} - {first}") for other in others)
         sections.append(make_section(breakdown_title(kind), *tables, note=note))
@@ -93,11 +96,11 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
     """The card of a case; `picture` is its path."""
     kinds = [VISIBLE if case.visible else HIDDEN]
     if case.predicted_visible != case.visible:
-        kinds.append("not visible, said to be" if case.predicted_visible else "visible, said to be not")
+        kinds.append("hidden, predicted visible" if case.predicted_visible else "visible, predicted hidden")
     if case.visible and case.mask.predicted_pixels == 0:
         kinds.append("visible, empty mask")
     if case.visible and case.mask.right_object == 0:
-        kinds.append("visible, not the right object")
+        kinds.append("visible, wrong object")
     orders = {"IoU": "", "existence": case.existence, "object size": ""}
     if case.visible:
         orders |= {"IoU": 100 * case.mask.iou, "object size": case.mask.truth_pixels}
@@ -117,7 +120,7 @@ def comparison_card(cases: Sequence[Case], picture: str, names: Sequence[str], t
         change = last.mask.iou - first.mask.iou
         orders |= {"change from first to last file": change, "object size": first.mask.truth_pixels}
     else:
-        score, values = "not visible; existence (%)", (case.existence for case in cases)
+        score, values = "hidden; existence (%)", (case.existence for case in cases)
     scores = ", ".join(f"{name} {percent(value)}" for name, value in zip(names, values, strict=True))
     return make_card(first, picture, take_name, f"{score} {scores}", orders, kinds)
 

@@ -34,7 +34,7 @@ PERSON = (  # limbs: place to the side, lowest and highest point, radius, color 
     (0, 5, 12, 2.1, 1),
     (0, 11.5, 14.5, 1, 2),
 )
-GRIP = (0.42, -0.42, 0.12)
+GRIP = np.array([0.42, -0.42, 0.12])  # from the center of a held object to the hand
 OUTLINE = 64  # width in pixels of a view of one object alone, in which its outline is counted
 FINGERS = np.array([[-0.12, 0.2, 0.08], [-0.16, 0.2, 0.0], [-0.15, 0.18, -0.08], [-0.05, 0.16, 0.17]])
 
@@ -181,8 +181,6 @@ class Tabletop:
         self.head = distance * np.array([0, -np.cos(elevation), np.sin(elevation)])
         self.sway_speed, self.sway_phase = rng.uniform(0.6, 1.6, 4), rng.uniform(0, 2 * np.pi, 4)
         self.head += self.places.mean(0) * (0.3, 0.7, 0.4)
-        # The places of the hand beside the center of each object when it holds the object.
-        self.grips = np.outer(np.minimum(self.scales, 1) if self.modelled else np.ones(len(self.items)), GRIP)
         self.lift = 0.4 * self.head * (0, 1, 1) if self.object_size.mixed else np.array([0, -0.2, 2.2])
         episodes = max(1, int(np.ceil(seconds / EPISODE)))
         # The objects in the order in which the wearer glances at one, picks up the next, glances at the next ...
@@ -199,7 +197,7 @@ class Tabletop:
             rest = np.array([place[0] + 0.8, -self.table.half_axes[1] - 0.3, TABLE_HEIGHT - 0.5])
             stops = [place, place + self.lift, place + self.lift, place]
             hand_times += list(knots)
-            hand_points += [rest, *(stop + self.grips[number] for stop in stops), rest]
+            hand_points += [rest, *(stop + GRIP for stop in stops), rest]
             offset = rng.uniform(-0.3, 0.3, 3) * (1, 1, 0.3)
             gaze_times += [*(knots[1:5] - 0.2), knots[5]]
             gaze_points += [*(stop + offset for stop in stops), self._glance(rng, following)]
@@ -261,7 +259,7 @@ class Tabletop:
         lifted = 0.0
         for knots, held in self.episodes:
             if held == number and knots[1] <= second <= knots[4]:
-                place = _place_on_path(self.hand_times, self.hand_points, second) - self.grips[number]
+                place = _place_on_path(self.hand_times, self.hand_points, second) - GRIP
                 lifted = (place - self.places[number])[2] / self.lift[2]
         rotation = rotation_about(2, self.yaws[number] + 0.8 * lifted) @ rotation_about(0, -0.35 * lifted)
         return item.solids(place, rotation, number + 1)

@@ -108,7 +108,7 @@ def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
     assert iou[:-1] == sorted(iou[:-1], reverse=True) and len(iou) == 9 and iou[-1] == ""
     chromium.set("order", "0 up")
     assert [value for value, *_ in values(chromium)] == [*iou[-2::-1], ""]
-    chromium.set("kind", "object not visible")
+    chromium.set("kind", "object hidden")
     assert [value for value, *_ in values(chromium)] == [""]
     assert run("return document.querySelector('.count').textContent") == "1 of 9"
     chromium.set("kind", "")
@@ -178,7 +178,7 @@ def test_the_comparison_works_in_a_browser(scored_data, tmp_path, chromium):
     assert changes == sorted(changes) and len(changes) == 5  # and one that is not visible
     chromium.set("kind", "b is best")
     assert all(change > 0 for _, change, _ in values(chromium) if change != "")
-    chromium.set("kind", "object not visible")
+    chromium.set("kind", "object hidden")
     assert [change for _, change, _ in values(chromium)] == [""]
     assert chromium.errors() == []
 
