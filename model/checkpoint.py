@@ -19,7 +19,7 @@ from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.strong import StrongConfig, StrongXSegTx
-from model.weights import load_state, named_tensors, one_line, read_torch, write_torch
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
 
@@ -174,6 +174,12 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
         implied = implied_options(content["encoder"])
         options = dict(content.get("config") or implied)
         kind = StrongConfig if "frame_size" in options else XSegTxConfig  # only strong networks have this option
+        for field in fields(kind):
+            value = options.get(field.name, field.default)
+            is_number = isinstance(value, int | float)
+            fits = is_number if field.type is float else isinstance(value, field.type)
+            if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
+                raise ValueError(f"{field.name} is {value!r:.40}")
         config = kind(**options)
         stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied)))
         if stated != true:  # this is checked before a network of the stated size is made

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from common.errors import UserError
+from common.files import has_form
 from model.backbone import Backbone
 from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
@@ -81,11 +83,15 @@ class TrainState:
         ("training", "validation") that have changed since it was written.
 
         The step of a published checkpoint is unknown and becomes 0. Raises UserError if the optimizer's state is
-        another network's.
+        another network's, or if the checkpoint is damaged.
         """
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
         stored = {"step": 0, "history": {}, "scaler": {}, "pairs": {}} | content
+        form = {"step": int, "history": {str: int | float}, "scaler": {str: int | float}, "pairs": {str: str}}
+        if not has_form(stored, form) or stored["step"] < 0:
+            what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
+            raise UserError(f"{what}; take an earlier file")
         self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
         if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision stores none
             self.scaler.load_state_dict(scaler)

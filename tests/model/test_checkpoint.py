@@ -136,6 +136,15 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path):
         refused(path)
 
 
+@pytest.mark.parametrize("value", ["96", 10**9, 10**400, float("nan"), [1], {}])
+def test_a_configuration_of_odd_values_is_refused_in_one_line(ours, tmp_path, value):
+    for name in ours["config"]:
+        torch.save(ours | {"config": ours["config"] | {name: value}}, tmp_path / "net.pth")
+        refused(tmp_path / "net.pth")
+    torch.save(ours | {"config": value or [1]}, tmp_path / "net.pth")
+    refused(tmp_path / "net.pth")
+
+
 @pytest.mark.parametrize("backbone", [0, {}, {"digest": 0, "name": [1]}])
 def test_a_backbone_of_an_odd_type_is_refused_in_one_line_and_its_options_are_still_told(ours, tmp_path, backbone):
     content = ours | {"backbone": backbone}

@@ -290,11 +290,12 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
             assert f"holds another network ({words}" in error
 
 
-def test_a_checkpoint_with_the_optimizer_of_another_network_ends_in_one_line(training_set, finished, tmp_path, capsys):
+def test_a_checkpoint_with_a_damaged_state_of_training_ends_in_one_line(training_set, finished, tmp_path, capsys):
     content = torch.load(finished / "netLast.pth", weights_only=True)
     odd = tmp_path / "odd.pth"
-    torch.save(content | {"optimiser": {}}, odd)
-    assert str(odd) in error_line(capsys, training_set, tmp_path / "out", "--resume-pth", odd)
+    for name, value in [("step", -1), ("history", 3), ("scaler", []), ("optimiser", {})]:
+        torch.save(content | {name: value}, odd)
+        assert str(odd) in error_line(capsys, training_set, tmp_path / "out", "--resume-pth", odd)
 
 
 def test_a_published_checkpoint_goes_on_after_its_warm_up_or_a_given_epoch(training_set, finished, tmp_path, capsys):
