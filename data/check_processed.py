@@ -21,13 +21,13 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_data_path, add_num_workers, add_splits_path
+from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers, add_splits_path
 from common.errors import UserError, counted
 from common.parallel import run_jobs
 from data.extraction import BROKEN, MISSING, read_failures
 from formats.pairs import PairSet
-from formats.processed import ProcessedTake, frames_in, has_jpeg_end, is_processed
-from formats.takes import SPLITS, find_split_path, read_split, read_splits
+from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
+from formats.takes import SPLITS, annotation_path, find_split_path, read_split, read_splits, read_takes
 
 PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
 COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
@@ -39,10 +39,13 @@ def parse_args() -> argparse.Namespace:
     add_data_path(parser)
     add_splits_path(parser)
     add = parser.add_argument
+    text = "annotations to compare the takes with, if the file exists"
+    add_annotations(parser, f"{text} (default: annotations/relations_{{split}}.json beside --data_path)")
     add("--split", nargs="+", help="splits to check (default: all splits that have processed takes)")
     add_num_workers(parser)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
+    args.annotation_path = args.annotation_path or args.data_path.absolute().parent / "annotations"
     return args
 
 
@@ -82,6 +85,10 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     checks = dict(tqdm(run_jobs(job, uids, args.num_workers), split, total=len(uids), unit="take"))
     problems = [problem for uid in uids for problem in checks[uid].problems]
     missing = [line for uid in uids for line in checks[uid].missing]
+    if (annotations := annotation_path(args.annotation_path, split)).is_file():
+        takes, _, _ = read_takes(annotations, uids)
+        changes = {uid: annotation_change(args.data_path, take) for uid, take in takes.items()}
+        problems += [f"take {uid}: {change}" for uid, change in changes.items() if change]
     numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
     if split in SPLITS:
         try:

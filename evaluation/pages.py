@@ -44,7 +44,7 @@ def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> l
     )
     hidden = "" if order == "random" else ", and the cases of hidden objects with the highest existence"
     cases = (
-        f"Each picture shows the query, the prediction and the true mask. These are cases {CASE_ORDERS[order]}{hidden}. "
+        f"Each picture shows the query, the prediction and the true mask: cases {CASE_ORDERS[order]}{hidden}. "
         "A dashed outline means that the object is predicted hidden. Click a picture to see it at full size."
     )
     missed = (
@@ -66,8 +66,8 @@ def comparison_sections(comparison: dict[str, Any], cards: list[dict]) -> list[d
     first, others = comparison["first"], comparison["comparisons"]
     tables = (difference_table(first, other) for other in others)
     furthest = (
-        "These are the cases on which the files differ most: in IoU, or in existence if the object is hidden. Each file "
-        "is the best one in the same number of cases. A dashed outline means that the object is predicted hidden."
+        "These are the cases on which the files differ most: in IoU, or in existence if the object is hidden. Each "
+        "file is the best one in the same number of cases. A dashed outline means that the object is predicted hidden."
     )
     sections = [
         make_section("Differences", *tables, note=f"{interval_note(comparison['takes_compared']).capitalize()}."),

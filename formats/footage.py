@@ -18,6 +18,7 @@ from formats.geometry import Size
 from formats.picture_files import by_number, read_picture
 from formats.video import VideoIndex, index_video, read_frames
 
+RAW = ("h264", "hevc", "mjpeg", "m4v", "mpegvideo", "av1")  # streams without a container, such as a Raspberry Pi's
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -82,11 +83,12 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     index = index_video(path)
     try:
         with av.open(str(path)) as container:
-            rate = container.streams.video[0].average_rate or fps
+            is_raw = container.format.name in RAW  # FFmpeg then always says 25 frames a second
+            rate = (not is_raw and container.streams.video[0].average_rate) or fps
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
         raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
-    if index.pts is None:
+    if index.pts is None or is_raw:
         seconds = np.arange(len(index)) / float(rate)
     else:
         seconds = (index.pts - index.pts[0]) * float(frame.time_base)

@@ -1,17 +1,20 @@
 """Read picture files of users with Pillow. An error names a file that cannot be read, with the reason, in one line."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from common.files import name_number
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of several pictures the first is read
+DARK = 16  # a 16-bit picture whose 8-bit values are all below this may hold fewer bits than its file says
 
 
 @contextlib.contextmanager
@@ -55,11 +58,17 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # mode I of these has 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
+    has_16_bits = image.mode[0] == "I" or ";16" in str(getattr(image, "tile", ""))  # colors are read with 8
     with picture_errors(what):
         image = ImageOps.exif_transpose(image)
+        values = np.asarray(image)
         if image.mode[0] == "I":
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return np.array(image.convert("RGB"))
+            image = Image.fromarray((values >> 8).astype(np.uint8))
+        rgb = np.array(image.convert("RGB"))
+    if has_16_bits and rgb.max() < DARK:
+        remedy = "if it uses only 8, 10 or 12 of its 16 bits, multiply its values so that they use all 16"
+        warn_once(f"{what} is nearly black: its largest value is {values.max()}; {remedy}")
+    return rgb
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:
@@ -70,4 +79,9 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
         if number in numbered:
             raise UserError(f"{file} and {numbered[number].name} are both frame {number}; remove one")
         numbered[number] = file
-    return dict(sorted(numbered.items()))
+    numbered = dict(sorted(numbered.items()))
+    names = [(list(map(int, re.findall(r"\d+", file.stem))), file) for file in numbered.values()]
+    if wrong := next((file for (numbers, _), (after, file) in pairwise(names) if after < numbers), None):
+        what = f"{wrong} has several numbers in its name, and only the last digits, which give another order, are read"
+        raise UserError(f"{what}; number its folder: 00000{wrong.suffix}, ...")
+    return numbered

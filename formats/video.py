@@ -65,10 +65,11 @@ def index_video(path: Path) -> VideoIndex:
             codec = stream.codec_context
             size = codec.height, codec.width
             # AVI has no presentation times, only the order in the file, in which B-frames are not shown.
-            is_unordered = container.format.name == "avi" and codec.has_b_frames
-            # Only the index of an mp4 file is complete. It leaves out what an edit list cuts off.
-            is_mp4 = "mp4" in container.format.name
-            announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else 0
+            is_avi = container.format.name == "avi"
+            is_unordered = is_avi and codec.has_b_frames
+            # The index of an mp4 file leaves out what an edit list cuts off; that of other containers is incomplete.
+            is_mp4 = "mp4" in container.format.name and stream.frames > 0
+            announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
             for packet in _whole_packets(container):
                 if codec.name in WITHOUT_ZEROS and HOLE in bytes(packet):
                     raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
@@ -77,8 +78,11 @@ def index_video(path: Path) -> VideoIndex:
         raise
     except Exception as error:  # a damaged file can make the library raise any exception
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_error_text(error)})") from None
-    if len(packets) < announced:
-        raise VideoError(f"{path} is cut off or damaged: {len(packets)} of {announced} frames are there")
+    num_present = len(packets)
+    if is_avi and packets and packets[-1][0] is not None:
+        num_present = packets[-1][0] + 1  # an AVI file also counts frames that the camera dropped
+    if num_present < announced:
+        raise VideoError(f"{path} is cut off or damaged: {num_present} of {announced} frames are there")
     if not packets:
         raise VideoError(f"{path} has no frames")
     times, is_key, is_hidden = zip(*packets, strict=True)

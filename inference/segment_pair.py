@@ -71,10 +71,11 @@ def main(argv: list[str] | None = None) -> None:
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
+        replaced = " (replaces the file of a former run)" if mask_path.exists() else ""
         write_picture(mask_path, mask * 255)
         write_picture(overlay_path, np.hstack(views))
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
-    print(f"{mask_path}\n{overlay_path}")
+    print(f"{mask_path}{replaced}\n{overlay_path}{replaced}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from synthetic.render import MISS, Solid, rotation_about
 from synthetic.textures import Item
 
 PICTURES = ".jpg", ".jpeg", ".png"
+CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # the kinds of files that belong to models and pictures
 UNIT = 11.0  # centimeters in a unit of length; with it, objects have areas in pictures as in the real data set
 SIZES = 1.0, 100.0  # the shortest and the longest thing that can stand on the table, in centimeters
 TEXTURE = 512  # pixels that the longer side of a texture has at most

@@ -14,12 +14,12 @@ import pytest
 
 import data.extraction
 from common.errors import UserError, warn_once
-from data import process_data
+from data import check_processed, process_data
 from formats.pairs import PairSet, pairs_path
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
-from tests.made.processes import claimed_elsewhere, killed_at, wait_for_the_end
+from tests.made.processes import claimed_elsewhere, killed_at, run_main, wait_for_the_end
 from tests.made.raw_takes import (
     CAMERAS,
     EXO_1,
@@ -173,6 +173,9 @@ def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, 
     assert create_pairs(out).returncode == 0
     pairs, kept = pairs_path(out, "val"), (out / C / EGO / "0.jpg").stat().st_mtime_ns
     replace(root)
+    check = run_main(check_processed.main, "--data_dir", out, "--num_workers", 1)
+    changed = f"take {C}: its annotation has changed since it was processed; run data/process_data.py --uids {C}"
+    assert (changed in check.stdout) == check.returncode == (what == "annotation")
     assert process(root) == 0
     assert f"warning: take {C} ({NAMES[C]}): {what} changed since it was processed" in capsys.readouterr().err
     assert (out / C / EGO / "0.jpg").stat().st_mtime_ns == kept

@@ -71,6 +71,17 @@ def test_16_bits_are_read_by_their_range(tmp_path, name):
         assert np.array_equal(as_image(image, "image"), np.dstack([GRAY] * 3))
 
 
+@pytest.mark.parametrize("name", ["16.png", "16.tif", "rgb16.png"])
+def test_a_picture_of_16_bits_that_uses_only_12_is_said(tmp_path, capsys, name):
+    warn_once.cache_clear()
+    for picture, values in {name: DEPTHS[name] >> 4, "black of 8 bits.png": GRAY * 0}.items():
+        cv2.imwrite(str(tmp_path / picture), values)
+        read_picture(tmp_path / picture)
+    largest = 15 if name == "rgb16.png" else DEEP.max() >> 4  # Pillow reads colors of 16 bits with 8
+    said = capsys.readouterr().err
+    assert f"{name} is nearly black: its largest value is {largest};" in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize(("kind", "message"), [(np.float32, "holds floats"), (np.int32, "holds 32 bits")])
 def test_what_has_no_range_of_its_own_is_refused(tmp_path, kind, message):
     Image.fromarray(GRAY.astype(kind)).save(tmp_path / "gray.tif")

@@ -90,6 +90,9 @@ def test_in_avi_without_presentation_times_frames_are_the_right_ones_also_where_
     path = make_video(tmp_path / "v.avi", 40, options={"bf": "0"}, time_of=lambda number: number + 4 * (number > 20))
     assert read_numbers(path) == [(0, 0), (30, 30)]
     assert np.diff(open_footage(path).seconds).max() == pytest.approx(5 / 30)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match="is cut off or damaged"):
+        index_video(path)
 
 
 def test_zeros_that_fill_a_constant_rate_are_no_hole(tmp_path):
@@ -268,6 +271,12 @@ def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
     assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
 
 
+def make_stamped(folder, *times):
+    folder.mkdir()
+    for time in times:
+        (folder / f"{time}.png").touch()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -276,6 +285,8 @@ def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
         (lambda path: path.write_bytes(b"<html>404 Not Found</html>" * 99), "thing has no readable header"),
         (lambda path: make_folder(path, [1]).joinpath("view.jpg").touch(), "view.jpg has no number in its name"),
         (lambda path: make_folder(path, [1]).joinpath("1.jpg").touch(), "both frame 1"),
+        (lambda path: make_stamped(path, "31102.97", "31103.01"), "102.97.png has several numbers in its name"),
+        (lambda path: make_stamped(path, "10-00-59", "10-01-00"), "10-00-59.png has several numbers in its name"),
     ],
 )
 def test_what_is_no_footage_is_said_in_one_line(tmp_path, make, message):
@@ -289,3 +300,9 @@ def test_a_picture_of_another_size_is_named(tmp_path):
     cv2.imwrite(str(folder / "2.png"), numbered_image(2, (48, 96)))
     with pytest.raises(UserError, match="2.png is 96x48, the first frame 192x96"):
         list(open_footage(folder).read([0, 1]))
+
+
+def test_a_stream_without_a_container_has_the_rate_that_is_given(tmp_path):
+    path = make_video(tmp_path / "pi.h264", 60, SIZE, options={"bf": "0"})
+    footage = open_footage(path, fps=30)
+    assert footage.step == pytest.approx(1 / 30) and numbers_seen(footage, [0, 7, 59]) == [0, 7, 59]

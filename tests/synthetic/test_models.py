@@ -21,6 +21,7 @@ from synthetic.tabletop import EGO
 from synthetic.take import TakeId, build_tabletop
 from synthetic.textures import TILE
 from tests.made.processes import exit_status, run_main
+from tests.made.raw_takes import tree
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("embreex") is None,
@@ -201,6 +202,21 @@ def test_a_file_that_is_no_model_or_flat_is_named_in_one_line(content, line, tmp
     (tmp_path / "thing.obj").write_text(content)
     with pytest.raises(UserError, match=f"thing.obj {line}"):
         load_mesh(tmp_path / "thing.obj")
+
+
+def test_other_models_are_refused_in_a_folder_with_takes_but_not_the_same_ones_elsewhere(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    counts = ("--num_train", 1, "--num_val", 0, "--num_test", 0, "--num_frames", 1, "--size", "tiny")
+    words = (*counts, "--num_workers", 1, "--outputpath", out, "--things", "models")
+    assert exit_status(main, *words, "--models", folder) == 0
+    before = tree(out)
+    (tmp_path / "elsewhere").mkdir()
+    folder = folder.rename(tmp_path / "elsewhere" / folder.name)
+    assert exit_status(main, *words, "--models", folder) == 0 and tree(out) == before
+    write_box(folder / "box-0.glb", color=(1, 2, 3), picture=Image.new("RGB", (9, 9)))
+    assert exit_status(main, *words, "--models", folder) == 1 and tree(out) == before
+    error = f"{out} holds takes of other models than --models {folder} has now; choose another --outputpath"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(error)
 
 
 CATALOGUE = [
