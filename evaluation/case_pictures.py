@@ -186,18 +186,20 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     """The line above a picture: object, take, camera, frame; for a single prediction also its score, at the right."""
     canvas = Image.new("RGB", (width, height + GAP), WHITE)
     draw = ImageDraw.Draw(canvas)
-    plain, bold = font(round(height * 0.7)), font(round(height * 0.7), bold=True)
     case = predictions[0].case
     name = " ".join(case.object_name.split())[:40] + "  "
-    draw.text((0, 0), name, BLACK, bold)
     take = truth.info.name or truth.take.uid[:8]
-    details = f"{take}, {case.target_camera}, frame {case.frame}"  # a page shows it in full below the picture
-    draw.text((draw.textlength(name, bold), 0), details[:100], GRAY, plain)
-    if len(predictions) == 1:
-        score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %"
-        left = width - draw.textlength(score, bold)
-        draw.rectangle((left, 0, width, height + GAP), fill=WHITE)
-        draw.text((left, 0), score, BLACK, bold)
+    details = f"{take}, {case.target_camera}, frame {case.frame}"[:100]  # a page shows it in full below the picture
+    score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %" if len(predictions) == 1 else ""
+    for size in range(round(height * 0.7), round(height * 0.3), -1):  # the largest font with which the line fits
+        plain, bold = font(size), font(size, bold=True)
+        middle, left = draw.textlength(name, bold), width - draw.textlength(score, bold)
+        if middle + draw.textlength(details, plain) <= left:
+            break
+    draw.text((0, 0), name, BLACK, bold)
+    draw.text((middle, 0), details, GRAY, plain)
+    draw.rectangle((left, 0, width, height + GAP), fill=WHITE)
+    draw.text((left, 0), score, BLACK, bold)
     return np.array(canvas)
 
 

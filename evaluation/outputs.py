@@ -15,7 +15,8 @@ from evaluation.summary import summarize_scores, without_nan
 from formats.results import read_run, results_path
 
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes
-PROVENANCE_KEYS = ("checkpoint", "checkpoint_sha256", "precision", "date", "command", "commit")  # in a run's record
+MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
+PROVENANCE_KEYS = (*MADE_WITH, "date", "command", "commit")  # in a run's record
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
 
@@ -30,7 +31,8 @@ def default_results_path(setting: str, split: str | None) -> Path:
 def predictions_provenance(results: Path) -> dict[str, str | None]:
     """How a results file was made, from its run record; a value that the record does not have is None."""
     recorded = read_run(results).get("provenance", {})
-    return {"results": str(results)} | {name: recorded.get(name) and str(recorded[name]) for name in PROVENANCE_KEYS}
+    texts = {name: str(recorded[name]) if recorded.get(name) else None for name in PROVENANCE_KEYS}
+    return {"results": str(results)} | texts
 
 
 def provenance_of(files: Sequence[Path]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from common.errors import counted
 from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS
+from evaluation.outputs import MADE_WITH
 
 Rows = list[Sequence[str]]
 PRINTED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")
@@ -30,7 +31,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     if scored < wanted:
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
     run = summary["provenance"]["predictions"][0]
-    recorded = [f"{name} {run[name]}" for name in ("checkpoint", "checkpoint_sha256", "precision") if run[name]]
+    recorded = [f"{name} {run[name]}" for name in MADE_WITH if run[name]]
     lines += [*filter(None, [", ".join(recorded)]), "", *format_table(figures_table(summary))]
     lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
     for kind in PRINTED_BREAKDOWNS:

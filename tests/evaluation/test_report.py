@@ -41,6 +41,7 @@ def test_a_report_needs_nothing_outside_its_folder_and_is_the_same_each_time(sco
 def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored_data, tmp_path):
     results = Path(shutil.copy(scored_data / "a" / "ego-exo_val_results.json", tmp_path))
     made = {"checkpoint": "netBest.pth", "checkpoint_sha256": "12ab" * 16, "precision": "bf16", "commit": None}
+    made |= {"predictor": "Method", "predictor_args": "{'share': '0.7'}"}
     record = {"results_sha256": hashlib.sha256(results.read_bytes()).hexdigest(), "provenance": made}
     results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))  # as eval_segswap.py writes it beside them
     report.main([*options(scored_data, results), "--num", "2", "--out", str(tmp_path / "out")])
