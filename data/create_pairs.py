@@ -65,6 +65,9 @@ def main() -> None:
         malformed |= malformed_here
         text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
         print(f"{pairs_path(args.data_path, split)}: {text}")
+        if not any(counts.values()):
+            views = "of a head-worn camera (its name begins with aria) and of another camera"
+            warn_once(f"split {split} has no pairs: no object in it has masks {views}; a pair needs both")
         for setting in SETTINGS if args.legacy else ():
             write_original_list(args.data_path, split, setting)
     if found_none:

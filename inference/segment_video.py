@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     if not any(query_masks.values()):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
-        print("no camera is taken for head-worn; if one is, --ego CAMERA says so, and sizes are found better")
+        print("no camera is taken for head-worn; if one is, then say so with --ego CAMERA; results get better")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1

@@ -54,6 +54,7 @@ def network_of(run: Run, file: Path | None, content: Any) -> tuple[Backbone, XSe
         load_state(network, content["encoder"], f"{file}, encoder")
     elif file:
         loaded, left_out = load_matching(network, content, file)
-        notes[0] += f", {len(loaded)} of {len(network.state_dict())} tensors from {file}"
+        tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
+        notes = [f"{run.backbone} backbone, transformer with {tensors} from {file}"]
         notes += [f"not taken from {file}: {text}" for text in left_out]
     return backbone, network, notes

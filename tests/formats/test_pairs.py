@@ -109,7 +109,8 @@ def test_a_take_that_was_processed_since_is_noticed(data_dir):
 
 def test_a_set_without_pairs_is_refused(tmp_path):
     data_dir = write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, {"train": ["uid"]})
-    assert create_pairs(data_dir).returncode == 0
+    run = create_pairs(data_dir)
+    assert run.returncode == 0 and "warning: split train has no pairs: no object" in run.stderr
     refused(data_dir, "has no pairs")
 
 

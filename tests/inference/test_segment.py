@@ -52,7 +52,7 @@ def answers_dir(inputs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("made") / "found"
     done = call(inputs, out, "--offset", "left=4")
     assert done.returncode == 0, done.stderr
-    assert "no camera is taken for head-worn; if one is, --ego CAMERA says so" in done.stdout
+    assert "no camera is taken for head-worn; if one is, then say so with --ego CAMERA" in done.stdout
     assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv"}
     return out
 

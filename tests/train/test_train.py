@@ -325,7 +325,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--lr", 1, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
     assert run.returncode == 0
-    loaded, needed = map(int, re.search(r" (\d+) of (\d+) tensors from", run.stdout).groups())
+    loaded, needed = map(int, re.search(r"transformer with (\d+) of (\d+) tensors from", run.stdout).groups())
     assert loaded == needed
     first = log_lines(tmp_path / "run", "val")[0]
     assert first["epoch"] == "start" and first["iou"] > 0.2  # an untrained network has next to nothing
