@@ -44,7 +44,9 @@ class MaskFiles:
                 return None
             rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
             if not same_aspect_ratio(rle["size"], size):
-                raise ValueError(f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}")
+                raise ValueError(
+                    f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; give its aspect ratio"
+                )
             if not coco.area(rle):
                 return None
             return rle if mask_size(rle) == size else encode_mask(fit_rle(rle, size))

@@ -40,16 +40,16 @@ def as_image(image: Any, what: str) -> np.ndarray:
 
 def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what`, if it has none of the forms above,
-    is empty, or has another aspect ratio than its image of `size` (H, W). It may be larger or smaller than the image.
+    has another aspect ratio than its image of `size` (H, W), or is empty. It may be larger or smaller than the image.
     """
     mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_tensor_to_array(mask), what)
-    if not mask.any():
-        raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     if not same_aspect_ratio(mask.shape, size):
         raise UserError(
             f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
-            "but not of another shape"
+            "but must have the image's aspect ratio"
         )
+    if not mask.any():
+        raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     if mask.all():
         warn_once(f"{what} marks all of its image as the object")
     return mask

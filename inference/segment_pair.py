@@ -39,7 +39,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--query_image", type=Path, required=True, help="picture in which the object is marked")
     marking = parser.add_mutually_exclusive_group(required=True)
-    marking.add_argument("--query_mask", type=Path, help="mask of the object, in any size; the background is black")
+    text = "mask of the object, in the aspect ratio of the picture; the background is black"
+    marking.add_argument("--query_mask", type=Path, help=text)
     text = "or a box around the object in pixels; colors then separate the object from its surroundings"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
