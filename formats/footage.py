@@ -24,8 +24,8 @@ PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class Footage:
-    """The N frames of a recording. `seconds` (N,) float64 are their times, ascending from 0. `turns` is the number of
-    counter-clockwise quarter turns by which players turn the pictures; `size` (H, W) is the size after turning.
+    """The N frames of a recording. `seconds` (N,) float64 are the times of the frames, ascending from 0. `turns` is the
+    number of counter-clockwise quarter turns by which players turn the pictures; `size` (H, W) is the size after that.
     """
 
     path: Path
@@ -83,7 +83,7 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     index = index_video(path)
     try:
         with av.open(str(path)) as container:
-            is_raw = container.format.name in RAW  # FFmpeg then always says 25 frames a second
+            is_raw = container.format.name in RAW  # FFmpeg says 25 frames a second for all of these
             rate = (not is_raw and container.streams.video[0].average_rate) or fps
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration) as error:
@@ -101,8 +101,8 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
     """Find the frame that each camera shows at each moment of a take: positions (T_c,) int64, by camera.
 
     `offsets[c]` is the frame of camera c at an instant that all cameras show (default 0). Moments have the frame rate
-    of the camera `clock`. They begin when all cameras have begun, and end for each camera at its last frame. The frame
-    of a moment is the frame that is nearest in time.
+    of the camera `clock`. The moments begin when all cameras have begun; the moments of a camera end at its last frame.
+    The frame of a moment is the frame that is nearest in time.
     """
     start = {name: footage.time(offsets.get(name, 0)) for name, footage in cameras.items()}
     earliest, step = min(start.values()), cameras[clock].step
@@ -132,7 +132,7 @@ def add_footage_options(parser: Parser) -> None:
 
 
 def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:
-    """Open the footage of these options -> footage and offsets by camera. Raises UserError if options do not fit."""
+    """Open the footage that options name -> footage and offsets by camera. Raises UserError if options do not fit."""
     cameras, masks, offsets = dict(args.videos), dict(args.masks), dict(args.offset)
     if len(cameras) < max(2, len(args.videos)):
         raise UserError("--videos takes two or more cameras, each once")

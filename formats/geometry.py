@@ -39,7 +39,7 @@ def letterbox(image: np.ndarray, side: int) -> np.ndarray:
     """(H, W) or (H, W, C) array -> (side, side[, C]) of the same dtype, padded with 0."""
     rows, cols, row_slice, col_slice = letterbox_axes(image.shape[:2], side)
     out = np.zeros((side, side, *image.shape[2:]), image.dtype)
-    out[row_slice, col_slice] = image.take(rows, 0).take(cols, 1)  # several times as fast as indexing both at once
+    out[row_slice, col_slice] = image.take(rows, 0).take(cols, 1)  # indexing both axes at once would be slower
     return out
 
 
@@ -67,7 +67,7 @@ def resize(image: np.ndarray, new_size: Size) -> np.ndarray:
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     """The rows and columns that OpenCV keeps when it resizes by nearest neighbor from `size` to `new_size` (H, W).
 
-    OpenCV computes `floor(i * old / new)` in floats; their rounding moves single rows if sizes are odd.
+    OpenCV computes `floor(i * old / new)` in floats, whose rounding moves single rows if sizes are odd.
     """
     rows, cols = (
         np.minimum(np.floor(np.arange(new) * (1.0 / (new / old))).astype(np.int64), old - 1)

@@ -28,15 +28,15 @@ LARGEST = 100_000  # largest coordinate of a polygon in pixels; the library walk
 @dataclass(frozen=True)
 class MaskFiles:
     """The masks of one camera. `objects[object][frame]` is the mask's file, or COCO's segmentation and its size, or
-    None if the object is not visible. All annotated frames are in it.
+    None if the object is not visible. `objects[object]` has all annotated frames.
     """
 
     path: Path
     objects: dict[str, dict[int, Path | tuple[Any, Any] | None]]
 
     def read(self, object_name: str, frame: int, size: Size) -> RLE | None:
-        """Read a mask, at the `size` (H, W) of its video; None if the object is not visible. Raises UserError if it
-        cannot be read, or if its aspect ratio is not the video's.
+        """Read a mask, at the `size` (H, W) of its video; None if the object is not visible. Raises UserError if the
+        mask cannot be read, or if its aspect ratio is not the video's.
         """
         stored = self.objects[object_name][frame]
         try:
@@ -106,7 +106,7 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
 
 
 def _read_segmentation(segmentation: Any, size: Any) -> RLE:
-    """COCO's polygons, run lengths or compressed run lengths -> RLE. Raises one of MALFORMED if it is malformed."""
+    """COCO's polygons, run lengths or compressed run lengths -> RLE. Malformed ones raise one of MALFORMED."""
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
         return check_rle(segmentation)
     height, width = check_size(size if isinstance(segmentation, list) else segmentation["size"])

@@ -15,7 +15,7 @@ PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B")  # PIL's modes wit
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:
-    """Read the mask in a picture file; EXIF does not turn it. `to_mask` explains `value` and the errors."""
+    """Read the mask in a picture file, which EXIF does not turn. `to_mask` explains `value` and the errors."""
     with open_picture(path) as image:
         return to_mask(image, str(path), value)
 
@@ -24,11 +24,12 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
     """A PIL image, or an array: booleans or integers (H, W) or (1, H, W), or uint8 (H, W, channels) -> (H, W) uint8 of
     0 and 1.
 
-    The object is every pixel that is brighter than half of the brightest pixel, or in a partly transparent picture,
-    every opaque pixel. In a label map it is every pixel of `value`: a gray value, a palette index, or a color 0xRRGGBB.
+    The object is every pixel that is brighter than half of the brightest pixel. In a partly transparent picture, the
+    object is every opaque pixel. In a label map, the object is every pixel of `value`: a gray value, a palette index,
+    or a color 0xRRGGBB.
 
-    Raises UserError, which begins with `what`, for floats other than 0 and 1. Without `value`, it also raises one for
-    label maps and photographs, in which more than two values fill areas.
+    Raises UserError, which begins with `what`, for floats other than 0 and 1; without `value`, also for label maps and
+    photographs, in which more than two values fill areas.
     """
     if not isinstance(mask, Image.Image):
         mask = _checked_array(mask, what)
@@ -68,7 +69,7 @@ def _checked_array(mask: Any, what: str) -> np.ndarray | Image.Image:
 
 
 def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarray]:
-    """The gray values (H, W), or three colors. If `by_opacity`, the opacity of a partly transparent picture."""
+    """The gray values (H, W) or the three colors of a picture, or, if `by_opacity`, its opacity if it is not opaque."""
     if isinstance(mask, np.ndarray):
         return [mask]
     mask.load()
@@ -80,10 +81,10 @@ def _channels(mask: np.ndarray | Image.Image, by_opacity: bool) -> list[np.ndarr
 
 
 def _is_one_object(colors: np.ndarray, is_object: np.ndarray) -> bool:
-    """True if object and background have one value each. Only values that fill a square of pixels count, which soft
-    edges and the noise of JPEG do not. If most pixels lie in no such square, as in photographs, all values count.
+    """True if object and background have one value each. Only values that fill a square of pixels count, because soft
+    edges and the noise of JPEG fill no square. If most pixels lie in no such square, as in photographs, all values do.
     """
-    numbers = colors if colors.dtype in (np.uint8, np.uint16) else colors.astype(np.float64)  # types of OpenCV
+    numbers = colors if colors.dtype in (np.uint8, np.uint16) else colors.astype(np.float64)  # OpenCV has these types
     is_filled = cv2.erode(numbers, SQUARE) == cv2.dilate(numbers, SQUARE)
     if is_filled.mean() < 0.5:
         is_filled[:] = True

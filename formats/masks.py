@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from formats.geometry import Size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
 
-_COUNTS = re.compile("[0-o]*[0-O]")  # six bits a character; "more follow" is not set in the last one
+_COUNTS = re.compile("[0-o]*[0-O]")  # a character has six bits; the last character lacks the bit "more follow"
 
 
 class RLE(TypedDict):
@@ -24,7 +24,7 @@ class RLE(TypedDict):
 
 
 def decode_lzstring(encoded: Any) -> str:
-    """`encodedMask` of the annotation files -> COCO counts string. Raises ValueError if it is not LZString."""
+    """`encodedMask` of the annotation files -> COCO counts string. Raises ValueError if this is not LZString."""
     if not isinstance(encoded, str):
         raise ValueError(f"mask {str(encoded)[:24]!r} is not LZString text")
     try:
@@ -50,7 +50,7 @@ def decode_mask(rle: RLE) -> np.ndarray:
 
 
 def check_size(size: Any) -> Size:
-    """The `size` of a mask from a file -> (H, W) in pixels. Raises ValueError if it is malformed."""
+    """The `size` of a mask from a file -> (H, W) in pixels. Raises ValueError if the size is malformed."""
     sides = size if isinstance(size, list) else []
     if len(sides) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in sides):
         raise ValueError(f"mask size {str(size)[:40]} is not [H, W]")
@@ -58,7 +58,7 @@ def check_size(size: Any) -> Size:
 
 
 def check_rle(rle: Any) -> RLE:
-    """Check a mask from a file, and return it. Raises ValueError if it is malformed or its runs do not fit its size."""
+    """Check and return a mask from a file. Raises ValueError if it is malformed, or if the runs do not fit the size."""
     if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     check_size(rle["size"])
@@ -74,14 +74,14 @@ def mask_size(rle: RLE) -> Size:
 
 
 def mask_area(rle: RLE) -> int:
-    """The number of the object's pixels, without decoding the mask."""
+    """Count the object's pixels without decoding the mask."""
     return int(run_lengths(rle)[1::2].sum())
 
 
 def run_lengths(rle: RLE) -> np.ndarray:
     """RLE -> the (N,) int64 lengths of runs of zeros and ones in turn, zeros first.
 
-    Raises ValueError if they do not add up to H x W.
+    Raises ValueError if the lengths do not add up to H x W.
     """
     height, width = rle["size"]
     runs = _parse_numbers(rle["counts"])
@@ -94,14 +94,14 @@ def run_lengths(rle: RLE) -> np.ndarray:
 
 
 def _parse_numbers(counts: str) -> np.ndarray:
-    """COCO's text -> the (N,) int64 numbers in it."""
+    """Read the numbers in COCO's text -> (N,) int64."""
     codes = np.frombuffer(counts.encode(), np.uint8) - np.uint8(48)
     # Each number is a little-endian string of 5-bit digits. Bit 5 says "more follow"; bit 4 of the last digit is the
     # sign.
     ends = np.flatnonzero(codes < 0x20)
     starts = np.zeros_like(ends)
     starts[1:] = ends[:-1] + 1
-    last_digit = ends - starts  # its index in each number
+    last_digit = ends - starts  # the index of the last digit in each number
     digit = np.arange(len(codes)) - np.repeat(starts, last_digit + 1)
     numbers = np.add.reduceat((codes & 0x1F).astype(np.int64) << (5 * digit), starts)
     numbers -= (codes[ends] & 0x10).astype(np.int64) << (5 * last_digit + 1)
@@ -149,8 +149,8 @@ def fit_rle(rle: RLE, new_size: Size) -> np.ndarray:
 
 
 def fit_mask(mask: np.ndarray, new_size: Size) -> np.ndarray:
-    """Resize a mask (H, W) uint8 of 0 and 1 to `new_size` by nearest neighbor. If the object would vanish, it gets the
-    pixels of which it covers more than half, or more than half of the largest cover of a pixel if this is less.
+    """Resize a mask (H, W) uint8 of 0 and 1 to `new_size` by nearest neighbor. If the object would vanish, the
+    result shows it in the pixels whose covered part is more than half of the largest covered part of a pixel.
     """
     fitted = cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST)
     if fitted.any() or not mask.any():

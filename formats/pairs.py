@@ -46,7 +46,7 @@ class Pair(NamedTuple):
 
 
 class PairTrack(NamedTuple):
-    """All pairs of an object and two cameras. Their `numbers` in the PairSet are in the order of their frames."""
+    """All pairs of an object and two cameras. `numbers` has the pairs' numbers in the PairSet, in the frames' order."""
 
     take_uid: str
     object_name: str
@@ -66,7 +66,7 @@ def write_pairs(
     """Write the pairs of the takes `uids`, with their masks.
 
     Each frame with a query mask makes a pair. `missing` are the takes of the split in `splits_path` that are not
-    processed yet. Returns the number of pairs by setting; and the errors of malformed takes (left out) by uid.
+    processed yet. Returns the number of pairs by setting, and by uid the errors of malformed takes, which are left out.
     """
     path = pairs_path(data_dir, split)
     named_splits_path = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
@@ -144,7 +144,7 @@ def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[di
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """SHA-256 of all arrays with their types and shapes, (32,) uint8. If it is right, a file needs no other check."""
+    """SHA-256 of all arrays, types and shapes, (32,) uint8. If the digest is right, a file needs no other check."""
     digest = hashlib.sha256(b"pairs of version 2.1")
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
@@ -155,7 +155,7 @@ def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
 def _out_of_date(data_dir: Path, splits_path: Path, split: str, about: dict[str, Any]) -> str | None:
     """A text that says why the pairs do not fit the split or the annotation files any more; None if they fit.
 
-    If a file's time is another one, as in a copied data set, its content is compared. The split file may be missing.
+    If a file's time has changed, as in a copied data set, its content is compared. The split file may be missing.
     """
     if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*about["takes"], *about["missing"]}:
         return f"its takes are not the takes of {split} in {splits_path}"
@@ -225,7 +225,7 @@ class PairSet:
         return self._mask(self._rows[i, 0])
 
     def target_mask(self, i: int) -> RLE | None:
-        """The target mask of a pair; None if the object has none in the target view (a natural negative)."""
+        """The target mask of a pair; None if the object is hidden in the target view (a natural negative)."""
         return self._mask(self._rows[i, 1]) if self._rows[i, 1] >= 0 else None
 
     def _mask(self, row: int) -> RLE:
@@ -243,7 +243,7 @@ class PairSet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pairs and their masks, hexadecimal. It does not depend on when the files were written."""
+        """SHA-256 of the pairs and their masks, hexadecimal, which does not depend on when files were written."""
         arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
         return _digest(arrays | {"tracks": np.frombuffer(repr(self.tracks).encode(), np.uint8)}).tobytes().hex()
 

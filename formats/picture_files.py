@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from common.errors import UserError, warn_once
 from common.files import name_number
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of several pictures the first is read
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # if a file has several pictures, the first is read
 DARK = 16  # a 16-bit picture whose 8-bit values are all below this may hold fewer bits than its file says
 
 
@@ -28,13 +28,13 @@ def picture_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what} has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; reduce it") from None
     except Exception as error:  # a damaged picture can make decoders raise any exception
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        is_path = isinstance(error, Image.UnidentifiedImageError)  # its text only repeats the path
+        is_path = isinstance(error, Image.UnidentifiedImageError)  # the error's text only repeats the path
         reason = f" ({' '.join(text.split())})" if text and not is_path else ""
         raise UserError(f"{what} is no picture that can be read{reason}; give JPEG or PNG") from None
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Open a picture file without decoding its pixels. Raises UserError if it is no picture, or if it is too large."""
+    """Open a picture file without decoding its pixels. Raises UserError if the file is no picture or is too large."""
     with picture_errors(str(path)), warnings.catch_warnings():
         if not Path(path).is_file():  # to open a pipe would wait for its writer
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
@@ -55,10 +55,10 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
 
     Raises UserError, which begins with `what`, if the picture is damaged, or if its values are floats or have 32 bits.
     """
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # mode I of these has 16 bits
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # there, mode I has 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
-    has_16_bits = image.mode[0] == "I" or ";16" in str(getattr(image, "tile", ""))  # colors are read with 8
+    has_16_bits = image.mode[0] == "I" or ";16" in str(getattr(image, "tile", ""))  # Pillow reads colors with 8
     with picture_errors(what):
         image = ImageOps.exif_transpose(image)
         values = np.asarray(image)

@@ -29,7 +29,7 @@ from formats.takes import Take, camera_kind, parse_frame, parse_frame_keys
 
 ANNOTATION = "annotation.json"
 FAILED = "failed.json"  # lists what a take lacks; a take that lacks nothing has no such file
-SOURCE = "source.json"  # names the files from which a take was made; beside the takes: the kind of videos
+SOURCE = "source.json"  # names the files from which a take was made; the one beside the takes names the kind of videos
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -64,12 +64,12 @@ class ProcessedTake:
     folder: Path
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
-    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json, if it was read
+    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json, if these were read
 
     @classmethod
     def read(cls, data_dir: Path, uid: str, checked: bool = True) -> "ProcessedTake":
-        """Read a take's annotation.json. Raises UserError if it is missing, malformed or cannot be read. Unless
-        `checked`, the masks are not checked, which takes a tenth of the time.
+        """Read a take's annotation.json. Raises UserError if the file is missing, malformed or cannot be read. Unless
+        `checked`, the masks are not checked; reading then takes a tenth of the time.
         """
         folder = data_dir / uid
         path = folder / ANNOTATION
@@ -85,8 +85,9 @@ class ProcessedTake:
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
-        """The content of an annotation.json -> ProcessedTake. Raises ValueError if it is malformed. Raises UserError if
-        version 2.1 imported the take, because then the names of its cameras do not tell which camera is head-worn.
+        """The content of an annotation.json -> ProcessedTake. Raises ValueError if the content is malformed.
+        Raises UserError if version 2.1 imported the take, because then the names of its cameras do not tell which
+        camera is head-worn.
         """
         try:
             if "is_ego" in raw:
@@ -116,7 +117,7 @@ class ProcessedTake:
         return {"masks": self.masks, "subsample_idx": self.subsample_idx}
 
     def write_annotation(self) -> None:
-        """Write annotation.json, atomically. Write it last, because a take with this file counts as complete."""
+        """Write annotation.json, atomically. Call this last, because a take with this file counts as complete."""
         write_json(self.folder / ANNOTATION, self.content())
 
     def frame_path(self, camera: str, frame: int) -> Path:
@@ -143,7 +144,7 @@ class ProcessedTake:
         return needed
 
     def video_size(self, camera: str) -> Size | None:
-        """(H, W) of the camera's video, which is the size of its masks; None if it has no masks."""
+        """(H, W) of the camera's video, which is the size of its masks; None if the camera has no masks."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
 
@@ -156,8 +157,9 @@ def read_source(folder: Path) -> dict[str, Any]:
 
 
 def annotation_change(data_dir: Path, take: Take) -> str | None:
-    """Compare a processed take with its annotation `take` of an annotation file: a text that says why its masks are
-    other masks; None if they are the same, or if the take has no source.json. Raises UserError as `read_source` does.
+    """Compare the masks of a processed take with the masks of `take`, its annotation in an annotation file. Returns a
+    text that says why the masks differ; None if the masks are the same, or if the take has no source.json. Raises
+    UserError as `read_source` does.
     """
     processed = read_source(data_dir / take.uid).get("annotation")
     if processed in (None, take.digest):
@@ -190,7 +192,7 @@ def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if it is missing, cut off or cannot be decoded."""
+    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if the file is missing, cut off or undecodable."""
     remedy = "process its take again with data/process_data.py"
     try:
         data = path.read_bytes()

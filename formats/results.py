@@ -37,11 +37,11 @@ def path_beside(results: Path, what: str) -> Path:
 
 
 def read_run(results: Path) -> dict[str, Any]:
-    """The run record that eval_segswap.py wrote beside a results file; {} if it is missing or about another file."""
+    """The run record that eval_segswap.py wrote beside a results file; {} if no record is about this file."""
     try:
         record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
         return record if record["results_sha256"] == file_digest(results) else {}
-    except (UserError, OSError):  # it is missing or not ours, or `results` is a folder
+    except (UserError, OSError):  # the record is missing or not ours, or `results` is a folder
         return {}
 
 
@@ -63,8 +63,8 @@ def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iter
     """Yield `(take_uid, results)` for each take of one setting, in the file's order, with one take in memory.
 
     `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
-    if it is missing, is not JSON, has no results of the setting, or has a take twice. The error names the command that
-    predicts; `which` are the options of this command that choose the takes.
+    if the file is missing, is not JSON, has no results of the setting, or has a take twice. The error names the command
+    that predicts; `which` are the options of this command that choose the takes.
     """
     if path.is_dir():
         takes = _iter_mask_folder(path)
@@ -82,7 +82,7 @@ def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iter
 
 
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the takes of a folder of PNG masks, which may have any size; they have no confidence.
+    """Yield the takes of a folder of PNG masks. The masks may have any size; the takes have no confidences.
 
     Raises UserError if the folder has no mask, or a mask cannot be read.
     """

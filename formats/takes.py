@@ -20,7 +20,7 @@ from common.files import has_form, is_file_name, iter_json, read_json
 from formats.masks import RLE, check_rle, decode_lzstring
 
 SPLITS = ("train", "val", "test")
-FRAME_STEP = 30  # videos run at 30 frames per second, annotations at one
+FRAME_STEP = 30  # videos run at 30 frames per second, annotations have one frame per second
 SPLIT_REMEDY = (
     "name it with --splits_path; data/import_take.py writes one for your own takes (docs/own_data.md); "
     "the paper's: `bash data/download_split.sh`"
@@ -46,7 +46,7 @@ def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = 
 
 
 def annotation_path(template: Path, split: str) -> Path:
-    """`template` with `{split}` replaced by the split; if the result is a folder, the split's annotation file in it."""
+    """`template` with `{split}` replaced by the split; if that is a folder, the split's annotation file in it."""
     path = Path(str(template).replace("{split}", split))
     is_folder = path.is_dir() or not path.suffix
     return path / ANNOTATION_TEMPLATE.name.replace("{split}", split) if is_folder else path
@@ -54,7 +54,7 @@ def annotation_path(template: Path, split: str) -> Path:
 
 def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
     """The split file to use by default: the first split.json that exists, in this order: in `data_dir`, the folder of
-    processed takes (the original looks there), beside it, in the data set's folder `root`, and in `data/`.
+    processed takes (where the original looks), beside `data_dir`, in the data set's folder `root`, and in `data/`.
 
     Raises UserError if `root` is None and `data_dir` does not exist.
     """
@@ -66,7 +66,7 @@ def find_split_path(data_dir: Path, root: Path | None = None) -> Path:
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
-    """Read split.json -> take uids by split. Raises UserError if the file is missing, or it or a uid is malformed."""
+    """Read split.json -> take uids by split. Raises UserError if the file is missing or if the file or a uid is bad."""
     splits = read_json(path, SPLIT_REMEDY)
     if not has_form(splits, {str: [str]}):
         raise UserError(f'{path} does not map split names to lists of take uids ({{"train": [...]}}); {SPLIT_REMEDY}')
@@ -76,7 +76,7 @@ def read_splits(path: Path) -> dict[str, list[str]]:
 
 
 def read_split(path: Path, split: str) -> list[str]:
-    """The take uids of one split, each once, in the file's order. Raises UserError if there are none."""
+    """The take uids of one split, each once, in the file's order. Raises UserError if there are no takes."""
     splits = read_splits(path)
     if split not in splits:
         raise UserError(f"no split {split!r} in {path}; it has {', '.join(map(repr, splits))}")
@@ -96,7 +96,7 @@ class Track:
     annotated_frames: list[int]
 
     def mask(self, frame: int) -> RLE:
-        """The mask of a frame. Raises ValueError if it is corrupt, KeyError if the frame has no mask."""
+        """The mask of a frame. Raises ValueError if the mask is corrupt, KeyError if the frame has no mask."""
         height, width, text = self.encoded[frame]
         return check_rle({"size": [height, width], "counts": decode_lzstring(text)})
 
@@ -156,7 +156,7 @@ def parse_frame_keys(raw: dict[str, Any]) -> dict[int, Any]:
 
 @functools.lru_cache(4096, typed=True)  # many objects and cameras have masks of the same frames
 def parse_frame(raw: Any) -> int:
-    """A frame in a JSON file, a whole number or its digits as text, -> int. Raises ValueError if it is neither."""
+    """A frame in a JSON file, a whole number or its digits as text, -> int. Raises ValueError for any other value."""
     frame = int(raw) if isinstance(raw, str) and raw.isdecimal() else raw
     if type(frame) is not int or not 0 <= frame < 1 << 31:
         raise ValueError(f"{raw!r:.40} is not the number of a frame")
@@ -164,8 +164,8 @@ def parse_frame(raw: Any) -> int:
 
 
 def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
-    """Read the takes `uids` of an annotation file. Returns these takes by uid; the errors of malformed takes among
-    them, by uid; and the uids of all other takes in the file.
+    """Read the takes `uids` of an annotation file. Returns the takes that can be read, by uid; the errors of malformed
+    takes, by uid; and the uids of all other takes in the file.
     """
     wanted_uids = set(uids)
     takes: dict[str, Take] = {}

@@ -36,8 +36,8 @@ class VideoIndex:
     """The M packets of a video in file order, read without decoding, and its N frames in presentation order.
 
     `packet[n]` is the packet of frame n. `pts[n]` is the frame's presentation time in the stream's time base. If times
-    are missing, wrong or not distinct, `pts` is None, and frames can only be found by decoding the whole video. Frames
-    that an edit list cuts off are needed for decoding, but no player shows them and they have no number.
+    are missing, wrong or not distinct, `pts` is None, and frames can only be found by decoding the whole video. A frame
+    that an edit list cuts off is needed for decoding, but no player shows such a frame, and it has no number.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class VideoIndex:
     packet: np.ndarray  # (N,) int64
     pts: np.ndarray | None  # (N,) int64, ascending
     key_packet: np.ndarray  # (K,) int64, the packets at which decoding can start
-    key_pts: np.ndarray  # (K,) int64, their presentation times
+    key_pts: np.ndarray  # (K,) int64, the presentation times of these packets
     num_packets: int
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ def index_video(path: Path) -> VideoIndex:
             # AVI has no presentation times, only the order in the file, in which B-frames are not shown.
             is_avi = container.format.name == "avi"
             is_unordered = is_avi and codec.has_b_frames
-            # The index of an mp4 file leaves out what an edit list cuts off; that of other containers is incomplete.
+            # An mp4 file's index leaves out what an edit list cuts off; the indexes of other containers are incomplete.
             is_mp4 = "mp4" in container.format.name and stream.frames > 0
             announced = sum(entry.size > 0 for entry in stream.index_entries) if is_mp4 else stream.frames
             for packet in _whole_packets(container):
@@ -127,8 +127,8 @@ def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24")
 def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     """The action for each packet, (M,): SKIP, FEED or WANT.
 
-    A frame needs all packets from the last key frame that is shown before it, or that is the frame itself. Stretches of
-    packets that two frames need can overlap (in open groups of pictures); they are then joined.
+    A frame needs all packets from the last key frame that is not shown later than the frame. The stretches of packets
+    that two frames need can overlap (in open groups of pictures); overlapping stretches are joined.
     """
     targets = index.packet[wanted]
     key = np.searchsorted(index.key_pts, index.pts[wanted], side="right") - 1
@@ -197,7 +197,7 @@ def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
 
 
 def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Packet, int]]) -> Iterator[av.VideoFrame]:
-    """Decode consecutive packets, the first of which is a key frame. Frames that are shown before it are left out."""
+    """Decode consecutive packets, the first of which is a key frame; frames shown before the key frame are left out."""
     start = None
     for packet, action in stretch:
         start = packet.pts if start is None else start

@@ -42,7 +42,7 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     half = np.array([right - left, bottom - top]) / 2
     lengths = zip(size, around.shape[:2], strict=True)
     y, x = np.meshgrid(*((np.arange(n) + 0.5) * whole / n for n, whole in lengths), indexing="ij")
-    x, y = abs(x - center[0]) / half[0], abs(y - center[1]) / half[1]  # 1 at the box's sides
+    x, y = abs(x - center[0]) / half[0], abs(y - center[1]) / half[1]  # both are 1 at the box's sides
     labels = np.where((x < 1) & (y < 1), cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD  # GrabCut needs background, even if the box is the whole image
     labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
@@ -82,9 +82,10 @@ def _without_crumbs(mask: np.ndarray) -> np.ndarray:
     """A mask (h, w) uint8 of 0 and 1 without its small parts and small holes."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
     areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0  # the background
+    areas[0] = 0  # number 0 is the background
     mask = (areas >= CRUMB * areas.max())[parts] & (parts > 0)
     _, parts, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
     holes = stats[:, cv2.CC_STAT_AREA] < HOLE * mask.sum()
-    holes[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False  # at the border
+    # Parts of the background that reach the border are no holes.
+    holes[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False
     return (mask | holes[parts]).astype(np.uint8)

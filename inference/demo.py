@@ -1,9 +1,9 @@
-"""A web page on which you mark an object in one picture and find it in another.
+"""A web page on which you mark an object in one picture and find the object in another picture.
 
     python inference/demo.py
 
-The page needs gradio (pip install -r requirements-demo.txt). It loads nothing from other machines. Only this machine
-can open it, unless --host allows others. Ctrl-C ends the page.
+The page needs gradio (pip install -r requirements-demo.txt). The page loads nothing from other machines, and only this
+machine can open the page, unless --host allows other machines. Ctrl-C ends the page.
 """
 
 import sys
@@ -56,7 +56,7 @@ the object is not in the second picture, the network has often called it visible
 
 def answer(predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, camera: str) -> tuple:
     """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
-    object, and the files of both masks. If an input is missing or wrong, the text says so, and the rest is None.
+    object, and the files of both masks. If an input is missing or wrong, the text says so, and the others are None.
     """
     try:
         if not query or not target:
@@ -114,7 +114,7 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
 
 
 def save_mask(mask: np.ndarray, name: str) -> str:
-    """Write a mask, with the object in white, that the visitor can save; returns its path."""
+    """Write a mask, with the object in white, as a file that the visitor can save; returns the file's path."""
     return save_pil_to_cache(Image.fromarray(mask * 255), get_upload_folder(), name, "png")
 
 

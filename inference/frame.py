@@ -1,4 +1,4 @@
-"""A frame: the pairs to predict at a moment, with the images and masks that a network needs for them."""
+"""A frame: the pairs to predict at a moment, with the images and masks that a network needs for these pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -29,15 +29,15 @@ class TakeFrame(Frame):
 
     take_uid: str
     number: int  # 0-based position in the 30 fps video
-    folder: Path  # the take's folder; its other frames are <folder>/<camera>/<number>.jpg
+    folder: Path  # the take's folder; the take's other frames are <folder>/<camera>/<number>.jpg
     sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the frame, before it was letterboxed
     video_sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the video, often larger
-    left_out: dict[Correspondence, str] = field(default_factory=dict)  # pairs that cannot be predicted, and why
+    left_out: dict[Correspondence, str] = field(default_factory=dict)  # pairs that cannot be predicted, with reasons
 
 
 def prepare_frame(frame: Frame, side: int | None = None) -> Frame:
-    """A `Matcher.prepare`. With a `side`, it letterboxes images and masks to squares of `side` pixels; otherwise images
-    stay as they are, and masks get the size of their images. Masks become (H, W) uint8 of 0 and 1.
+    """A `Matcher.prepare`. With a `side`, images and masks are letterboxed to squares of `side` pixels. Otherwise
+    images stay as they are, and masks get the size of their images. Masks become (H, W) uint8 of 0 and 1.
     """
     if side is None:
         masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}

@@ -1,4 +1,4 @@
-"""Matchers predict frames. This module has their protocol and the matcher of the paper's network."""
+"""Matchers predict frames. This module has the protocol of matchers and the matcher of the paper's network."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
 
 
 class Answer(NamedTuple):
-    """The mask of an object in a target image, and the probability that it is visible."""
+    """The mask of an object in a target image, and the probability that the object is visible."""
 
     prob: np.ndarray  # (S, S) float32 in the crop; a user's method returns (H, W) in the image
     existence: float
@@ -36,13 +36,13 @@ class Matcher(Protocol):
     """The interface through which eval_segswap.py, the predictor and validation use a network or a user's method."""
 
     device: torch.device
-    options: dict[str, Any]  # all that decides its answers besides its checkpoint; stored in a run's record
-    # Turns a frame with whole images and RLE masks into the frame that `predict` takes. It is pickled for loader
-    # processes, which call it, so it must not hold a network.
+    options: dict[str, Any]  # all that decides the answers besides the checkpoint; a run's record stores the options
+    # Turns a frame with whole images and RLE masks into the frame that `predict` takes. Loader processes get
+    # pickled copies of this function, so the function must not hold a network.
     prepare: Callable[[Frame], Frame]
 
     def predict(self, frame: Frame) -> list[Answer]:
-        """The answer for each of the frame's pairs, in their order. There is at least one pair."""
+        """The answer for each of the frame's pairs, in the order of the pairs. A frame has at least one pair."""
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
@@ -71,7 +71,7 @@ class NetworkMatcher:
         return sample_for_score(answer.in_image(size), size, video)
 
     def _batches(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        """Apply a function to tensors, `batch_size` rows at a time; it returns a Tensor or a NamedTuple of tensors."""
+        """Apply a function, which returns one Tensor or a NamedTuple of tensors, to `batch_size` rows at a time."""
         parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)

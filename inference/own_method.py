@@ -1,6 +1,6 @@
 """Predict with a user's method in place of the network: eval_segswap.py --predictor my_method.py:Method
 
-`Method` describes such a class, and `TakeFrame` its input; docs/extending.md has examples.
+`Method` describes the class of such a method; `TakeFrame` describes the method's input; docs/extending.md has examples.
 """
 
 import ast
@@ -35,15 +35,15 @@ class Method(Protocol):
     other takes: forget what you have stored when `take_uid` changes. Under torchrun, "cuda" is the GPU of the process.
     """
 
-    # Side of the squares to which images and masks are letterboxed. If it is None or missing, frames stay as they are.
+    # Side of the squares to which images and masks are letterboxed. If `side` is None or missing, frames do not change.
     side: int | None = None
 
     def predict(self, frame: TakeFrame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
-        """Return (mask, existence) for each of `frame.pairs`, in their order.
+        """Return (mask, existence) for each of `frame.pairs`, in the order of the pairs.
 
         The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel
-        that the object covers. It is interpolated at the pixels that the benchmark compares; values above 0.5 are the
-        object. The existence is the probability that the object is visible in the target.
+        that the object covers. The mask is interpolated at the pixels that the benchmark compares; values above 0.5 are
+        the object. The existence is the probability that the object is visible in the target.
         """
 
 
@@ -104,7 +104,7 @@ class MethodMatcher:
 
 @contextlib.contextmanager
 def own_code(where: str) -> Iterator[None]:
-    """The context in which a user's code runs. Before the traceback of an error, a line says where it happened."""
+    """The context in which a user's code runs. Before an error's traceback, a line says where the error happened."""
     try:
         yield
     except SystemExit as error:
@@ -116,7 +116,7 @@ def own_code(where: str) -> Iterator[None]:
 
 def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> dict[str, Any]:
     """Texts by name -> the values with which a class is made. Raises UserError, with all arguments of the class, if a
-    name is unknown or missing, or if a value is not of the type bool, int or float with which it is annotated.
+    name is unknown or missing, or if a parameter is annotated with bool, int or float and its value has another type.
     """
     try:
         signature = inspect.signature(method_class, eval_str=True)  # for `from __future__ import annotations`
@@ -144,7 +144,7 @@ def _value(text: str) -> Any:
 
 
 def _checked(answer: Any, size: Size) -> Answer:
-    """Check a method's answer. Raises ValueError if it is no pair of a mask of `size` and an existence, from 0 to 1."""
+    """Check a method's answer. Raises ValueError unless this is a mask of `size` and an existence, both from 0 to 1."""
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise ValueError(f"the answer is {type(answer).__name__}; give a pair (mask, existence)")
     mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in answer)

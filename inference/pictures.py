@@ -19,7 +19,7 @@ from formats.picture_files import read_picture, to_rgb
 
 
 def as_image(image: Any, what: str) -> np.ndarray:
-    """An image -> (H, W, 3) uint8 RGB. Raises UserError, which begins with `what`, if it has none of these forms."""
+    """An image -> (H, W, 3) uint8 RGB. Raises UserError, which begins with `what`, for every other form."""
     if isinstance(image, str | Path):
         return read_picture(Path(image))
     if isinstance(image, Image.Image):
@@ -39,8 +39,9 @@ def as_image(image: Any, what: str) -> np.ndarray:
 
 
 def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
-    """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what`, if it has none of the forms above,
-    has another aspect ratio than its image of `size` (H, W), or is empty. It may be larger or smaller than the image.
+    """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what`, if the mask has none of the forms
+    above, has another aspect ratio than its image of `size` (H, W), or is empty. The mask may be larger or smaller than
+    the image.
     """
     mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_tensor_to_array(mask), what)
     if not same_aspect_ratio(mask.shape, size):

@@ -31,7 +31,7 @@ class FramePlan(NamedTuple):
 
 @dataclass(frozen=True)
 class TakePlan:
-    """The pairs to predict in a take. It holds no masks, so that the plans of all takes fit into memory."""
+    """The pairs to predict in a take. A plan holds no masks, so that the plans of all takes fit into memory."""
 
     data_dir: Path
     uid: str
@@ -66,11 +66,11 @@ class TakePlan:
 
 
 class FrameDataset(Dataset):
-    """The frames of `plans`, in their order, read and prepared for a matcher by its `prepare`."""
+    """The frames of `plans`, in the order of the plans. A matcher's `prepare` prepares each frame that is read."""
 
     def __init__(self, plans: Sequence[FramePlan], prepare: Callable[[TakeFrame], TakeFrame]):
         self.plans, self.prepare = plans, prepare
-        self.take: ProcessedTake | None = None  # the last frame's take, which is mostly the next frame's
+        self.take: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
 
     def __len__(self) -> int:
         return len(self.plans)
@@ -112,7 +112,7 @@ def predict_takes(
     results files. Pairs that cannot be predicted are left out; `result["left_out"]` then has their number by reason.
 
     The frames of a take must follow each other; `plans` has the plan of each take by its uid. After each frame,
-    `progress` is called with the number of its pairs.
+    `progress` is called with the number of the frame's pairs.
     """
     for uid, predicted in itertools.groupby(predict_frames(matcher, frames), key=lambda item: item[0].take_uid):
         result, left_out = plans[uid].empty_result(), Counter[str]()

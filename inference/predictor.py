@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.cpu import tune_cpu
 
-tune_cpu(__name__)  # it changes the environment, which has an effect only before torch is imported
+tune_cpu(__name__)  # changes the environment, which has an effect only before torch is imported
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repositor
 
 class Predictor:
     """Finds objects in pictures with `segment`. `description` describes the network. `settings` are the settings for
-    which it was trained; they are empty if the checkpoint does not tell them.
+    which the network was trained, or empty if the checkpoint does not tell the settings.
     """
 
     def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):
@@ -100,8 +100,8 @@ class Predictor:
         inference/pictures.py describes. `query_mask` is the object's mask in the query image, such as (H, W) bool; it
         may be larger or smaller, but must have the image's aspect ratio. In place of the mask, `query_box` gives a box
         around the object, (left, top, right, bottom) in the image's pixels, in which `cut_out` finds the mask.
-        `setting` is ego-exo if the query image is from a head-worn camera, exo-ego if the target image is. If it is
-        None, a strong network seeks the object at three sizes.
+        `setting` is ego-exo if the query image is from a head-worn camera, exo-ego if the target image is. Without a
+        setting, a strong network seeks the object at three sizes.
 
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1 (with `probability`, float32 from 0 to
         1), and the probability that the object is visible there. Raises UserError if an argument does not fit.

@@ -1,8 +1,8 @@
 """The files of a prediction run, from which an interrupted run continues where it stopped.
 
     <out_path>/{setting}_{split}_results.json       the results of all takes, written last
-    <out_path>/{setting}_{split}_run.json           how the results were made, from what, and their SHA-256
-    <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take, until the end
+    <out_path>/{setting}_{split}_run.json           how and from what the results were made, with their SHA-256
+    <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take, until all are
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these files
     <out_path>/.pred_annotations.lock               held while a process writes the files of --save_inter
 
@@ -34,7 +34,7 @@ RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": d
 class ResumableRun:
     def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any]) -> None:
         """options: all that decides the numbers besides setting and takes, by name. "checkpoint" is the name of a file
-        and "checkpoint_sha256" its digest; two files with the same digest are the same checkpoint.
+        and "checkpoint_sha256" the file's digest; two files with the same digest are the same checkpoint.
         """
         self.out_dir, self.setting, self.options, self.name = Path(out_dir), setting, options, f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
@@ -46,7 +46,7 @@ class ResumableRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Let no other process write these files during the block, and delete temporary files of killed processes."""
+        """Let no other process write files of this run in the block, and delete temporary files of killed processes."""
         files = self.results_path.name, self.record_path.name
         with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):
@@ -59,7 +59,7 @@ class ResumableRun:
 
     def made_already(self, plans: dict[str, TakePlan]) -> dict[str, Any] | None:
         """The provenance of the results file, if this run made it from these takes in their present state; None if
-        there is no complete results file. Raises UserError if another run made it.
+        there is no complete results file. Raises UserError if another run made the file.
         """
         if not self.results_path.exists():
             return None
@@ -75,7 +75,7 @@ class ResumableRun:
             raise UserError(f"{self.results_path} was made by another run ({what}); {remedy}")
         if record["results_sha256"] != file_digest(self.results_path):
             if self.joined_path.exists():
-                return None  # this run was stopped before it replaced another one's results
+                return None  # this run was stopped before it replaced another run's results
             raise UserError(f"{self.results_path} was changed, or copied here, after it was made; {remedy}")
         takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
         missing = record["failed"] or record.get("left_out")
@@ -124,12 +124,12 @@ class ResumableRun:
     def remove_parts(self) -> None:
         """Delete the files of this run's finished takes, and the folder above unless other runs use it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it is not empty, or does not exist
+        with contextlib.suppress(OSError):  # the folder is not empty, or does not exist
             self.folder.parent.rmdir()
 
 
 def readable_options(record: dict[str, Any]) -> dict[str, str]:
-    """The options that decide a run's numbers, from its record; empty if the record does not hold them."""
+    """The options that decide a run's numbers, from its record; empty if the record holds no options."""
     if not has_form(record, {"checkpoint": str, "checkpoint_sha256": str}):
         return {}
     options = record | record.get("predictor_args", {})

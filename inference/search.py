@@ -71,7 +71,7 @@ class Objects(NamedTuple):
     spots: dict[QueryObject, Spot]
     crops: dict[float, ObjectCrops]  # by CONTEXT and CLOSE; rows are in the order of `spots`
     expected: list[ExpectedSize]
-    descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio; a single row each
+    descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio; each has one row
     cells: dict[tuple[str, int], Tensor]  # the locator's cells of whole frames by camera and long side
 
     def target(self, number: int) -> np.ndarray:
@@ -84,7 +84,7 @@ class Objects(NamedTuple):
 
 
 class StrongMatcher(NetworkMatcher):
-    """Finds objects with the strong network. It looks at the `looks` likeliest places of a target, and chooses one."""
+    """Looks with the strong network at the `looks` likeliest places of a target, and chooses one of these looks."""
 
     prepare = staticmethod(prepare_frame)
 
@@ -225,7 +225,7 @@ class StrongMatcher(NetworkMatcher):
         return prob.cpu().numpy(), logit, Description(*described)
 
     def _look_back(self, objects: Objects, candidates: Sequence[Candidate], described: Description) -> Tensor:
-        """How well the looks at candidates lead back to their objects, (N,). `described` is what their masks show."""
+        """How well the looks at candidates lead back to their objects, (N,). `described` is what the masks show."""
         frame, groups = objects.frame, defaultdict(list)  # by query camera and long side
         for row, candidate in enumerate(candidates):
             query = frame.pairs[candidate.pair][:2]
@@ -263,7 +263,7 @@ def expected_sizes(frame: Frame, spots: dict[QueryObject, Spot]) -> list[Expecte
 
 
 def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
-    """The `looks` candidates of a pair with the highest similarities, except candidates near a more similar one."""
+    """The `looks` candidates of a pair with the highest similarities, without candidates near better candidates."""
     chosen: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.heat):
         if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):

@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
     positions = masked_positions(masks, footage)[:: args.stride]
-    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # at one instant
+    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # of one instant
     times = footage.seconds[positions] - shared_time[query]
     matches = {name: match_frames(positions, times + shared_time[name], camera) for name, camera in cameras.items()}
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
-    widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # even, as H.264 requires
+    widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
     size, fps = (HEIGHT, sum(widths.values())), 1 / max(step, 1 / 120)
     views, rows, gaps = read_views(moments, cameras, matches), {}, {}
     with atomic_folder(args.out) as out:
@@ -143,8 +143,8 @@ def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
 
 def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -> dict[int, tuple[int, float]]:
     """Find, for each frame of the query camera, the frame of another camera that is nearest in time, and the seconds
-    between both. `times` are the times of the frames `positions` by the other camera's clock. Frames at which the other
-    camera has no picture are left out.
+    between both frames. `times` are the times of the frames `positions` on the other camera's clock. Frames at
+    which the other camera has no picture are left out.
     """
     has_picture = (times >= -camera.step / 2) & (times <= camera.seconds[-1] + camera.step / 2)
     nearest = camera.nearest(times)
@@ -176,7 +176,7 @@ def predict(
     predictor: Predictor, images: dict[str, np.ndarray], query: str, query_masks: Mapping[str, RLE], ego: str | None
 ) -> FrameAnswers:
     """Seek the objects that have a mask in the query camera's image in all other images. `ego` is the head-worn camera;
-    if it is None, the network does not know which camera shows things larger.
+    without `ego`, the network does not know which camera shows things larger.
     """
     pairs = [Correspondence(name, query, camera) for camera in images if camera != query for name in query_masks]
     if not pairs:
@@ -188,7 +188,7 @@ def predict(
 
 
 def save_mask(path: Path, prob: np.ndarray, video_size: Size) -> float:
-    """Write a mask in the size of results files; returns the share of the picture that it covers."""
+    """Write a mask in the size of results files; returns the share of the picture that the mask covers."""
     mask = sample_for_score(prob, prob.shape, video_size) > THRESHOLD
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.uint8(mask) * 255).save(path)
