@@ -1,1 +1,1 @@
-"""What every stage needs besides the formats: errors, files, processes, options. Nothing here imports other folders."""
+"""Errors, files, processes and options, which every stage needs. No module of this folder imports other folders."""

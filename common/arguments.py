@@ -105,7 +105,7 @@ def add_splits_path(parser: argparse.ArgumentParser) -> None:
 
 
 def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
-    spellings = ("--annotation_path", "--annotations_path", "--annotationpath")  # ours and the original's, by script
+    spellings = ("--annotation_path", "--annotations_path", "--annotationpath")  # ours, and names in original scripts
     parser.add_argument(*spellings, type=Path, help=text)
 
 

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.parallel import STOP_SIGNALS
 
 AGREE_EVERY = 8  # steps between agreements to stop; a step takes a second or less, and schedulers give minutes
-MEETING = timedelta(minutes=5)  # for the processes to meet; torchrun may have been killed. PyTorch tries twice
+MEETING = timedelta(minutes=5)  # for processes to meet; if torchrun was killed, some never come. PyTorch waits twice
 PATIENCE = timedelta(days=7)  # a process may finish long before another, or wait for another run in its folder
 
 
@@ -54,7 +54,7 @@ class World:
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def meet(self) -> None:
-        """Wait until all processes have called it."""
+        """Wait until all processes have called this method."""
         if self.size > 1:
             dist.barrier(group=self._control)
 
@@ -78,7 +78,7 @@ class World:
         return values
 
     def catch_signals(self) -> None:
-        """From now on, note signals that ask to stop; they no longer end the process.
+        """From now on, note signals that ask to stop, so that these signals no longer end the process.
 
         A second signal ends the process at once if it comes at least a second later; files are whole at any time. An
         earlier second signal is the same request, which torchrun passes on although the terminal has sent it to all.
@@ -96,8 +96,8 @@ class World:
             os.kill(os.getpid(), number)
 
     def stop_requested(self, step: int = 0) -> bool:
-        """True if a signal came to this process or to another one. All processes must call it at the same place.
-        Several processes have to communicate for it, so they do it only at each `AGREE_EVERY`-th step.
+        """True if a signal came to any of the processes. All processes must call this method at the same place. Several
+        processes have to communicate for the answer, so they do so only at each `AGREE_EVERY`-th step.
         """
         if self.size == 1:
             return self.signal is not None

@@ -12,7 +12,7 @@ from PIL import Image, ImageFont
 from common.files import atomic_write
 
 Color = tuple[int, int, int]
-QUERY: Color = (255, 190, 40)  # color-blind people can tell these three apart, too
+QUERY: Color = (255, 190, 40)  # color-blind people, too, can tell these three colors apart
 PREDICTION: Color = (255, 64, 129)
 TRUTH: Color = (64, 200, 255)
 
@@ -26,9 +26,9 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
     lines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     width = max(2, round(image.shape[0] / 240))
     if dashed:
-        dash = 4 * width  # the number of pixels that are drawn, and then left out
+        dash = 4 * width  # so many pixels are drawn, then as many are left out
         dashes = (line[start : start + dash] for line in lines for start in range(0, len(line), 2 * dash))
-        lines = [np.repeat(points, 2, axis=0) for points in dashes]  # one point alone would not be drawn
+        lines = [np.repeat(points, 2, axis=0) for points in dashes]  # OpenCV draws no line of one point
     return cv2.polylines(image.copy(), lines, not dashed, color, width, cv2.LINE_AA)
 
 

@@ -29,8 +29,8 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
     """Let one process at a time write `name` in `folder`: a file, a folder, or a group of `files`.
 
     A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
-    killed writers of `name` and `files` left behind are deleted. The lock is held on `.{name}.lock`; it ends when the
-    process and all processes that it forked have ended.
+    killed writers of `name` and `files` left behind are deleted. The lock on `.{name}.lock` ends when the process
+    and all processes that it forked have ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
@@ -60,7 +60,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path`, random so that two writers, even on two machines, never share one."""
+    """A random name beside `path`, so that two writers, even on two machines, never use the same name."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
@@ -87,8 +87,8 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
 def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
     """Yield a new empty folder inside `folder`, and delete it with its content at the end of the block.
 
-    Files can be renamed from it into `folder`, even if `folder` is a mount point or the only place that can be written
-    to. `name` is claimed in `folder` for as long; `doing` is what a second process prints (see `claimed`).
+    Files can be moved from the new folder into `folder`, even if `folder` is a mount point or the only place that can
+    be written to. `name` is claimed in `folder` for as long; `doing` is what a second process prints (see `claimed`).
     """
     with claimed(folder, name, doing):
         temporary = temporary_name(folder / name)
@@ -245,7 +245,7 @@ def _open_json(path: Path) -> IO[bytes]:
 def is_file_name(name: Any) -> bool:
     """True if a value that was read from a file can safely name a file in a folder.
 
-    It must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command).
+    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command).
     """
     return isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".", "-")
 

@@ -20,7 +20,7 @@ from common.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-MAX_LOADERS = 16  # loader processes by default: they read about 1,000 samples a second, more than a GPU trains on
+MAX_LOADERS = 16  # loader processes by default; 16 processes read about 1,000 samples a second, more than a GPU needs
 PREFETCH = 4  # batches that each loader process reads ahead
 STOP_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1  # SLURM can send SIGUSR1 ahead of a time limit
 
@@ -33,7 +33,7 @@ def default_workers() -> int:
 
 def _cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
     """The number of CPUs whose time a container may use; `os.sched_getaffinity` does not show this limit."""
-    with contextlib.suppress(OSError, ValueError):  # no cgroups, or "max"
+    with contextlib.suppress(OSError, ValueError):  # there are no cgroups, or the limit is "max"
         quota, period = map(int, path.read_text().split())
         return max(1, quota // period)
     return None
@@ -48,9 +48,9 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     """Run `function(job)` for all jobs in `num_workers` processes (0 or 1: in this process), and yield `(job, result)`
     as soon as a job is finished.
 
-    `jobs` may be a generator: it is asked for two jobs ahead for each worker. `function` and the jobs are pickled.
-    The workers are killed at once if `function` raises an exception (it is raised here), after Ctrl-C, and if the
-    caller leaves its loop; so files that `function` writes must appear whole or not at all. Raises UserError if
+    `jobs` may be a generator, which is asked for two jobs ahead for each worker. `function` and the jobs are pickled.
+    The workers are killed at once if `function` raises an exception (which is raised again here), after Ctrl-C, and if
+    the caller leaves its loop; so files that `function` writes must appear whole or not at all. Raises UserError if
     somebody else kills a worker.
     """
     if num_workers <= 1:
@@ -78,7 +78,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
             f"the same command again, with fewer --num_workers (now {num_workers})"
         ) from None
     finally:
-        for process in set(multiprocessing.active_children()) - others:  # all have ended already unless a job failed
+        for process in set(multiprocessing.active_children()) - others:  # they have all ended unless a job failed
             process.kill()
         pool.shutdown(cancel_futures=True)
 
@@ -101,7 +101,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent is killed; it would wait for ever for the parent to take its results."""
+    """End this worker when its parent is killed; the worker would wait for ever for the parent to take its results."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
@@ -111,14 +111,14 @@ def _end_with_parent() -> None:
 
 
 def loader_options(workers: int | None, pin: bool = False) -> dict[str, Any]:
-    """The arguments of a DataLoader with `workers` processes, which it keeps for its next iteration; with 0, this
-    process reads. None means one process for each CPU except the one on which this process computes.
+    """The arguments of a DataLoader with `workers` processes, which it keeps for its next iteration; with 0 workers,
+    this process reads. None means one process for each CPU except the CPU on which this process computes.
     """
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_LOADERS))
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
     ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": init_loader_worker, "persistent_workers": True}
-    if sys.platform == "linux":  # other starts, the default from Python 3.14 on, copy the data into each worker
+    if sys.platform == "linux":  # other start methods (the default from Python 3.14 on) copy the data into each worker
         ahead["multiprocessing_context"] = "fork"
     return {"num_workers": workers, "pin_memory": pin, **(ahead if workers else {})}
 
@@ -127,10 +127,10 @@ def init_loader_worker(_worker_id: int) -> None:
     """The `worker_init_fn` of our DataLoaders.
 
     The workers ignore the signals that a terminal sends to a process group and SLURM to a whole job, because the parent
-    still needs the workers to finish its step and save. They end at a SIGTERM from the parent, which PyTorch sends when
-    the parent fails.
+    still needs the workers to finish its step and save. The workers end at a SIGTERM from the parent, which PyTorch
+    sends when the parent fails.
     """
-    knows_senders = hasattr(signal, "sigwaitinfo")  # not on macOS
+    knows_senders = hasattr(signal, "sigwaitinfo")  # macOS lacks this
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if knows_senders else {signal.SIGINT, signal.SIGUSR1})
     cv2.setNumThreads(0)  # for workers that are spawned: they did not inherit the parent's setting
     os.setsid()

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance() -> dict[str, str | None]:
-    """`{"date", "command", "commit"}`. The commit ends with `+` if files differ from it. It is None without git, and if
-    this code lies inside another repository.
+    """`{"date", "command", "commit"}`. The commit ends with `+` if files differ from the commit. The commit is None
+    without git, and if this code lies inside another repository.
     """
     date, commit = datetime.now().astimezone().isoformat(timespec="seconds"), None
     # git must take no lock: if this process were killed, the lock would stay and stop the user's next git command.

@@ -32,8 +32,8 @@ CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6
 class Backbone(nn.Module):
     """Images -> unit vectors on a grid with one cell for each 16 x 16 pixels, whatever stride the network has.
 
-    It is never trained: always in eval mode, without gradients. It computes in the dtype of its weights (`.to(...)`)
-    and in the memory layout of the images; channels last is the faster layout.
+    A backbone is never trained: it is always in eval mode and computes no gradients. A backbone computes in the dtype
+    of its weights (`.to(...)`) and in the memory layout of the images; channels last is the faster layout.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights. A checkpoint without the weights holds it, to recognize them."""
+        """SHA-256 of the weights. A checkpoint without the weights holds this digest, to recognize the weights."""
         return digest_of(self.network)
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -84,8 +84,9 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The result of `forward`, and the features (B, detail_channels, h, w) float32 of an earlier layer. In a
-        convolutional network these have 8 pixels a cell, in a vision transformer the cells of the last layer.
+        """The result of `forward`, and the features (B, detail_channels, h, w) float32 of an earlier layer. The
+        cells of this layer have 8 pixels in a convolutional network; in a vision transformer, they have the same size
+        as the cells of the last layer.
         """
         detail, features = self.network.levels(self._prepared(images))
         return self._finished(features), detail.float()
@@ -133,8 +134,8 @@ def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
 def mask_to_image(mask: Tensor) -> Tensor:
     """Mask (..., H, W) of 0 and 1, any dtype -> float32 (..., 3, H, W), the same for every backbone.
 
-    It is not normalized, as in the published code: outside the object it is 0, which to the network is the mean color
-    and the padding of convolutions.
+    The result is not normalized, as in the published code: outside the object the values are 0, which to the network is
+    the mean color and the padding of convolutions.
     """
     return mask.float().unsqueeze(-1).expand(*mask.shape, 3).contiguous().movedim(-1, -3)
 
@@ -148,7 +149,7 @@ def moco_backbone(path: Path | None = None) -> Backbone:
     """ResNet-50 with MoCo v2 weights from `path`, by default from model/pretrained (download_model.sh) or model/.
 
     The file has MoCo's form, `{"state_dict": {"module.encoder_q.conv1.weight": ...}}`, or the converted form,
-    `{"model": {"conv1.weight": ...}}`. Raises UserError if it is missing, damaged or another file.
+    `{"model": {"conv1.weight": ...}}`. Raises UserError if the file is missing, damaged or another file.
     """
     if path is None:
         places = [folder / p.name for folder in (MOCO_PATH.parent, MODEL_DIR) for p in (MOCO_PATH, MOCO_RAW_PATH)]

@@ -46,8 +46,8 @@ def _lite0_network(path: Path | None) -> nn.Module:
 
 
 def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) -> Backbone:
-    """A backbone from a network of `create_network`. It ends at the last layer of stride 16, or in a plain vision
-    transformer at the last layer, normalized and without class and register tokens; later layers are removed.
+    """A backbone from a network of `create_network`. Layers after the last layer of stride 16 are removed. A plain
+    vision transformer ends at its last layer; the tokens are normalized, and class and register tokens are left out.
 
     Raises UserError if there is no such layer, or if the network takes images of one size only.
     """
@@ -115,12 +115,12 @@ def create_network(name: str, **options: object) -> nn.Module:
 
     try:
         return timm.create_model(name, dynamic_img_size=True, **options)
-    except TypeError:  # a convolutional network has no such option; it takes any size anyway
+    except TypeError:  # a convolutional network has no such option, and takes any size anyway
         return timm.create_model(name, **options)
 
 
 def _timm_network(name: str, weights: Path | None) -> nn.Module:
-    """A network of timm with its trained weights. Raises UserError, with the remedy, if they are missing or unfit."""
+    """A network of timm with its trained weights. Raises UserError, with the remedy, if these are missing or unfit."""
     import timm
 
     if not timm.is_model(name):  # a place on the hub or on this disk is no model either
@@ -145,7 +145,7 @@ def _fetched(name: str) -> nn.Module:
 
     try:
         return create_network(name, pretrained=True)
-    except Exception as error:  # the client, the network or the disk can raise many kinds
+    except Exception as error:  # client, network and disk can raise many kinds of errors
         hub = timm.get_pretrained_cfg(name).hf_hub_id
         place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
         raise UserError(

@@ -1,9 +1,10 @@
 """Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, with further keys that a training needs.
 
-`encoder` is the state dict of `XSegTx`; `optimiser` is Adam's over `XSegTx.parameters()`, in their order. `backbone` is
-the state dict of the published ResNet-50. For any other backbone it is `{"name", "digest", "weights"}`, since weights
-are large and have their own licences. Our files add `config` (the fields of `XSegTxConfig`) and `arguments` (the flags
-of the training). A published file has neither; the shapes of its tensors give its configuration.
+`encoder` is the state dict of `XSegTx`; `optimiser` is the state dict of Adam over `XSegTx.parameters()`, in the order
+of the parameters. `backbone` is the state dict of the published ResNet-50. For any other backbone, `backbone` is
+`{"name", "digest", "weights"}`, since weights are large and have their own licences. Our files add `config` (the fields
+of `XSegTxConfig`) and `arguments` (the flags of the training). A published file has neither `config` nor `arguments`;
+the shapes of its tensors give its configuration.
 """
 
 import itertools
@@ -65,7 +66,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
 
 
 def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
-    """The content of a checkpoint file. Raises UserError, which ends with `remedy`, if it cannot be read."""
+    """The content of a checkpoint file. Raises UserError, which ends with `remedy`, if the file is unreadable."""
     content = read_torch(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
@@ -96,7 +97,7 @@ def holds_network(content: Any) -> bool:
 
 def stored_options(content: Any, path: Path) -> dict[str, Any]:
     """The training options that rebuild this file's network: the fields of its configuration, `recipe` and `backbone`.
-    Empty if the file holds a related model.
+    The result is empty if the file holds a related model.
     """
     if not holds_network(content):
         return {}
@@ -146,7 +147,7 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
 
 
 def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
-    """Make the backbone of a checkpoint. `stored` has its weights, or its name and the digest of its weights."""
+    """Make the backbone of a checkpoint. `stored` has the weights, or the backbone's name and the weights' digest."""
     if not names_backbone(stored):
         backbone = resnet50_backbone()
         load_state(backbone.network, stored, f"{path}, backbone")
@@ -169,7 +170,7 @@ def names_backbone(stored: Any) -> bool:
 
 
 def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
-    """The configuration of a checkpoint. If the file has none, as a published one, it follows from the tensors."""
+    """The configuration of a checkpoint. A published file has no configuration, so the tensors tell it."""
     try:
         implied = implied_options(content["encoder"])
         options = dict(content.get("config") or implied)

@@ -13,13 +13,13 @@ CONTEXT = 3.0  # width of a crop in which the network finds an object, as a mult
 CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
 COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
 LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
-# How many times larger than an exo camera a camera shows things, by its kind, in parts of the image's long side. Ego
-# cameras have two values, because the magnification differs among takes.
+# For each kind of camera, how many times larger a camera shows things than an exo camera does, if sizes are measured in
+# parts of the image's long side. Ego cameras have two values, because the magnification differs among takes.
 MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
 
 
 class Crop(NamedTuple):
-    """A square in an image, in the image's pixels. It may reach beyond the image; the crop is black there."""
+    """A square in an image, in the image's pixels. The part of a crop beyond the image is black."""
 
     top: int
     left: int
@@ -99,7 +99,7 @@ def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.nd
 
 def cut_mask(mask: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:
     """Cut a crop out of a mask (H, W) of 0 and 1 -> (size, size) uint8 of 0 and 1. A pixel is 1 if the object covers at
-    least half of it. If no pixel is covered by half, it is 1 if its cover is at least half of the largest cover.
+    least half of it. If no pixel is covered by half, a pixel is 1 if its cover is at least half of the largest cover.
     """
     cover = cut(mask.astype(np.float32), crop, size, degrees)
     return ((cover > 0) & (cover >= min(0.5, cover.max() / 2))).astype(np.uint8)
@@ -133,7 +133,7 @@ def _overlap(crop: Crop, size: tuple[int, int]) -> tuple[slice, slice, slice, sl
 def expected_shares(spot: Spot, size: tuple[int, int], ratios: Sequence[float]) -> dict[float, float]:
     """For each ratio, the share of a target's long side that an object may span. The object is at `spot` in a query of
     `size` (H, W); a ratio is the object's share in the target, divided by its share in the query. Ratios that give more
-    than LARGEST are left out. If all ratios do, only the smallest one is kept, with LARGEST.
+    than LARGEST are left out. If all ratios give more, only the smallest ratio is kept, with LARGEST.
     """
     shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
     least = min(shares.values())

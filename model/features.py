@@ -19,7 +19,7 @@ class Levels(NamedTuple):
 
 
 class Encoder:
-    """Runs the frozen backbone on one device. It computes in `dtype`; features are float32."""
+    """Runs the frozen backbone on one device. The backbone computes in `dtype`; features are float32."""
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float32):
         self.device = device
@@ -48,7 +48,7 @@ class Encoder:
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:
     """A faster copy that computes the same (in float32 up to 1e-6): batch norms are folded into convolutions, and
-    memory is channels last. Its state dict no longer has the published layout, so keep the original for checkpoints.
+    memory is channels last. The copy's state dict has not the published layout, so keep the original for checkpoints.
     """
     folded = copy.deepcopy(backbone)
     for parent in list(folded.network.modules()):

@@ -40,7 +40,7 @@ class Locator(nn.Module):
        parts, weighted by their shares of the area. The cosine with a part is the largest one within `REACH` cells,
        because parts lie in the target only roughly as in the query.
 
-    It is trained by cross-entropy over all cells of a target; the object's cells are the right ones.
+    The locator is trained by cross-entropy over all cells of a target; the object's cells are the right ones.
     """
 
     def __init__(self, channels: int, detail_channels: int):
@@ -77,7 +77,7 @@ class Locator(nn.Module):
 
     @torch.no_grad()
     def _part_members(self, cells: Tensor, weight: Tensor) -> Tensor:
-        """k-means of unit vectors (B, N, D) with weights (B, N), which begins with centers far from each other.
+        """Group unit vectors (B, N, D) with weights (B, N) by k-means, which begins with centers far from each other.
         Returns (B, N, PARTS) float32: 1 if a vector belongs to a part, else 0.
         """
         rows = torch.arange(len(cells), device=cells.device)

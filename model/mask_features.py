@@ -5,8 +5,8 @@ are computed once. Each residual block runs only on a window: the cells that the
 block's receptive field, plus a margin. The convolutions pad the window with zeros. At the image's border this padding
 is right; elsewhere it makes only the margin wrong, and the margin is discarded. The result is exact up to rounding.
 
-This is for the published ResNet-50. Other backbones compute the whole mask image: their cells see the whole image, or
-they are fast anyway.
+This module is for the published ResNet-50. Other backbones compute the whole mask image, because their cells see the
+whole image, or because the backbone is fast anyway.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ FULL_SHARE = 0.8  # a window of more than this fraction of the image is not cut 
 
 
 class Block(NamedTuple):
-    """A part of the backbone. An output cell reads the input cells at its place, and of `reach` cells around it."""
+    """A part of the backbone. An output cell reads the input cells of its own place and of `reach` cells around it."""
 
     module: nn.Module
     stride: int
@@ -64,7 +64,7 @@ class Window(NamedTuple):
 class MaskFeatures:
     """`MaskFeatures(backbone)(masks)` equals `backbone(mask_to_image(masks))`, but is faster if objects are small.
 
-    For each size of image it keeps the activations of an empty mask: 100 MB for 480 x 480 in float32.
+    For each size of image, this class keeps the activations of an empty mask: 100 MB for 480 x 480 in float32.
     """
 
     def __init__(self, backbone: Backbone):

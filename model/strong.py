@@ -6,7 +6,7 @@
     target = network.encode_target(levels)                      # crops around peaks of the similarity maps
     look = network.look(query, target)
     answers = network.describe_answers(target, look.target_mask_prob)
-    back = network.look_back(answers, cells, objects)           # whether they lead back to the object in its frame
+    back = network.look_back(answers, cells, objects)           # whether answers lead back to the object
 
 A look is the answer of the paper's network for a query crop and a target crop. This network also gets the locator's
 similarity map of the target crop, and its mask decoder reads a finer layer of the backbone. inference/search.py makes
@@ -48,7 +48,7 @@ class StrongConfig(XSegTxConfig):
 
     def frame_length(self, share: float) -> int:
         """The long side, in pixels, of the frame in which to locate an object that spans the part `share` of the frame.
-        It is `frame_size`, halved until the object fills at most half of a wide crop.
+        The result is `frame_size`, halved until the object fills at most half of a wide crop.
         """
         length = self.frame_size
         while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
@@ -56,8 +56,8 @@ class StrongConfig(XSegTxConfig):
         return length
 
     def wide_crop(self, spot: Spot, share: float) -> Crop:
-        """The query crop that the locator reads. It shows the object at `spot` as large as the object is expected in
-        the target's frame, of which it spans the part `share`, but not larger than half of the crop.
+        """The query crop that the locator reads. The crop shows the object at `spot` as large as the object is
+        expected in the target's frame, where the object spans the part `share`, but not larger than half of the crop.
         """
         extent = share * self.frame_length(share)  # pixels in the target's frame
         return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
@@ -146,7 +146,7 @@ class StrongXSegTx(XSegTx):
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
         """How well answers lead back to their objects: (B,) float32 in [0, 1]. The locator seeks the answer in the
-        whole query frame; the softmax of this similarity map is summed over the object's cells. 0 for an empty answer.
+        whole query frame; the softmax of this similarity map is summed over the object's cells. An empty answer gets 0.
 
         cells: (B, h, w, WIDTH), the locator's cells of query frames; objects: (B, h, w) bool, the cells of the object.
         """
@@ -154,7 +154,7 @@ class StrongXSegTx(XSegTx):
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
     def score(self, logit: Tensor, heat: Tensor, back: Tensor) -> Tensor:
-        """The score of looks, from existence logit, similarity and look back; the look with the highest is chosen."""
+        """The score of looks, from existence logit, similarity and look back; the highest score is chosen."""
         return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + 1e-3).log()
 
     def existence(self, logit: Tensor, highest: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None) -> Tensor:
-        """It has the arguments of `EncoderLayer.forward`. Returns (B, L, C)."""
+        """The arguments are the arguments of `EncoderLayer.forward`. Returns (B, L, C)."""
         B, L, C = tokens.shape
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if context is tokens:
@@ -86,7 +86,7 @@ class CrossLayer(nn.Module):
 class InnerLayer(nn.Module):
     """Type `I`: (a) query tokens attend to the mask tokens, (b) positions are added, (c) each view attends to itself.
 
-    The mask tokens do not change. (The published model computes an update of them, but does not use it.)
+    The mask tokens do not change. (The published model updates the mask tokens, but does not use the result.)
     """
 
     def __init__(self, *layer_args, feat_weight: float = 1.0):

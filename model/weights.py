@@ -18,7 +18,7 @@ MAX_WEIGHT = 1e4  # trained weights are below 100; weights above this limit make
 
 
 def write_torch(path: Path, content: Any) -> None:
-    """`torch.save`, whole or not at all; through memory, as torch's writer raises a RuntimeError on a full disk."""
+    """Write a file as `torch.save` does, but whole or not at all. A full disk raises OSError, and not RuntimeError."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_write(path, "wb") as file:
@@ -37,7 +37,7 @@ def read_torch(path: Path, remedy: str = "give the file of a trained network") -
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except Exception as error:  # PyTorch raises many kinds, with advice that is not for our users
+    except Exception as error:  # PyTorch raises many kinds of errors, with advice that is not for our users
         reason = getattr(error, "strerror", None) or "it is damaged, or none that torch.save has written"
         if "Unsupported global" in str(error):
             reason = "it holds other Python objects than tensors, which may run code"
@@ -60,7 +60,7 @@ def named_tensors(state: Any, what: str) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, state: Any, what: str) -> None:
-    """Strict `load_state_dict` of a value from a file. Raises UserError if it does not fit or is damaged."""
+    """Strict `load_state_dict` of a value from a file. Raises UserError if the value does not fit or is damaged."""
     state = named_tensors(state, what)
     try:
         module.load_state_dict(state)

@@ -120,7 +120,7 @@ class MaskDecoder(nn.Module):
 
 
 class ExistenceHead(nn.Module):
-    """Target features -> logit of "the object is visible"; its size follows width and input size."""
+    """Target features -> logit of "the object is visible"; the head's size follows from width and input size."""
 
     def __init__(self, width: int, cells: int):
         super().__init__()
@@ -133,7 +133,7 @@ class ExistenceHead(nn.Module):
 
 
 class XSegTx(nn.Module):
-    """The cross-image transformer with its mask decoder and existence head. It works under `torch.autocast`."""
+    """The cross-image transformer with its mask decoder and existence head, which work under `torch.autocast`."""
 
     def __init__(self, config: XSegTxConfig | None = None, decoder: Callable[[int], nn.Module] = MaskDecoder):
         super().__init__()
@@ -174,11 +174,11 @@ class XSegTx(nn.Module):
         """The forward expects, with h = w = input_size / 16:
            - query_feat, target_feat, mask_feat: backbone features (B, F, h, w) of the images and of the query mask
            - query_blocked, target_blocked: (B, h * w) bool or None, True = no token may attend to this token of the
-             view. They act in the layers (c) and C, not in mask conditioning (a); a view with all tokens blocked counts
-             as not blocked.
+             view. Blocking acts in the layers (c) and C, not in mask conditioning (a); a view with all tokens blocked
+             counts as not blocked.
 
-        It returns a `Look` with the probabilities that a pixel of query and target belongs to the object, and the logit
-        of "the object is visible in the target view".
+        The forward returns a `Look` with the probabilities that a pixel of query and target belongs to the object, and
+        the logit of "the object is visible in the target view".
         """
         query, target, mask = self.tokens(query_feat), self.tokens(target_feat), self.project(mask_feat)
         blocked = _attendable(query_blocked), _attendable(target_blocked)

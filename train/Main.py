@@ -1,4 +1,4 @@
-"""The published trainer's name for train.py; it takes the same arguments."""
+"""Main.py, the published trainer's name for train.py, takes the same arguments as train.py."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A training step of the strong recipe: it looks at objects and at their rivals, and computes the losses."""
+"""A training step of the strong recipe, which looks at objects and at the objects' rivals, and computes the losses."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class CropStep(Step):
         cuts, middles = [], peak_middles(batch, heat)
         for row, look in places:
             (number, offset, context), image = batch.peaks[row][look], batch.images[row]
-            middle = middles[row][number % len(middles[row])]  # there may be fewer peaks
+            middle = middles[row][number % len(middles[row])]  # the map may have fewer peaks
             spot = Spot(middle[0] + offset.row, middle[1] + offset.col, offset.extent)
             cuts.append(cut_target(image, batch.masks[row], spot.crop(image.shape[:2], context), crops[0].shape[2]))
         places = tuple(torch.tensor(places).T.to(self.encoder.device, non_blocking=True))
@@ -74,7 +74,8 @@ class CropStep(Step):
         - place: if the object is visible, the cross-entropy of its cells among all cells of the target.
         - heat: binary cross-entropy of "the object is visible", predicted from the highest similarity. Visible and
           hidden targets have the same weight.
-        - choice: if one of the two looks at a target shows the object, its cross-entropy by their existence logits.
+        - choice: if one of the two looks at a target shows the object, the cross-entropy of this look, from the
+          existence logits of both looks.
         """
         locator, visible_there = self.network.locator, contained.flatten()
         counts = Counts(len(visible_there) * self.world.size, self.world.sum(visible_there.sum()))

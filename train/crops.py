@@ -1,9 +1,9 @@
-"""Samples of the strong recipe: crops in which the object has about the same size, around it and around its rivals.
+"""Samples of the strong recipe: crops around the object, which has about the same size in them, and around its rivals.
 
 Each target has two crops: one around the object, and one around a rival, most often a place at which the locator
 wrongly expects the object. If the object is hidden, both crops show rivals. In half of the samples the crops have
-context, to train finding the object; in the others, close crops of both views train drawing it. Loader processes cut
-all crops whose places do not depend on the similarity map.
+context, to train finding the object; in the other half, close crops of both views train drawing the object. Loader
+processes cut all crops whose places do not depend on the similarity map.
 """
 
 from collections.abc import Container, Sequence
@@ -38,13 +38,13 @@ from train.dataset import Batch, DrawnPairs, ViewKey, common_fields, read_view, 
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
 SHIFT, STRETCH = 0.25, 0.4  # for query crops
-TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; they are larger, since ratios of sizes differ among takes
+TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; larger, since ratios of objects' sizes differ among takes
 CLOSE_LOOKS = 0.5  # the share of samples with close looks
-CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; their query crops have half of these
+CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half of this for query crops of close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, with their probabilities
 RIVAL_PEAKS = 3  # the number of peaks of a similarity map that can be rivals
-CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of it
+CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of the object
 TARGET_CROPS = 2  # crops of each target in a step
 
 
@@ -59,15 +59,15 @@ class Peak(NamedTuple):
 class WholeFrame(NamedTuple):
     """A whole target frame, for the locator."""
 
-    key: tuple[ViewKey, int]  # the view and its long side
+    key: tuple[ViewKey, int]  # the view and the frame's long side
     image: np.ndarray  # (h, w, 3) uint8 RGB
     cells: np.ndarray  # (h / 8, w / 8) bool, the cells of the object
 
 
 class FrameGroup(NamedTuple):
-    """Those frames of a batch that have the same size."""
+    """The frames of a batch that have the same size."""
 
-    numbers: list[int]  # positions of their samples in the batch
+    numbers: list[int]  # positions of the frames' samples in the batch
     rows: Tensor  # (n,) int64, the same positions on the device
     keys: list[tuple[ViewKey, int]]
     images: Tensor  # (n, h, w, 3)
@@ -147,7 +147,7 @@ class CropReader:
         }
 
     def whole_frame(self, view: ViewKey, image: np.ndarray, mask: np.ndarray, share: float) -> WholeFrame:
-        """The frame in which the locator seeks an object that spans the part `share` of it."""
+        """The frame in which the locator seeks an object that spans the part `share` of the frame."""
         key = view, self.config.frame_length(share)
         height, width = frame_size(image.shape[:2], key[1])
         image = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
@@ -180,7 +180,7 @@ class CropReader:
 
 
 def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int) -> tuple[np.ndarray, ...]:
-    """The picture in a target crop, the object's mask in it, and whether it shows the object; blank without a crop."""
+    """The picture in a target crop, the mask in the crop, and whether the crop shows the object; blank without a crop."""
     if crop is None:
         return np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.uint8), np.False_
     cropped, area = cut_mask(mask, crop, side), int(mask.sum())

@@ -24,7 +24,7 @@ UNRELATED_TRIES = 32  # random pairs that are tried to find an unrelated one; ne
 
 
 class ViewKey(NamedTuple):
-    """A frame of a camera, or if `object_name` is given, an object's mask in it. It is the key of cached features."""
+    """The key of cached features: a frame of a camera or, with `object_name`, an object's mask in this frame."""
 
     take_uid: str
     camera: str

@@ -18,7 +18,7 @@ from train.state import TrainState
 
 class Step(nn.Module):
     """Computes losses of a batch by name (of this process's part of the global batch), and their `total`, which
-    training minimizes. It is a module, because data-parallel training wraps a module. A recipe defines the method
+    training minimizes. A step is a module, because data-parallel training wraps a module. A recipe defines the method
     `losses`: the paper's step is in train/letterboxed.py, the strong recipe's in train/crop_step.py.
     """
 

@@ -33,7 +33,7 @@ class FeatureCache:
             if key not in self.entries:
                 rows.setdefault(key, row)
         features: dict[Hashable, tuple[Tensor, ...]] = {}
-        if stored:  # copied to the device together
+        if stored:  # the stored features are copied to the device together
             parts = (torch.stack(part) for part in zip(*(self.entries[key] for key in stored), strict=True))
             parts = [part.to(pictures.device, non_blocking=True) for part in parts]
             features |= zip(stored, zip(*parts, strict=True), strict=True)

@@ -20,8 +20,8 @@ UNUSED = {  # flags of the published trainer that have no effect there
     "--eta-corr": {"type": float},
 }
 BLOCK = 0.5  # the share of samples whose target tokens outside the object are blocked, in the paper's recipe
-STRONG = {"existence_weight": 0.05, "backbone": "efficientnet_lite0", "block": 0.0}  # --block is the paper's
-RECIPES = {"paper": {}, "strong": STRONG}  # by option: defaults that differ from the paper's
+STRONG = {"existence_weight": 0.05, "backbone": "efficientnet_lite0", "block": 0.0}  # --block is of the paper's recipe
+RECIPES = {"paper": {}, "strong": STRONG}  # for each recipe, the defaults that differ from the paper's
 NOT_RECIPE = (  # options that do not change the recipe; a run may continue with other values of them
     *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
     *("cache_features", "save_every", "log_every", "n_epoch"),

@@ -26,7 +26,7 @@ class LetterboxedBatch(Batch):
     target_image: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8 of 0 and 1
     target_mask: Tensor  # (B, S, S) uint8 of 0 and 1; all 0 if the object is not visible
-    block: Tensor | None  # (B,) bool, True if target tokens outside the object are blocked; None: in no sample
+    block: Tensor | None  # (B,) bool, True if target tokens outside the object are blocked; None if none are
 
 
 class LetterboxReader:

@@ -32,7 +32,7 @@ class Log:
         self._unreadable: dict[str, None] = {}  # samples that this process could not read, with the reason
         self._bar = tqdm(disable=True)
         self.restart_clock()
-        if world.is_main:  # line by line, so that other programs can follow it
+        if world.is_main:  # line by line, so that other programs can follow the log
             self._file = (out_dir / LOG_NAME).open("a", encoding="utf-8", buffering=1)
             self._board = SummaryWriter(out_dir / "tensorboard", purge_step=step + 1 if step else None)
 
@@ -47,7 +47,7 @@ class Log:
 
     def say(self, text: str) -> None:
         if self.world.is_main:
-            tqdm.write(text)  # above a bar, if there is one
+            tqdm.write(text)  # above the progress bar, if one is shown
             sys.stdout.flush()
 
     def bar(self, items: Sized, name: str, unit: str) -> tqdm:
@@ -64,7 +64,7 @@ class Log:
     def restart_clock(self) -> None:
         """Begin to count time and losses anew, for example after a validation, which is not training time."""
         self._losses: list[torch.Tensor] = []
-        self._num_samples = 0  # of this process
+        self._num_samples = 0  # samples of this process
         self._start, self._waited = time.perf_counter(), 0.0
 
     def next_batch(self, batches: Iterator[Batch]) -> Batch:

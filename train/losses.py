@@ -36,7 +36,7 @@ def compute_losses(
     look: Look, query_mask: Tensor, target_mask: Tensor, visible: Tensor, counts: Counts | None = None
 ) -> dict[str, Tensor]:
     """The losses of a batch by name, scalars on the device, from true masks (B, H, W) and `visible` (B,), which is True
-    if the object is visible in the target. It does not wait for the device.
+    if the object is visible in the target. The function does not wait for the device.
 
     - mask: BCE of each pixel of both views, times `OBJECT_WEIGHT` if the mask is 1 there, and 0 for samples whose
       object is not visible; the mean over all 2 B H W pixels, including samples with 0.

@@ -57,7 +57,7 @@ class Run:
 
     @property
     def is_own(self) -> bool:
-        """True if it continues the run in its own folder."""
+        """True if this training continues the run in its own folder."""
         return self.start == self.out_dir / LAST
 
 
@@ -130,7 +130,7 @@ def changes(
 ) -> list[str]:
     """A line for each option whose value `now` differs from its value `then`, in the run that wrote the checkpoint.
 
-    Raises UserError if a difference makes another network, or if `keeps_recipe` and it makes another recipe.
+    Raises UserError if a difference makes another network, or with `keeps_recipe`, another recipe.
     """
     changed = {name: f"{name} {then[name]} -> {new}" for name, new in now.items() if then.get(name, new) != new}
     if other_network := [text for name, text in changed.items() if name in network and name not in FREE]:
@@ -144,7 +144,7 @@ def changes(
 
 
 def former_options(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run that wrote a checkpoint, newer ones with their defaults; empty for a published file."""
+    """The options of the run that wrote a checkpoint, newer options with their defaults; empty for a published file."""
     former = content.get("arguments") and as_stored(defaults) | content["arguments"] or {}
     return former | {"resume_pth": None} if former.get("resume_pth") == "auto" else former  # version 2.1 stored "auto"
 

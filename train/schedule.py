@@ -7,14 +7,14 @@ USUAL_WARMUP = 1000  # steps, as in the paper
 
 
 def usual_warmup(steps: int) -> int:
-    """The usual number of warm-up steps: USUAL_WARMUP, or a tenth of the other `steps` if these are fewer than that."""
+    """The usual number of warm-up steps: USUAL_WARMUP, or a tenth of the other `steps` if USUAL_WARMUP exceeds these."""
     return max(1, steps // 10) if 0 < steps < USUAL_WARMUP else USUAL_WARMUP
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epoch 0 is the warm-up, in which the learning rate rises linearly from 0. After it, the rate is constant, except
-    for drops at milestones. Everything depends on the step alone.
+    """Epoch 0 is the warm-up, in which the learning rate rises linearly from 0. After the warm-up, the rate is
+    constant, except for drops at milestones. Everything depends on the step alone.
     """
 
     lr: float

@@ -37,7 +37,7 @@ class TrainState:
         weight_decay: float = 0.0,
         precision: str = "fp32",
     ):
-        """`pair_digests`: of training and validation pairs. With `precision` fp16, the loss is scaled."""
+        """`pair_digests`: the digests of training and validation pairs. With `precision` fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
         self.network = network.to(device)
         self.device, self.schedule, self.seed, self.pair_digests = device, schedule, seed, pair_digests
@@ -47,7 +47,7 @@ class TrainState:
         self.step = 0
         self.history: dict[str, Any] = {}
         self.folder: Path | None = None  # the folder for checkpoints; None on all ranks except the first
-        self.origin: dict[str, Any] = {}  # how the checkpoints were made; they store it
+        self.origin: dict[str, Any] = {}  # how the checkpoints were made; each checkpoint stores this
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
@@ -72,15 +72,15 @@ class TrainState:
         return best
 
     def save(self, *names: str) -> None:
-        """Write a checkpoint under each of `names`. From it, training continues as if it had never stopped."""
+        """Write a checkpoint under each of `names`, from which training continues as if it had never stopped."""
         content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
         content["pairs"] = self.pair_digests
         for name in names if self.folder else ():
             save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **content)
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
-        """Continue from the content of a checkpoint; this state was made with its network. Returns the kinds of pairs
-        ("training", "validation") that have changed since it was written.
+        """Continue from the content of a checkpoint, with whose network this state was made. Returns the kinds of pairs
+        ("training", "validation") that have changed since the checkpoint was written.
 
         The step of a published checkpoint is unknown and becomes 0. Raises UserError if the optimizer's state is
         another network's, or if the checkpoint is damaged.
@@ -93,7 +93,7 @@ class TrainState:
             what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
             raise UserError(f"{what}; take an earlier file")
         self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
-        if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision stores none
+        if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
             self.scaler.load_state_dict(scaler)
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step

@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int | None:
     device = device_of(asked, world)
     out_dir = asked.options["out_dir"]
     with contextlib.ExitStack() as stack:
-        world.start(device)  # before the folder is claimed: a rank that meets no others would keep the claim
+        world.start(device)  # before the folder is claimed: a rank that meets no other ranks would keep the claim
         stack.callback(world.stop)
         if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
@@ -130,7 +130,7 @@ def train(run: Run, world: World, device: torch.device) -> int | None:
         reason = world.signal.name if world.signal else "another process"
         again = " without --overwrite" if run.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
-        return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as a shell reports them
+        return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as shells report signals
     finally:
         log.close()
     log.count_unreadable()

@@ -46,7 +46,7 @@ class Validation:
         self.frames = DataLoader(own, batch_size=None, **loading)
 
     def run(self, step: int, epoch: str) -> float:
-        """Validate; report the scores; returns the IoU. If a signal comes, raises `Stopped` after the frame."""
+        """Validate, report the scores and return the IoU. If a signal comes, this raises `Stopped` after the frame."""
         self.log.say(f"{epoch} validation ...")
         self.matcher.network.eval()
         scores, unreadable = [], 0
