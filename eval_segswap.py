@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             status = 0
         else:
             largest_first = sorted(plans, key=lambda uid: plans[uid].pair_count, reverse=True)
-            mine = largest_first[world.rank :: world.size]  # about as many pairs as others have
+            mine = largest_first[world.rank :: world.size]  # each process gets about as many pairs
             reports = world.gather(predict_part(task, mine, world.is_main))
             world.stop()
             status = finish(task, reports) if world.is_main else 0
@@ -157,7 +157,7 @@ def make_parser() -> Parser:
 
 
 def default_checkpoint(setting: str) -> Path:
-    """netBest.pth, or else netLast.pth, of a training for this setting; if there is none, of one for both settings."""
+    """netBest.pth, or else netLast.pth, of a training for this setting, or else of a training for both settings."""
     folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
     paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
     if checkpoint := next((path for path in paths if path.exists()), None):

@@ -1,4 +1,4 @@
-"""What `torch.hub.load` calls: it gives the `Predictor` of inference/predictor.py without an installation.
+"""`torch.hub.load` calls these functions, which give the `Predictor` of inference/predictor.py without an installation.
 
     predictor = torch.hub.load(REPOSITORY, "xsegtx_tiny", trust_repo=True)
     predictor = torch.hub.load(REPOSITORY, "xsegtx", trust_repo=True, checkpoint="netBest.pth", device="cpu")

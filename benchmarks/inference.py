@@ -4,8 +4,8 @@
     python benchmarks/inference.py --precision bf16
     python benchmarks/inference.py --setting exo-ego --objects 14    # 14 pairs for four images
 
-In each round, both predict two frames, from files to encoded masks: the published way pair by pair, this project frame
-by frame. The script prints the ratio of the times for a pair, and how much the predictions differ.
+In each round, both implementations predict two frames, from files to encoded masks: the published way pair by pair,
+this project frame by frame. The script prints the ratio of the times for a pair, and how much the predictions differ.
 
 This project gains from pairs that share an image. By default the take is like real takes: it has four objects, each in
 one of three exo cameras. On a CPU, the times are CPU seconds of all threads; other jobs change them least with
@@ -143,7 +143,7 @@ def predict_plainly(
 
 
 def predict_our_way(matcher: PaperMatcher, frames: list[FramePlan]) -> dict[tuple[Correspondence, int], dict]:
-    """The same entries, computed in the way of eval_segswap.py."""
+    """The entries that `predict_plainly` returns, computed in the way of eval_segswap.py."""
     return {
         (pair, frame.number): {"pred_mask": encode_mask(mask), "confidence": existence}
         for frame, answers in predict_frames(matcher, iter(FrameDataset(frames, matcher.prepare)))

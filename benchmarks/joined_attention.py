@@ -2,7 +2,8 @@
 and mask), with an attention mask that separates the two halves. Everything is computed, also the update of the mask
 tokens, which is not used.
 
-It is slow and short. Tests compare the network with it; the benchmarks time it as the published implementation.
+This transformer is slow and short. Tests compare the network with this transformer; the benchmarks time it as the
+published implementation.
 """
 
 import torch

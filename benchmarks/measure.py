@@ -1,4 +1,4 @@
-"""Measure several ways to do the same work in turn, print their times, and make rendered takes for it."""
+"""Measure several ways to do the same work in turn, print their times, and make rendered takes for the measurements."""
 
 import platform
 import subprocess
@@ -46,7 +46,7 @@ def processor() -> str:
 
 def print_times(title: str, times: Times, unit: str, count: int = 1) -> None:
     """Print a line for each way: the median of its seconds per `unit` (a round has `count` units), and how many times
-    as fast as the first way it is. This is the median of the ratios within each round.
+    as fast as the first way it is. The printed ratio is the median of the ratios within each round.
     """
     first, *_ = times
     print(f"{title}, {processor()}:")

@@ -2,10 +2,11 @@
 
     python benchmarks/process_data.py
 
-The videos are two rendered takes with an ego video and two 4K exo videos each. The first run makes them in some
-minutes; they stay in --folder. The plain programs decode every frame in this process, with the library's default number
-of threads, and write the same frames. One uses OpenCV; if decord is installed (`pip install decord`), another uses its
-get_batch as the reference does. The script prints the ratio of the times and checks that all frames look the same.
+The videos are two rendered takes with an ego video and two 4K exo videos each. The first run makes the videos in some
+minutes; the videos stay in --folder. The plain programs decode every frame in this process, with the library's default
+number of threads, and write the same frames. One program uses OpenCV; if decord is installed (`pip install decord`),
+another program uses decord's get_batch as the reference does. The script prints the ratio of the times and checks that
+all frames look the same.
 """
 
 import importlib.util
@@ -78,7 +79,7 @@ def process_plainly(frames: Callable[[str], Iterator[np.ndarray]], folder: Path,
 
 
 def opencv(path: str) -> Iterator[np.ndarray]:
-    """Yield each 30th frame of a video, (H, W, 3) BGR, as the other reader does."""
+    """Yield each 30th frame of a video, (H, W, 3) BGR, as `decord` does."""
     video, number = cv2.VideoCapture(path, cv2.CAP_FFMPEG), 0
     while video.grab():
         if number % FRAME_STEP == 0:

@@ -95,7 +95,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
             for setting in SETTINGS:
                 if numbers[PAIRS[setting]]:
                     PairSet([args.data_path], split, setting)
-        except UserError as error:  # no pairs file, or one that is out of date
+        except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
     return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
 

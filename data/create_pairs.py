@@ -2,8 +2,8 @@
 
     python data/create_pairs.py --data_dir data/egoexo/processed
 
-Reads each take's annotation.json and writes {split}_pairs.npz into the data folder. Run it again whenever more takes
-have been processed or the split has changed.
+Reads each take's annotation.json and writes {split}_pairs.npz into the data folder. Run this script again whenever
+more takes have been processed or the split has changed.
 """
 
 import argparse
@@ -79,8 +79,8 @@ def main() -> None:
 def write_original_list(data_dir: Path, split: str, setting: str) -> None:
     """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
 
-    The paths name the ego frame, ego mask, exo frame and exo mask, in this order in both settings. Their parts are
-    joined by double slashes: `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives
+    The paths name the ego frame, ego mask, exo frame and exo mask, in this order in both settings. Double slashes join
+    the parts of a path: `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives
     have a path for the target mask, too. The file of the whole data set has hundreds of megabytes.
     """
     path, separator = data_dir / f"{split}_{setting.replace('-', '')}_pairs.json", "[\n"

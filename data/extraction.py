@@ -31,8 +31,8 @@ from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, 
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
-MISSING = "missing"  # the data set does not have it: some videos of Ego-Exo4D were withdrawn
-BROKEN = "broken"  # it cannot be used; downloading it again should help
+MISSING = "missing"  # the data set lacks the file: some videos of Ego-Exo4D were withdrawn
+BROKEN = "broken"  # the file cannot be used; downloading the file again should help
 Masks = dict[int, RLE | str]  # by frame: the mask, or what is wrong with it if it is corrupt
 
 
@@ -86,13 +86,14 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
     for name, tracks in masks.items():
         whole_masks[name], corrupt_masks = _whole_masks(name, tracks, videos)
         failures += corrupt_masks
-    write_failures(folder, take.name, failures)  # first: annotation.json says that the take is complete
+    write_failures(folder, take.name, failures)  # before annotation.json, which says that the take is complete
     ProcessedTake(take.uid, folder, whole_masks, _frame_each_second(videos)).write_annotation()
 
 
 def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) -> dict[str, Any]:
-    """The content that a take's source.json should have now. `made_of` is its present content. Its entries are kept for
-    videos that do not exist any more, and for videos that differ only in their time, as copies do.
+    """The content that a take's source.json should have now. `made_of` is the present content of source.json.
+    Entries of `made_of` are kept for videos that do not exist any more, and for videos that differ only in their time,
+    as copies do.
     """
     source = made_of | {"annotation": take.digest}
     for path in paths.values():
@@ -104,7 +105,7 @@ def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) 
 
 
 def _ends_digest(path: Path) -> str:
-    """SHA-256 of the first and the last MiB of a file; a video has its table of frames in one of them."""
+    """SHA-256 of the first and the last MiB of a file; in a video, one of both parts has the table of frames."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(1 << 20))
         file.seek(max(0, path.stat().st_size - (1 << 20)))
@@ -152,7 +153,7 @@ def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dic
     for name in name_changes(take, made_of, source, "what was made of it is made anew"):
         for frame in frames_in(folder / name.removesuffix(".mp4")).values():
             frame.unlink()
-    # Delete annotation.json before source.json is written: after a kill in between, it would seem up to date.
+    # Delete annotation.json before source.json is written: after a kill in between, the take would seem up to date.
     (folder / ANNOTATION).unlink(missing_ok=True)
     write_json(folder / SOURCE, source)
 

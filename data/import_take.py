@@ -152,7 +152,7 @@ def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[P
     annotations_path = annotation_path(args.root / "annotations", args.split)
     splits_path = args.root / "split.json"
     if (args.root / "processed" / splits_path.name).exists():
-        splits_path = args.root / "processed" / splits_path.name  # the stages look there first
+        splits_path = args.root / "processed" / splits_path.name  # the stages look in processed/ first
     if annotations_path.parent.exists() and not splits_path.exists():
         raise UserError(f"{args.root} has annotations but no split.json; {SPLIT_REMEDY}, or give another --root")
     remedy = "mend or delete it"
@@ -174,7 +174,7 @@ def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float)
     path.parent.mkdir(parents=True, exist_ok=True)
     shows_every_frame = np.array_equal(positions, np.arange(len(positions)))
     if shows_every_frame and not isinstance(footage.recording, list) and not footage.turns:
-        shutil.copyfile(footage.path, path)  # no link, which would change with its original
+        shutil.copyfile(footage.path, path)  # a link would change with its original
         return
     with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:
         for image in tqdm(footage.read(positions), path.name, len(positions), unit="frame"):

@@ -2,9 +2,10 @@
 
     python data/process_data.py --split val
 
-Run it again to continue or to retry what failed. It makes only what is missing, and what was made from an annotation or
-a video that has changed since; it names these. A take or camera whose video is missing or broken is left out. The
-reasons are printed, and data/check_processed.py lists them again.
+Run the script again to continue or to retry what failed. The script makes only files that are missing, and files that
+were made from an annotation or a video that has changed since; it prints the names of the changed sources. A take or
+camera whose video is missing or broken is left out. The reasons are printed, and data/check_processed.py lists all
+reasons again.
 
 Exit status 0: everything that the data set holds was made; videos may be missing, as some of Ego-Exo4D were withdrawn.
 Exit status 1: a video or mask is broken (download it again), or no take could be processed and --uids was not given.
@@ -87,7 +88,7 @@ def main() -> int:
 
 
 def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The uids of the takes to process, by split: the takes of --split; with --uids, only takes that it names.
+    """The uids of the takes to process, by split: the takes of --split; with --uids, only takes that --uids names.
 
     Raises UserError if --uids names a take that is in none of these splits.
     """

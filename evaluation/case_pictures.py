@@ -102,7 +102,7 @@ def _draw_panel(
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
 
-    size = max(9, height // 22)  # of the caption, in the upper left corner beside a swatch of the mask's color
+    size = max(9, height // 22)  # the caption is in the upper left corner, beside a swatch of the mask's color
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     caption = caption[:100]
@@ -114,7 +114,7 @@ def _draw_panel(
 
 
 def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
-    """The rows and columns of a square around the object of a mask in a frame of `size`; None if it is not small."""
+    """The rows and columns of a square around the object of a mask in a frame of `size`; None if this is not small."""
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or EMPTY_MASK, size)))
     side = 2 * max(width, height, min(size) // 15)
     if not width or side > min(size) * 2 // 5:
@@ -155,7 +155,7 @@ def write_gallery(folder: Path, *args: Any) -> list[str]:
 
 
 def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str) -> list[PredictedCase]:
-    """The predictions of a results file for `cases`, in their order."""
+    """The predictions of a results file for `cases`, in the order of the cases."""
     rles = {}
     for uid, take in iter_results(path, setting):
         for case in (case for case in cases if case.take_uid == uid):
@@ -189,7 +189,7 @@ def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, 
     case = predictions[0].case
     name = " ".join(case.object_name.split())[:40] + "  "
     take = truth.info.name or truth.take.uid[:8]
-    details = f"{take}, {case.target_camera}, frame {case.frame}"[:100]  # a page shows it in full below the picture
+    details = f"{take}, {case.target_camera}, frame {case.frame}"[:100]  # a page shows the whole text below the picture
     score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %" if len(predictions) == 1 else ""
     for size in range(round(height * 0.7), round(height * 0.3), -1):  # the largest font with which the line fits
         plain, bold = font(size), font(size, bold=True)

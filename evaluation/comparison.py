@@ -81,7 +81,7 @@ def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[st
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Distinct names of results files: their stems; if these are not distinct, their folders; otherwise numbers."""
+    """Distinct names of results files: their stems if distinct, else their folders if distinct, else numbers."""
     stems = [path.stem.removesuffix("_results") for path in paths]
     folders = [path.resolve().parent.name for path in paths]
     for names in (stems, folders):

@@ -6,10 +6,10 @@
     python evaluation/evaluate.py --split test --write_gt gt_test.json
 
 One file: the script prints the benchmark's four numbers and further numbers (marked *), and writes metrics.json and
-cases.csv. Several files: it compares each with the first one, on the frames that all files have. It prints paired
-differences with 95 % intervals, also by scenario, object size and camera, and writes comparison.json, cases.csv and
-index.html, which shows the cases on which the files disagree most. If predictions cannot be scored, it lists all of
-them and writes nothing.
+cases.csv. Several files: the script compares each file with the first file, on the frames that all files have. It
+prints paired differences with 95 % intervals, also by scenario, object size and camera, and writes comparison.json,
+cases.csv and index.html, which shows the cases on which the files disagree most. If predictions cannot be scored, the
+script lists all of these predictions and writes nothing.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python evaluation/make_submission.py
     python evaluation/make_submission.py --ego_exo a.json --exo_ego b.json --out submission.json
 
-The script first checks that every take, camera pair and query frame of the split has a usable prediction. It does not
-need target masks, which a test split may keep secret. The file has this form:
+The script first checks that every take, camera pair and query frame of the split has a usable prediction. This check
+needs no target masks, which a test split may keep secret. The file has this form:
 
     {"ego-exo": {"version": "xx", "challenge": "xx", "results": {take_uid: ..}}, "exo-ego": {..}}
 """

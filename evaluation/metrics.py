@@ -31,7 +31,7 @@ class MaskScores(NamedTuple):
     contour_accuracy: float
     location_error: float
     location_error_corrected: float  # see `location_error`
-    mask_presence: bool  # both masks are empty, or neither mask is
+    mask_presence: bool  # both masks are empty, or neither mask is empty
     truth_pixels: int
     predicted_pixels: int
     right_object: float = math.nan  # 1 or 0, see `right_object`; nan if no other object is in view
@@ -47,7 +47,7 @@ class MaskScores(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """How a metric is shown. Its values are fractions; if `percent`, they are printed multiplied by 100."""
+    """How a metric is shown. A metric's values are fractions, which are printed multiplied by 100 if `percent`."""
 
     title: str
     official: bool = False  # part of the benchmark
@@ -127,7 +127,7 @@ def iou(truth: np.ndarray, prediction: np.ndarray) -> float:
 def right_object(true_rle: RLE, prediction: RLE, others: Sequence[RLE]) -> float:
     """1 if the prediction covers a larger share of the right object than of each of the `others` in view, else 0.
 
-    A tie counts as 0, and so does an empty prediction. Unlike IoU, it tells whether the right object was found.
+    A tie counts as 0, and so does an empty prediction. Unlike IoU, this tells whether the right object was found.
     """
     # With True, coco.iou divides the intersection by the area of each true mask and not by the union.
     own_share, *other_shares = coco.iou([true_rle, *others], [prediction], [True])[:, 0]
@@ -136,7 +136,7 @@ def right_object(true_rle: RLE, prediction: RLE, others: Sequence[RLE]) -> float
 
 def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> float:
     """The boundary measure F of DAVIS, in [0, 1]: the harmonic mean of two shares, namely the share of each contour
-    that lies within `radius` pixels of the other contour. 1 if neither mask has a contour, 0 if only one has a contour.
+    that lies within `radius` pixels of the other contour. F is 1 without contours, and 0 with only one contour.
     """
     truth, prediction = boundary(truth), boundary(prediction)
     n_truth, n_prediction = np.count_nonzero(truth), np.count_nonzero(prediction)
@@ -150,8 +150,8 @@ def contour_accuracy(truth: np.ndarray, prediction: np.ndarray, radius: int) -> 
 def boundary(mask: np.ndarray) -> np.ndarray:
     """The mask of all pixels that differ from their right, lower or lower right neighbor (`seg2bmap` of DAVIS).
 
-    Pixels of the last row are compared only with their right neighbor, pixels of the last column only with the lower
-    one, so the border of the image is no contour.
+    Pixels of the last row are compared only with their right neighbor, pixels of the last column only with their lower
+    neighbor, so the border of the image is no contour.
     """
     out = np.zeros_like(mask)
     inner = mask[:-1, :-1]

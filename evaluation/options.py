@@ -45,7 +45,7 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
 def open_truth(args: argparse.Namespace, default_split: str = "val") -> GroundTruth:
     """Open the ground truth that the options of `add_truth_options` choose.
 
-    Raises UserError if it does not exist, or if it lacks takes (which are printed) and --allow_missing is not given.
+    Raises UserError if there is no ground truth, or if it lacks takes (which are printed) without --allow_missing.
     """
     if args.gt_file:
         truth = GroundTruth.from_official(args.gt_file, args.data_path, args.split)

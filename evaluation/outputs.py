@@ -18,7 +18,7 @@ RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segs
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
 PROVENANCE_KEYS = (*MADE_WITH, "date", "command", "commit")  # in a run's record
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
-PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # of a case in one results file
+PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
 
 
 def default_results_path(setting: str, split: str | None) -> Path:

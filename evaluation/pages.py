@@ -93,7 +93,7 @@ def breakdown_title(kind: str) -> str:
 
 
 def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
-    """The card of a case; `picture` is its path."""
+    """The card of a case; `picture` is the path of the card's picture."""
     kinds = [VISIBLE if case.visible else HIDDEN]
     if case.predicted_visible != case.visible:
         kinds.append("hidden, predicted visible" if case.predicted_visible else "visible, predicted hidden")

@@ -23,15 +23,15 @@ ACCEPTED_TEXT = {  # the noun to count, and what is special about the counted th
     NO_CONFIDENCE: ("prediction", "without confidence: 1 where the mask is not empty, else 0"),
     LISTED_CONFIDENCE: ("confidence", "given as a list of one number"),
 }
-MAX_DISTORTION = 0.05  # largest change of height / width; beyond it, a mask is of another image, or padded
+MAX_DISTORTION = 0.05  # largest change of height / width; a mask with a larger change is of another image, or padded
 
 
 class Problem(NamedTuple):
-    """A fault in the predictions of a take, or of an object, a camera pair or some frames in it."""
+    """A fault in the predictions of a take, or of an object, a camera pair or some frames in the take."""
 
     text: str  # one line: the place and the fault
     missing: bool = False  # True if a prediction does not exist, False if it cannot be used
-    flag: str = ""  # the option that accepts it
+    flag: str = ""  # the option that accepts this form
 
 
 class PredictedMask(NamedTuple):
@@ -77,7 +77,7 @@ class TakePredictions:
         return usable
 
     def _frame_entries(self, pair: Correspondence) -> tuple[str, dict[str, Any] | Problem]:
-        """The place of a pair in the file as a text, and its entries by frame; if it has none, the problem."""
+        """The place of a pair in the file as a text, and its entries by frame; without entries, the problem."""
         pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
         place, entries = f"take {self.take_uid}", self._raw
         if entries is None:

@@ -94,8 +94,8 @@ class SplitScores(NamedTuple):
 def score_file(
     truth: GroundTruth, path: Path, options: ScoreOptions, num_workers: int = 0, allow_missing: bool = False
 ) -> SplitScores:
-    """Score a results file, which may have the takes in any order. If it cannot be scored, prints all problems and
-    raises UserError.
+    """Score a results file, which may have the takes in any order. If the file cannot be scored, prints all problems
+    and raises UserError.
 
     Only a few takes for each worker are in memory. The scores do not depend on `num_workers` (0: this process scores).
     """

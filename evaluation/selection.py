@@ -42,7 +42,7 @@ def matching_cases(
 
 
 def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
-    """Choose `number` cases by `order`, a key of CASE_ORDERS. Objects are visible in them unless the order is random.
+    """Choose `number` cases by `order`, a key of CASE_ORDERS. The objects are visible, unless the order is random.
 
     Frames of a track look alike, so every track gets a case before a track gets a second one. `with_hidden` adds a
     fifth more cases in which the object is not visible, with the highest existence first.
@@ -77,7 +77,7 @@ def best_files(file_cases: Sequence[Case]) -> list[int]:
 def largest_disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[int]:
     """The indices of the `number` cases on which the files disagree most, the largest disagreement first.
 
-    If there are enough cases, each file is the best one in equally many of them. Frames of a track look alike, so every
+    If there are enough cases, each file is the best file in equally many cases. Frames of a track look alike, so every
     track gets a case before a track gets a second one.
     """
     groups = list(zip(*cases, strict=True))

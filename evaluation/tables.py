@@ -9,7 +9,8 @@ from evaluation.outputs import MADE_WITH
 
 Rows = list[Sequence[str]]
 PRINTED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")
-BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}  # others are called by their key
+# A breakdown without an entry has its key as title.
+BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
@@ -123,7 +124,7 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
 
 
 def verdict(name: str, paired: dict[str, Any]) -> str:
-    """Whether the second file is better or worse; "uncertain" if the interval contains 0, "-" if there is none."""
+    """Whether the second file is better or worse; "uncertain" if the interval contains 0, "-" without an interval."""
     (low, high), change = paired["interval_95"], METRICS[name].verdict(paired["difference"])
     if low is None or not change:
         return "-"
@@ -136,7 +137,7 @@ def interval_text(name: str, edges: Sequence[float | None], sign: str = "") -> s
 
 
 def interval_note(takes: int) -> str:
-    """A text that says how intervals are computed, or why there are none."""
+    """A text that says how intervals are computed, or why there are no intervals."""
     if takes < 2:
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     return "intervals: takes drawn with replacement"

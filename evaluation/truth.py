@@ -1,6 +1,6 @@
 """The ground truth of a split: the masks of the processed data set, and the frames that annotators looked at.
 
-It can also be read from and written to the benchmark's own ground-truth file:
+The ground truth can also be read from and written to the benchmark's own ground-truth file:
 
     {"version", "challenge", "annotations": {take_uid: {"masks", "subsample_idx", "annotated_frames":
         {object: {camera: [frame, ..]}}}}}
@@ -88,13 +88,13 @@ class TakeTruth:
         return [frame for frame in self.query_frames(pair) if frame in looked_at]
 
     def mask(self, object_name: str, camera: str, frame: int, size: Size | None = None) -> RLE | None:
-        """An object's mask at `size` (H, W), by default with a long side of 480 pixels; None if it is not visible."""
+        """An object's mask at `size` (H, W), by default with a long side of 480 pixels; None for a hidden object."""
         rle = self.take.masks[object_name].get(camera, {}).get(frame)
         return encode_mask(resize_mask(rle, size or eval_size(mask_size(rle)))) if rle else None
 
     def prediction_sizes(self, pair: Correspondence, frames: list[int]) -> dict[int, Size | None]:
-        """The (H, W) that predictions in the target view must have, by frame: the size of the camera's masks. If these
-        differ, it is the size of the true mask, or None if the object is hidden.
+        """The (H, W) that predictions in the target view must have, by frame: the size of the camera's masks. If the
+        camera's masks differ in size, this is the size of the true mask, or None if the object is hidden.
         """
         target_masks = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
         sizes = set(map(eval_size, {mask_size(rle) for rles in target_masks for rle in rles}))
@@ -143,7 +143,7 @@ class GroundTruth:
         all_frames: bool = False,
     ) -> "GroundTruth":
         """The processed takes of a split. Without `splits_path` and `annotations`, the files at their default places
-        are read. `annotations` is a file, a folder, or a path with {split} in it; with `all_frames` it is not read.
+        are read. `annotations` is a file, a folder, or a path with {split} in it; with `all_frames` none is read.
 
         Raises UserError if a file or all takes are missing.
         """
@@ -166,11 +166,11 @@ class GroundTruth:
 
     @classmethod
     def from_official(cls, path: Path, data_dir: Path, split: str | None = None) -> "GroundTruth":
-        """All takes of the benchmark's ground-truth file. Raises UserError if it is missing or is another file."""
+        """All takes of the benchmark's ground-truth file. Raises UserError if this is missing or another file."""
         takes, infos, missing = {}, {}, {}
         for uid, raw in iter_json(path, ("annotations",), GT_REMEDY):
             try:
-                takes[uid] = ProcessedTake.parse(uid, data_dir / uid, {"subsample_idx": []} | raw)  # no score needs it
+                takes[uid] = ProcessedTake.parse(uid, data_dir / uid, {"subsample_idx": []} | raw)  # unused by scores
                 looked_at = {
                     name: {camera: list(map(parse_frame, frames)) for camera, frames in cameras.items()}
                     for name, cameras in raw["annotated_frames"].items()
@@ -196,5 +196,5 @@ class GroundTruth:
             (truth.take.uid, truth.take.content() | {"annotated_frames": truth.info.frames})
             for truth in map(self.load_take, self.uids)
         )
-        with claimed(path.parent, path.name, f"writes {path}"):  # an evaluation of the other setting may write it, too
+        with claimed(path.parent, path.name, f"writes {path}"):  # another evaluation may write this file, too
             write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})

@@ -15,7 +15,7 @@ from model.locator import coverage_of
 
 class MaskedCosine:
     """The object's feature is the mean of the features under its mask. The predicted mask covers the features of the
-    target whose cosine similarity with it exceeds the fraction `share` of the largest similarity.
+    target whose cosine similarity with the object's feature exceeds the fraction `share` of the largest similarity.
     """
 
     def __init__(self, backbone="efficientnet_lite0", side=960, share=0.7):

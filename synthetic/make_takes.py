@@ -2,10 +2,10 @@
 
     python synthetic/make_takes.py --outputpath data/egoexo
 
-Solids with printed patterns stand on a table. A person with a head-worn camera looks along them and picks some up;
-static cameras record it. The script writes `takes/<take_name>/frame_aligned_videos/*.mp4`, `split.json` and
-`annotations/relations_{train,val,test}.json` (docs/formats.md). An object of one split never occurs in another split.
-The same options give the same takes; a rerun keeps finished takes.
+Solids with printed patterns stand on a table. A person with a head-worn camera looks along the solids and picks some
+of the solids up; static cameras record the person and the table. The script writes `split.json`,
+`takes/<take_name>/frame_aligned_videos/*.mp4` and `annotations/relations_{train,val,test}.json` (docs/formats.md). An
+object of one split never occurs in another split. The same options give the same takes; a rerun keeps finished takes.
 
 By default there are many takes with few annotated frames each, because a network learns more from more objects than
 from more frames of the same objects. For objects as large as in the real data set, among others that look alike, use
@@ -68,7 +68,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
 def checked_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
     """The marker's entry on models and photos: a digest of the names and sizes of their files.
 
-    Raises UserError if the marker of existing takes has another digest: their models or photos were others.
+    Raises UserError if the marker of existing takes has another digest: these takes have other models or photos.
     """
     remedy = "choose another --outputpath"
     contents = read_record(marker, dict, remedy).get("contents", {}) if marker.exists() else {}

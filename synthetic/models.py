@@ -1,6 +1,7 @@
 """3D models from OBJ and GLB files, with their colors and textures, as objects for the table.
 
-This needs `trimesh`, which reads the files, and `embreex`, which finds where rays hit them (requirements-models.txt).
+This module needs `trimesh`, which reads the files, and `embreex`, which finds where rays hit the models
+(requirements-models.txt).
 """
 
 import sys
@@ -20,7 +21,7 @@ from synthetic.textures import Item
 
 PICTURES = ".jpg", ".jpeg", ".png"
 CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # the kinds of files that belong to models and pictures
-UNIT = 11.0  # centimeters in a unit of length; with it, objects have areas in pictures as in the real data set
+UNIT = 11.0  # centimeters in a unit of length; this gives objects areas in pictures as in the real data set
 SIZES = 1.0, 100.0  # the shortest and the longest thing that can stand on the table, in centimeters
 TEXTURE = 512  # pixels that the longer side of a texture has at most
 SHARE = ("train",) * 6 + ("val", "test", "test")  # models fall into nine equal groups; the split of each group
@@ -34,8 +35,8 @@ class Mesh:
     rim: np.ndarray  # (V, 3) corners of the convex hull
     normals: np.ndarray  # (F, 3, 3) normals at the corners of each face
     uv: np.ndarray  # (F, 3, 2) texture coordinates of the corners, with v upwards
-    textures: tuple[tuple[np.ndarray, np.ndarray], ...]  # three values of `_texels`: full size, 1/4 and 1/16 of it
-    level: int = 0  # the index in `textures` of the one that is drawn
+    textures: tuple[tuple[np.ndarray, np.ndarray], ...]  # three values of `_texels`: full, 1/4 and 1/16 size
+    level: int = 0  # the index in `textures` of the texture that is drawn
     tint: np.ndarray = field(default_factory=lambda: np.ones(3, np.float32))
 
     @property
@@ -69,7 +70,7 @@ class Mesh:
 
 
 def need_trimesh() -> ModuleType:
-    """The module `trimesh`. Raises UserError if it or `embreex` is not installed."""
+    """The module `trimesh`. Raises UserError if `trimesh` or `embreex` is not installed."""
     try:
         import embreex  # noqa: F401
         import trimesh
@@ -100,7 +101,7 @@ def model_files(folder: Path) -> dict[str, list[Path]]:
 
 @cache
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures below a folder. Raises UserError if there is none."""
+    """The pictures below a folder. Raises UserError if the folder has no picture."""
     if pictures := files_below(folder, *PICTURES):
         return pictures
     raise UserError(f"--photos {folder} has no picture (JPEG, PNG)")
@@ -132,7 +133,7 @@ def deal_models(
 def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None) -> Item:
     """The model in file `path` as a thing, with its colors multiplied by `tint`, (3,) BGR.
 
-    `number` makes its name unique in the take. If it is a twin, `like` is the number of the object that it resembles.
+    `number` makes the thing's name unique in the take. For a twin, `like` is the number of the object that looks alike.
     """
     mesh = replace(load_mesh(path), tint=np.clip(tint, 0.3, 3).astype(np.float32))
     solid = Solid("mesh", np.zeros(3), np.ones(3), mesh)

@@ -25,7 +25,7 @@ class ObjectSizes:
 
     ego: float  # area of a median object in ego pictures
     exo: float  # area of the same object in exo pictures
-    spread: float = 0.0  # standard deviation of the logarithm of an object's area; 0: all are of one size
+    spread: float = 0.0  # standard deviation of the logarithm of an object's area; 0: all objects have one size
     cameras: float = 0.0  # standard deviation of the logarithm of an exo camera's distance
 
     @property

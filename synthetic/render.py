@@ -75,7 +75,7 @@ class Camera:
 class Picture:
     """A camera's picture: `colors` (H, W) uint32, `depth` (H, W) float32, `labels` (H, W) uint8.
 
-    A pixel's blue, green and red are packed in one number: numpy writes one through a mask 30 times faster than three.
+    A pixel's blue, green and red are packed in one number: numpy writes it through a mask 30 times faster than three.
     """
 
     colors: np.ndarray

@@ -218,8 +218,8 @@ class Tabletop:
         return Camera.look_at(target + distance * direction, target, EXO_FOCAL * size[1], size, self.rolls[1 + number])
 
     def _beside(self, rng: np.random.Generator, exo: Camera) -> Camera:
-        """A fixed camera that replaces the head-worn one. It stands beside an exo camera, or farther around the table,
-        and looks at the same objects from about the same distance.
+        """A fixed camera that replaces the head-worn camera. The fixed camera stands beside an exo camera, or farther
+        around the table, and looks at the same objects from about the same distance.
         """
         target, size = self.places[self.exo_views[0]].mean(0), self.sizes[0]
         away = rotation_about(2, rng.uniform(0.05, (0.3, 1.5)[rng.integers(2)])) @ (exo.position - target)
@@ -269,8 +269,8 @@ class Tabletop:
 
     def outline_area(self, name: str, second: float, number: int) -> float:
         """The number of pixels that an object would have in a camera's picture if nothing hid it and the picture were
-        unbounded. They are counted in a small view with the object in its middle. At an angle from the camera's axis,
-        an object has more pixels than in the middle, by a factor of 1 / cos(angle)^3.
+        unbounded. The pixels are counted in a small view with the object in its middle. At an angle from the camera's
+        axis, an object has more pixels than in the middle, by a factor of 1 / cos(angle)^3.
         """
         camera, solids = self.camera(name, second), self.object_solids(number, second)
         points = np.concatenate([solid.points(CORNERS) for solid in solids])
@@ -330,7 +330,7 @@ def _rolls(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _place_on_path(times: np.ndarray, points: np.ndarray, second: float) -> np.ndarray:
-    """The place at a time on a smooth path through `points` (N, 3), which reaches each at its time in `times` (N,)."""
+    """The place at a time on a smooth path through `points` (N, 3), which reaches each point at its time in `times`."""
     after = int(np.clip(np.searchsorted(times, second), 1, len(times) - 1))
     part = np.clip((second - times[after - 1]) / (times[after] - times[after - 1]), 0, 1)
     return points[after - 1] + (points[after] - points[after - 1]) * (part * part * (3 - 2 * part))

@@ -27,7 +27,7 @@ CRF = 24  # compresses about as much as the data set's videos are compressed
 Mask = dict[str, Any]
 # With --seen_only, an object is annotated only if it is visible and bright enough.
 LEAST_SHARE = 0.1  # the fraction of the object that is visible
-LEAST_GRAY = 24  # the gray value, of 255, that a tenth of its pixels reach
+LEAST_GRAY = 24  # the gray value, of 255, that a tenth of the object's pixels reach
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
 
@@ -40,7 +40,7 @@ class TakeId:
 
     @property
     def variety(self) -> int:
-        """0, 1, 2, 3 in turn. It chooses the scenario and the cameras that annotate the last object."""
+        """0, 1, 2, 3 in turn. The number chooses the scenario and the cameras that annotate the last object."""
         return (self.index + SPLITS.index(self.split)) % 4
 
     @property
@@ -157,8 +157,8 @@ def annotate(
 ) -> dict[str, Any]:
     """The take's value in `relations_{split}.json`. `masks[camera][frame][label]` is a mask; object i has label i + 1.
 
-    It has the irregularities of the data set: frame keys come in no order, cameras that never see an object are left
-    out, the last frame of one track is not annotated, and every second take has an object without cameras.
+    The value has irregularities as in the data set: frame keys come in no order, cameras that never see an object are
+    left out, the last frame of one track is not annotated, and every second take has an object without cameras.
     """
     objects: dict[str, dict[str, Any]] = {}
     for label, (item, cameras) in enumerate(zip(tabletop.items, annotated_cameras(tabletop, take), strict=True), 1):

@@ -40,7 +40,7 @@ class Item:
 
     name: str
     parts: tuple[Solid, ...]  # around the middle of the item, which is the origin
-    half_axes: np.ndarray  # (3,), half of the size of the box around it
+    half_axes: np.ndarray  # (3,), half of the size of the box around the item
     like: int | None = None  # for a twin, the number of the object that it resembles
 
     @property
@@ -62,8 +62,8 @@ class Item:
 
 def deal_solids(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
     """The `count` objects of the `take_index`-th take of a split, with prints from `deal_prints`, and `others` further
-    things around them. These have prints of the same split that no object of the take has; every second one shares the
-    pattern or a color with an object.
+    things around the objects. The further things have prints of the same split that no object of the take has; every
+    second further thing shares the pattern or a color with an object.
     """
     prints = deal_prints(seed, split, take_index, count)
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index])

@@ -180,7 +180,7 @@ class CropReader:
 
 
 def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int) -> tuple[np.ndarray, ...]:
-    """The picture in a target crop, the mask in the crop, and whether the crop shows the object; blank without a crop."""
+    """The picture in a target crop, the mask in it, and whether the crop shows the object; blank without a crop."""
     if crop is None:
         return np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.uint8), np.False_
     cropped, area = cut_mask(mask, crop, side), int(mask.sum())
