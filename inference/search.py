@@ -43,7 +43,7 @@ from model.strong import ObjectCrops, StrongXSegTx
 
 SEARCH = 3  # version of this search, stored in a run's record; raise it with each change of the answers
 LOOKS = 3  # default number of looks at a target
-ROUNDS = 3  # close looks at a target, at most; the first crop may show only a part of the object
+ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 QueryObject = tuple[str, str]  # object, query camera
 
 
