@@ -4,9 +4,9 @@
     python benchmarks/train_step.py --precision bf16
     python benchmarks/train_step.py --input_size 192 --batch_size 8
 
-1. The loader in one process: the published way decodes, pads and resizes whole masks; this project samples them from
+1. It times the loader in one process: the published way decodes, pads and resizes whole masks; this project samples them from
    their run lengths.
-2. A training step on given images; for this project also a step with cached features.
+2. It times a training step on images that are read already. For this project it also times a step with cached features.
 
 The weights are random, since the time does not depend on them.
 """

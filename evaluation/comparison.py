@@ -54,7 +54,7 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
 
 
 def cases_at(cases: Sequence[Sequence[Case]], indices: Sequence[int]) -> list[list[Case]]:
-    """The cases of each file at the given indices."""
+    """Take the cases at `indices` of each file."""
     return [[file_cases[index] for index in indices] for file_cases in cases]
 
 

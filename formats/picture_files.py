@@ -14,7 +14,7 @@ from common.errors import UserError, warn_once
 from common.files import name_number
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # if a file has several pictures, the first is read
-DARK = 16  # a 16-bit picture whose 8-bit values are all below this may hold fewer bits than its file says
+DARK = 16  # if all gray values (0 to 255) of a 16-bit picture are below this, a warning says so
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ def _box_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> t
     on_x, on_z = (ax >= ay) & (ax >= az), (az > ax) & (az > ay)
     across = np.where(on_x, x, np.where(on_z, z, y)) > 0  # True on the face at the positive end of its axis
     face = np.where(on_x, 0, np.where(on_z, 4, 2)) + across
-    # Seen from outside with z up, y runs to the right on face +x and x to the left on face +y, so letters are readable.
+    # Letters are readable from outside: with z up, y runs to the right on face +x, and x runs to the left on face +y.
     right = np.where(on_x, y, np.where(on_z, x, -x))
     right = np.where(across | on_z, right, -right)
     half = np.float32(0.5 - 0.5 / solid.texture.shape[0])  # half a texel off the border, so that tiles do not mix

@@ -55,7 +55,7 @@ class Tabletop:
         self.cameras = camera_names(options.num_exo)
         views = np.array_split(np.arange(len(items)), options.num_exo)  # objects at which each exo camera is aimed
         self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
-        variety, oddity = rng.spawn(2)  # options draw from these, so that the draws from `rng` do not depend on them
+        variety, oddity = rng.spawn(2)  # for options; without an option, `rng` draws the same numbers
         scales = self.object_size.scales(variety, len(items))
         if self.modelled:  # models have their real sizes
             scales = np.ones_like(scales)
