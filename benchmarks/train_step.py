@@ -4,8 +4,8 @@
     python benchmarks/train_step.py --precision bf16
     python benchmarks/train_step.py --input_size 192 --batch_size 8
 
-1. It times the loader in one process: the published way decodes, pads and resizes whole masks; this project samples them from
-   their run lengths.
+1. It times the loader in one process. The published way decodes, pads and resizes whole masks; this project samples
+   masks from their run lengths.
 2. It times a training step on images that are read already. For this project it also times a step with cached features.
 
 The weights are random, since the time does not depend on them.
