@@ -42,9 +42,9 @@ make() { # arguments: a folder, and options of make_takes.py
   python data/create_pairs.py --data_dir "$data"
 }
 models=(--things models --models "$household/models" --photos "$household/photos")
-real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3)
-mixed=(--object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3)
-large=(--object_size 0.03 0.4 --clutter 8 --blur 1 --noise 3)
+real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3 --seen_only)
+mixed=(--object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3 --seen_only)
+large=(--object_size 0.03 0.4 --clutter 8 --blur 1 --noise 3 --seen_only)
 
 # In takes for training, every fifth object is left out where it would be seen; a quarter of the takes have odd cameras.
 learn=(--left_out 0.2 --odd_cameras 0.25 --num_val 6 --num_test 0)
@@ -72,9 +72,10 @@ END
 # as in training, takes with larger things, with things that are left out, with odd cameras.
 test=(--num_train 0 --num_val 0)
 make models "${models[@]}" "${real[@]}" "${test[@]}" --num_test 24
+make models_slivers "${models[@]}" "${real[@]/--seen_only/--num_exo=2}" "${test[@]}" --num_test 24 # with slivers and dark things
 make models_left_out "${models[@]}" "${real[@]}" "${test[@]}" --num_test 8 --left_out 0.4
 make models_odd "${models[@]}" "${real[@]}" "${test[@]}" --num_test 12 --odd_cameras 1
 make models_mixed "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 12
 make patterned "${real[@]}" "${test[@]}" --num_test 24
-make patterned_large "${test[@]}" --num_test 12
+make patterned_large "${test[@]}" --num_test 12 --seen_only
 make patterned_larger "${large[@]}" "${test[@]}" --num_test 8
