@@ -49,7 +49,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def _say(error: BaseException) -> int:
-    """Print an error that a user can cause as one line and return the exit status; return 0 if it is a bug of ours."""
+    """Print an error that a user can cause as one line, and return the exit status. If the code is wrong, return 0."""
     message = " ".join(str(error).splitlines())  # libraries' errors may have several lines
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; run the same command again to continue", file=sys.stderr)

@@ -101,7 +101,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
 
 
 def check_take(data_dir: Path, uid: str) -> Check:
-    """Check that a take is processed, and that all frames which its pairs need exist and are not cut off."""
+    """Check that a take is processed. All frames that its pairs need must exist, and no frame may be cut off."""
     _, failures = read_failures(data_dir / uid)
     broken_lines = [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
     missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING]

@@ -36,7 +36,7 @@ def letterbox_axes(size: Size, side: int) -> tuple[np.ndarray, np.ndarray, slice
 
 
 def letterbox(image: np.ndarray, side: int) -> np.ndarray:
-    """(H, W) or (H, W, C) array -> (side, side[, C]) of the same dtype, padded with 0."""
+    """Pad an array (H, W) or (H, W, C) with 0 and sample it -> (side, side[, C]) of the same dtype."""
     rows, cols, row_slice, col_slice = letterbox_axes(image.shape[:2], side)
     out = np.zeros((side, side, *image.shape[2:]), image.dtype)
     out[row_slice, col_slice] = image.take(rows, 0).take(cols, 1)  # indexing both axes at once would be slower

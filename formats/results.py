@@ -84,7 +84,7 @@ def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iter
 def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield the takes of a folder of PNG masks. The masks may have any size; the takes have no confidences.
 
-    Raises UserError if the folder has no mask, or a mask cannot be read.
+    Raises UserError if the folder has no mask, or if one of its masks cannot be read.
     """
     is_empty = True
     for take in sorted(path for path in folder.iterdir() if path.is_dir()):

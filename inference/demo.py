@@ -1,4 +1,4 @@
-"""A web page on which you mark an object in one picture and find the object in another picture.
+"""Serve a web page: you mark an object in one picture, and the page shows the object in another picture.
 
     python inference/demo.py
 

@@ -46,7 +46,7 @@ class ResumableRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Let no other process write files of this run in the block, and delete temporary files of killed processes."""
+        """In the block, only this process writes the files of the run. Temporary files of killed runs are deleted."""
         files = self.results_path.name, self.record_path.name
         with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):

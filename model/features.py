@@ -55,7 +55,7 @@ def fold_batch_norm(backbone: Backbone) -> Backbone:
         children = list(parent.named_children())
         for (conv_name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                # Folding in float64 rounds the weights only once, at the end.
+                # In float64, so that the weights are rounded only once, when they become float32.
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).float())
                 setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may end in an activation
     if not _agree(backbone, folded):  # two neighboring modules did not follow each other in the forward pass

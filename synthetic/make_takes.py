@@ -68,7 +68,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
 def checked_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
     """The marker's entry on models and photos: a digest of the names and sizes of their files.
 
-    Raises UserError if the marker of existing takes has another digest: these takes have other models or photos.
+    Raises UserError if the digest in the marker differs: the takes were made with other models or photos.
     """
     remedy = "choose another --outputpath"
     contents = read_record(marker, dict, remedy).get("contents", {}) if marker.exists() else {}

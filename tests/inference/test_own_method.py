@@ -1,4 +1,4 @@
-"""inference/own_method.py: users' classes in place of the network, also those of examples/, up to the results file."""
+"""A user's class predicts in place of the network: its answers reach the results file. So do the examples."""
 
 import json
 import signal

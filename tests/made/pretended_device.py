@@ -170,7 +170,7 @@ def _each(function: Callable[[Any], Any], x: Any) -> Any:
 
 
 def place() -> str:
-    """The file and function of ours that is running, as "train/engine.py train_one_epoch", or "backward pass"."""
+    """Where this repository is running, such as "train/engine.py train_one_epoch", or "backward pass"."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename

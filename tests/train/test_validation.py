@@ -1,4 +1,4 @@
-"""Validation: its pairs, and its figures, which equal those of prediction and the official evaluation."""
+"""Validation uses the same pairs each time, and its scores equal the scores of the official evaluation."""
 
 import contextlib
 import csv
