@@ -115,6 +115,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = f"annotate only what an annotator would see: at least {LEAST_SHARE:.0%} of an object are visible, and its "
     text += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
     add("--seen_only", action="store_true", help=text.replace("%", "%%"))
+    add("--touching", action="store_true", help="each second object touches the object before it")
     divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # so that annotated frames are rendered
     add("--hold", type=int, choices=divisors, default=30, help="render only each n-th frame and repeat it")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")

@@ -16,7 +16,8 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
-LATER = "models", "photos", "left_out", "odd_cameras", "seen_only"  # options that the first version did not have
+# Options that the first version did not have.
+LATER = "models", "photos", "left_out", "odd_cameras", "seen_only", "touching"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class TakeOptions:
     left_out: float = 0.0
     odd_cameras: float = 0.0
     seen_only: bool = False
+    touching: bool = False
 
     def record(self) -> dict[str, Any]:
         """The options as JSON; a folder is written as its name. Options in LATER are left out unless they are used, so

@@ -67,6 +67,8 @@ class Tabletop:
         self.spacing = max(1.5, (0.22 if self.modelled else 0.3) * ego_distance / EGO_FOCAL)
         self.places = self._place_items(rng)
         self.yaws = rng.uniform(-0.5, 0.5, len(self.items)) * np.pi
+        if options.touching:
+            self._move_together()
         photos = find_pictures(options.photos) if options.photos else []
         self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances), photos)
         self._plan_wearer(rng, options.num_frames / FPS, ego_distance)
@@ -128,6 +130,14 @@ class Tabletop:
         x = (np.arange(count) - (count - 1) / 2) * self.spacing
         y = rng.uniform(-0.5, 0.5, count) * (ragged if self.object_size.mixed else min(1.0, ragged))
         return np.stack([_standing(*at) for at in zip(self.items, x, y, strict=True)])
+
+    def _move_together(self) -> None:
+        """Move each second object along x until its bounding box touches the box of the object before it."""
+        self.yaws[:] = 0
+        for number in range(1, len(self.items), 2):
+            left, item = self.items[number - 1], self.items[number]
+            x, y, _ = self.places[number - 1]
+            self.places[number] = _standing(item, x + left.half_axes[0] + item.half_axes[0], y)
 
     def _build_room(self, rng: np.random.Generator, reach: float, photos: list[Path]) -> tuple[Solid, Solid]:
         """A room with space for cameras at distances up to `reach` from the objects, and the table in it."""
