@@ -4,7 +4,7 @@
 2. candidates   Peaks of the locator's similarity map are the places in a target that may show the object.
 3. looks        The network predicts a mask at each candidate.
 4. look back    The locator seeks what the mask shows in the query frame: it should find the given object again.
-5. choice       One of the looks is chosen, and the probability that the object is visible is computed.
+5. choice       A small network chooses one of the looks, and computes the probability that the object is visible.
 6. close look   The network draws the final mask in crops of both views that the object nearly fills.
 """
 
@@ -41,7 +41,7 @@ from model.features import Encoder, Levels
 from model.locator import Description, peaks
 from model.strong import ObjectCrops, StrongXSegTx
 
-SEARCH = 3  # version of this search, stored in a run's record; raise it with each change of the answers
+SEARCH = 4  # version of this search, stored in a run's record; raise it with each change of the answers
 LOOKS = 3  # default number of looks at a target
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 QueryObject = tuple[str, str]  # object, query camera
@@ -83,6 +83,15 @@ class Objects(NamedTuple):
         return candidate.spot.crop(self.target(candidate.pair).shape[:2], context)
 
 
+class Found(NamedTuple):
+    """What the first looks at a frame have found."""
+
+    objects: Objects
+    candidates: list[Candidate]
+    answers: list[Answer]  # of the candidates, without existence
+    numbers: Tensor  # (N, NUMBERS): the numbers from which `Choice` chooses, of the candidates
+
+
 class StrongMatcher(NetworkMatcher):
     """Looks with the strong network at the `looks` likeliest places of a target, and chooses one of these looks."""
 
@@ -101,18 +110,39 @@ class StrongMatcher(NetworkMatcher):
         self.options |= {"looks": self.looks, "search": SEARCH}
 
     def predict(self, frame: Frame) -> list[Answer]:
-        """Run the six steps. An object whose query mask is empty is answered as hidden, with an empty mask."""
+        return [places[0] for places in self.places(frame, 1)]
+
+    def places(self, frame: Frame, count: int) -> list[list[Answer]]:
+        """Run the six steps. For each pair, returns the answers at up to `count` places, the likeliest first. An object
+        whose query mask is empty is answered as hidden, with an empty mask.
+        """
+        answers: list[list[Answer]] = [[] for _ in frame.pairs]
+        with self.computing():
+            if found := self.looks_of(frame):
+                chosen = self._choose(found, count)
+                self._look_closely(found.objects, chosen)
+                for number, answer in chosen:
+                    answers[number].append(answer)
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
+        return [found or [hidden] for found in answers]
+
+    def looks_of(self, frame: Frame) -> Found | None:
+        """The first four steps, in `computing`; None if all query masks are empty."""
         queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
         spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
         if not spots:
-            return [hidden] * len(frame.pairs)
-        with self.computing():
-            objects = self._objects(frame, spots)
-            candidates = self._candidates(objects)
-            answers = self._choose(objects, candidates)
-            self._look_closely(objects, answers)
-        return [answers.get(number, hidden) for number in range(len(frame.pairs))]
+            return None
+        objects = self._objects(frame, spots)
+        candidates = self._candidates(objects)
+        probs, logits, described = self._look(objects, candidates, CONTEXT)
+        backs = self._look_back(objects, candidates, described)
+        answers, numbers = [], []
+        for candidate, prob, logit, back in zip(candidates, probs, logits.tolist(), backs.tolist(), strict=True):
+            crop, size = objects.crop(candidate, CONTEXT), objects.target(candidate.pair).shape[:2]
+            answers.append(Answer(prob, math.nan, crop))
+            of_mask = mask_numbers(prob, crop, candidate.spot, size)
+            numbers.append([candidate.heat, logit, math.log(back + 1e-3), back, *of_mask])
+        return Found(objects, candidates, answers, torch.tensor(numbers, dtype=torch.float32))
 
     def _objects(self, frame: Frame, spots: dict[QueryObject, Spot]) -> Objects:
         """Encode and describe the objects; crops of the same size go through the backbone together."""
@@ -166,46 +196,43 @@ class StrongMatcher(NetworkMatcher):
             objects.cells[key] = self.network.locator.cells(self._levels(picture[None]))
         return objects.cells[key]
 
-    def _choose(self, objects: Objects, candidates: Sequence[Candidate]) -> dict[int, Answer]:
-        """The answer of each pair, by the pair's number: the look with the highest score. The existence follows from
-        the logit of this look and from the highest similarity in the target.
+    def _choose(self, found: Found, count: int) -> list[tuple[int, Answer]]:
+        """The looks with the `count` highest scores of each pair, as the pair's number and the answer with its
+        existence; the pairs in their order, and the highest score first.
         """
-        probs, logits, described = self._look(objects, candidates, CONTEXT)
-        backs = self._look_back(objects, candidates, described)
-        heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
-        score = self.network.score(logits, heat, backs).tolist()
+        scores, logits = self.network.choice(found.numbers.to(self.device))
+        scores, existence = scores.tolist(), logits.sigmoid().tolist()
         rows_of = defaultdict(list)
-        for row, candidate in enumerate(candidates):
+        for row, candidate in enumerate(found.candidates):
             rows_of[candidate.pair].append(row)
-        best = [max(rows, key=score.__getitem__) for rows in rows_of.values()]
-        highest = torch.stack([heat[rows].max() for rows in rows_of.values()])
-        existence = self.network.existence(logits[best], highest).tolist()
-        return {
-            candidates[row].pair: Answer(probs[row], value, objects.crop(candidates[row], CONTEXT))
-            for row, value in zip(best, existence, strict=True)
-        }
+        best = [sorted(rows, key=scores.__getitem__, reverse=True)[:count] for rows in rows_of.values()]
+        return [
+            (found.candidates[row].pair, found.answers[row]._replace(existence=existence[row]))
+            for rows in best
+            for row in rows
+        ]
 
-    def _look_closely(self, objects: Objects, answers: dict[int, Answer]) -> None:
+    def _look_closely(self, objects: Objects, answers: list[tuple[int, Answer]]) -> None:
         """Replace each answer by a close look at the largest part of the found mask. If the new mask is cut off by its
         crop, the network looks once more, at the new mask.
         """
-        looks = []
-        for number, answer in answers.items():
-            place, _ = largest_part(answer.prob > THRESHOLD, answer.crop, objects.target(number).shape[:2])
-            if place:
-                looks.append(Candidate(number, place, 0.0))
+        looks = []  # rows of `answers`, with the places at which to look
+        for row, (number, answer) in enumerate(answers):
+            part = largest_part(answer.prob > THRESHOLD, answer.crop, objects.target(number).shape[:2])
+            if part:
+                looks.append((row, Candidate(number, part.spot, 0.0)))
         for _ in range(ROUNDS):
             if not looks:
                 break
-            looked, looks = zip(looks, self._look(objects, looks, CLOSE)[0], strict=True), []
-            for look, prob in looked:
+            looked, looks = zip(looks, self._look(objects, [look for _, look in looks], CLOSE)[0], strict=True), []
+            for (row, look), prob in looked:
                 crop = objects.crop(look, CLOSE)
-                place, is_whole = largest_part(prob > THRESHOLD, crop, objects.target(look.pair).shape[:2])
-                if place is None:  # the close look shows nothing, so the previous answer stays
+                part = largest_part(prob > THRESHOLD, crop, objects.target(look.pair).shape[:2])
+                if part is None:  # the close look shows nothing, so the previous answer stays
                     continue
-                answers[look.pair] = answers[look.pair]._replace(crop=crop, prob=prob)
-                if not is_whole:
-                    looks.append(look._replace(spot=place))
+                answers[row] = look.pair, answers[row][1]._replace(crop=crop, prob=prob)
+                if not part.is_whole:
+                    looks.append((row, look._replace(spot=part.spot)))
 
     def _look(
         self, objects: Objects, candidates: Sequence[Candidate], context: float
@@ -269,3 +296,21 @@ def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
         if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):
             chosen.append(candidate)
     return chosen
+
+
+def mask_numbers(prob: np.ndarray, crop: Crop, spot: Spot, size: tuple[int, int]) -> list[float]:
+    """What `Choice` needs to know of the mask (S, S) that a look at `spot` found in a target of `size` (H, W)."""
+    mask = prob > THRESHOLD
+    area, part = float(mask.mean()), largest_part(mask, crop, size)
+    found = part.spot if part else spot._replace(extent=1.0)
+    return [
+        math.log(area + 1e-3),
+        float(prob[mask].mean()) if area else 0.0,
+        float(((prob > 0.2) & (prob < 0.8)).mean()) / (area + 0.01),  # uncertain pixels
+        math.log(found.extent / spot.extent),  # the found size and the expected size
+        max(abs(found.row - spot.row), abs(found.col - spot.col)) / spot.extent if part else 2.0,
+        float(part.is_whole) if part else 1.0,
+        float(prob.max()),
+        part.share if part else 0.0,
+        spot.extent / max(size),
+    ]

@@ -64,20 +64,30 @@ def spot_of(mask: np.ndarray) -> Spot | None:
     return Spot(top + height / 2, left + width / 2, float(max(height, width))) if width else None
 
 
-def largest_part(mask: np.ndarray, crop: Crop, size: tuple[int, int]) -> tuple[Spot | None, bool]:
-    """The place of the largest connected part of a mask (S, S) in a crop, in an image of `size` (H, W), or None if the
-    mask is empty; and True if the crop does not cut this part off. Mask pixels beyond the image do not count.
+class Part(NamedTuple):
+    """The largest connected part of a mask in a crop."""
+
+    spot: Spot
+    is_whole: bool  # False if the crop cuts the part off
+    share: float  # the part's area divided by the mask's area
+
+
+def largest_part(mask: np.ndarray, crop: Crop, size: tuple[int, int]) -> Part | None:
+    """The largest connected part of a mask (S, S) in a crop, in an image of `size` (H, W), or None if the mask is
+    empty. Mask pixels beyond the image do not count.
     """
     pixel = crop.side / len(mask)
     middles = (np.arange(len(mask)) + 0.5) * pixel
     rows, cols = ((x + middles >= 0) & (x + middles < length) for x, length in zip(crop[:2], size, strict=True))
     _, _, stats, _ = cv2.connectedComponentsWithStats((mask & np.outer(rows, cols)).astype(np.uint8))
     if len(stats) == 1:
-        return None, True
-    left, top, width, height, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()].tolist()
+        return None
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    left, top, width, height, area = stats[1 + areas.argmax()].tolist()
     row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
     is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
-    return Spot(row, col, min(max(width, height) * pixel, LARGEST * max(size))), is_whole
+    extent = min(max(width, height) * pixel, LARGEST * max(size))
+    return Part(Spot(row, col, extent), is_whole, area / areas.sum())
 
 
 def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:

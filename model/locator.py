@@ -51,7 +51,6 @@ class Locator(nn.Module):
             nn.init.orthogonal_(metric.weight)
         self.part_weight = nn.Parameter(torch.tensor(1.0))
         self.scale = nn.Parameter(torch.tensor(10.0))  # turns similarities into logits of a softmax over cells
-        self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))  # of `heat_logit`
 
     def cells(self, levels: Levels) -> Tensor:
         """Features of N images -> cells (N, 2h, 2w, WIDTH) float32."""
@@ -103,10 +102,6 @@ class Locator(nn.Module):
             cosine = (unit.flatten(1, 2) @ torch.cat((mean, parts), 1).mT).mT.unflatten(2, cells.shape[1:3])
             reached = F.max_pool2d(cosine[:, 1:], 2 * REACH + 1, 1, REACH)
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
-
-    def heat_logit(self, highest: Tensor) -> Tensor:
-        """The logit of "the object is visible", computed from the highest similarity in each target."""
-        return self.slope * (highest - self.threshold)
 
 
 def detail_of(levels: Levels) -> Tensor:

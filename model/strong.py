@@ -7,6 +7,7 @@
     look = network.look(query, target)
     answers = network.describe_answers(target, look.target_mask_prob)
     back = network.look_back(answers, cells, objects)           # whether answers lead back to the object
+    score, logit = network.choice(numbers)                      # which look is right, and whether the object is visible
 
 A look is the answer of the paper's network for a query crop and a target crop. This network also gets the locator's
 similarity map of the target crop, and its mask decoder reads a finer layer of the backbone. inference/search.py makes
@@ -14,7 +15,7 @@ the looks and chooses among them.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,9 @@ from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
-BACK_WEIGHT = 1.5  # weight of the logarithm of `look_back` in the choice among looks; 1 to 2 are equally good
+NUMBERS = 13  # numbers of a look, from which `Choice` chooses; `look_numbers` in inference/search.py lists them
+HIDDEN = 64  # hidden units of `Choice`
+DROPOUT = 0.2  # dropout of these units
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,31 @@ class DetailDecoder(MaskDecoder):
         return self.enlarge(x + F.relu(self.mix(x)))
 
 
+class Choice(nn.Module):
+    """Scores looks by `NUMBERS` numbers of each look, after everything else is trained (train/fit_choice.py). Until
+    then, the scores are sums with the weights below.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.hidden, self.out = nn.Linear(NUMBERS, 2), nn.Linear(NUMBERS, HIDDEN), nn.Linear(HIDDEN, 2)
+        for parameter in (*self.linear.parameters(), *self.out.parameters()):
+            nn.init.zeros_(parameter)
+        with torch.no_grad():  # similarity, logit of the look, and logarithm of the look back
+            self.linear.weight[0, :3] = torch.tensor([10.0, 0.5, 1.5])
+            self.linear.weight[1, :2] = torch.tensor([2.0, 0.5])
+            self.linear.bias[1] = -2.4
+        for name, value in (("mean", 0.0), ("deviation", 1.0)):  # of the numbers of the looks at training takes
+            self.register_buffer(name, torch.full((NUMBERS,), value))
+        self.requires_grad_(False)
+
+    def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers (..., NUMBERS) -> scores (...), of which the highest is chosen, and logits of existence (...)."""
+        x = (numbers - self.mean) / self.deviation
+        hidden = F.dropout(F.relu(self.hidden(x)), DROPOUT, self.training)
+        return (self.linear(x) + self.out(hidden)).unbind(-1)
+
+
 class StrongXSegTx(XSegTx):
     def __init__(self, config: StrongConfig):
         channels = config.detail_channels
@@ -107,6 +135,8 @@ class StrongXSegTx(XSegTx):
         self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
         # slope * (highest similarity in a look - threshold) is added to the look's existence logit.
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
+        self.choice = Choice()
+        self.register_load_state_dict_pre_hook(_from_version_2_2)
 
     def forward(self, *_):
         raise NotImplementedError(
@@ -153,10 +183,12 @@ class StrongXSegTx(XSegTx):
         share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
-    def score(self, logit: Tensor, heat: Tensor, back: Tensor) -> Tensor:
-        """The score of looks, from existence logit, similarity and look back; the highest score is chosen."""
-        return self.locator.scale * heat + logit / 2 + BACK_WEIGHT * (back + 1e-3).log()
 
-    def existence(self, logit: Tensor, highest: Tensor) -> Tensor:
-        """The probability that the object is visible in a target, from the look's logit and the highest similarity."""
-        return ((logit + self.locator.heat_logit(highest)) / 2).sigmoid()
+def _from_version_2_2(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:
+    """Add a `Choice` to the state dict of a network that has none: the sums by which version 2.2 chose."""
+    if "locator.slope" in state:
+        choice = Choice()
+        slope, threshold = state.pop("locator.slope"), state.pop("locator.threshold")
+        choice.linear.weight[0, 0] = state["locator.scale"]
+        choice.linear.weight[1, 0], choice.linear.bias[1] = slope / 2, -slope * threshold / 2
+        state.update({f"choice.{name}": tensor for name, tensor in choice.state_dict().items()})

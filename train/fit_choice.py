@@ -1,0 +1,186 @@
+"""Fit the choice among looks, and the existence, of a trained network of the strong recipe:
+
+    python train/fit_choice.py --ckpt_path train/checkpoints/NAME/netBest.pth --train-dir FOLDER [FOLDER ...]
+
+The network searches pairs of training takes. The small `Choice` network (model/strong.py) then learns which look is
+right, and whether the object is visible; all other weights stay as they are. The checkpoint is replaced.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from common.cpu import tune_cpu
+from common.errors import run_script, say_errors
+
+say_errors(__name__)
+tune_cpu(__name__)
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from common.arguments import DEFAULT_DATA_DIR, Parser, add_backbone_weights_option, add_device, at_least
+from common.errors import UserError
+from common.files import claimed
+from formats.masks import fit_rle
+from formats.pairs import BOTH, PairSet
+from formats.processed import Correspondence
+from formats.results import THRESHOLD
+from inference.predict_takes import FrameDataset, FramePlan
+from inference.predictor import Predictor
+from inference.search import StrongMatcher
+from model.checkpoint import read_checkpoint
+from model.device import PRECISION_HELP, PRECISIONS
+from model.strong import Choice
+from model.weights import write_torch
+
+STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
+EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
+
+
+class Looks(NamedTuple):
+    """The looks at P pairs, at most K looks each."""
+
+    numbers: Tensor  # (P, K, NUMBERS)
+    held: Tensor  # (P, K) bool; a pair may have fewer than K looks
+    iou: Tensor  # (P, K), 0 if the object is hidden
+    visible: Tensor  # (P,) float32, 0 or 1
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--ckpt_path", type=Path, required=True, help="checkpoint of train.py, which is replaced")
+    text = "folders of processed takes with train pair files"
+    add("--train-dir", type=Path, nargs="+", default=[DEFAULT_DATA_DIR], metavar="DIR", help=text)
+    add("--num_pairs", type=at_least(1), default=2000, help="pairs to search, in random frames")
+    add("--seed", type=at_least(0), default=0, help="seed of the frames and of the fit")
+    add_backbone_weights_option(parser)
+    add_device(parser)
+    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    content = read_checkpoint(args.ckpt_path)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights)
+    matcher = predictor.matcher
+    if not isinstance(matcher, StrongMatcher):
+        raise UserError(f"{args.ckpt_path} is no network of the strong recipe, which alone chooses among looks")
+    setting = predictor.settings[0] if len(predictor.settings) == 1 else BOTH
+    with claimed(args.ckpt_path.parent, args.ckpt_path.name, f"writes {args.ckpt_path}", (args.ckpt_path.name,)):
+        looks = searched(matcher, PairSet(args.train_dir, "train", setting), args.num_pairs, args.seed)
+        choice, encoder = matcher.network.choice.cpu(), content["encoder"]
+        before = figures(choice, looks)
+        fit(choice, looks, args.seed)
+        fitted = {f"choice.{name}": tensor for name, tensor in choice.state_dict().items()}
+        kept = {name: tensor for name, tensor in encoder.items() if name in matcher.network.state_dict()}
+        write_torch(args.ckpt_path, {**content, "encoder": kept | fitted})
+    print(f"{len(looks.visible)} pairs: {before} -> {figures(choice, looks)}\n{args.ckpt_path}")
+
+
+def searched(matcher: StrongMatcher, pairs: PairSet, count: int, seed: int) -> Looks:
+    """Search random frames until `count` pairs are found. Pairs that cannot be read are left out, and counted."""
+    numbers_of = defaultdict(dict)  # by take and frame: the pairs' numbers
+    for number in range(len(pairs)):
+        pair = pairs[number]
+        correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
+        numbers_of[pair.take_uid, pair.frame][correspondence] = number
+    keys = list(numbers_of)
+    keys = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
+    plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, list(numbers_of[uid, frame])) for uid, frame in keys]
+    frames = FrameDataset(plans, matcher.prepare)
+    rows, left_out = [], 0
+    with tqdm(total=min(count, len(pairs)), desc="search", unit="pair", disable=None) as bar:
+        for index, key in enumerate(keys):
+            if len(rows) >= count:
+                break
+            frame = frames[index]
+            left_out += len(frame.left_out)
+            with matcher.computing():
+                found = matcher.looks_of(frame) if frame.pairs else None
+            if found is None:
+                continue
+            looks_at = defaultdict(list)
+            for candidate, answer, numbers in zip(found.candidates, found.answers, found.numbers, strict=True):
+                looks_at[candidate.pair].append((answer, numbers))
+            for pair, looks in looks_at.items():
+                rle = pairs.target_mask(numbers_of[key][frame.pairs[pair]])
+                size = frame.images[frame.pairs[pair].target_camera].shape[:2]
+                truth = fit_rle(rle, size).astype(bool) if rle else None
+                ious = [iou(answer.in_image(size) > THRESHOLD, truth) if rle else 0.0 for answer, _ in looks]
+                rows.append((torch.stack([numbers for _, numbers in looks]), torch.tensor(ious), bool(rle)))
+            bar.update(len(looks_at))
+    if left_out:
+        print(f"{left_out} pairs cannot be read, and are left out")
+    visible = torch.tensor([seen for *_, seen in rows]).float()
+    if not 0 < visible.sum() < len(visible):
+        raise UserError(f"{len(rows)} pairs, {int(visible.sum())} of them visible; give takes with visible and hidden")
+    most = matcher.looks
+    padded = [F.pad(numbers, (0, 0, 0, most - len(numbers))) for numbers, _, _ in rows]
+    held = torch.tensor([[look < len(numbers) for look in range(most)] for numbers, _, _ in rows])
+    ious = torch.stack([F.pad(ious, (0, most - len(ious))) for _, ious, _ in rows])
+    return Looks(torch.stack(padded), held, ious.float(), visible)
+
+
+def iou(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float((mask & truth).sum() / max(1, (mask | truth).sum()))
+
+
+def fit(choice: Choice, looks: Looks, seed: int) -> None:
+    """Fit the choice in place, with two losses: minus the expected IoU of visible objects, if a look is drawn with the
+    softmax of the scores; and the cross-entropy of existence, in which visible and hidden objects weigh the same.
+    """
+    torch.manual_seed(seed)
+    known = looks.numbers[looks.held]
+    mean, deviation = known.mean(0), known.std(0).clamp(min=1e-3)
+    with torch.no_grad():  # the sums stay the same while the numbers are normalized
+        choice.linear.bias += choice.linear.weight @ ((mean - choice.mean) / choice.deviation)
+        choice.linear.weight *= deviation / choice.deviation
+        choice.hidden.reset_parameters()
+        choice.out.weight.zero_()
+        choice.mean.copy_(mean), choice.deviation.copy_(deviation)
+    share = looks.visible.mean()
+    weight = torch.where(looks.visible > 0, 0.5 / share, 0.5 / (1 - share))
+    choice.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(choice.parameters(), RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(len(looks.visible), (BATCH,))
+        share_of, logit, visible = *scored(choice, looks, rows), looks.visible[rows]
+        expected = (share_of * looks.iou[rows]).sum(1)
+        existence = F.binary_cross_entropy_with_logits(logit, visible, weight[rows])
+        loss = EXISTENCE_WEIGHT * existence - (expected * visible).sum() / visible.sum().clamp(min=1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    choice.eval().requires_grad_(False)
+
+
+def scored(choice: Choice, looks: Looks, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax of the scores (B, K), and the logits of existence (B,), which are means weighted by the softmax."""
+    scores, logits = choice(looks.numbers[rows])
+    share = scores.masked_fill(~looks.held[rows], -1e9).softmax(1)
+    return share, (share.detach() * logits).sum(1)
+
+
+def figures(choice: Choice, looks: Looks) -> str:
+    """The IoU of the chosen looks, and the balanced accuracy of existence."""
+    scores, logits = choice(looks.numbers)
+    best = scores.masked_fill(~looks.held, -1e9).argmax(1, keepdim=True)
+    visible, predicted = looks.visible > 0, logits.gather(1, best)[:, 0] > 0
+    accuracy = (predicted[visible].float().mean() + (~predicted[~visible]).float().mean()) / 2
+    return f"IoU {looks.iou.gather(1, best)[visible].mean():.4f}, existence {accuracy:.4f}"
+
+
+if __name__ == "__main__":
+    run_script(main)
