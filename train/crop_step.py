@@ -15,7 +15,7 @@ from model.locator import peaks
 from model.xsegtx import Look
 from train.crops import RIVAL_PEAKS, TARGET_CROPS, CropBatch, FrameGroup, cut_target
 from train.engine import Step
-from train.losses import Counts, compute_losses, cross_entropy
+from train.losses import Counts, compute_losses
 
 
 class CropStep(Step):
@@ -28,8 +28,11 @@ class CropStep(Step):
 
     def heat(self, batch: CropBatch) -> list[Tensor]:
         """The similarity maps of each group of target frames, (n, h, w)."""
-        described = self.network.describe(self.encoder.levels(batch.wide), batch.wide_mask)
-        return [self.network.locator.heat(described.rows(group.rows), self.cells(group)) for group in batch.frames]
+        heat = []
+        for group in batch.frames:
+            described = self.network.describe(self.encoder.levels(batch.wide[group.rows]), batch.wide_mask[group.rows])
+            heat.append(self.network.locator.heat(described, self.cells(group)))
+        return heat
 
     def cells(self, group: FrameGroup) -> Tensor:
         """The locator's cells of whole frames: (n, h, w, WIDTH)."""
@@ -71,30 +74,27 @@ class CropStep(Step):
     ) -> dict[str, Tensor]:
         """The paper's losses over all looks, and further losses:
 
-        - place: if the object is visible, the cross-entropy of its cells among all cells of the target.
-        - heat: binary cross-entropy of "the object is visible", predicted from the highest similarity. Visible and
-          hidden targets have the same weight.
-        - choice: if one of the two looks at a target shows the object, the cross-entropy of this look, from the
-          existence logits of both looks.
+        - place: for visible objects whose sample trains the locator, the cross-entropy of the object's cells among all
+          cells of the target.
+        - choice: if a target has crops that show the object and crops that do not, the cross-entropy of the crops that
+          show the object, from the existence logits of all its crops.
         """
         locator, visible_there = self.network.locator, contained.flatten()
         counts = Counts(len(visible_there) * self.world.size, self.world.sum(visible_there.sum()))
         query_mask = batch.query_mask.repeat_interleave(TARGET_CROPS, 0)
         paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), visible_there, counts)
 
-        order = torch.cat([group.rows for group in batch.frames]).argsort()
-        places = [place_loss(locator.scale * x, group.cells) for x, group in zip(heat, batch.frames, strict=True)]
-        place, highest = torch.cat(places)[order], torch.cat([x.amax((1, 2)) for x in heat])[order]
-        visible = batch.visible.float()
-        kinds = torch.stack((visible, 1 - visible))  # (2, B)
-        totals = self.world.sum(kinds.sum(1)).clamp(min=1)
-        place = (place * visible).sum() / totals[0]
-        by_heat = cross_entropy(locator.heat_logit(highest).sigmoid(), visible, (kinds / totals[:, None]).mean(0))
-        one_shows = contained.sum(1) == 1
-        by_target = looks.logit.view(-1, TARGET_CROPS)
-        choice = F.cross_entropy(by_target, contained.float().argmax(1), reduction="none") * one_shows
-        choice = choice.sum() / self.world.sum(one_shows.sum()).clamp(min=1)
-        return {**paper, "place": place, "heat": by_heat, "choice": choice}
+        place, located = looks.logit.new_zeros(2)
+        for group_heat, group in zip(heat, batch.frames, strict=True):
+            visible = batch.visible[group.rows].float()
+            place = place + (place_loss(locator.scale * group_heat, group.cells) * visible).sum()
+            located = located + visible.sum()
+        place = place / self.world.sum(located).clamp(min=1)
+        logit = looks.logit.float().view(-1, TARGET_CROPS)
+        differ = contained.any(1) & ~contained.all(1)
+        choice = logit.logsumexp(1) - logit.masked_fill(~contained, -1e4).logsumexp(1)
+        choice = (choice * differ).sum() / self.world.sum(differ.sum()).clamp(min=1)
+        return {**paper, "place": place, "choice": choice}
 
 
 def peak_middles(batch: CropBatch, heat: Sequence[Tensor]) -> dict[int, list[tuple[float, float]]]:

@@ -1,9 +1,10 @@
 """Samples of the strong recipe: crops around the object, which has about the same size in them, and around its rivals.
 
-Each target has two crops: one around the object, and one around a rival, most often a place at which the locator
-wrongly expects the object. If the object is hidden, both crops show rivals. In half of the samples the crops have
-context, to train finding the object; in the other half, close crops of both views train drawing the object. Loader
-processes cut all crops whose places do not depend on the similarity map.
+Each target has three crops: two around the object, and one around a rival, which is another object or a place at which
+the locator wrongly expects the object. If the object is hidden, all crops show rivals. In half of the samples the crops
+have context, to train finding the object; in the other half, close crops of both views train drawing the object. A
+quarter of the samples also has the whole target, to train the locator. Loader processes cut all crops whose places do
+not depend on the similarity map.
 """
 
 from collections.abc import Container, Sequence
@@ -42,10 +43,12 @@ TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; larger, since rati
 CLOSE_LOOKS = 0.5  # the share of samples with close looks
 CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half of this for query crops of close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
+LOCATED = 0.25  # the share of samples that train the locator: the locator learns faster than the rest, and costs more
 RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, with their probabilities
+RIVALS_WITHOUT_HEAT = {"other object": 0.7, "anywhere": 0.3}  # in samples that do not train the locator
 RIVAL_PEAKS = 3  # the number of peaks of a similarity map that can be rivals
 CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of the object
-TARGET_CROPS = 2  # crops of each target in a step
+OBJECT_CROPS, TARGET_CROPS = 2, 3  # crops of each target in a step: around the object if it is visible, and all
 
 
 class Peak(NamedTuple):
@@ -85,7 +88,7 @@ class CropBatch(Batch):
     target: Tensor  # (B, TARGET_CROPS, S, S, 3) uint8 RGB; black if `peaks` has a place
     target_mask: Tensor  # (B, TARGET_CROPS, S, S) uint8
     contained: Tensor  # (B, TARGET_CROPS) bool, True if the crop shows the object
-    frames: list[FrameGroup]  # the whole targets
+    frames: list[FrameGroup]  # the whole targets of the samples that train the locator
     peaks: list[list[Peak | None]]  # for each sample, TARGET_CROPS places; None if the loader has cut the crop
     images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, the targets that have a Peak
     masks: list[np.ndarray]  # (H, W) uint8, the objects' masks in the targets
@@ -118,9 +121,10 @@ class CropReader:
         if is_close := rng.random() < CLOSE_LOOKS:
             context, shift, stretch = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH
         extent = target_spot.extent if is_close and target_spot else share * max(size)
-        places = [self.rival(pairs, drawn, size, extent, context, rng) for _ in range(TARGET_CROPS)]
+        kinds = RIVALS if (is_located := rng.random() < LOCATED) else RIVALS_WITHOUT_HEAT
+        places = [self.rival(kinds, pairs, drawn, size, extent, context, rng) for _ in range(TARGET_CROPS)]
         if target_spot is not None:
-            places[0] = jittered(target_spot, rng, shift, stretch)
+            places[:OBJECT_CROPS] = [jittered(target_spot, rng, shift, stretch) for _ in range(OBJECT_CROPS)]
         wide = jittered(query_spot, rng, SHIFT, STRETCH)
         query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
         query_crop = jittered(query_spot, rng, *query_jitter).crop(query_size, context)
@@ -140,7 +144,7 @@ class CropReader:
             "target": images,
             "target_mask": masks,
             "contained": contained,
-            "frame": self.whole_frame(source.target, target, target_mask, share),
+            "frame": self.whole_frame(source.target, target, target_mask, share) if is_located else None,
             "peaks": peaks,
             "image": target if any(peaks) else None,
             "mask": target_mask,
@@ -154,10 +158,17 @@ class CropReader:
         return WholeFrame(key, image, object_cells(mask, (height // 8, width // 8)))
 
     def rival(
-        self, pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, context: float, rng: np.random.Generator
+        self,
+        kinds: dict[str, float],
+        pairs: PairSet,
+        drawn: DrawnPairs,
+        size: Size,
+        extent: float,
+        context: float,
+        rng: np.random.Generator,
     ) -> Spot | Peak:
         """A place in the target view of `size` (H, W) that is not, or probably not, the place of the object."""
-        kind = rng.choice(list(RIVALS), p=list(RIVALS.values()))
+        kind = rng.choice(list(kinds), p=list(kinds.values()))
         if kind == "peak":
             offset = jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH)
             return Peak(int(rng.integers(RIVAL_PEAKS)), offset, context)
@@ -188,11 +199,12 @@ def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int
     return cut(image, crop, side), cropped, np.bool_(shows)
 
 
-def frame_groups(frames: Sequence[WholeFrame]) -> list[FrameGroup]:
-    """The frames of a batch, grouped by size."""
+def frame_groups(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
+    """The frames of a batch, grouped by size. A sample without a frame has None."""
     numbers_by_size, groups = {}, []
     for number, frame in enumerate(frames):
-        numbers_by_size.setdefault(frame.image.shape, []).append(number)
+        if frame:
+            numbers_by_size.setdefault(frame.image.shape, []).append(number)
     for numbers in numbers_by_size.values():
         keys, images, cells = zip(*(frames[number] for number in numbers), strict=True)
         images, cells = (torch.from_numpy(np.stack(arrays)) for arrays in (images, cells))

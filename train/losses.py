@@ -15,9 +15,8 @@ OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; other pi
 
 
 def loss_weights(existence: float = 1.0) -> dict[str, float]:
-    """The weight of each loss by its name. `place`, `heat` and `choice` are losses of train/crop_step.py."""
-    weights = {"mask": 1.0, "dice": 1.0, "existence": existence}
-    return weights | {"place": 0.15, "heat": existence, "choice": existence}
+    """The weight of each loss by its name. `place` and `choice` are losses of train/crop_step.py."""
+    return {"mask": 1.0, "dice": 1.0, "existence": existence, "place": 0.15, "choice": existence}
 
 
 def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
