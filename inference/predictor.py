@@ -3,6 +3,8 @@
 predictor = Predictor.load()  # the network of this repository, or a checkpoint of yours: Predictor.load("netBest.pth")
 mask, existence = predictor.segment(query_image, query_mask, target_image)
 mask, existence = predictor.segment(query_image, target_image=target_image, query_box=(left, top, right, bottom))
+mask, existence = predictor.segment([query_image, other_image], [query_mask, other_mask], target_image)
+for mask, existence in predictor.segment(query_image, query_mask, target_image, places=3): ...
 """
 
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ import torch
 from PIL.Image import Image
 
 from common.arguments import SETTINGS
-from common.errors import UserError
+from common.errors import UserError, counted
 from formats.masks import encode_mask
 from formats.processed import Correspondence
 from formats.results import THRESHOLD
@@ -33,6 +35,7 @@ from model.strong import StrongXSegTx
 
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
 ImageLike = np.ndarray | Image | Path | str  # an image or a mask
+Found = tuple[np.ndarray, float]  # a mask in the target image, and the probability that the object is visible
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
@@ -87,13 +90,14 @@ class Predictor:
 
     def segment(
         self,
-        query_image: ImageLike,
-        query_mask: ImageLike | None = None,
+        query_image: ImageLike | Sequence[ImageLike],
+        query_mask: ImageLike | Sequence[ImageLike] | None = None,
         target_image: ImageLike | None = None,
         query_box: Sequence[float] | None = None,
         setting: str | None = None,
         probability: bool = False,
-    ) -> tuple[np.ndarray, float]:
+        places: int | None = None,
+    ) -> Found | list[Found]:
         """Find an object of the query image in the target image.
 
         The images may have any size. An image is a path, an array (H, W, 3) uint8 RGB, or another form that
@@ -101,22 +105,25 @@ class Predictor:
         may be larger or smaller, but must have the image's aspect ratio. In place of the mask, `query_box` gives a box
         around the object, (left, top, right, bottom) in the image's pixels, in which `cut_out` finds the mask.
         `setting` is ego-exo if the query image is from a head-worn camera, exo-ego if the target image is. Without a
-        setting, a strong network seeks the object at three sizes.
+        setting, a strong network seeks the object at three sizes. Lists of query images and masks are several pictures
+        of the same object; the object is sought from each, and the answer with the highest probability counts.
 
         Returns the object's mask in the target image, (H, W) uint8 of 0 and 1 (with `probability`, float32 from 0 to
-        1), and the probability that the object is visible there. Raises UserError if an argument does not fit.
+        1), and the probability that the object is visible there. With `places`, returns a list of such answers at up to
+        so many places, the likeliest first. Raises UserError if an argument does not fit.
         """
-        return self.segment_all(query_image, query_mask, [target_image], query_box, setting, probability)[0]
+        return self.segment_all(query_image, query_mask, [target_image], query_box, setting, probability, places)[0]
 
     def segment_all(
         self,
-        query_image: ImageLike,
-        query_mask: ImageLike | None = None,
+        query_image: ImageLike | Sequence[ImageLike],
+        query_mask: ImageLike | Sequence[ImageLike] | None = None,
         target_images: Sequence[ImageLike] | None = None,
         query_box: Sequence[float] | None = None,
         setting: str | None = None,
         probability: bool = False,
-    ) -> list[tuple[np.ndarray, float]]:
+        places: int | None = None,
+    ) -> list[Found] | list[list[Found]]:
         """`segment` for each image of a list or tuple of target images; the query is encoded only once."""
         if (query_mask is None) == (query_box is None):
             raise UserError("give either query_mask or query_box")
@@ -124,19 +131,60 @@ class Predictor:
             raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or None")
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        query_image = as_image(query_image, "query image")
+        several = isinstance(query_image, list | tuple)
+        queries = [as_image(image, "query image") for image in (query_image if several else [query_image])]
         targets = [as_image(image, "target image") for image in target_images]
         if query_box is None:
-            query_mask = as_mask(query_mask, "query mask", query_image.shape[:2])
+            masks = query_mask if several else [query_mask]
+            if not several or isinstance(masks, list | tuple) and len(masks) == len(queries) > 0:
+                pairs = zip(masks, queries, strict=True)
+                masks = [as_mask(mask, "query mask", image.shape[:2]) for mask, image in pairs]
+            else:
+                raise UserError(f"there are {counted(len(queries), 'query image')}; give a list of as many query masks")
+        elif several:
+            raise UserError("a query_box is for a single query image; give query masks")
         else:
-            query_mask = cut_out(query_image, query_box)
+            masks = [cut_out(queries[0], query_box)]
         if not targets:
             return []
-        images = {"": query_image} | {str(number): image for number, image in enumerate(targets)}
-        pairs = [Correspondence("", "", str(number)) for number in range(len(targets))]
-        kinds = {camera: SETTINGS[setting][camera != ""] for camera in images} if setting else {}
-        frame = Frame(pairs, images, {("", ""): encode_mask(query_mask)}, kinds)
-        masks, existence = self.predict(frame)
+        found = self._places(queries, masks, targets, setting, places or 1)
         if not probability:
-            masks = [(prob > THRESHOLD).astype(np.uint8) for prob in masks]
-        return list(zip(masks, existence, strict=True))
+            found = [[((prob > THRESHOLD).astype(np.uint8), value) for prob, value in answers] for answers in found]
+        return found if places else [answers[0] for answers in found]
+
+    def _places(
+        self,
+        queries: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        setting: str | None,
+        count: int,
+    ) -> list[list[Found]]:
+        """The answers for each target at up to `count` places, which overlap by less than half of their union."""
+        query_names = [f"query {i}" for i in range(len(queries))]
+        target_names = [f"target {i}" for i in range(len(targets))]
+        images = dict(zip(query_names + target_names, [*queries, *targets], strict=True))
+        kinds = {name: SETTINGS[setting][name in target_names] for name in images} if setting else {}
+        pairs = [Correspondence("", query, target) for target in target_names for query in query_names]
+        encoded = {("", name): encode_mask(mask) for name, mask in zip(query_names, masks, strict=True)}
+        frame = self.matcher.prepare(Frame(pairs, images, encoded, kinds))
+        if isinstance(self.matcher, StrongMatcher):
+            answers = self.matcher.places(frame, count)
+        else:
+            answers = [[answer] for answer in self.matcher.predict(frame)]
+        found: list[list[Found]] = [[] for _ in targets]
+        for number, target in enumerate(targets):
+            here = sum(answers[number * len(queries) : (number + 1) * len(queries)], [])
+            if len(queries) > 1:
+                here.sort(key=lambda answer: -answer.existence)
+            for answer in here:
+                prob = answer.in_image(target.shape[:2])
+                if len(found[number]) < count and not any(is_same(prob, other) for other, _ in found[number]):
+                    found[number].append((prob, answer.existence))
+        return found
+
+
+def is_same(prob: np.ndarray, other: np.ndarray) -> bool:
+    """True if two masks overlap by half of their union, so that they show the same place."""
+    mask, other = prob > THRESHOLD, other > THRESHOLD
+    return 2 * (mask & other).sum() >= (mask | other).sum()

@@ -2,9 +2,10 @@
 
     python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image b.jpg
     python inference/segment_pair.py --query_image a.jpg --query_box 120 80 310.5 260 --target_image b.jpg
+    python inference/segment_pair.py --query_image a.jpg c.jpg --query_mask a.png c.png --target_image b.jpg
 
-Writes the mask <out>_mask.png (0 and 255, in the size of the target image) and <out>_overlay.jpg, which shows both
-objects. assets/samples/ has pictures to try.
+Writes the mask <out>_mask.png (0 and 255, in the size of the target image) and <out>_overlay.jpg, which shows all
+pictures with the object. assets/samples/ has pictures to try.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 
 from common.arguments import SETTINGS, Parser, add_backbone_weights_option, add_device
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.errors import UserError, counted
 from common.files import claimed
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
@@ -37,10 +39,11 @@ from model.device import PRECISION_HELP, PRECISIONS
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--query_image", type=Path, required=True, help="picture in which the object is marked")
+    text = "picture in which the object is marked, or several pictures of the same object"
+    add("--query_image", type=Path, nargs="+", required=True, help=text)
     marking = parser.add_mutually_exclusive_group(required=True)
-    text = "mask of the object, in the aspect ratio of the picture; the background is black"
-    marking.add_argument("--query_mask", type=Path, help=text)
+    text = "mask of the object in each query picture, in the picture's aspect ratio; the background is black"
+    marking.add_argument("--query_mask", type=Path, nargs="+", help=text)
     text = "or a box around the object in pixels; colors then separate the object from its surroundings"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
@@ -60,14 +63,22 @@ def number(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    query, target = read_picture(args.query_image), read_picture(args.target_image)
-    query_mask = read_mask(args.query_mask, args.object) if args.query_mask else cut_out(query, args.query_box)
-    as_mask(query_mask, "query mask", query.shape[:2])  # errors of the mask come before the network is loaded
+    queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
+    if len(args.query_mask or [args.query_box]) != len(queries):
+        raise UserError(f"there are {counted(len(queries), 'query picture')}; give as many paths as --query_mask")
+    if args.query_mask:
+        masks = [read_mask(path, args.object) for path in args.query_mask]
+    else:
+        masks = [cut_out(queries[0], args.query_box)]
+    for query, mask in zip(queries, masks, strict=True):  # errors of a mask come before the network is loaded
+        as_mask(mask, "query mask", query.shape[:2])
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
     print(f"{args.ckpt_path}: {predictor.description}")
-    mask, existence = predictor.segment(query, query_mask, target, setting=args.setting)
+    mask, existence = predictor.segment(queries, masks, target, setting=args.setting)
 
-    views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY), overlay(target, mask, PREDICTION)]
+    marked = zip(queries, masks, strict=True)
+    views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY) for query, query_mask in marked]
+    views.append(overlay(target, mask, PREDICTION))
     height = max(image.shape[0] for image in views)
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
