@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from formats.masks import encode_mask
+from formats.masks import decode_mask, encode_mask
 from formats.processed import Correspondence
 from inference.frame import Frame
 from inference.predictor import Predictor
 from inference.search import StrongMatcher
-from model import strong
 from model.checkpoint import load_checkpoint
 from model.crops import spot_of
 from model.features import Encoder
-from tests.made.known_answer import BACKGROUND, KnownLook, NearestColor, color_matcher, edges, scene
+from tests.made.known_answer import BACKGROUND, NearestColor, color_matcher, edges, scene
 
 SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
 KINDS = {"ego": "ego", "left": "exo", "right": "exo"}
@@ -107,25 +106,47 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
 def finds(frame: Frame, truth: np.ndarray, used: StrongMatcher) -> bool:
     """Whether what is found is the object."""
     [prob], [existence] = Predictor(used).predict(frame)
-    mask = prob > 0.5
-    assert existence > 0.5 and mask.any()
-    return (mask & truth).sum() / (mask | truth).sum() > 0.8
+    assert existence > 0.5 and (prob > 0.5).any()
+    return overlap(prob > 0.5, truth) > 0.8
 
 
-def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen(monkeypatch):
+def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
+    """The IoU of two masks."""
+    mask, truth = mask.astype(bool), truth.astype(bool)
+    return (mask & truth).sum() / (mask | truth).sum()
+
+
+def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen():
     assert finds(*look_alikes(), color_matcher(NearestColor))
     assert not finds(*look_alikes(), color_matcher(NearestColor, looks=1))
-    monkeypatch.setattr(strong, "BACK_WEIGHT", 0)
-    assert not finds(*look_alikes(), color_matcher(NearestColor))
+    without_back = color_matcher(NearestColor)
+    without_back.network.choice.linear.weight[0, 2] = 0
+    assert not finds(*look_alikes(), without_back)
 
 
-def test_existence_depends_on_the_highest_heat_of_a_target_whichever_look_is_chosen(monkeypatch):
-    heats = []
-    monkeypatch.setattr(KnownLook, "existence", lambda _, logit, *heat: (heats.append(heat), logit.sigmoid())[1])
-    for looks in (1, 3):
-        finds(*look_alikes(), color_matcher(NearestColor, looks=looks))
-    [heat], [heat_of_more] = heats
-    assert heat == heat_of_more
+def test_the_places_of_a_target_are_the_chosen_one_first_and_then_the_other_without_repetition():
+    frame, truth = look_alikes()
+    mask, query = decode_mask(frame.masks["cup", "left"]), frame.images["left"]
+    predictor = Predictor(color_matcher(NearestColor))
+    alone = predictor.segment(query, mask, frame.images["right"])
+    first, *others = predictor.segment(query, mask, frame.images["right"], places=3)
+    assert (first[0] == alone[0]).all() and first[1] == alone[1]
+    assert overlap(first[0], truth) > 0.8 and 0 < len(others) <= 2
+    assert max(overlap(mask, first[0]) for mask, _ in others) < 0.5
+    assert len(predictor.segment(query, mask, frame.images["right"], places=1)) == 1
+
+
+def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_counts():
+    frame, truth = look_alikes()
+    mask, query, target = decode_mask(frame.masks["cup", "left"]), frame.images["left"], frame.images["right"]
+    unlike = np.full_like(query, BACKGROUND)
+    unlike[60:90, 120:150] = 30, 220, 250  # the target shows no such thing
+    predictor = Predictor(color_matcher(NearestColor))
+    expected = predictor.segment(query, mask, target)
+    assert overlap(predictor.segment(unlike, mask, target)[0], truth) < 0.1
+    for pictures in ([query, unlike], [unlike, query]):
+        found, existence = predictor.segment(pictures, [mask, mask], target)
+        assert (found == expected[0]).all() and existence == pytest.approx(expected[1], abs=1e-5)
 
 
 def test_an_object_that_has_left_is_said_to_be_hidden():

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.features import Levels
 from model.locator import PARTS, WIDTH, Locator, peaks
-from model.strong import StrongXSegTx
+from model.strong import NUMBERS, StrongXSegTx
 from model.xsegtx import Look
 from tests.made.networks import strong_network
 
@@ -65,8 +65,7 @@ def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_
         heat, look, back = answer(network, query, masks() * 0, target)
     prob = look.target_mask_prob
     assert prob.min() > 0 and prob.max() < 1 and look.logit.isfinite().all() and back.isfinite().all()
-    loss = prob.log().mean() + look.query_mask_prob.log().mean() + look.logit.sum()
-    (loss + network.existence(look.logit, heat.amax((1, 2))).log().sum()).backward()
+    (prob.log().mean() + look.query_mask_prob.log().mean() + look.logit.sum()).backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
@@ -79,8 +78,18 @@ def test_an_answer_leads_back_to_what_it_shows_in_the_same_picture_and_none_lead
     elsewhere = network.look_back(network.describe_answers(target, answered.roll(48, 2).float()), target.cells, objects)
     nothing = network.look_back(network.describe_answers(target, 0.4 * answered), target.cells, objects)
     assert back.min() > 0.9 and elsewhere.max() < 0.1 and nothing.tolist() == [0, 0]
-    logit, highest = torch.zeros(2), torch.zeros(2)
-    assert (network.score(logit, highest, back) > network.score(logit, highest, nothing)).all()
+
+
+def test_a_network_of_version_2_2_chooses_by_the_sums_of_version_2_2():
+    network, state = strong_network(), strong_network().state_dict()
+    former = {name: x for name, x in state.items() if not name.startswith("choice.")}
+    former |= {"locator.slope": torch.tensor(3.0), "locator.threshold": torch.tensor(1.1)}
+    network.load_state_dict(former)
+    heat, logit, back = 1 + torch.rand(5), torch.randn(5), torch.rand(5)
+    numbers = torch.cat((torch.stack((heat, logit, (back + 1e-3).log()), 1), torch.randn(5, NUMBERS - 3)), 1)
+    score, existence = network.choice(numbers)
+    torch.testing.assert_close(score, network.locator.scale * heat + logit / 2 + 1.5 * (back + 1e-3).log())
+    torch.testing.assert_close(existence, (logit + 3 * (heat - 1.1)) / 2)
 
 
 @pytest.fixture
@@ -141,7 +150,7 @@ def test_an_object_that_is_not_there_gives_finite_numbers_and_gradients(locator,
     cells = locator.cells(Levels(*((0 if black else 1) * x for x in levels(2, channels=(64, 32)))))
     heat = locator.heat(locator.describe(cells, torch.zeros(2, 12, 12)), cells)
     assert heat.isfinite().all()
-    (heat.logsumexp((1, 2)) + locator.heat_logit(heat.amax((1, 2)))).sum().backward()
+    heat.logsumexp((1, 2)).sum().backward()
     assert all(p.grad.isfinite().all() for p in locator.parameters() if p.grad is not None)
 
 

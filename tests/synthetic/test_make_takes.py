@@ -233,6 +233,15 @@ def test_odd_cameras_are_fixed_or_turned_or_gray():
         assert (pixels > 0).all() and (pixels < 192).all() and (depth / exo > 0.6).all() and (depth / exo < 1.3).all()
 
 
+def test_touching_objects_stand_box_to_box_in_pairs():
+    world = build_tabletop(TakeId("train", 0), replace(OPTIONS, touching=True))
+    for left, right in ((0, 1), (2, 3)):
+        (x, y, _), (other_x, other_y, _) = world.places[left], world.places[right]
+        widths = world.items[left].half_axes[0] + world.items[right].half_axes[0]
+        assert other_x - x == pytest.approx(widths) and other_y == y
+    assert not world.yaws.any()
+
+
 def test_takes_without_what_came_later_keep_their_names():
     assert not {"left_out", "odd_cameras", "models"} & OPTIONS.record().keys()
     assert TakeId("train", 0).uid(OPTIONS) != TakeId("train", 0).uid(replace(OPTIONS, left_out=0.3))

@@ -1,6 +1,5 @@
 """A training step: which crops it uses, its losses, and the input of the network, computed or from the cache."""
 
-import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from model.crops import Spot
 from model.features import Encoder
 from model.xsegtx import Look, XSegTx, XSegTxConfig
 from tests.made.networks import random_backbone, strong_config, strong_network
+from train import crops
 from train.crop_step import CropStep
 from train.crops import CropReader, FrameGroup, Peak
 from train.dataset import TrainSamples
@@ -47,9 +47,11 @@ def make_step(encoder):
 
 @pytest.fixture(scope="module")
 def samples(pairs):
-    """Of both settings: frames of two shapes take turns."""
-    samples = TrainSamples(pairs, READER, 1)
-    return [samples[n] for n in range(8)]
+    """Of both settings: frames of two shapes take turns. More samples than usual have a whole frame."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crops, "LOCATED", 0.7)
+        samples = TrainSamples(pairs, READER, 1)
+        return [samples[n] for n in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +65,39 @@ def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them
         losses = step(READER.collate(samples[:count]))
         assert all(x.isfinite() and x > 0 for x in losses.values())
         losses["total"].backward()
-        missing = [name for name, p in step.named_parameters() if p.grad is None or not p.grad.any()]
+        learning = [(name, p) for name, p in step.named_parameters() if not name.startswith("network.choice.")]
+        missing = [name for name, p in learning if p.grad is None or not p.grad.any()]
         assert missing == []
-        assert all(p.grad.isfinite().all() for p in step.parameters())
+        assert all(p.grad.isfinite().all() for _, p in learning)
 
 
-def test_place_heat_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells(make_step):
-    """Of two targets, the object is visible in the first, in its second cell, and there in the second look alone."""
+def test_place_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells(make_step):
+    """The object is visible in the first two of three targets; the third look at each of these shows something else.
+    The first and the last target are shown whole.
+    """
     step, heat = make_step(), torch.tensor([[[1.0, 3, 0]], [[2.0, -1, 4]]])
     cells = torch.tensor([[[False, True, False]], [[False] * 3]])
-    group = SimpleNamespace(rows=torch.tensor([0, 1]), cells=cells)
-    masks, prob = torch.zeros(2, 2, 4, 4), torch.full((4, 4, 4), 0.5)
-    batch = SimpleNamespace(frames=[group], visible=cells[:, 0, 1], query_mask=masks[0])
-    contained, logit = torch.tensor([[False, True], [False, False]]), torch.tensor([0.5, 2, 1, -1])
+    group = SimpleNamespace(rows=torch.tensor([0, 2]), cells=cells)
+    masks, prob = torch.zeros(3, 3, 4, 4), torch.full((9, 4, 4), 0.5)
+    batch = SimpleNamespace(frames=[group], visible=torch.tensor([True, True, False]), query_mask=masks[0])
+    contained = torch.tensor([[True, True, False]] * 2 + [[False] * 3])
+    logit = torch.tensor([0.5, 2, 1, 3, 0, -1, 1, 2, 3])
     with torch.no_grad():
         losses = step.losses_of(batch, Look(prob, logit, prob), masks, contained, [heat])
-        scaled, visible = step.network.locator.scale * heat[0, 0], step.network.locator.heat_logit(heat.amax((1, 2)))
+        scaled = step.network.locator.scale * heat[0, 0]
+        without_frames = step.losses_of(
+            SimpleNamespace(**vars(batch) | {"frames": []}), Look(prob, logit, prob), masks, contained, []
+        )
     assert losses["place"].item() == pytest.approx(-scaled.log_softmax(0)[1].item())
-    by_kind = -visible[0].sigmoid().log() - (1 - visible[1].sigmoid()).log()
-    assert losses["heat"].item() == pytest.approx(by_kind.item() / 2)
-    assert losses["choice"].item() == pytest.approx(math.log(1 + math.exp(0.5 - 2)))
-    expected = losses["mask"] + losses["dice"] + 0.1 * (losses["existence"] + losses["heat"] + losses["choice"])
+    shares = logit.view(3, 3).softmax(1)[:2, :2].sum(1)
+    assert losses["choice"].item() == pytest.approx(-shares.log().mean().item())
+    expected = losses["mask"] + losses["dice"] + 0.1 * (losses["existence"] + losses["choice"])
     total = total_loss(losses, step.weights)
     assert total.item() == pytest.approx((expected + 0.15 * losses["place"]).item())
+    assert without_frames == {**losses, "place": 0}
 
 
-def test_crops_at_known_places_stay_as_the_loader_cut_them_and_the_first_shows_a_visible_object(make_step, batch):
+def test_crops_at_known_places_stay_as_the_loader_cut_them_and_two_show_a_visible_object(make_step, batch):
     unknown = torch.tensor([[peak is not None for peak in peaks] for peaks in batch.peaks])
     assert 0 < unknown.sum() < unknown.numel()
     crops = make_step().with_peaks(batch, [torch.rand(group.cells.shape) for group in batch.frames])
@@ -96,7 +105,9 @@ def test_crops_at_known_places_stay_as_the_loader_cut_them_and_the_first_shows_a
         assert torch.equal(now[~unknown], before[~unknown])
     images, masks, contained = crops
     assert images[unknown].flatten(1).any(1).all() and not batch.target[unknown].any()
-    assert contained[:, 0].tolist() == batch.visible.tolist() and not contained[:, 1].all()
+    for look in range(2):
+        assert contained[:, look].tolist() == batch.visible.tolist()
+    assert not contained[:, 2].all()
     assert not masks[~batch.visible].any()
 
 
@@ -105,10 +116,10 @@ def looks_at_peaks(step, sample, heat, cells, *peaks):
     picture = np.stack([*np.mgrid[:540, :960] // 4, np.zeros((540, 960))], 2).astype(np.uint8)  # a color is a place
     group = FrameGroup([0], torch.tensor([0]), [], torch.empty(0), cells[None])
     more = {"images": [picture], "masks": [np.zeros((540, 960), np.uint8)], "frames": [group]}
-    batch = replace(READER.collate([sample]), peaks=[list(peaks)], **more)
+    batch = replace(READER.collate([sample]), peaks=[[*peaks, None]], **more)
     images, _, contained = step.with_peaks(batch, [heat[None]])
-    assert not contained.any()
-    places = 4.0 * images[0, :, :, :, :2].float()
+    assert not contained[:, :2].any()
+    places = 4.0 * images[0, :2, :, :, :2].float()
     sides = places.amax((1, 2)) - places.amin((1, 2))
     return [(*middle.tolist(), side.max().item()) for middle, side in zip(places.mean((1, 2)), sides, strict=True)]
 
@@ -175,7 +186,7 @@ def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, re
     samples, seen, count = TrainSamples(pairs, reader, 0), {}, 0
     for sample in (samples[n] for n in range(100)):
         if isinstance(reader, CropReader):
-            keyed = [sample["frame"][:2]]
+            keyed = [sample["frame"][:2]] if sample["frame"] else []
         else:
             names = {"target_image": "target", "query_image": "query", "query_mask": "query_mask"}
             keyed = [(getattr(sample["source"], key), sample[name]) for name, key in names.items()]
