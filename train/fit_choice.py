@@ -24,22 +24,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_DATA_DIR, Parser, add_backbone_weights_option, add_device, at_least
 from common.errors import UserError
 from common.files import claimed
-from formats.masks import fit_rle
+from formats.masks import RLE, fit_rle
 from formats.pairs import BOTH, PairSet
-from formats.processed import Correspondence
 from formats.results import THRESHOLD
-from inference.predict_takes import FrameDataset, FramePlan
+from inference.frame import TakeFrame
+from inference.predict_takes import FrameDataset
 from inference.predictor import Predictor
 from inference.search import StrongMatcher
 from model.checkpoint import read_checkpoint
 from model.device import PRECISION_HELP, PRECISIONS
 from model.strong import Choice
 from model.weights import write_torch
+from train.validation import frame_plans
 
 STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
@@ -89,50 +91,44 @@ def main(argv: list[str] | None = None) -> None:
 
 def searched(matcher: StrongMatcher, pairs: PairSet, count: int, seed: int) -> Looks:
     """Search random frames until `count` pairs are found. Pairs that cannot be read are left out, and counted."""
-    numbers_of = defaultdict(dict)  # by take and frame: the pairs' numbers
-    for number in range(len(pairs)):
-        pair = pairs[number]
-        correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
-        numbers_of[pair.take_uid, pair.frame][correspondence] = number
-    keys = list(numbers_of)
-    keys = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
-    plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, list(numbers_of[uid, frame])) for uid, frame in keys]
-    frames = FrameDataset(plans, matcher.prepare)
-    rows, left_out = [], 0
+    plans, number_of = frame_plans(pairs, range(len(pairs)))
+    plans = [plans[i] for i in np.random.default_rng(seed).permutation(len(plans))]
+    frames, rows, left_out = FrameDataset(plans, matcher.prepare), [], 0
     with tqdm(total=min(count, len(pairs)), desc="search", unit="pair", disable=None) as bar:
-        for index, key in enumerate(keys):
+        for index in range(len(plans)):
             if len(rows) >= count:
                 break
             frame = frames[index]
             left_out += len(frame.left_out)
-            with matcher.computing():
-                found = matcher.looks_of(frame) if frame.pairs else None
-            if found is None:
-                continue
-            looks_at = defaultdict(list)
-            for candidate, answer, numbers in zip(found.candidates, found.answers, found.numbers, strict=True):
-                looks_at[candidate.pair].append((answer, numbers))
-            for pair, looks in looks_at.items():
-                rle = pairs.target_mask(numbers_of[key][frame.pairs[pair]])
-                size = frame.images[frame.pairs[pair].target_camera].shape[:2]
-                truth = fit_rle(rle, size).astype(bool) if rle else None
-                ious = [iou(answer.in_image(size) > THRESHOLD, truth) if rle else 0.0 for answer, _ in looks]
-                rows.append((torch.stack([numbers for _, numbers in looks]), torch.tensor(ious), bool(rle)))
-            bar.update(len(looks_at))
+            truths = [pairs.target_mask(number_of[frame.take_uid, frame.number, pair]) for pair in frame.pairs]
+            rows += looks_at(matcher, frame, truths)
+            bar.update(len(frame.pairs))
     if left_out:
         print(f"{left_out} pairs cannot be read, and are left out")
-    visible = torch.tensor([seen for *_, seen in rows]).float()
-    if not 0 < visible.sum() < len(visible):
-        raise UserError(f"{len(rows)} pairs, {int(visible.sum())} of them visible; give takes with visible and hidden")
-    most = matcher.looks
-    padded = [F.pad(numbers, (0, 0, 0, most - len(numbers))) for numbers, _, _ in rows]
-    held = torch.tensor([[look < len(numbers) for look in range(most)] for numbers, _, _ in rows])
-    ious = torch.stack([F.pad(ious, (0, most - len(ious))) for _, ious, _ in rows])
-    return Looks(torch.stack(padded), held, ious.float(), visible)
+    numbers, ious, visible = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
+    if not 0 < sum(visible) < len(visible):
+        raise UserError(f"of {len(rows)} pairs, {sum(visible)} are visible; give takes with visible and hidden objects")
+    held = pad_sequence([torch.ones(len(of_pair), dtype=torch.bool) for of_pair in numbers], batch_first=True)
+    return Looks(pad_sequence(numbers, True), held, pad_sequence(ious, True), torch.tensor(visible).float())
 
 
-def iou(mask: np.ndarray, truth: np.ndarray) -> float:
-    return float((mask & truth).sum() / max(1, (mask | truth).sum()))
+def looks_at(matcher: StrongMatcher, frame: TakeFrame, truths: list[RLE | None]) -> list[tuple[Tensor, Tensor, bool]]:
+    """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible.
+    `truths` has the true masks of the pairs. A pair whose query mask is empty has no looks, and is left out.
+    """
+    with matcher.computing():
+        found = matcher.looks_of(frame) if frame.pairs else None
+    rows_of = defaultdict(list)
+    for row, candidate in enumerate(found.candidates if found else []):
+        rows_of[candidate.pair].append(row)
+    looks = []
+    for pair, rows in rows_of.items():
+        size = frame.images[frame.pairs[pair].target_camera].shape[:2]
+        truth = np.zeros(size, bool) if truths[pair] is None else fit_rle(truths[pair], size).astype(bool)
+        masks = [found.answers[row].in_image(size) > THRESHOLD for row in rows]
+        ious = [float((mask & truth).sum() / max(1, (mask | truth).sum())) for mask in masks]
+        looks.append((found.numbers[rows], torch.tensor(ious), truths[pair] is not None))
+    return looks
 
 
 def fit(choice: Choice, looks: Looks, seed: int) -> None:

@@ -33,13 +33,7 @@ class Validation:
         """loading: the result of `loader_options`. All ranks have the same number of frames."""
         size = min(size, len(pairs)) or len(pairs)
         self.pairs, self.matcher, self.log = pairs, matcher, log
-        self.numbers, frames = {}, defaultdict(list)
-        for number in np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]).tolist():
-            pair = pairs[number]
-            correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
-            frames[pair.take_uid, pair.frame].append(correspondence)
-            self.numbers[pair.take_uid, pair.frame, correspondence] = number
-        plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
+        plans, self.numbers = frame_plans(pairs, np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]))
         count = -(-len(plans) // log.world.size)
         plans += [plans[0]._replace(pairs=[])] * (count * log.world.size - len(plans))
         own = FrameDataset(plans[log.world.rank * count :][:count], matcher.prepare)
@@ -77,6 +71,21 @@ class Validation:
             union = np.float32((mask | truth).sum())
             iou = float(np.float32((mask & truth).sum()) / union) if union else 1.0
         return PairScore(number, iou, existence, rle is not None)
+
+
+PairKey = tuple[str, int, Correspondence]  # take, frame, and the pair in this frame
+
+
+def frame_plans(pairs: PairSet, numbers: Sequence[int]) -> tuple[list[FramePlan], dict[PairKey, int]]:
+    """The frames of the pairs with these numbers, in the order of the numbers; and the number of each pair."""
+    number_of, frames = {}, defaultdict(list)
+    for number in map(int, numbers):
+        pair = pairs[number]
+        correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
+        frames[pair.take_uid, pair.frame].append(correspondence)
+        number_of[pair.take_uid, pair.frame, correspondence] = number
+    plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
+    return plans, number_of
 
 
 def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:

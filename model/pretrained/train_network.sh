@@ -23,7 +23,7 @@ out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
 epochs=${EPOCHS:-7}
 start=(--backbone efficientnet_lite0 --mode tiny --input_size 192 --lr 5e-4)
-if [ -n "${FROM:-}" ]; then start=(--init_weights "$FROM" --lr 3e-4); fi
+if [ -n "${FROM:-}" ]; then start=(--init_weights "$FROM" --lr 3e-4 --dropout 0 --drop-feat 0); fi
 precision=fp32 # or bfloat16, if the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
 
