@@ -83,7 +83,7 @@ class Objects(NamedTuple):
         return candidate.spot.crop(self.target(candidate.pair).shape[:2], context)
 
 
-class Found(NamedTuple):
+class FirstLooks(NamedTuple):
     """What the first looks at a frame have found."""
 
     objects: Objects
@@ -126,7 +126,7 @@ class StrongMatcher(NetworkMatcher):
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
         return [found or [hidden] for found in answers]
 
-    def looks_of(self, frame: Frame) -> Found | None:
+    def looks_of(self, frame: Frame) -> FirstLooks | None:
         """The first four steps, in `computing`; None if all query masks are empty."""
         queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
         spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
@@ -142,7 +142,7 @@ class StrongMatcher(NetworkMatcher):
             answers.append(Answer(prob, math.nan, crop))
             of_mask = mask_numbers(prob, crop, candidate.spot, size)
             numbers.append([candidate.heat, logit, math.log(back + 1e-3), back, *of_mask])
-        return Found(objects, candidates, answers, torch.tensor(numbers, dtype=torch.float32))
+        return FirstLooks(objects, candidates, answers, torch.tensor(numbers, dtype=torch.float32))
 
     def _objects(self, frame: Frame, spots: dict[QueryObject, Spot]) -> Objects:
         """Encode and describe the objects; crops of the same size go through the backbone together."""
@@ -196,7 +196,7 @@ class StrongMatcher(NetworkMatcher):
             objects.cells[key] = self.network.locator.cells(self._levels(picture[None]))
         return objects.cells[key]
 
-    def _choose(self, found: Found, count: int) -> list[tuple[int, Answer]]:
+    def _choose(self, found: FirstLooks, count: int) -> list[tuple[int, Answer]]:
         """The looks with the `count` highest scores of each pair, as the pair's number and the answer with its
         existence; the pairs in their order, and the highest score first.
         """
