@@ -134,15 +134,17 @@ class StrongMatcher(NetworkMatcher):
             return None
         objects = self._objects(frame, spots)
         candidates = self._candidates(objects)
-        probs, logits, described = self._look(objects, candidates, CONTEXT)
-        backs = self._look_back(objects, candidates, described)
-        answers, numbers = [], []
-        for candidate, prob, logit, back in zip(candidates, probs, logits.tolist(), backs.tolist(), strict=True):
+        probs, logits, described, back_closely = self._look(objects, candidates, CONTEXT)
+        back = self._look_back(objects, candidates, described)
+        heat = torch.tensor([candidate.heat for candidate in candidates], device=self.device)
+        answers, of_masks = [], []
+        for candidate, prob in zip(candidates, probs, strict=True):
             crop, size = objects.crop(candidate, CONTEXT), objects.target(candidate.pair).shape[:2]
             answers.append(Answer(prob, math.nan, crop))
-            of_mask = mask_numbers(prob, crop, candidate.spot, size)
-            numbers.append([candidate.heat, logit, math.log(back + 1e-3), back, *of_mask])
-        return FirstLooks(objects, candidates, answers, torch.tensor(numbers, dtype=torch.float32))
+            of_masks.append(mask_numbers(prob, crop, candidate.spot, size))
+        of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.device)
+        first = torch.stack((heat, logits, (back + 1e-3).log(), back), 1)
+        return FirstLooks(objects, candidates, answers, torch.cat((first, of_masks, back_closely), 1))
 
     def _objects(self, frame: Frame, spots: dict[QueryObject, Spot]) -> Objects:
         """Encode and describe the objects; crops of the same size go through the backbone together."""
@@ -200,7 +202,7 @@ class StrongMatcher(NetworkMatcher):
         """The looks with the `count` highest scores of each pair, as the pair's number and the answer with its
         existence; the pairs in their order, and the highest score first.
         """
-        scores, logits = self.network.choice(found.numbers.to(self.device))
+        scores, logits = self.network.choice(found.numbers)
         scores, existence = scores.tolist(), logits.sigmoid().tolist()
         rows_of = defaultdict(list)
         for row, candidate in enumerate(found.candidates):
@@ -236,9 +238,9 @@ class StrongMatcher(NetworkMatcher):
 
     def _look(
         self, objects: Objects, candidates: Sequence[Candidate], context: float
-    ) -> tuple[np.ndarray, Tensor, Description]:
+    ) -> tuple[np.ndarray, Tensor, Description, Tensor]:
         """Look at one or more candidates. Returns the masks in their crops (N, S, S) float32, the logits of existence
-        (N,), and descriptions of what the masks show.
+        (N,), descriptions of what the masks show, and the numbers of `look_back_closely` (N, 5).
         """
         row_of, looks = {query: row for row, query in enumerate(objects.spots)}, []
         for batch in self._slices(candidates):
@@ -246,10 +248,13 @@ class StrongMatcher(NetworkMatcher):
             rows = [row_of[objects.frame.pairs[x.pair][:2]] for x in batch]
             with autocast(self.device, self.precision):
                 target = self.network.encode_target(self._levels(np.stack(crops)))
-                prob, logit, _ = self.network.look(objects.crops[context].rows(rows), target)
-                looks.append((prob.float(), logit.float(), *self.network.describe_answers(target, prob)))
-        prob, logit, *described = map(torch.cat, zip(*looks, strict=True))
-        return prob.cpu().numpy(), logit, Description(*described)
+                query = objects.crops[context].rows(rows)
+                prob, logit, _ = self.network.look(query, target)
+                described = self.network.describe_answers(target, prob)
+                back = self.network.look_back_closely(described, query)
+                looks.append((prob.float(), logit.float(), back, *described))
+        prob, logit, back, *described = map(torch.cat, zip(*looks, strict=True))
+        return prob.cpu().numpy(), logit, Description(*described), back
 
     def _look_back(self, objects: Objects, candidates: Sequence[Candidate], described: Description) -> Tensor:
         """How well the looks at candidates lead back to their objects, (N,). `described` is what the masks show."""

@@ -29,7 +29,9 @@ from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
-NUMBERS = 13  # numbers of a look, from which `Choice` chooses; `look_numbers` in inference/search.py lists them
+NUMBERS = (
+    18  # numbers of a look, from which `Choice` chooses; `StrongMatcher.looks_of` in inference/search.py lists them
+)
 HIDDEN = 64  # hidden units of `Choice`
 DROPOUT = 0.2  # dropout of these units
 
@@ -71,10 +73,13 @@ class ObjectCrops(NamedTuple):
 
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L, C) tokens
+    cells: Tensor  # (B, 2h, 2w, WIDTH) cells of the locator
+    coverage: Tensor  # (B, 2h, 2w): the part of each cell that the object covers
     description: Description
 
     def rows(self, rows: Tensor) -> "ObjectCrops":
-        return ObjectCrops(self.tokens[rows], self.mask[rows], self.description.rows(rows))
+        *tensors, description = self
+        return ObjectCrops(*(x[rows] for x in tensors), description.rows(rows))
 
 
 class TargetCrops(NamedTuple):
@@ -152,7 +157,9 @@ class StrongXSegTx(XSegTx):
         """Encode B objects, from query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and mask features."""
         marks = coverage_of(masks, (self.cells, self.cells)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
         query = self.encode_query(self.tokens(levels.feat) + marks, self.project(mask_feat))
-        return ObjectCrops(*query, self.describe(levels, masks))
+        cells = self.locator.cells(levels)
+        coverage = coverage_of(masks, cells.shape[1:3])
+        return ObjectCrops(*query, cells, coverage, self.locator.describe(cells, coverage))
 
     def encode_target(self, levels: Levels) -> TargetCrops:
         """Encode B target crops (B, ...) for `look`."""
@@ -182,6 +189,18 @@ class StrongXSegTx(XSegTx):
         """
         share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
+
+    def look_back_closely(self, answers: Description, query: ObjectCrops) -> Tensor:
+        """How well answers lead back to their objects in the query crops, (B, 5): the highest similarity; the mean
+        similarity on the object, and by how much it exceeds the mean elsewhere; the share of the softmax of this
+        similarity map that lies on the object; and the cosine of answer and object.
+        """
+        heat, on_object = self.locator.heat(answers, query.cells), query.coverage
+        inside, outside = ((heat * x).sum((1, 2)) / (x.sum((1, 2)) + 1e-3) for x in (on_object, 1 - on_object))
+        share = ((self.locator.scale * heat).flatten(1).softmax(1) * on_object.flatten(1)).sum(1)
+        center = (answers.context + query.description.context) / 2
+        cosine = F.cosine_similarity(*(x.total / x.area - center for x in (answers, query.description)))
+        return torch.stack((heat.amax((1, 2)), inside, inside - outside, share, cosine), 1)
 
 
 def _from_version_2_2(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:

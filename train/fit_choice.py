@@ -127,7 +127,7 @@ def looks_at(matcher: StrongMatcher, frame: TakeFrame, truths: list[RLE | None])
         truth = np.zeros(size, bool) if truths[pair] is None else fit_rle(truths[pair], size).astype(bool)
         masks = [found.answers[row].in_image(size) > THRESHOLD for row in rows]
         ious = [float((mask & truth).sum() / max(1, (mask | truth).sum())) for mask in masks]
-        looks.append((found.numbers[rows], torch.tensor(ious), truths[pair] is not None))
+        looks.append((found.numbers[rows].cpu(), torch.tensor(ious), truths[pair] is not None))
     return looks
 
 
