@@ -84,7 +84,8 @@ class CropStep(Step):
         query_mask = batch.query_mask.repeat_interleave(TARGET_CROPS, 0)
         paper = compute_losses(looks, query_mask, target_mask.flatten(0, 1), visible_there, counts)
 
-        place, located = looks.logit.new_zeros(2)
+        # In every step, each parameter takes part in the losses, as data-parallel training requires.
+        place, located = 0 * locator.scale, torch.zeros_like(locator.scale)
         for group_heat, group in zip(heat, batch.frames, strict=True):
             visible = batch.visible[group.rows].float()
             place = place + (place_loss(locator.scale * group_heat, group.cells) * visible).sum()

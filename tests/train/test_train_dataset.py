@@ -57,7 +57,7 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
 
 
 def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frames(pairs):
-    samples, paper = TrainSamples(pairs, READERS["strong"](), 0), TrainSamples(pairs, PAPER, 0)
+    samples, paper, located = TrainSamples(pairs, READERS["strong"](), 0), TrainSamples(pairs, PAPER, 0), 0
     for n in range(30):
         sample, other = samples[n], paper[n]
         visible = sample["visible"]
@@ -67,11 +67,17 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
             assert image.shape == (side, side, 3) and mask.shape == (side, side) and mask.any()
         inside = np.pad(sample["query_mask"], 1)[SIDE // 3 : SIDE - SIDE // 3 + 2].sum()
         assert inside > sample["query_mask"].sum() / 2  # in the middle, or nearly
-        assert sample["target"].shape == (2, SIDE, SIDE, 3) and sample["target_mask"].shape == (2, SIDE, SIDE)
-        assert sample["contained"][0] == visible and sample["target_mask"][0].any() == visible
+        assert sample["target"].shape == (3, SIDE, SIDE, 3) and sample["target_mask"].shape == (3, SIDE, SIDE)
+        for look in range(2):
+            assert sample["contained"][look] == visible and sample["target_mask"][look].any() == visible
+        if sample["frame"] is None:
+            assert not any(sample["peaks"])  # no similarity map, no peaks
+            continue
+        located += 1
         key, image, cells = sample["frame"]
         assert key == (sample["source"].target, max(image.shape))
         assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == visible
+    assert 2 <= located <= 14  # a quarter
 
 
 def test_half_of_the_strong_samples_show_both_views_from_close_by(pairs):
