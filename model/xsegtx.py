@@ -23,6 +23,7 @@ from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
 
 PROB_EPS = 1e-7
 MASK_CHANNEL = 2  # the decoder has three channels, of which the published checkpoints trained only this one
+OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; other pixels have weight 1
 MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
     "small": (256, 2, 256, 3),

@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.xsegtx import Look
-
-OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; other pixels have weight 1
+from model.xsegtx import OBJECT_WEIGHT, Look
 
 
 def loss_weights(existence: float = 1.0) -> dict[str, float]:
