@@ -136,13 +136,12 @@ def fit(choice: Choice, looks: Looks, seed: int) -> None:
     softmax of the scores; and the cross-entropy of existence, in which visible and hidden objects weigh the same.
     """
     torch.manual_seed(seed)
+    choice.load_state_dict(Choice().state_dict())  # a second fit gives the same result as the first
     known = looks.numbers[looks.held]
     mean, deviation = known.mean(0), known.std(0).clamp(min=1e-3)
     with torch.no_grad():  # the sums stay the same while the numbers are normalized
-        choice.linear.bias += choice.linear.weight @ ((mean - choice.mean) / choice.deviation)
-        choice.linear.weight *= deviation / choice.deviation
-        choice.hidden.reset_parameters()
-        choice.out.weight.zero_()
+        choice.linear.bias += choice.linear.weight @ mean
+        choice.linear.weight *= deviation
         choice.mean.copy_(mean), choice.deviation.copy_(deviation)
     share = looks.visible.mean()
     weight = torch.where(looks.visible > 0, 0.5 / share, 0.5 / (1 - share))
