@@ -1,5 +1,6 @@
 """Networks with random weights: the frozen backbone, and small networks for prediction."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from model.backbone import Backbone, normalize_image, resnet50_backbone
 from model.checkpoint import make_network, save_checkpoint
 from model.strong import StrongConfig
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.xsegtx import OBJECT_WEIGHT, XSegTx, XSegTxConfig
 
 
 def random_backbone(seed: int) -> Backbone:
@@ -41,9 +42,13 @@ def strong_config(side: int = 96, **options: Any) -> StrongConfig:
 
 
 def strong_network(**options: Any) -> XSegTx:
-    """A tiny strong network of 96 pixels, untrained, in eval mode."""
+    """A tiny strong network of 96 pixels, untrained, in eval mode. Its masks are not empty, although the search divides
+    their odds by OBJECT_WEIGHT.
+    """
     torch.manual_seed(0)
-    return make_network(strong_config(**options)).eval()
+    network = make_network(strong_config(**options)).eval()
+    network.net.decoder.deconv2.bias.data += math.log(OBJECT_WEIGHT)
+    return network
 
 
 def write_network(path: Path, arguments: dict[str, Any] | None = None, strong: bool = False, **options: Any) -> Path:
