@@ -72,19 +72,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    content = read_checkpoint(args.ckpt_path)
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights)
-    matcher = predictor.matcher
-    if not isinstance(matcher, StrongMatcher):
-        raise UserError(f"{args.ckpt_path} is no network of the strong recipe, which alone chooses among looks")
-    setting = predictor.settings[0] if len(predictor.settings) == 1 else BOTH
+    read_checkpoint(args.ckpt_path)  # its errors come before the file is claimed
     with claimed(args.ckpt_path.parent, args.ckpt_path.name, f"writes {args.ckpt_path}", (args.ckpt_path.name,)):
+        content = read_checkpoint(args.ckpt_path)
+        predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights)
+        matcher = predictor.matcher
+        if not isinstance(matcher, StrongMatcher):
+            raise UserError(f"{args.ckpt_path} is no network of the strong recipe, which alone chooses among looks")
+        setting = predictor.settings[0] if len(predictor.settings) == 1 else BOTH
         looks = searched(matcher, PairSet(args.train_dir, "train", setting), args.num_pairs, args.seed)
-        choice, encoder = matcher.network.choice.cpu(), content["encoder"]
+        choice = matcher.network.choice.cpu()
         before = figures(choice, looks)
         fit(choice, looks, args.seed)
         fitted = {f"choice.{name}": tensor for name, tensor in choice.state_dict().items()}
-        kept = {name: tensor for name, tensor in encoder.items() if name in matcher.network.state_dict()}
+        kept = {name: tensor for name, tensor in content["encoder"].items() if name in matcher.network.state_dict()}
         write_torch(args.ckpt_path, {**content, "encoder": kept | fitted})
     print(f"{len(looks.visible)} pairs: {before} -> {figures(choice, looks)}\n{args.ckpt_path}")
 
