@@ -101,7 +101,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when its parent is killed; the worker would wait for ever for the parent to take its results."""
+    """End this worker if its parent is killed. Otherwise, the worker would wait for ever."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
@@ -148,7 +148,7 @@ def _end_at_sigterm_of_parent() -> None:
 
 @contextlib.contextmanager
 def loader_failures() -> Iterator[None]:
-    """Put this around the use of a DataLoader; it raises a UserError if one of the loader's workers dies."""
+    """The context in which a DataLoader is used. Raises UserError if one of the loader's workers dies."""
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:

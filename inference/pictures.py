@@ -19,7 +19,9 @@ from formats.picture_files import read_picture, to_rgb
 
 
 def as_image(image: Any, what: str) -> np.ndarray:
-    """An image -> (H, W, 3) uint8 RGB. Raises UserError, which begins with `what`, for every other form."""
+    """Turn an image into (H, W, 3) uint8 RGB. Raises UserError, whose message begins with `what`, if the image has none
+    of the forms above.
+    """
     if isinstance(image, str | Path):
         return read_picture(Path(image))
     if isinstance(image, Image.Image):

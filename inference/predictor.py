@@ -131,18 +131,19 @@ class Predictor:
             raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or None")
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        several = isinstance(query_image, list | tuple)
-        queries = [as_image(image, "query image") for image in (query_image if several else [query_image])]
+        if places is not None and places < 1:
+            raise UserError(f"places {places} must be at least 1")
+        if not isinstance(query_image, list | tuple):
+            query_image, query_mask = [query_image], [query_mask]
+        elif query_box is not None:
+            raise UserError("a query_box is for a single query image; give query masks")
+        elif not isinstance(query_mask, list | tuple) or not len(query_mask) == len(query_image) > 0:
+            raise UserError(f"there are {counted(len(query_image), 'query image')}; give a list of as many query masks")
+        queries = [as_image(image, "query image") for image in query_image]
         targets = [as_image(image, "target image") for image in target_images]
         if query_box is None:
-            masks = query_mask if several else [query_mask]
-            if not several or isinstance(masks, list | tuple) and len(masks) == len(queries) > 0:
-                pairs = zip(masks, queries, strict=True)
-                masks = [as_mask(mask, "query mask", image.shape[:2]) for mask, image in pairs]
-            else:
-                raise UserError(f"there are {counted(len(queries), 'query image')}; give a list of as many query masks")
-        elif several:
-            raise UserError("a query_box is for a single query image; give query masks")
+            pairs = zip(query_mask, queries, strict=True)
+            masks = [as_mask(mask, "query mask", image.shape[:2]) for mask, image in pairs]
         else:
             masks = [cut_out(queries[0], query_box)]
         if not targets:
@@ -160,7 +161,7 @@ class Predictor:
         setting: str | None,
         count: int,
     ) -> list[list[Found]]:
-        """The answers for each target at up to `count` places, which overlap by less than half of their union."""
+        """For each target, the answers at up to `count` places, no two of which are the same place (`is_same`)."""
         query_names = [f"query {i}" for i in range(len(queries))]
         target_names = [f"target {i}" for i in range(len(targets))]
         images = dict(zip(query_names + target_names, [*queries, *targets], strict=True))
@@ -185,6 +186,6 @@ class Predictor:
 
 
 def is_same(prob: np.ndarray, other: np.ndarray) -> bool:
-    """True if two masks overlap by half of their union, so that they show the same place."""
+    """True if two masks show the same place: the intersection of the masks is at least half of their union."""
     mask, other = prob > THRESHOLD, other > THRESHOLD
     return 2 * (mask & other).sum() >= (mask | other).sum()

@@ -46,7 +46,7 @@ class ResumableRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """In the block, only this process writes the files of the run. Temporary files of killed runs are deleted."""
+        """The context in which only this process writes the run's files. Deletes temporary files of killed runs."""
         files = self.results_path.name, self.record_path.name
         with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):

@@ -22,7 +22,7 @@ FULL_SHARE = 0.8  # a window of more than this fraction of the image is not cut 
 
 
 class Block(NamedTuple):
-    """A part of the backbone. An output cell reads the input cells of its own place and of `reach` cells around it."""
+    """A part of the backbone. An output cell depends on the input at its place, and at most `reach` cells away."""
 
     module: nn.Module
     stride: int

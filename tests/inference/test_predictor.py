@@ -105,6 +105,16 @@ def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_ans
         ({"query_mask": None}, "give either query_mask or query_box"),
         ({"query_box": (0, 0, 3, 3)}, "give either query_mask or query_box"),
         ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
+        ({"places": 0}, "places 0 must be at least 1"),
+        (
+            {"query_image": [np.zeros((3, 3, 3), np.uint8)] * 2},
+            "there are 2 query images; give a list of as many query masks",
+        ),
+        ({"query_image": [], "query_mask": []}, "there are 0 query images; give a list of as many query masks"),
+        (
+            {"query_image": [np.zeros((3, 3, 3), np.uint8)], "query_mask": None, "query_box": (0, 0, 3, 3)},
+            "a query_box is for a",
+        ),
     ],
 )
 def test_what_is_no_picture_mask_or_box_is_said_in_one_line(change, message):
