@@ -40,9 +40,8 @@ from model.device import autocast
 from model.features import Encoder, Levels
 from model.locator import Description, peaks
 from model.strong import ObjectCrops, StrongXSegTx
-from model.xsegtx import OBJECT_WEIGHT
 
-SEARCH = 4  # version of this search, stored in a run's record; raise it with each change of the answers
+SEARCH = 5  # version of this search, stored in a run's record; raise it with each change of the answers
 LOOKS = 3  # default number of looks at a target
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 QueryObject = tuple[str, str]  # object, query camera
@@ -123,7 +122,7 @@ class StrongMatcher(NetworkMatcher):
                 chosen = self._choose(found, count)
                 self._look_closely(found.objects, chosen)
                 for number, answer in chosen:
-                    answers[number].append(answer._replace(prob=without_object_weight(answer.prob)))
+                    answers[number].append(answer)
         hidden = Answer(np.zeros((self.config.input_size, self.config.input_size), np.float32), 0.0)
         return [found or [hidden] for found in answers]
 
@@ -302,13 +301,6 @@ def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
         if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):
             chosen.append(candidate)
     return chosen
-
-
-def without_object_weight(prob: np.ndarray) -> np.ndarray:
-    """The mask loss counts each pixel of an object OBJECT_WEIGHT times, so that the network's odds are too high by this
-    factor, and masks at a probability of 0.5 are too wide. Returns the probability for odds divided by this factor.
-    """
-    return prob / (prob + OBJECT_WEIGHT * (1 - prob))
 
 
 def mask_numbers(prob: np.ndarray, crop: Crop, spot: Spot, size: tuple[int, int]) -> list[float]:

@@ -51,6 +51,7 @@ class Locator(nn.Module):
             nn.init.orthogonal_(metric.weight)
         self.part_weight = nn.Parameter(torch.tensor(1.0))
         self.scale = nn.Parameter(torch.tensor(10.0))  # turns similarities into logits of a softmax over cells
+        self.sharpness = nn.Parameter(torch.tensor(20.0))  # turns cosines into logits, for `propagate`
 
     def cells(self, levels: Levels) -> Tensor:
         """Features of N images -> cells (N, 2h, 2w, WIDTH) float32."""
@@ -102,6 +103,18 @@ class Locator(nn.Module):
             cosine = (unit.flatten(1, 2) @ torch.cat((mean, parts), 1).mT).mT.unflatten(2, cells.shape[1:3])
             reached = F.max_pool2d(cosine[:, 1:], 2 * REACH + 1, 1, REACH)
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
+
+    def propagate(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Tensor:
+        """Carry a mask from crops (B, h, w, WIDTH) to target crops (B, H, W, WIDTH), cell by cell. Each target cell
+        attends to all cells of the crop by cosine similarity, and takes the mean of the part that the object covers of
+        each, (B, h, w). Unlike `heat`, this tells the object from its neighbors, which the crop shows too. Returns
+        (B, H, W) float32 in [0, 1]. The method is label propagation, as in space-time memory networks (1904.00607).
+        """
+        center = (cells.mean((1, 2)) + target.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
+        source, unit = (F.normalize(x.flatten(1, 2) - center, dim=2) for x in (cells, target))
+        share = (self.sharpness * (unit @ source.mT)).float().softmax(2)
+        with torch.autocast(cells.device.type, enabled=False):
+            return (share @ coverage.flatten(1)[..., None]).squeeze(2).unflatten(1, target.shape[1:3])
 
 
 def detail_of(levels: Levels) -> Tensor:

@@ -9,11 +9,14 @@
     back = network.look_back(answers, cells, objects)           # whether answers lead back to the object
     score, logit = network.choice(numbers)                      # which look is right, and whether the object is visible
 
-A look is the answer of the paper's network for a query crop and a target crop. This network also gets the locator's
-similarity map of the target crop, and its mask decoder reads a finer layer of the backbone. inference/search.py makes
+A look is the answer of the paper's network for a query crop and a target crop. This network also gets two maps of the
+target crop from the locator, the similarity map and the propagated mask, and its mask decoder reads a finer layer of
+the backbone. inference/search.py makes
 the looks and chooses among them.
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,13 +30,16 @@ from model.backbone import STRIDE
 from model.crops import Crop, Spot
 from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
-from model.xsegtx import MODES, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
+from model.transformer import InnerLayer
+from model.xsegtx import MODES, OBJECT_WEIGHT, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
 
 NUMBERS = (
     18  # numbers of a look, from which `Choice` chooses; `StrongMatcher.looks_of` in inference/search.py lists them
 )
 HIDDEN = 64  # hidden units of `Choice`
 DROPOUT = 0.2  # dropout of these units
+MAPS = 2  # maps of a target crop from the locator
+BLOCKS = 2  # residual blocks of the mask decoder
 
 
 @dataclass(frozen=True)
@@ -91,18 +97,30 @@ class TargetCrops(NamedTuple):
 
 
 class DetailDecoder(MaskDecoder):
-    """A mask decoder that also reads finer features, which enter after the first of its two convolutions."""
+    """A mask decoder that also reads finer features, which enter after the first of its two transposed convolutions.
+    Residual blocks on this finer grid follow.
+    """
 
     def __init__(self, width: int, channels: int):
         super().__init__(width)
         self.detail = nn.Conv2d(channels, width // 2, kernel_size=3, padding=1)
         self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
+        self.blocks = nn.ModuleList(residual_block(width // 2) for _ in range(BLOCKS))
 
-    def forward(self, features: Tensor, detail: Tensor | None = None) -> Tensor:
-        if detail is None:  # the query's mask is decoded without detail
-            return super().forward(features)
+    def forward(self, features: Tensor, detail: Tensor) -> Tensor:
         x = F.relu(self.deconv1(features) + self.detail(detail))
-        return self.enlarge(x + F.relu(self.mix(x)))
+        x = x + F.relu(self.mix(x))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.enlarge(x)
+
+
+def residual_block(channels: int) -> nn.Sequential:
+    """Two convolutions; the second one starts at 0, so that the block changes nothing before it is trained."""
+    first, second = (nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(2))
+    nn.init.zeros_(second.weight)
+    nn.init.zeros_(second.bias)
+    return nn.Sequential(first, nn.ReLU(), second)
 
 
 class Choice(nn.Module):
@@ -133,15 +151,18 @@ class Choice(nn.Module):
 class StrongXSegTx(XSegTx):
     def __init__(self, config: StrongConfig):
         channels = config.detail_channels
-        super().__init__(config, lambda width: DetailDecoder(width, channels + 1))
+        super().__init__(config, lambda width: DetailDecoder(width, channels + MAPS))
         self.locator = Locator(config.feature_channels, channels)
         width = MODES[config.mode][0]
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
-        self.target_mark = nn.Parameter(0.1 * torch.randn(4, width))
+        self.target_mark = nn.Parameter(0.1 * torch.randn(4 * MAPS, width))
         # slope * (highest similarity in a look - threshold) is added to the look's existence logit.
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
         self.choice = Choice()
-        self.register_load_state_dict_pre_hook(_from_version_2_2)
+        for layer in self.layers[self.last_cross :]:  # only the query's tokens pass these layers, and none reads them
+            if isinstance(layer, InnerLayer):
+                layer.cross_encoder_layer.requires_grad_(False)
+        self.register_load_state_dict_pre_hook(_from_older_version)
 
     def forward(self, *_):
         raise NotImplementedError(
@@ -165,17 +186,19 @@ class StrongXSegTx(XSegTx):
         """Encode B target crops (B, ...) for `look`."""
         return TargetCrops(super().encode_target(levels.feat), self.locator.cells(levels), detail_of(levels))
 
-    def look(self, query: ObjectCrops, target: TargetCrops, both: bool = False) -> Look:
+    def look(self, query: ObjectCrops, target: TargetCrops) -> Look:
         heat = self.locator.heat(query.description, target.cells)
-        tokens = target.tokens + F.pixel_unshuffle(heat[:, None], 2).flatten(2).mT @ self.target_mark
-        if both:
-            query_tokens, tokens = self.attend(self.layers[self.first_cross :], query.tokens, tokens, query.mask)
-        else:
-            tokens = self.attend_target(query.tokens, tokens, query.mask)
+        propagated = self.locator.propagate(query.cells, query.coverage, target.cells)
+        maps = torch.stack((heat, propagated), 1)  # (B, MAPS, 2h, 2w)
+        tokens = target.tokens + F.pixel_unshuffle(maps, 2).flatten(2).mT @ self.target_mark
+        tokens = self.attend_target(query.tokens, tokens, query.mask)
         logit = self.existence_logit(tokens) + self.slope * (heat.amax((1, 2)) - self.threshold)
-        detail = torch.cat((target.detail, heat[:, None]), 1)
-        mask = self.net.decoder(self.features(tokens), detail).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
-        return Look(mask, logit, self.mask_prob(query_tokens) if both else None)
+        mask = (
+            self.net.decoder(self.features(tokens), torch.cat((target.detail, maps), 1))
+            .sigmoid()
+            .clamp(PROB_EPS, 1 - PROB_EPS)
+        )
+        return Look(mask, logit)
 
     def describe_answers(self, target: TargetCrops, mask_prob: Tensor) -> Description:
         """Describe for the locator what predicted masks (B, S, S) in target crops show."""
@@ -203,11 +226,23 @@ class StrongXSegTx(XSegTx):
         return torch.stack((heat.amax((1, 2)), inside, inside - outside, share, cosine), 1)
 
 
-def _from_version_2_2(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:
-    """Add a `Choice` to the state dict of a network that has none: the sums by which version 2.2 chose."""
-    if "locator.slope" in state:
+def _from_older_version(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:
+    """Complete the state dict of a network of version 2.2 or 2.3, so that it answers as it did in that version."""
+    if "locator.slope" in state:  # version 2.2 has no `Choice`, and chose by sums
         choice = Choice()
         slope, threshold = state.pop("locator.slope"), state.pop("locator.threshold")
         choice.linear.weight[0, 0] = state["locator.scale"]
         choice.linear.weight[1, 0], choice.linear.bias[1] = slope / 2, -slope * threshold / 2
         state.update({f"choice.{name}": tensor for name, tensor in choice.state_dict().items()})
+    mix = {part: state.get(f"net.decoder.mix.{part}") for part in ("weight", "bias")}
+    if "locator.sharpness" not in state and None not in mix.values():
+        # Version 2.3 propagates no mask, and its decoder has no blocks: the new weights are such that they do nothing.
+        padding = {"target_mark": (0, 0, 0, 4), "net.decoder.detail.weight": (0, 0, 0, 0, 0, 1)}
+        state.update({name: F.pad(state[name], sides) for name, sides in padding.items() if name in state})
+        state["locator.sharpness"] = network.locator.sharpness.detach()
+        for block, (part, tensor) in itertools.product(range(BLOCKS), mix.items()):
+            state[f"net.decoder.blocks.{block}.0.{part}"] = tensor
+            state[f"net.decoder.blocks.{block}.2.{part}"] = torch.zeros_like(tensor)
+        # Its mask loss counted the object's pixels OBJECT_WEIGHT times, so its odds were too high by this factor.
+        if (bias := state.get("net.decoder.deconv2.bias")) is not None:
+            state["net.decoder.deconv2.bias"] = bias - math.log(OBJECT_WEIGHT)

@@ -1,10 +1,9 @@
 """Samples of the strong recipe: crops around the object, which has about the same size in them, and around its rivals.
 
-Each target has three crops: two around the object, and one around a rival, which is another object or a place at which
-the locator wrongly expects the object. If the object is hidden, all crops show rivals. In half of the samples the crops
-have context, to train finding the object; in the other half, close crops of both views train drawing the object. A
-quarter of the samples also has the whole target, to train the locator. Loader processes cut all crops whose places do
-not depend on the similarity map.
+Each target has three crops. In half of the samples the crops have context, to train finding the object: two crops are
+around the object, and one is around a rival, which is another object or any place. In the other half, close crops of
+both views train drawing the object: all three are around it. If the object is hidden, all crops are around rivals. A
+quarter of the samples also has the whole target, to train the locator.
 """
 
 from collections.abc import Container, Sequence
@@ -44,19 +43,9 @@ CLOSE_LOOKS = 0.5  # the share of samples with close looks
 CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half of this for query crops of close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
 LOCATED = 0.25  # the share of samples that train the locator: the locator learns faster than the rest, and costs more
-RIVALS = {"peak": 0.65, "other object": 0.25, "anywhere": 0.1}  # kinds of rivals, with their probabilities
-RIVALS_WITHOUT_HEAT = {"other object": 0.7, "anywhere": 0.3}  # in samples that do not train the locator
-RIVAL_PEAKS = 3  # the number of peaks of a similarity map that can be rivals
+OTHER_OBJECTS = 0.7  # the share of rivals that are other objects; the rest can be anywhere
 CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of the object
-OBJECT_CROPS, TARGET_CROPS = 2, 3  # crops of each target in a step: around the object if it is visible, and all
-
-
-class Peak(NamedTuple):
-    """A place to look at: near a peak of the similarity map, which is known only in the step."""
-
-    number: int  # the peak's rank
-    offset: Spot  # row and column relative to the peak, and the extent of the place
-    context: float  # context of the crop
+TARGET_CROPS, RIVALS = 3, 1  # crops of each target, and how many of them show rivals if the crops have context
 
 
 class WholeFrame(NamedTuple):
@@ -85,13 +74,10 @@ class CropBatch(Batch):
     wide_mask: Tensor  # (B, N, N) uint8
     query: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8
-    target: Tensor  # (B, TARGET_CROPS, S, S, 3) uint8 RGB; black if `peaks` has a place
+    target: Tensor  # (B, TARGET_CROPS, S, S, 3) uint8 RGB
     target_mask: Tensor  # (B, TARGET_CROPS, S, S) uint8
     contained: Tensor  # (B, TARGET_CROPS) bool, True if the crop shows the object
     frames: list[FrameGroup]  # the whole targets of the samples that train the locator
-    peaks: list[list[Peak | None]]  # for each sample, TARGET_CROPS places; None if the loader has cut the crop
-    images: list[np.ndarray | None]  # (H, W, 3) uint8 RGB, the targets that have a Peak
-    masks: list[np.ndarray]  # (H, W) uint8, the objects' masks in the targets
 
 
 class CropReader:
@@ -117,22 +103,19 @@ class CropReader:
         share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
         if target_spot is not None:
             share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-        context, shift, stretch = CONTEXT, TARGET_SHIFT, TARGET_STRETCH
+        context, shift, stretch, rivals = CONTEXT, TARGET_SHIFT, TARGET_STRETCH, RIVALS
         if is_close := rng.random() < CLOSE_LOOKS:
-            context, shift, stretch = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH
-        extent = target_spot.extent if is_close and target_spot else share * max(size)
-        kinds = RIVALS if (is_located := rng.random() < LOCATED) else RIVALS_WITHOUT_HEAT
-        places = [self.rival(kinds, pairs, drawn, size, extent, context, rng) for _ in range(TARGET_CROPS)]
-        if target_spot is not None:
-            places[:OBJECT_CROPS] = [jittered(target_spot, rng, shift, stretch) for _ in range(OBJECT_CROPS)]
+            context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, 0
+        if target_spot is None:
+            rivals = TARGET_CROPS
+        places = [jittered(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]
+        places += [rival(pairs, drawn, size, share * max(size), rng) for _ in range(rivals)]
         wide = jittered(query_spot, rng, SHIFT, STRETCH)
         query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
         query_crop = jittered(query_spot, rng, *query_jitter).crop(query_size, context)
         wide_crop, wide_size, side = self.config.wide_crop(wide, share), self.config.wide_size, self.config.input_size
 
-        peaks = [place if isinstance(place, Peak) else None for place in places]
-        crops = [None if isinstance(place, Peak) else place.crop(size, context) for place in places]
-        looks = [cut_target(target, target_mask, crop, side) for crop in crops]
+        looks = [cut_target(target, target_mask, place.crop(size, context), side) for place in places]
         images, masks, contained = map(np.stack, zip(*looks, strict=True))
         return {
             "source": source,
@@ -144,10 +127,7 @@ class CropReader:
             "target": images,
             "target_mask": masks,
             "contained": contained,
-            "frame": self.whole_frame(source.target, target, target_mask, share) if is_located else None,
-            "peaks": peaks,
-            "image": target if any(peaks) else None,
-            "mask": target_mask,
+            "frame": self.whole_frame(source.target, target, target_mask, share) if rng.random() < LOCATED else None,
         }
 
     def whole_frame(self, view: ViewKey, image: np.ndarray, mask: np.ndarray, share: float) -> WholeFrame:
@@ -157,43 +137,28 @@ class CropReader:
         image = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
         return WholeFrame(key, image, object_cells(mask, (height // 8, width // 8)))
 
-    def rival(
-        self,
-        kinds: dict[str, float],
-        pairs: PairSet,
-        drawn: DrawnPairs,
-        size: Size,
-        extent: float,
-        context: float,
-        rng: np.random.Generator,
-    ) -> Spot | Peak:
-        """A place in the target view of `size` (H, W) that is not, or probably not, the place of the object."""
-        kind = rng.choice(list(kinds), p=list(kinds.values()))
-        if kind == "peak":
-            offset = jittered(Spot(0, 0, extent), rng, SHIFT, TARGET_STRETCH)
-            return Peak(int(rng.integers(RIVAL_PEAKS)), offset, context)
-        spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
-        other = other_object(pairs, drawn, rng) if kind == "other object" else None
-        if other is not None:
-            spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot
-        return jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
-
     def collate(self, samples: list[dict]) -> CropBatch:
         names = "wide", "wide_mask", "query", "query_mask", "target", "target_mask", "contained"
         return CropBatch(
             **common_fields(samples),
             **stacked_tensors(samples, *names),
             frames=frame_groups([sample["frame"] for sample in samples]),
-            peaks=[sample["peaks"] for sample in samples],
-            images=[sample["image"] for sample in samples],
-            masks=[sample["mask"] for sample in samples],
         )
 
 
-def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop | None, side: int) -> tuple[np.ndarray, ...]:
-    """The picture in a target crop, the mask in it, and whether the crop shows the object; blank without a crop."""
-    if crop is None:
-        return np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.uint8), np.False_
+def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, rng: np.random.Generator) -> Spot:
+    """A place in the target view of `size` (H, W) that probably is not the place of the object: the place of another
+    object, or any place, with this `extent`.
+    """
+    spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
+    other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
+    if other is not None:
+        spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot
+    return jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
+
+
+def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tuple[np.ndarray, ...]:
+    """The picture in a target crop, the mask in it, and whether the crop shows the object."""
     cropped, area = cut_mask(mask, crop, side), int(mask.sum())
     shows = area and cropped.sum() * (crop.side / side) ** 2 > CONTAINED * area
     return cut(image, crop, side), cropped, np.bool_(shows)

@@ -30,12 +30,18 @@ class Counts(NamedTuple):
 
 
 def compute_losses(
-    look: Look, query_mask: Tensor, target_mask: Tensor, visible: Tensor, counts: Counts | None = None
+    look: Look,
+    query_mask: Tensor | None,
+    target_mask: Tensor,
+    visible: Tensor,
+    counts: Counts | None = None,
+    object_weight: float = OBJECT_WEIGHT,
 ) -> dict[str, Tensor]:
     """The losses of a batch by name, scalars on the device, from true masks (B, H, W) and `visible` (B,), which is True
-    if the object is visible in the target. The function does not wait for the device.
+    if the object is visible in the target. Without `query_mask`, only the masks of the target count. The function does
+    not wait for the device.
 
-    - mask: BCE of each pixel of both views, times `OBJECT_WEIGHT` if the mask is 1 there, and 0 for samples whose
+    - mask: BCE of each pixel of both views, times `object_weight` if the mask is 1 there, and 0 for samples whose
       object is not visible; the mean over all 2 B H W pixels, including samples with 0.
     - dice: `1 - (2 sum(p q) + 1) / (sum(p) + sum(q) + 1)`, mean over both views of the samples whose object is visible;
       0 if there are no such samples.
@@ -49,18 +55,22 @@ def compute_losses(
         visible = visible.float()
         samples, count = counts or (len(visible), visible.sum())
 
-        query_bce, query_dice = mask_losses(look.query_mask_prob, query_mask, visible)
-        target_bce, target_dice = mask_losses(look.target_mask_prob, target_mask, visible)
-        mask = (query_bce + target_bce) / (2 * samples)
-        dice = (query_dice + target_dice) / (2 * count.clamp(min=1))
+        views = [(look.target_mask_prob, target_mask)]
+        if query_mask is not None:
+            views.insert(0, (look.query_mask_prob, query_mask))
+        losses = [mask_losses(*view, visible, object_weight) for view in views]
+        bce, dice = (sum(parts) for parts in zip(*losses, strict=True))
+        mask, dice = bce / (len(views) * samples), dice / (len(views) * count.clamp(min=1))
         existence = cross_entropy(look.logit.sigmoid().float(), visible) / samples
         return {"mask": mask, "dice": dice, "existence": existence}
 
 
-def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+def mask_losses(
+    prob: Tensor, truth: Tensor, visible: Tensor, object_weight: float = OBJECT_WEIGHT
+) -> tuple[Tensor, Tensor]:
     """BCE (mean over the pixels) and Dice of the masks (B, H, W) of one view, each summed over the visible samples."""
     prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
-    weight = visible[:, None] * (1 + (OBJECT_WEIGHT - 1) * truth)
+    weight = visible[:, None] * (1 + (object_weight - 1) * truth)
     bce = cross_entropy(prob, truth, weight) / truth.shape[1]
     overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
     dice = (visible * (1 - (2 * overlap + 1) / (area + 1))).sum()

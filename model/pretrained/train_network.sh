@@ -10,7 +10,7 @@
 # Environment variables:
 #   PACKAGE  Debian's package sweethome3d-furniture, a .deb file (default: `apt-get download` fetches it)
 #   FROM     network whose training is continued (default: none, a new network)
-#   EPOCHS   epochs of training, with 2400 steps each (default: 7)
+#   EPOCHS   epochs of training, with 2400 steps each (default: 5)
 #   NPROC    processes that train, with 8 GB each (default: 1)
 #   SEED     seed of the training (default: 0). Only seed 0 replaces xsegtx_tiny.pth; other networks stay in FOLDER
 #   PYTHON   an interpreter that has the requirements (default: .venv, which is made if needed)
@@ -21,7 +21,7 @@ setup_env requirements.txt requirements-models.txt
 
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
-epochs=${EPOCHS:-7}
+epochs=${EPOCHS:-5}
 start=(--backbone efficientnet_lite0 --mode tiny --input_size 192 --lr 5e-4)
 if [ -n "${FROM:-}" ]; then start=(--init_weights "$FROM" --lr 3e-4 --dropout 0 --drop-feat 0); fi
 precision=fp32 # or bfloat16, if the CPU computes in it
@@ -55,7 +55,7 @@ make train/patterned_large "${large[@]}" "${learn[@]}" --num_train 64
 
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
   --resume-pth auto "${start[@]}" --batch-pos 4 --warmUpIter 100 --iter-epoch 2400 --n-epoch "$epochs" \
-  --lr-schedule $((epochs * 4 / 5)) --val_size 240 --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 \
+  --lr-schedule $((epochs * 5 / 6)) --val_size 240 --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 \
   --precision $precision
 [ "$seed" = 0 ] || exit 0
 python train/fit_choice.py --ckpt_path "$out/seed_0/netLast.pth" --train-dir "$out"/train/*/processed --num_pairs 2500 \

@@ -9,11 +9,10 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import Correspondence
 from inference.frame import Frame
 from inference.predictor import Predictor
-from inference.search import StrongMatcher, without_object_weight
+from inference.search import StrongMatcher
 from model.checkpoint import load_checkpoint
 from model.crops import spot_of
 from model.features import Encoder
-from model.xsegtx import OBJECT_WEIGHT
 from tests.made.known_answer import BACKGROUND, NearestColor, color_matcher, edges, scene
 
 SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
@@ -148,13 +147,6 @@ def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_cou
     for pictures in ([query, unlike], [unlike, query]):
         found, existence = predictor.segment(pictures, [mask, mask], target)
         assert (found == expected[0]).all() and existence == pytest.approx(expected[1], abs=1e-5)
-
-
-def test_a_mask_ends_where_the_weight_of_the_objects_pixels_in_the_loss_is_balanced():
-    """The loss of a pixel is lowest at the odds of its being of the object, times the weight."""
-    share = np.float32([0.01, 0.3, 0.49, 0.51, 0.99])  # true probabilities
-    learned = OBJECT_WEIGHT * share / (OBJECT_WEIGHT * share + 1 - share)
-    np.testing.assert_allclose(without_object_weight(learned), share, rtol=1e-5)
 
 
 def test_an_object_that_has_left_is_said_to_be_hidden():

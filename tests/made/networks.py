@@ -1,6 +1,5 @@
 """Networks with random weights: the frozen backbone, and small networks for prediction."""
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from model.backbone import Backbone, normalize_image, resnet50_backbone
 from model.checkpoint import make_network, save_checkpoint
 from model.strong import StrongConfig
-from model.xsegtx import OBJECT_WEIGHT, XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx, XSegTxConfig
 
 
 def random_backbone(seed: int) -> Backbone:
@@ -42,12 +41,11 @@ def strong_config(side: int = 96, **options: Any) -> StrongConfig:
 
 
 def strong_network(**options: Any) -> XSegTx:
-    """A tiny strong network of 96 pixels, untrained, in eval mode. Its masks are not empty, although the search divides
-    their odds by OBJECT_WEIGHT.
-    """
+    """A tiny strong network of 96 pixels, untrained, in eval mode. Its masks are not empty."""
     torch.manual_seed(0)
     network = make_network(strong_config(**options)).eval()
-    network.net.decoder.deconv2.bias.data += math.log(OBJECT_WEIGHT)
+    for block in network.net.decoder.blocks:  # which do nothing before they are trained
+        torch.nn.init.normal_(block[2].weight, std=0.02)
     return network
 
 
