@@ -162,7 +162,7 @@ class StrongXSegTx(XSegTx):
         for layer in self.layers[self.last_cross :]:  # only the query's tokens pass these layers, and none reads them
             if isinstance(layer, InnerLayer):
                 layer.cross_encoder_layer.requires_grad_(False)
-        self.register_load_state_dict_pre_hook(_from_older_version)
+        self.register_load_state_dict_pre_hook(complete)
 
     def forward(self, *_):
         raise NotImplementedError(
@@ -226,7 +226,7 @@ class StrongXSegTx(XSegTx):
         return torch.stack((heat.amax((1, 2)), inside, inside - outside, share, cosine), 1)
 
 
-def _from_older_version(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:
+def complete(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:
     """Complete the state dict of a network of version 2.2 or 2.3, so that it answers as it did in that version."""
     if "locator.slope" in state:  # version 2.2 has no `Choice`, and chose by sums
         choice = Choice()
