@@ -19,7 +19,7 @@ import torch
 from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
-from model.strong import StrongConfig, StrongXSegTx, complete
+from model.strong import StrongConfig, StrongXSegTx, upgrade_state_dict
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 
@@ -116,7 +116,10 @@ def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], lis
     own = model.state_dict()
     state = named_tensors(state["encoder"] if is_checkpoint(state) else state, str(path))
     if isinstance(model, StrongXSegTx):
-        complete(model, state)
+        try:
+            upgrade_state_dict(model, state)
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"{path} holds a damaged network ({one_line(error)}); take an earlier file") from None
     fitting, left_out = {}, []
     for name, tensor in own.items():
         if name not in state:

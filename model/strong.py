@@ -162,7 +162,7 @@ class StrongXSegTx(XSegTx):
         for layer in self.layers[self.last_cross :]:  # only the query's tokens pass these layers, and none reads them
             if isinstance(layer, InnerLayer):
                 layer.cross_encoder_layer.requires_grad_(False)
-        self.register_load_state_dict_pre_hook(complete)
+        self.register_load_state_dict_pre_hook(upgrade_state_dict)
 
     def forward(self, *_):
         raise NotImplementedError(
@@ -226,23 +226,23 @@ class StrongXSegTx(XSegTx):
         return torch.stack((heat.amax((1, 2)), inside, inside - outside, share, cosine), 1)
 
 
-def complete(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:
-    """Complete the state dict of a network of version 2.2 or 2.3, so that it answers as it did in that version."""
+def upgrade_state_dict(network: StrongXSegTx, state: dict[str, Tensor], *_: Any) -> None:
+    """Add what is new to the state dict of a network of version 2.2 or 2.3. The weights added do nothing until they are
+    trained. Raises KeyError or RuntimeError if the state dict is damaged.
+    """
     if "locator.slope" in state:  # version 2.2 has no `Choice`, and chose by sums
         choice = Choice()
         slope, threshold = state.pop("locator.slope"), state.pop("locator.threshold")
         choice.linear.weight[0, 0] = state["locator.scale"]
         choice.linear.weight[1, 0], choice.linear.bias[1] = slope / 2, -slope * threshold / 2
         state.update({f"choice.{name}": tensor for name, tensor in choice.state_dict().items()})
-    mix = {part: state.get(f"net.decoder.mix.{part}") for part in ("weight", "bias")}
-    if "locator.sharpness" not in state and None not in mix.values():
-        # Version 2.3 propagates no mask, and its decoder has no blocks: the new weights are such that they do nothing.
-        padding = {"target_mark": (0, 0, 0, 4), "net.decoder.detail.weight": (0, 0, 0, 0, 0, 1)}
-        state.update({name: F.pad(state[name], sides) for name, sides in padding.items() if name in state})
+    if "locator.sharpness" not in state and "net.decoder.mix.weight" in state:  # version 2.3
+        state["target_mark"] = F.pad(state["target_mark"], (0, 0, 0, 4))
+        state["net.decoder.detail.weight"] = F.pad(state["net.decoder.detail.weight"], (0, 0, 0, 0, 0, 1))
         state["locator.sharpness"] = network.locator.sharpness.detach()
-        for block, (part, tensor) in itertools.product(range(BLOCKS), mix.items()):
-            state[f"net.decoder.blocks.{block}.0.{part}"] = tensor
-            state[f"net.decoder.blocks.{block}.2.{part}"] = torch.zeros_like(tensor)
-        # Its mask loss counted the object's pixels OBJECT_WEIGHT times, so its odds were too high by this factor.
-        if (bias := state.get("net.decoder.deconv2.bias")) is not None:
-            state["net.decoder.deconv2.bias"] = bias - math.log(OBJECT_WEIGHT)
+        for block, part in itertools.product(range(BLOCKS), ("weight", "bias")):
+            mix = state[f"net.decoder.mix.{part}"]
+            state[f"net.decoder.blocks.{block}.0.{part}"] = mix
+            state[f"net.decoder.blocks.{block}.2.{part}"] = torch.zeros_like(mix)
+        # The mask loss counted the object's pixels OBJECT_WEIGHT times, so the odds were too high by this factor.
+        state["net.decoder.deconv2.bias"] = state["net.decoder.deconv2.bias"] - math.log(OBJECT_WEIGHT)

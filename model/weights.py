@@ -64,7 +64,7 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
     state = named_tensors(state, what)
     try:
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except (KeyError, RuntimeError) as error:
         raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
     limits = {name: torch.inf for name, _ in module.named_buffers()}  # variances of batch norms may be large
     if broken := [name for name, x in state.items() if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:

@@ -13,7 +13,8 @@ from train.losses import Counts, compute_losses
 
 class CropStep(Step):
     def losses(self, batch: CropBatch) -> dict[str, Tensor]:
-        """The paper's losses of the targets over all looks, with the same weight for all pixels, and further losses:
+        """The paper's losses, as means over all looks. They do not ask for the mask of the query, and all pixels of a
+        mask have the same weight. Two losses are added:
 
         - place: for visible objects whose sample trains the locator, the cross-entropy of the object's cells among all
           cells of the target.

@@ -38,8 +38,8 @@ def compute_losses(
     object_weight: float = OBJECT_WEIGHT,
 ) -> dict[str, Tensor]:
     """The losses of a batch by name, scalars on the device, from true masks (B, H, W) and `visible` (B,), which is True
-    if the object is visible in the target. Without `query_mask`, only the masks of the target count. The function does
-    not wait for the device.
+    if the object is visible in the target. Without `query_mask`, mask and dice are means over the target's view alone.
+    The function does not wait for the device.
 
     - mask: BCE of each pixel of both views, times `object_weight` if the mask is 1 there, and 0 for samples whose
       object is not visible; the mean over all 2 B H W pixels, including samples with 0.
@@ -57,7 +57,7 @@ def compute_losses(
 
         views = [(look.target_mask_prob, target_mask)]
         if query_mask is not None:
-            views.insert(0, (look.query_mask_prob, query_mask))
+            views.append((look.query_mask_prob, query_mask))
         losses = [mask_losses(*view, visible, object_weight) for view in views]
         bce, dice = (sum(parts) for parts in zip(*losses, strict=True))
         mask, dice = bce / (len(views) * samples), dice / (len(views) * count.clamp(min=1))
@@ -65,9 +65,7 @@ def compute_losses(
         return {"mask": mask, "dice": dice, "existence": existence}
 
 
-def mask_losses(
-    prob: Tensor, truth: Tensor, visible: Tensor, object_weight: float = OBJECT_WEIGHT
-) -> tuple[Tensor, Tensor]:
+def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor, object_weight: float) -> tuple[Tensor, Tensor]:
     """BCE (mean over the pixels) and Dice of the masks (B, H, W) of one view, each summed over the visible samples."""
     prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
     weight = visible[:, None] * (1 + (object_weight - 1) * truth)

@@ -1,13 +1,18 @@
 """The parts of the strong network that training and prediction share; the untrained locator."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.errors import UserError
+from model.checkpoint import load_matching
 from model.features import Levels
 from model.locator import PARTS, WIDTH, Locator, peaks
 from model.strong import NUMBERS, StrongXSegTx
+from model.weights import load_state
 from model.xsegtx import Look
 from tests.made.networks import strong_network
 
@@ -98,6 +103,17 @@ def test_a_network_of_version_2_3_answers_as_in_version_2_3():
     assert torch.equal(look.logit, former_look.logit)
     prob = former_look.target_mask_prob  # its training counted the object's pixels ten times
     torch.testing.assert_close(look.target_mask_prob, prob / (prob + 10 * (1 - prob)))
+
+
+def test_a_damaged_network_of_version_2_3_is_refused_in_one_line():
+    network, path = strong_network(), Path("net.pth")
+    former = {name: x for name, x in network.state_dict().items() if "sharpness" not in name and ".blocks." not in name}
+    without = {name: x for name, x in former.items() if name != "target_mark"}
+    for damaged in (without, former | {"target_mark": torch.zeros(())}):
+        with pytest.raises(UserError, match="net.pth: does not fit"):
+            load_state(network, damaged, "net.pth")
+        with pytest.raises(UserError, match="net.pth holds a damaged network"):
+            load_matching(network, damaged, path)
 
 
 @pytest.fixture
