@@ -40,13 +40,13 @@ from common.files import file_digest, write_json
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
-from inference.matcher import BATCH_SIZE, Matcher
-from inference.own_method import MethodMatcher
-from inference.predict_takes import FrameDataset, FramePlan, TakePlan, predict_takes
+from inference.own_method import OwnMethod
+from inference.predict_takes import TakePlan, predict_takes
 from inference.predictor import SHIPPED, Predictor
 from inference.resumable_run import ResumableRun
-from inference.search import LOOKS
 from model.device import PRECISION_HELP, PRECISIONS, resolve_device
+from recipes.base import BATCH_SIZE, Recipe
+from recipes.frame import FrameDataset, FramePlan
 
 ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
@@ -58,11 +58,11 @@ INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missi
 
 @dataclass(frozen=True)
 class Task:
-    """The resolved command line: the takes to predict, the matcher that predicts them, and where the results go."""
+    """The resolved command line: the takes to predict, the recipe that predicts them, and where the results go."""
 
     setting: str
-    matcher: Matcher
-    description: str  # a text about the matcher
+    recipe: Recipe
+    description: str  # a text about the recipe
     plans: dict[str, TakePlan]  # by uid
     failed: dict[str, str]  # by uid: why a take cannot be read
     run: ResumableRun
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     world = World()
     world.start()
     if world.is_main:
-        print(f"{task.description}, on {world.size} x {task.matcher.device}")
+        print(f"{task.description}, on {world.size} x {task.recipe.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
         world.meet()  # other processes wait until the first one has claimed the files
         if not task.overwrite and (made := run.made_already(plans)):
@@ -108,13 +108,13 @@ def resolve(argv: list[str] | None) -> Task:
         for name in NETWORK_OPTIONS:
             if getattr(args, name):
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
-        matcher = MethodMatcher(*args.predictor, device=device)
-        source, description = matcher.path, " ".join(args.predictor)
+        recipe = OwnMethod(*args.predictor, device=device)
+        source, description = recipe.path, " ".join(args.predictor)
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
         given = args.precision, args.backbone_weights, args.batch_size, args.looks
         predictor = Predictor.load(source, device, *given)
-        matcher, description = predictor.matcher, f"{source}: {predictor.description}"
+        recipe, description = predictor.recipe, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     plans, failed = {}, {}
@@ -125,10 +125,10 @@ def resolve(argv: list[str] | None) -> Task:
             failed[uid] = str(error)
     if not plans:
         raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
-    options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | matcher.options
+    options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | recipe.options
     run = ResumableRun(args.out_path, args.setting, args.split, options)
     how = {name: getattr(args, name) for name in ("num_workers", "overwrite", "save_inter")}
-    return Task(args.setting, matcher, description, plans, failed, run, **how)
+    return Task(args.setting, recipe, description, plans, failed, run, **how)
 
 
 def make_parser() -> Parser:
@@ -148,7 +148,7 @@ def make_parser() -> Parser:
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     text = f"pairs that the network computes at once; fewer pairs need less memory (default: {BATCH_SIZE})"
     add("--batch_size", type=at_least(1), help=text)
-    text = f"number of places in a target at which a strong network looks for the object (default: {LOOKS})"
+    text = "number of places in a target at which the network looks for the object (default: 3)"
     add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
@@ -181,18 +181,18 @@ def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, f
         if not plan.pair_count:  # a take without a pair still has its objects in the file
             write(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
-    loader = make_loader(task.matcher, [frame for plan in todo for frame in plan.frames()], task.num_workers)
+    loader = make_loader(task.recipe, [frame for plan in todo for frame in plan.frames()], task.num_workers)
     # With the delay, no bar appears before an early error.
     bar_options = {"desc": task.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
-        predict_takes(task.matcher, loader, plans, write, bar.update)
+        predict_takes(task.recipe, loader, plans, write, bar.update)
     return pairs, time.perf_counter() - begin
 
 
-def make_loader(matcher: Matcher, frames: list[FramePlan], workers: int | None) -> DataLoader:
-    dataset = FrameDataset(frames, matcher.prepare)
+def make_loader(recipe: Recipe, frames: list[FramePlan], workers: int | None) -> DataLoader:
+    dataset = FrameDataset(frames, recipe.prepare)
     if workers is None:  # a CPU's cores are busy with the network already
-        workers = min(8, default_workers()) if matcher.device.type == "cuda" else 1
+        workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
     return DataLoader(dataset, batch_size=None, **loader_options(min(workers, len(frames))))
 
 

@@ -34,19 +34,19 @@ from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import in_turn, make_takes, print_times, process_takes
 from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import counted, run_script
-from evaluation.metrics import iou
+from formats.crop import Crop, put_back
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
-from formats.masks import decode_mask, encode_mask
+from formats.masks import decode_mask, encode_mask, iou
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD
 from formats.takes import read_split
-from inference.matcher import PaperMatcher
-from inference.predict_takes import FrameDataset, FramePlan, TakePlan, predict_frames
+from inference.predict_takes import TakePlan
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
-from model.crops import Crop, put_back
 from model.device import PRECISIONS, resolve_device
-from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.base import predict_frames
+from recipes.frame import FrameDataset, FramePlan
+from recipes.paper import Paper
 
 SIZE = "medium"  # size of the rendered videos
 EXOS = 3  # exo cameras in the take
@@ -71,8 +71,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = resolve_device(args.device)
     backbone, model = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=args.input_size)).eval()
-    encoder = Encoder(backbone, device, PRECISIONS[args.precision])
-    matcher = PaperMatcher(encoder, model, args.precision)
+    recipe = Paper(model, backbone, device, args.precision)
     backbone.to(device)
     with tempfile.TemporaryDirectory() as folder:
         options = ("--size", SIZE, "--num_frames", 30 * (args.frames - 1) + 1, "--num_exo", EXOS)
@@ -84,7 +83,7 @@ def main() -> None:
         frames = TakePlan.of(take, args.setting).frames()[:2]
         ways = {
             "the published way": partial(predict_plainly, backbone, model, device, take, frames),
-            "this project": partial(predict_our_way, matcher, frames),
+            "this project": partial(predict_our_way, recipe, frames),
         }
         in_turn(ways, 1)  # to warm up
         times, found = in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
@@ -142,11 +141,11 @@ def predict_plainly(
     return entries
 
 
-def predict_our_way(matcher: PaperMatcher, frames: list[FramePlan]) -> dict[tuple[Correspondence, int], dict]:
+def predict_our_way(recipe: Paper, frames: list[FramePlan]) -> dict[tuple[Correspondence, int], dict]:
     """The entries that `predict_plainly` returns, computed in the way of eval_segswap.py."""
     return {
         (pair, frame.number): {"pred_mask": encode_mask(mask), "confidence": existence}
-        for frame, answers in predict_frames(matcher, iter(FrameDataset(frames, matcher.prepare)))
+        for frame, answers in predict_frames(recipe, iter(FrameDataset(frames, recipe.prepare)))
         for pair, mask, existence in answers
     }
 

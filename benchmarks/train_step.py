@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -34,20 +35,17 @@ from benchmarks.measure import in_turn, make_takes, print_times, process_takes
 from common.arguments import Parser, add_device, at_least
 from common.distributed import World
 from common.errors import run_script
-from formats.masks import RLE, decode_mask
+from formats.masks import decode_mask
 from formats.pairs import PairSet
-from formats.processed import frame_path
-from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
+from model.backbone import mask_to_image, normalize_image, resnet50_backbone
 from model.device import PRECISIONS, resolve_device, tf32
-from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
-from train.dataset import TrainSamples, ViewKey
-from train.feature_cache import FeatureCache
-from train.letterboxed import LetterboxedBatch, LetterboxReader, LetterboxStep
-from train.losses import loss_weights
+from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
+from recipes.samples import DrawnPairs, TrainSamples, read_view, source_of
+from train.engine import Step
 
 PLAIN, OURS = "the published way", "this project"
-CACHE_BYTES = int(1e9)
+CACHE_BYTES = 1e9
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,8 +68,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_takes(Path(folder), "train", 2, "--size", args.size)
         pairs = PairSet([process_takes(Path(folder))], "train", "ego-exo")
-        readers = {PLAIN: PlainReader(args.input_size), OURS: LetterboxReader(args.input_size)}
-        loaders = {name: TrainSamples(pairs, reader, 0, block=0.5) for name, reader in readers.items()}
+        readers = {PLAIN: read_plainly, OURS: read_letterboxed}
+        loaders = {
+            name: TrainSamples(pairs, partial(reader, side=args.input_size), 0, block=0.5)
+            for name, reader in readers.items()
+        }
         reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
         measure("loader", reads, args.rounds, "sample", args.loader_samples)
         batch = read(loaders[OURS], args.batch_size).to(device)
@@ -89,15 +90,20 @@ def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, u
     print_times(title, in_turn(ways, rounds)[0], unit, count)
 
 
-class PlainReader(LetterboxReader):
-    """Reads the same samples in the published way: it decodes whole masks, and pads before it resizes."""
-
-    def image(self, pairs: PairSet, key: ViewKey) -> np.ndarray:
-        image = cv2.imread(str(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame)))
-        return pad_and_resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.side)
-
-    def mask(self, rle: RLE | None) -> np.ndarray:
-        return super().mask(rle) if rle is None else pad_and_resize(decode_mask(rle), self.side)
+def read_plainly(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int) -> dict[str, Any]:
+    """What `read_letterboxed` reads, in the published way: masks are decoded in full, padded and resized."""
+    source = source_of(pairs, drawn)
+    rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
+    query_mask = pad_and_resize(decode_mask(pairs.query_mask(drawn.query)), side)
+    return {
+        "source": source,
+        "visible": rle is not None,
+        "query_image": pad_and_resize(read_view(pairs, source.query), side),
+        "target_image": pad_and_resize(read_view(pairs, source.target), side),
+        "query_mask": query_mask,
+        "target_mask": np.zeros_like(query_mask) if rle is None else pad_and_resize(decode_mask(rle), side),
+        "block": drawn.block,
+    }
 
 
 def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
@@ -109,15 +115,11 @@ def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def read(samples: TrainSamples, count: int) -> LetterboxedBatch:
-    return samples.reader.collate([samples[n] for n in range(count)])
+    return collate_letterboxed([samples[n] for n in range(count)])
 
 
-class PlainStep(LetterboxStep):
+class PlainPaper(Paper):
     """Encodes in the published way: batch norms are not folded, images and masks are encoded one after the other."""
-
-    def __init__(self, backbone: Backbone, *given: object):
-        super().__init__(*given)
-        self.backbone = backbone
 
     def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, ...]:
         images = map(normalize_image, (batch.query_image, batch.target_image))
@@ -129,12 +131,13 @@ def make_step(
 ) -> Callable[[], None]:
     """A function that makes a training step, always on the same batch."""
     device, precision = batch.query_mask.device, "fp32" if plain else args.precision
-    backbone = resnet50_backbone().to(device)
-    network = XSegTx(XSegTxConfig(input_size=args.input_size)).to(device).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4)
-    encoder, cache = Encoder(backbone, device, PRECISIONS[precision]), FeatureCache(CACHE_BYTES if cached else 0)
-    given = encoder, cache, loss_weights(), World(), precision
-    step = PlainStep(backbone, partial(joined_forward, network), *given) if plain else LetterboxStep(network, *given)
+    backbone, network = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=args.input_size))
+    recipe = (PlainPaper if plain else Paper)(
+        network, backbone, device, precision, cache_size=CACHE_BYTES if cached else 0
+    )
+    step, optimizer = Step(recipe, World(), 1.0).train(), torch.optim.Adam(network.parameters(), lr=2e-4)
+    if plain:
+        recipe.backbone, recipe.network = backbone.to(device), partial(joined_forward, network)
 
     def run() -> None:
         with tf32(precision == "tf32"):

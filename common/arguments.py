@@ -2,10 +2,11 @@
 
 import argparse
 import math
-from collections.abc import Callable
-from dataclasses import field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import Field, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_origin
 
 from common.parallel import default_workers
 
@@ -66,21 +67,47 @@ def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
     return parse
 
 
-def option(default: Any, *flags: str, **arguments: Any) -> Any:
+def option(
+    default: Any, help: str, *flags: str, group: str | None = None, limits: Sequence[float] = (), **arguments: Any
+) -> Any:
     """A field of a dataclass that `add_fields` also makes an option of a command line.
 
-    `flags` are the option's spellings, `arguments` further arguments of `add_argument`, such as `help` and `choices`.
+    `flags` are the option's spellings (default: the field's name), `limits` the least value of a number, and the most.
+    `group` begins a group of options with this title in --help. `arguments` go to `add_argument`, such as `choices`.
+    The rest follows from the field's type: bool, int, float, str, Path, a list of these, or one of these | None.
     """
-    return field(default=default, metadata={"flags": flags, "arguments": arguments})
+    metadata = {"help": help, "flags": flags, "group": group, "limits": limits, "arguments": arguments}
+    return field(default=default, metadata=metadata)
 
 
-def add_fields(add: Callable[..., Any], kind: type) -> None:
-    """Add a flag for each `option` of the dataclass `kind`; `add` is a parser's or a group's `add_argument`."""
+def add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
+    """Add a flag for each `option` of the dataclass `kind`, unless the parser has it already. The first group of
+    options has this title, unless they begin one of their own.
+    """
+    known = {action.dest for action in parser._actions}
     for entry in fields(kind):
-        if entry.metadata:
-            arguments = {"type": entry.type} if entry.type in (int, float) else {}
-            arguments |= entry.metadata["arguments"]
-            add(*entry.metadata["flags"], dest=entry.name, default=entry.default, **arguments)
+        title = entry.metadata.get("group") or title
+        if entry.metadata and entry.name not in known:
+            same = [group for group in parser._action_groups if group.title == title]
+            group = same[0] if same else parser.add_argument_group(title)
+            flags = entry.metadata["flags"] or (f"--{entry.name}",)
+            group.add_argument(*flags, dest=entry.name, default=entry.default, **_arguments(entry))
+
+
+def _arguments(entry: Field) -> dict[str, Any]:
+    """The arguments of `add_argument` for an `option`."""
+    arguments = {"help": entry.metadata["help"]}
+    value = next(kind for kind in get_args(entry.type) or (entry.type,) if kind is not NoneType)  # of int | None: int
+    if value is bool:
+        arguments["action"] = "store_true"
+    elif entry.metadata["limits"]:
+        least, *most = entry.metadata["limits"]
+        arguments["type"] = at_least(least, value, *most)
+    elif value is not str:
+        arguments["type"] = value
+    if get_origin(entry.type) is list:
+        arguments["nargs"] = "*"
+    return arguments | entry.metadata["arguments"]
 
 
 class Words(argparse.Action):

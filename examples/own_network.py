@@ -7,6 +7,7 @@ The 2,000 steps take about an hour on two CPU cores; --steps 200 is enough to se
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -29,13 +30,13 @@ from common.parallel import loader_failures, loader_options
 from formats.pairs import PairSet
 from model.backbones import make_backbone
 from model.device import resolve_device
-from model.features import Encoder
-from model.locator import coverage_of
+from model.features import Encoder, coverage_of
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
-from train.dataset import TrainSamples, step_batches
-from train.letterboxed import LetterboxReader
-from train.losses import compute_losses, loss_weights, total_loss
+from recipes.base import Recipe
+from recipes.losses import compute_losses
+from recipes.paper import collate_letterboxed, read_letterboxed
+from recipes.samples import TrainSamples, step_batches
 
 BACKBONE = "efficientnet_lite0"
 
@@ -58,8 +59,8 @@ class OwnNetwork(nn.Module):
         return Look(large[1].sigmoid(), logits[1].amax((1, 2, 3)), large[0].sigmoid())
 
 
-class OwnMethod:
-    """The method that eval_segswap.py runs (--predictor)."""
+class OwnMethod(Recipe):
+    """The recipe that eval_segswap.py runs (--predictor)."""
 
     def __init__(self, weights: str):
         trained = read_torch(Path(weights))
@@ -93,17 +94,17 @@ def main(argv: list[str] | None = None) -> None:
     device, backbone = resolve_device(), make_backbone(BACKBONE)
     encoder, network = Encoder(backbone, device), OwnNetwork(backbone.channels).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    reader = LetterboxReader(args.input_size)
-    samples = TrainSamples(PairSet([args.data_path], "train", args.setting), reader, seed=0)
+    read = partial(read_letterboxed, side=args.input_size)
+    samples = TrainSamples(PairSet([args.data_path], "train", args.setting), read, seed=0)
     steps, loading = step_batches(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
-    batches = DataLoader(samples, batch_sampler=steps, collate_fn=reader.collate, **loading)
+    batches = DataLoader(samples, batch_sampler=steps, collate_fn=collate_letterboxed, **loading)
     with loader_failures(), tqdm(batches, total=args.steps, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)
             query, target = (encoder.images(image) for image in (batch.query_image, batch.target_image))
             look = network(query, target, batch.query_mask)
             losses = compute_losses(look, batch.query_mask, batch.target_mask, batch.visible)
-            total = total_loss(losses, loss_weights())
+            total = torch.stack(list(losses.values())).sum()
             optimizer.zero_grad()
             total.backward()
             optimizer.step()

@@ -1,6 +1,20 @@
 """Predict with a user's method in place of the network: eval_segswap.py --predictor my_method.py:Method
 
-`Method` describes the class of such a method; `TakeFrame` describes the method's input; docs/extending.md has examples.
+The class is a `Recipe` (recipes/base.py) with a method `predict` alone, and need not be derived from it. `predict` gets
+a `TakeFrame`, and returns a pair (mask, existence) for each of `frame.pairs`, in the order of the pairs:
+
+- The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel that the
+  object covers. The mask is interpolated at the pixels that the benchmark compares; values above 0.5 are the object.
+- The existence is the probability that the object is visible in the target.
+
+With an attribute `side`, images and masks are letterboxed to squares of this side. Each process makes one object of the
+class, with the keyword arguments of `--predictor my_method.py:Method key=value ...`. A value that is a Python literal,
+such as a number, is passed as such, unless its parameter is annotated as `str`; any other value is passed as text.
+
+A process predicts one take after the other, and the frames of a take in ascending order. Processes share the takes, and
+a stopped run begins a take anew. An answer may therefore depend on earlier frames of the same take, but not on other
+takes: forget what you have stored when `take_uid` changes. Under torchrun, "cuda" is the GPU of the process.
+docs/extending.md has examples.
 """
 
 import ast
@@ -9,10 +23,9 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,34 +34,12 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import file_digest
 from formats.geometry import Size, sample_for_score
-from inference.frame import TakeFrame, prepare_frame
-from inference.matcher import Answer
+from recipes.base import Answer, Recipe
+from recipes.frame import TakeFrame
 
 
-class Method(Protocol):
-    """A class that predicts frames. Each process makes one object of it, with the keyword arguments from the command
-    `--predictor my_method.py:Method key=value ...`. A value that is a Python literal, such as a number, is passed as
-    such, unless its parameter is annotated as `str`; any other value is passed as text.
-
-    A process predicts one take after the other, and the frames of a take in ascending order. Processes share the takes,
-    and a stopped run begins a take anew. An answer may therefore depend on earlier frames of the same take, but not on
-    other takes: forget what you have stored when `take_uid` changes. Under torchrun, "cuda" is the GPU of the process.
-    """
-
-    # Side of the squares to which images and masks are letterboxed. If `side` is None or missing, frames do not change.
-    side: int | None = None
-
-    def predict(self, frame: TakeFrame) -> Sequence[tuple[np.ndarray | Tensor, float]]:
-        """Return (mask, existence) for each of `frame.pairs`, in the order of the pairs.
-
-        The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel
-        that the object covers. The mask is interpolated at the pixels that the benchmark compares; values above 0.5 are
-        the object. The existence is the probability that the object is visible in the target.
-        """
-
-
-class MethodMatcher:
-    """A `Matcher` that predicts with a user's method."""
+class OwnMethod(Recipe):
+    """A recipe that predicts with a user's class, whose answers it checks."""
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has the values by key; a value that
@@ -80,7 +71,6 @@ class MethodMatcher:
         self.side = getattr(self.method, "side", None)
         if self.side is not None and (type(self.side) is not int or self.side < 1):
             raise UserError(f"{flag}: side is {self.side!r:.40}; it must be a number of pixels or None")
-        self.prepare = partial(prepare_frame, side=self.side)
 
     def predict(self, frame: TakeFrame) -> list[Answer]:
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"

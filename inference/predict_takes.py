@@ -2,31 +2,15 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from torch.utils.data import Dataset
-
-from common.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import Correspondence, ProcessedTake, read_frame
-from formats.results import THRESHOLD, camera_pair_key
-from formats.takes import camera_kind
-from inference.frame import TakeFrame
-from inference.matcher import Matcher
-
-
-class FramePlan(NamedTuple):
-    """The pairs to predict in a frame of a take."""
-
-    data_dir: Path
-    take_uid: str
-    digest: str | None  # `ProcessedTake.digest`, which is checked when the frame is read; None: it is not checked
-    number: int
-    pairs: list[Correspondence]
+from formats.processed import Correspondence, ProcessedTake
+from formats.results import camera_pair_key
+from recipes.base import Recipe, predict_frames
+from recipes.frame import FramePlan, TakeFrame
 
 
 @dataclass(frozen=True)
@@ -65,44 +49,8 @@ class TakePlan:
         return {"masks": masks, "subsample_idx": self.subsample_idx}
 
 
-class FrameDataset(Dataset):
-    """The frames of `plans`, in the order of the plans. A matcher's `prepare` prepares each frame that is read."""
-
-    def __init__(self, plans: Sequence[FramePlan], prepare: Callable[[TakeFrame], TakeFrame]):
-        self.plans, self.prepare = plans, prepare
-        self.take: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
-
-    def __len__(self) -> int:
-        return len(self.plans)
-
-    def __getitem__(self, index: int) -> TakeFrame:
-        plan = self.plans[index]
-        frame = TakeFrame([], {}, {}, {}, plan.take_uid, plan.number, plan.data_dir / plan.take_uid)
-        for pair in plan.pairs:
-            try:
-                self._add(frame, pair, plan)
-            except UserError as error:
-                frame.left_out[pair] = str(error)
-        return self.prepare(frame)
-
-    def _add(self, frame: TakeFrame, pair: Correspondence, plan: FramePlan) -> None:
-        """Read the images and the mask of a pair. Raises UserError if the take or an image cannot be read."""
-        if self.take is None or self.take.folder != frame.folder:
-            self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
-        if plan.digest not in (None, self.take.digest):
-            raise UserError("the take was processed again in the meantime; run the same command again")
-        for camera in pair[1:]:
-            if camera not in frame.images:
-                image = frame.images[camera] = read_frame(self.take.frame_path(camera, plan.number))
-                frame.sizes[camera] = image.shape[:2]
-                frame.video_sizes[camera] = self.take.video_size(camera) or image.shape[:2]
-                frame.kinds[camera] = camera_kind(camera)
-        frame.masks[pair[:2]] = self.take.masks[pair.object_name][pair.query_camera][plan.number]
-        frame.pairs.append(pair)
-
-
 def predict_takes(
-    matcher: Matcher,
+    recipe: Recipe,
     frames: Iterable[TakeFrame],
     plans: dict[str, TakePlan],
     write: Callable[[str, dict], None],
@@ -114,7 +62,7 @@ def predict_takes(
     The frames of a take must follow each other; `plans` has the plan of each take by its uid. After each frame,
     `progress` is called with the number of the frame's pairs.
     """
-    for uid, predicted in itertools.groupby(predict_frames(matcher, frames), key=lambda item: item[0].take_uid):
+    for uid, predicted in itertools.groupby(predict_frames(recipe, frames), key=lambda item: item[0].take_uid):
         result, left_out = plans[uid].empty_result(), Counter[str]()
         for frame, answers in predicted:
             for pair, mask, existence in answers:
@@ -125,15 +73,3 @@ def predict_takes(
                 left_out[reason] += 1
             progress(len(frame.pairs) + len(frame.left_out))
         write(uid, result | {"left_out": left_out} if left_out else result)
-
-
-def predict_frames(
-    matcher: Matcher, frames: Iterable[TakeFrame]
-) -> Iterator[tuple[TakeFrame, list[tuple[Correspondence, np.ndarray, float]]]]:
-    """Yield each frame with its predictions: pair, mask (H, W) bool in the size of results files, and existence."""
-    for frame in frames:
-        answers = []
-        for pair, answer in zip(frame.pairs, matcher.predict(frame) if frame.pairs else [], strict=True):
-            size, video = frame.sizes[pair.target_camera], frame.video_sizes[pair.target_camera]
-            answers.append((pair, matcher.for_score(answer, size, video) > THRESHOLD, answer.existence))
-        yield frame, answers

@@ -45,9 +45,9 @@ from formats.processed import Correspondence, shrink
 from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
-from inference.frame import Frame
 from inference.predictor import Predictor
 from model.device import PRECISION_HELP, PRECISIONS
+from recipes.frame import Frame
 
 FrameAnswers = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (H, W), existence
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))

@@ -1,10 +1,10 @@
 """Checkpoint files: `{"backbone", "encoder", "optimiser"}` as published, with further keys that a training needs.
 
-`encoder` is the state dict of `XSegTx`; `optimiser` is the state dict of Adam over `XSegTx.parameters()`, in the order
-of the parameters. `backbone` is the state dict of the published ResNet-50. For any other backbone, `backbone` is
-`{"name", "digest", "weights"}`, since weights are large and have their own licences. Our files add `config` (the fields
-of `XSegTxConfig`) and `arguments` (the flags of the training). A published file has neither `config` nor `arguments`;
-the shapes of its tensors give its configuration.
+`encoder` is the state dict of the network; `optimiser` is the state dict of Adam over the network's parameters, in
+their order. `backbone` is the state dict of the published ResNet-50; for any other backbone it is
+`{"name", "digest", "weights"}`, since weights are large and have their own licences. Our files add `recipe` (a name of
+recipes/table.py), `config` (the fields of the network's configuration) and `arguments` (the flags of the training). A
+published file has none of these; the shapes of its tensors give its configuration.
 """
 
 import itertools
@@ -12,57 +12,39 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch import nn
 
 from common.errors import MALFORMED, UserError
 from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
-from model.strong import StrongConfig, StrongXSegTx, upgrade_state_dict
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
-from model.xsegtx import MODES, XSegTx, XSegTxConfig
-
-
-class Checkpoint(NamedTuple):
-    backbone: Backbone
-    model: XSegTx  # in eval mode, on the CPU
-    arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown
+from model.xsegtx import MODES, XSegTxConfig
 
 
 def save_checkpoint(
-    path: Path, backbone: Backbone, model: XSegTx, optimizer: torch.optim.Optimizer | None = None, **extra: Any
+    path: Path,
+    recipe: str,
+    backbone: Backbone,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    **extra: Any,
 ) -> None:
-    """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy.
-
-    `extra` may hold tensors, plain values and containers of them; anything else could not be loaded safely.
+    """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy; `network` has a
+    `config`. `extra` may hold tensors, plain values and containers of them; anything else could not be loaded safely.
     """
     if isinstance(backbone.network, ResNet50):
         stored = backbone.network.state_dict()
     else:
         weights = backbone.weights and str(backbone.weights)
         stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
-    content = {"backbone": stored, "encoder": model.state_dict(), "config": asdict(model.config), **extra}
+    content = {"recipe": recipe, "config": asdict(network.config), **extra}
+    content |= {"backbone": stored, "encoder": network.state_dict()}
     if optimizer is not None:
         content["optimiser"] = optimizer.state_dict()
     write_torch(path, content)
-
-
-def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpoint:
-    """Read a published checkpoint, or a checkpoint of this project.
-
-    backbone_weights: the weights of a backbone whose weights are not in the checkpoint (default: the file used in
-    training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
-    """
-    content = read_checkpoint(path)
-    config = stored_config(content, path)
-    backbone = stored_backbone(content["backbone"], backbone_weights, path)
-    for name, count in channels_of(config, backbone).items():
-        if getattr(config, name) != count:
-            raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {count}")
-    model = make_network(config)
-    load_state(model, content["encoder"], f"{path}, encoder")
-    return Checkpoint(backbone, model.eval(), content.get("arguments", {}))
 
 
 def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
@@ -71,17 +53,6 @@ def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
     return content
-
-
-def make_network(config: XSegTxConfig) -> XSegTx:
-    """An untrained network with this configuration."""
-    return StrongXSegTx(config) if isinstance(config, StrongConfig) else XSegTx(config)
-
-
-def channels_of(config: XSegTxConfig, backbone: Backbone) -> dict[str, int]:
-    """The fields of the configuration that depend on the backbone, with their values for this backbone."""
-    channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
-    return {name: count for name, count in channels.items() if hasattr(config, name)}
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -95,31 +66,14 @@ def holds_network(content: Any) -> bool:
     return isinstance(encoder, Mapping) and any("cls_branch.mlp.0." in str(name) for name in encoder)
 
 
-def stored_options(content: Any, path: Path) -> dict[str, Any]:
-    """The training options that rebuild this file's network: the fields of its configuration, `recipe` and `backbone`.
-    The result is empty if the file holds a related model.
-    """
-    if not holds_network(content):
-        return {}
-    config = stored_config(content, path)
-    options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}
-    options["backbone"] = str(content["backbone"].get("name")) if names_backbone(content["backbone"]) else "moco"
-    return options | {"recipe": "strong" if isinstance(config, StrongConfig) else "paper"}
-
-
-def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], list[str]]:
+def load_matching(network: nn.Module, state: Any, path: Path) -> tuple[list[str], list[str]]:
     """Load the tensors of a related model (such as SegSwap's hard_mining_neg5.pth) whose names and shapes fit.
 
     Returns the names of the loaded tensors, and descriptions of tensors of both models that did not fit. Raises
-    UserError if fewer than half of the model's tensors are in the file.
+    UserError if fewer than half of the network's tensors are in the file.
     """
-    own = model.state_dict()
+    own = network.state_dict()
     state = named_tensors(state["encoder"] if is_checkpoint(state) else state, str(path))
-    if isinstance(model, StrongXSegTx):
-        try:
-            upgrade_state_dict(model, state)
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"{path} holds a damaged network ({one_line(error)}); take an earlier file") from None
     fitting, left_out = {}, []
     for name, tensor in own.items():
         if name not in state:
@@ -134,12 +88,12 @@ def load_matching(model: XSegTx, state: Any, path: Path) -> tuple[list[str], lis
             f"{path} has {len(fitting)} of the {len(own)} tensors of this network ({left_out[0]}); leave out the flags "
             "of the network, or give those that it was trained with"
         )
-    load_state(model, own | fitting, str(path))
+    load_state(network, own | fitting, str(path))
     return list(fitting), left_out
 
 
 def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
-    """Load Adam's moments from a state dict over `XSegTx.parameters()`; the optimizer keeps its rate and options.
+    """Load Adam's moments from a state dict over the network's parameters; the optimizer keeps its rate and options.
 
     Raises UserError if the state is not Adam's, or if it belongs to another model.
     """
@@ -174,12 +128,17 @@ def names_backbone(stored: Any) -> bool:
     return isinstance(stored, Mapping) and "digest" in stored
 
 
-def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
-    """The configuration of a checkpoint. A published file has no configuration, so the tensors tell it."""
+def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, type]) -> tuple[str, Any]:
+    """The name of a checkpoint's recipe, and the configuration of its network. `kinds` has the configuration class of
+    each recipe. Files of version 2.4 do not name their recipe: it is the first one that has all options of the file. A
+    published file has no configuration, so the tensors tell it.
+    """
     try:
-        implied = implied_options(content["encoder"])
-        options = dict(content.get("config") or implied)
-        kind = StrongConfig if "frame_size" in options else XSegTxConfig  # only strong networks have this option
+        options = dict(content.get("config") or implied_options(content["encoder"]))
+        names = {recipe: [field.name for field in fields(kind)] for recipe, kind in kinds.items()}
+        fitting = [name for name in kinds if set(options) <= set(names[name])]
+        recipe = content.get("recipe") or [*fitting, *kinds][0]
+        kind = kinds[recipe]
         for field in fields(kind):
             value = options.get(field.name, field.default)
             is_number = isinstance(value, int | float)
@@ -187,10 +146,12 @@ def stored_config(content: Mapping[str, Any], path: Path) -> XSegTxConfig:
             if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
                 raise ValueError(f"{field.name} is {value!r:.40}")
         config = kind(**options)
-        stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, XSegTxConfig(**implied)))
-        if stated != true:  # this is checked before a network of the stated size is made
-            raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
-        return config
+        if isinstance(config, XSegTxConfig):  # this is checked before a network of the stated size is made
+            implied = XSegTxConfig(**implied_options(content["encoder"]))
+            stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, implied))
+            if stated != true:
+                raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
+        return recipe, config
     except (*MALFORMED, IndexError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 

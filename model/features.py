@@ -4,6 +4,7 @@ import copy
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -69,3 +70,8 @@ def _agree(backbone: Backbone, folded: Backbone) -> bool:
     weight = next(backbone.parameters())
     image = torch.randn(1, 3, 4 * STRIDE, 4 * STRIDE, generator=torch.Generator().manual_seed(0)).to(weight.device)
     return bool((backbone(image) - folded(image)).abs().max() < 1e-3)
+
+
+def coverage_of(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (B, H, W) -> the part of each cell of a grid of `size` (h, w) that they cover, (B, h, w) float32."""
+    return F.adaptive_avg_pool2d(masks.float()[:, None], size)[:, 0]

@@ -1,9 +1,12 @@
 """The layers of the cross-image transformer: each is one or two standard post-norm encoder layers.
 
+`EncoderBlocks` has all layers of a network, and passes both views through them, or only what a prediction needs.
+
 The module names follow the published checkpoints (docs/formats.md), so that state dicts agree name for name.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +104,90 @@ class InnerLayer(nn.Module):
     def target(self, tokens: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
         tokens = torch.add(position, tokens, alpha=self.feat_weight)
         return self.inner_encoder_layer(tokens, tokens, blocked)
+
+
+class EncoderBlocks(nn.ModuleList):
+    """The layers of a network, two for each block. `layer_types` has I, C or N, which does nothing, for each layer."""
+
+    def __init__(
+        self,
+        layer_types: Sequence[str],
+        cells: int,
+        layer_args: tuple[int, int, int, float, str],
+        pos_weight: float,
+        feat_weight: float,
+    ):
+        """cells: the side of the square grid of tokens. layer_args: the arguments of `EncoderLayer`."""
+        make = {
+            "I": lambda: InnerLayer(*layer_args, feat_weight=feat_weight),
+            "C": lambda: CrossLayer(*layer_args),
+            "N": nn.Identity,
+        }
+        layers = [make[layer]() for layer in layer_types]
+        super().__init__(
+            nn.ModuleDict({"layer1": a, "layer2": b}) for a, b in zip(layers[::2], layers[1::2], strict=True)
+        )
+        self.register_buffer("position", sine_position(cells, layer_args[0], pos_weight), persistent=False)
+        self.layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
+        crosses = [i for i, layer in enumerate(self.layers) if isinstance(layer, CrossLayer)] or [len(self.layers)]
+        self.first_cross, self.last_cross = crosses[0], crosses[-1]
+
+    def forward(
+        self,
+        query: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        query_blocked: Tensor | None = None,
+        target_blocked: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Pass the tokens (B, L, C) of both views and of the query mask through all layers; returns the views' tokens.
+        `query_blocked` and `target_blocked` are (B, L) bool or None, True = no token may attend to this one.
+        """
+        return self._attend(self.layers, query, target, mask, _attendable(query_blocked), _attendable(target_blocked))
+
+    def _attend(
+        self,
+        layers: Sequence[nn.Module],
+        query: Tensor,
+        target: Tensor,
+        mask: Tensor,
+        query_blocked: Tensor | None = None,
+        target_blocked: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        for layer in layers:
+            if isinstance(layer, CrossLayer):
+                query, target = layer(query, target, target_blocked), layer(target, query, query_blocked)
+            else:
+                query = layer.query(query, mask, self.position, query_blocked)
+                target = layer.target(target, self.position, target_blocked)
+        return query, target
+
+    # A prediction needs only the target's tokens. Layers before the first C see only one view, so each object and each
+    # target image passes them once, and not once for each pair.
+
+    def encode_query(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The tokens (B, L, C) of query images after the layers that see only them and their masks."""
+        for layer in self.layers[: self.first_cross]:
+            tokens = layer.query(tokens, mask, self.position)
+        return tokens
+
+    def encode_target(self, tokens: Tensor) -> Tensor:
+        """The tokens (B, L, C) of target images after the layers that see only them."""
+        for layer in self.layers[: self.first_cross]:
+            tokens = layer.target(tokens, self.position)
+        return tokens
+
+    def attend_target(self, query: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The encoded target's tokens after all layers; the query's are computed only until the last C reads them."""
+        query, target = self._attend(self.layers[self.first_cross : self.last_cross], query, target, mask)
+        for layer in self.layers[self.last_cross :]:
+            target = layer(target, query) if isinstance(layer, CrossLayer) else layer.target(target, self.position)
+        return target
+
+
+def _attendable(blocked: Tensor | None) -> Tensor | None:
+    """If all tokens of a sample are blocked, block none, because attention without a key is undefined."""
+    return None if blocked is None else blocked & ~blocked.all(dim=1, keepdim=True)
 
 
 def sine_position(cells: int, channels: int, weight: float) -> Tensor:

@@ -9,7 +9,8 @@ The network works on features of a frozen backbone (model/features.py). Two ways
     look = network.look(query, target)                      # once for each pair; predicts only the target's mask
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from common.arguments import Words, option
 from common.errors import UserError
 from model.backbone import STRIDE
-from model.transformer import ACTIVATIONS, CrossLayer, InnerLayer, sine_position
+from model.transformer import ACTIVATIONS, EncoderBlocks
 
 PROB_EPS = 1e-7
 MASK_CHANNEL = 2  # the decoder has three channels, of which the published checkpoints trained only this one
@@ -57,16 +58,16 @@ class XSegTxConfig:
     N for each block, such as "I C I N"; None stands for the layers of `mode`.
     """
 
-    mode: str = option("small", "--mode", choices=MODES, help="size of the cross-image transformer")
-    input_size: int = option(480, "--input_size", help="side of the square input in pixels, a multiple of 16")
+    mode: str = option("small", "size of the cross-image transformer", choices=MODES)
+    input_size: int = option(480, "side of the square input in pixels, a multiple of 16")
     layer_types: str | None = option(
-        None, "--layer-type", nargs="+", action=Words, help="two of I, C, N for each block (default: by --mode)"
+        None, "two of I, C, N for each block (default: by --mode)", "--layer-type", nargs="+", action=Words
     )
-    dropout: float = option(0.1, "--dropout", help="dropout in the transformer")
-    drop_feat: float = option(0.1, "--drop-feat", help="dropout of whole channels of the projected image features")
-    activation: str = option("relu", "--activation", choices=ACTIVATIONS, help="activation of the feed-forward layers")
-    pos_weight: float = option(0.1, "--pos-weight", help="weight of the position encoding")
-    feat_weight: float = option(1.0, "--feat-weight", help="weight of the features to which it is added")
+    dropout: float = option(0.1, "dropout in the transformer")
+    drop_feat: float = option(0.1, "dropout of whole channels of the projected image features", "--drop-feat")
+    activation: str = option("relu", "activation of the feed-forward layers", choices=ACTIVATIONS)
+    pos_weight: float = option(0.1, "weight of the position encoding", "--pos-weight")
+    feat_weight: float = option(1.0, "weight of the features to which it is added", "--feat-weight")
     feature_channels: int = 1024  # channels of the backbone's features
 
     def __post_init__(self):
@@ -83,10 +84,23 @@ class XSegTxConfig:
             layers = parse_layer_types(self.layer_types.split())
             object.__setattr__(self, "layer_types", None if layers == layers_of(self.mode) else " ".join(layers))
 
+    def __str__(self) -> str:
+        return f"{self.mode} network of {self.input_size} pixels"
+
     @property
     def layers(self) -> list[str]:
         """The types of all layers in order, two for each block."""
         return layers_of(self.mode) if self.layer_types is None else self.layer_types.split()
+
+    @property
+    def width(self) -> int:
+        """The number of channels of a token."""
+        return MODES[self.mode][0]
+
+    @property
+    def cells(self) -> int:
+        """The side of the square grid of tokens."""
+        return self.input_size // STRIDE
 
 
 def layers_of(mode: str) -> list[str]:
@@ -102,7 +116,7 @@ def parse_layer_types(words: Sequence[str]) -> list[str]:
 
 
 class MaskDecoder(nn.Module):
-    """Tokens -> mask logits at full resolution: two transposed convolutions x2, then bilinear x4."""
+    """Tokens as a grid -> mask logits at full resolution: two transposed convolutions x2, then bilinear x4."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -133,36 +147,53 @@ class ExistenceHead(nn.Module):
         return self.mlp(x)[:, 0]
 
 
+class Projection(nn.Conv2d):
+    """The 1x1 convolution that turns the backbone's features into tokens, (B, F, h, w) -> (B, L, C) float32 row by row.
+    Training drops whole channels of an image's tokens, but not of a mask's.
+    """
+
+    def __init__(self, channels: int, width: int, dropout: float):
+        super().__init__(channels, width, kernel_size=1)
+        self.drop_channels = nn.Dropout1d(dropout)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        return super().forward(feat.to(self.weight.dtype)).flatten(2).transpose(1, 2).float()
+
+    def image(self, feat: Tensor) -> Tensor:
+        return self.drop_channels(self(feat).transpose(1, 2)).transpose(1, 2)
+
+
+def make_blocks(config: XSegTxConfig) -> EncoderBlocks:
+    width, heads, feedforward, _ = MODES[config.mode]
+    args = (width, heads, feedforward, config.dropout, config.activation)
+    return EncoderBlocks(config.layers, config.cells, args, config.pos_weight, config.feat_weight)
+
+
+def as_grid(tokens: Tensor) -> Tensor:
+    """Tokens of square images (B, L, C) -> (B, C, h, w)."""
+    side = math.isqrt(tokens.shape[1])
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    return logits.sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
+
+
 class XSegTx(nn.Module):
     """The cross-image transformer with its mask decoder and existence head, which work under `torch.autocast`."""
 
-    def __init__(self, config: XSegTxConfig | None = None, decoder: Callable[[int], nn.Module] = MaskDecoder):
+    def __init__(self, config: XSegTxConfig | None = None):
         super().__init__()
         self.config = config = config or XSegTxConfig()
-        width, heads, feedforward, _ = MODES[config.mode]
-        self.cells = config.input_size // STRIDE
-        args = (width, heads, feedforward, config.dropout, config.activation)
-        make = {
-            "I": lambda: InnerLayer(*args, feat_weight=config.feat_weight),
-            "C": lambda: CrossLayer(*args),
-            "N": nn.Identity,
-        }
-        layers = [make[layer]() for layer in config.layers]
-        blocks = [nn.ModuleDict({"layer1": a, "layer2": b}) for a, b in zip(layers[::2], layers[1::2], strict=True)]
-        self.net = nn.ModuleDict(
+        blocks = make_blocks(config)
+        self.net = nn.ModuleDict(  # the names of the published checkpoints
             {
-                "feat_proj": nn.Conv2d(config.feature_channels, width, kernel_size=1),
-                "encoder_blocks": nn.ModuleList(blocks),
-                "decoder": decoder(width),
-                "cls_branch": ExistenceHead(width, self.cells),
+                "feat_proj": Projection(config.feature_channels, config.width, config.drop_feat),
+                "encoder_blocks": blocks,
+                "decoder": MaskDecoder(config.width),
+                "cls_branch": ExistenceHead(config.width, config.cells),
             }
         )
-        self.drop_channels = nn.Dropout1d(config.drop_feat)
-        position = sine_position(self.cells, width, config.pos_weight)
-        self.register_buffer("position", position, persistent=False)
-        self.layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
-        crosses = [i for i, layer in enumerate(self.layers) if isinstance(layer, CrossLayer)] or [len(self.layers)]
-        self.first_cross, self.last_cross = crosses[0], crosses[-1]
 
     def forward(
         self,
@@ -181,79 +212,26 @@ class XSegTx(nn.Module):
         The forward returns a `Look` with the probabilities that a pixel of query and target belongs to the object, and
         the logit of "the object is visible in the target view".
         """
-        query, target, mask = self.tokens(query_feat), self.tokens(target_feat), self.project(mask_feat)
-        blocked = _attendable(query_blocked), _attendable(target_blocked)
-        query, target = self.attend(self.layers, query, target, mask, *blocked)
-        return Look(self.mask_prob(target), self.existence_logit(target), self.mask_prob(query))
-
-    def attend(
-        self,
-        layers: Sequence[nn.Module],
-        query: Tensor,
-        target: Tensor,
-        mask: Tensor,
-        query_blocked: Tensor | None = None,
-        target_blocked: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Pass the tokens (B, L, C) of both views and of the query mask through layers; returns the views' tokens."""
-        for layer in layers:
-            if isinstance(layer, CrossLayer):
-                query, target = layer(query, target, target_blocked), layer(target, query, query_blocked)
-            else:
-                query = layer.query(query, mask, self.position, query_blocked)
-                target = layer.target(target, self.position, target_blocked)
-        return query, target
-
-    def project(self, feat: Tensor) -> Tensor:
-        """Backbone features (B, F, h, w) of an image or a mask -> tokens (B, L, C), row by row, float32."""
-        tokens = self.net.feat_proj(feat.to(self.net.feat_proj.weight.dtype))
-        return tokens.flatten(2).transpose(1, 2).float()
-
-    def tokens(self, feat: Tensor) -> Tensor:
-        """`project` for an image; training drops whole channels of the tokens."""
-        return self.drop_channels(self.project(feat).transpose(1, 2)).transpose(1, 2)
-
-    def mask_prob(self, tokens: Tensor) -> Tensor:
-        return self.net.decoder(self.features(tokens)).sigmoid().clamp(PROB_EPS, 1 - PROB_EPS)
-
-    def existence_logit(self, tokens: Tensor) -> Tensor:
-        return self.net.cls_branch(self.features(tokens)).float()  # (B,)
-
-    def features(self, tokens: Tensor) -> Tensor:
-        return tokens.transpose(1, 2).unflatten(2, (self.cells, self.cells))  # (B, L, C) -> (B, C, h, w)
-
-    # The following is for prediction, which needs only the target's mask. Layers before the first C see only one view,
-    # so each object and each target image passes them once, and not once for each pair.
+        project, blocks = self.net.feat_proj, self.net.encoder_blocks
+        query, target, mask = project.image(query_feat), project.image(target_feat), project(mask_feat)
+        query, target = blocks(query, target, mask, query_blocked, target_blocked)
+        query_prob = probabilities(self.net.decoder(as_grid(query)))
+        return self._look(target)._replace(query_mask_prob=query_prob)
 
     def encode(self, feat: Tensor, mask_feat: Tensor) -> Query:
         """Encode B objects, from the backbone's features (B, F, h, w) of their images and masks."""
-        return self.encode_query(self.tokens(feat), self.project(mask_feat))
-
-    def encode_query(self, tokens: Tensor, mask: Tensor) -> Query:
-        for layer in self.layers[: self.first_cross]:
-            tokens = layer.query(tokens, mask, self.position)
-        return Query(tokens, mask)
+        tokens, mask = self.net.feat_proj.image(feat), self.net.feat_proj(mask_feat)
+        return Query(self.net.encoder_blocks.encode_query(tokens, mask), mask)
 
     def encode_target(self, feat: Tensor) -> Tensor:
         """Encode target images, from the backbone's features (B, F, h, w) -> tokens (B, L, C)."""
-        tokens = self.tokens(feat)
-        for layer in self.layers[: self.first_cross]:
-            tokens = layer.target(tokens, self.position)
-        return tokens
+        return self.net.encoder_blocks.encode_target(self.net.feat_proj.image(feat))
 
     def look(self, query: Query, target: Tensor) -> Look:
         """Look for B objects, each in one target image."""
-        target = self.attend_target(query.tokens, target, query.mask)
-        return Look(self.mask_prob(target), self.existence_logit(target))
+        return self._look(self.net.encoder_blocks.attend_target(query.tokens, target, query.mask))
 
-    def attend_target(self, query: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """The target's tokens after all layers; the query's tokens are computed only until the last C reads them."""
-        query, target = self.attend(self.layers[self.first_cross : self.last_cross], query, target, mask)
-        for layer in self.layers[self.last_cross :]:
-            target = layer(target, query) if isinstance(layer, CrossLayer) else layer.target(target, self.position)
-        return target
-
-
-def _attendable(blocked: Tensor | None) -> Tensor | None:
-    """If all tokens of a sample are blocked, block none, because attention without a key is undefined."""
-    return None if blocked is None else blocked & ~blocked.all(dim=1, keepdim=True)
+    def _look(self, target: Tensor) -> Look:
+        """The target's mask and existence, from its final tokens."""
+        grid = as_grid(target)
+        return Look(probabilities(self.net.decoder(grid)), self.net.cls_branch(grid).float())

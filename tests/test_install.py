@@ -40,7 +40,7 @@ for _ in range(2):
     predictor = torch.hub.load(repository, "xsegtx_tiny", source="local", device="cpu")
 mask, existence = predictor.segment(*pair)
 predictor = torch.hub.load(repository, "xsegtx", source="local", checkpoint=network, device="cpu")
-assert 0 < predictor.segment(*pair)[1] < 1 and predictor.matcher.config.input_size == 96
+assert 0 < predictor.segment(*pair)[1] < 1 and predictor.recipe.config.input_size == 96
 import evaluation.own
 assert common.VALUE + evaluation.own.VALUE == 3 and sys.modules["common"] is common
 print(round(mask.mean(), 6), round(existence, 3))

@@ -23,10 +23,11 @@ FLOORS = {  # folder -> what it may import of ours, besides itself
     "model": {"common", "formats"},
     "data": {"common", "formats"},
     "synthetic": {"common", "formats"},
-    "inference": {"common", "formats", "model"},
-    "train": {"common", "formats", "model", "inference"},
+    "recipes": {"common", "formats", "model"},
+    "inference": {"common", "formats", "model", "recipes"},
+    "train": {"common", "formats", "model", "recipes"},
     "evaluation": {"common", "formats"},
-    "examples": {"common", "formats", "model", "train"},
+    "examples": {"common", "formats", "model", "recipes"},
 }
 FOLDERS = (*FLOORS, "benchmarks")
 SOURCES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "eval_segswap.py"])

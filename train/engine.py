@@ -1,4 +1,4 @@
-"""The training loop, and the base class of a training step."""
+"""The training loop."""
 
 from collections.abc import Iterator
 
@@ -7,36 +7,25 @@ import torch
 from torch import Tensor, nn
 
 from common.distributed import Stopped, World
-from model.features import Encoder
-from model.xsegtx import XSegTx
-from train.dataset import Batch
-from train.feature_cache import FeatureCache
+from recipes.base import NetworkRecipe
+from recipes.losses import total_loss
+from recipes.samples import Batch
 from train.log import Log
-from train.losses import total_loss
 from train.state import TrainState
 
 
 class Step(nn.Module):
-    """Computes losses of a batch by name (of this process's part of the global batch), and their `total`, which
-    training minimizes. A step is a module, because data-parallel training wraps a module. A recipe defines the method
-    `losses`: the paper's step is in train/letterboxed.py, the strong recipe's in train/crop_step.py.
+    """The losses of a batch by name (of this process's part of the global batch), and their `total`, which training
+    minimizes. This is a module, because data-parallel training wraps one.
     """
 
-    def __init__(
-        self,
-        network: XSegTx,
-        encoder: Encoder,
-        cache: FeatureCache,
-        weights: dict[str, float],
-        world: World,
-        precision: str = "fp32",
-    ):
+    def __init__(self, recipe: NetworkRecipe, world: World, existence_weight: float):
         super().__init__()
-        self.network, self.encoder, self.cache = network, encoder, cache
-        self.weights, self.world, self.precision = weights, world, precision
+        self.network, self.recipe, self.world = recipe.network, recipe, world
+        self.weights = recipe.weights(existence_weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        losses = self.losses(batch)
+        losses = self.recipe.losses(batch, self.world)
         return {"total": total_loss(losses, self.weights), **losses}
 
 

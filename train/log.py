@@ -14,7 +14,7 @@ from tqdm import tqdm
 from common.distributed import World
 from common.errors import UserError, counted
 from common.files import atomic_write, json_errors
-from train.dataset import Batch
+from recipes.samples import Batch
 
 LOG_NAME = "log.jsonl"
 NO_LOG = "move it away, or give another --out-dir"

@@ -1,22 +1,18 @@
-"""The state of a training, which checkpoints store, and the folder with the files of a run."""
+"""The state of a training, which checkpoints store."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from common.errors import UserError
 from common.files import has_form
 from model.backbone import Backbone
 from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
-from model.xsegtx import XSegTx
-from train.log import LOG_NAME
-from train.schedule import Schedule
-
-LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
+from train.options import Options
 
 
 class TrainState:
@@ -28,22 +24,19 @@ class TrainState:
 
     def __init__(
         self,
+        options: Options,
         backbone: Backbone,
-        network: XSegTx,
+        network: nn.Module,
         device: torch.device,
-        schedule: Schedule,
-        seed: int,
         pair_digests: dict[str, str],
-        weight_decay: float = 0.0,
-        precision: str = "fp32",
     ):
-        """`pair_digests`: the digests of training and validation pairs. With `precision` fp16, the loss is scaled."""
+        """`pair_digests`: the digests of training and validation pairs. With precision fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
-        self.network = network.to(device)
-        self.device, self.schedule, self.seed, self.pair_digests = device, schedule, seed, pair_digests
-        options = {"lr": schedule.lr, "weight_decay": weight_decay, "fused": device.type == "cuda"}
-        self.optimizer = torch.optim.Adam(network.parameters(), **options)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[precision] == torch.float16)
+        self.network, self.device, self.pair_digests = network.to(device), device, pair_digests
+        self.recipe, self.schedule, self.seed = options.recipe, options.schedule, options.seed
+        adam = {"lr": options.lr, "weight_decay": options.weight_decay, "fused": device.type == "cuda"}
+        self.optimizer = torch.optim.Adam(network.parameters(), **adam)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[options.precision] == torch.float16)
         self.step = 0
         self.history: dict[str, Any] = {}
         self.folder: Path | None = None  # the folder for checkpoints; None on all ranks except the first
@@ -76,7 +69,7 @@ class TrainState:
         content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
         content["pairs"] = self.pair_digests
         for name in names if self.folder else ():
-            save_checkpoint(self.folder / name, self.backbone, self.network, self.optimizer, **content)
+            save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, self.optimizer, **content)
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
         """Continue from the content of a checkpoint, with whose network this state was made. Returns the kinds of pairs
@@ -98,17 +91,3 @@ class TrainState:
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
-
-
-def run_files(out_dir: Path) -> list[Path]:
-    """The files of a run in its folder, except TensorBoard's files."""
-    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
-    return [path for name in names for path in sorted(out_dir.glob(name))]
-
-
-def remove_run(out_dir: Path, keep: Path | None) -> None:
-    """Delete the files of a run in its folder, except the checkpoint `keep`."""
-    for path in run_files(out_dir):
-        if not (keep and path.samefile(keep)):
-            path.unlink()
-    shutil.rmtree(out_dir / "tensorboard", ignore_errors=True)

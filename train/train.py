@@ -27,6 +27,7 @@ say_errors(__name__)
 tune_cpu(__name__)
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -36,47 +37,42 @@ from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
 from formats.pairs import PairSet
-from inference.matcher import Matcher, PaperMatcher
-from inference.search import StrongMatcher
-from model.device import PRECISIONS, memory_errors, resolve_device, tf32
-from model.features import Encoder
-from train.crop_step import CropStep
-from train.crops import CropReader
-from train.dataset import Batch, Reader, TrainSamples, step_batches
+from model.checkpoint import read_checkpoint
+from model.device import memory_errors, resolve_device, tf32
+from model.weights import load_state, write_torch
+from recipes.base import NetworkRecipe
+from recipes.samples import Batch, TrainSamples, step_batches
 from train.engine import Step, train_one_epoch
-from train.feature_cache import FeatureCache
-from train.flags import Asked, parse
-from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
-from train.losses import loss_weights
-from train.run import Run, resolve
+from train.options import DEFAULTS, Options, Start, as_stored, parse, resolve
+from train.run_files import BEST, LAST, WARMUP, remove_run
 from train.schedule import LR_DROP
 from train.start import starting_state
-from train.state import BEST, LAST, WARMUP, TrainState, remove_run
+from train.state import TrainState
 from train.validation import Validation
 
 
 def main(argv: list[str] | None = None) -> int | None:
     threading.excepthook = lambda _: None  # an error of TensorBoard's thread is raised by its next call
-    asked = parse(argv, __doc__)
+    typed = parse(argv, __doc__)
     world = World()
-    device = device_of(asked, world)
-    out_dir = asked.options["out_dir"]
+    device = device_of(typed, world)
+    out_dir = typed["out_dir"]
     with contextlib.ExitStack() as stack:
         world.start(device)  # before the folder is claimed: a rank that meets no other ranks would keep the claim
         stack.callback(world.stop)
         if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
         world.meet()
-        run = resolve(asked, device)
+        options, start = resolve(typed, device)
         memory = memory_errors("give a smaller --batch-pos, more GPUs or --precision bf16; the same command continues")
-        with loader_failures(), memory, named_errors(out_dir), tf32(run.precision == "tf32"):
-            return train(run, world, device)
+        with loader_failures(), memory, named_errors(out_dir), tf32(options.precision == "tf32"):
+            return train(options, start, world, device)
 
 
-def device_of(asked: Asked, world: World) -> torch.device:
+def device_of(typed: dict[str, Any], world: World) -> torch.device:
     """The device of this process: its GPU of --gpu, or else --device."""
-    name, gpus = asked.options["device"], asked.typed.get("gpu")
+    name, gpus = typed.get("device", DEFAULTS["device"]), typed.get("gpu")
     if gpus:
         numbers = gpus.split(",")
         if len(numbers) != local_ranks():
@@ -90,56 +86,61 @@ def device_of(asked: Asked, world: World) -> torch.device:
     return device
 
 
-def train(run: Run, world: World, device: torch.device) -> int | None:
+def train(options: Options, start: Start, world: World, device: torch.device) -> int | None:
     """Train on one of the processes. Returns the exit status of a run that a signal stopped."""
-    if run.batch_pos % world.size:
-        raise UserError(f"--batch-pos {run.batch_pos} cannot be split evenly over {world.size} processes")
-    pairs, val_pairs = (PairSet(run.train_dir, split, run.setting) for split in ("train", "val"))
+    if options.batch_pos % world.size:
+        raise UserError(f"--batch-pos {options.batch_pos} cannot be split evenly over {world.size} processes")
+    pairs, val_pairs = (PairSet(options.train_dir, split, options.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
         raise UserError(
             "no validation pair shows its object in the target, so no epoch is best; add masks of the targets"
         )
-    digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {run.val_size}"}
-    state, notes = starting_state(run, device, digests)
+    digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
+    state, notes = starting_state(options, start, device, digests)
     if world.is_main:
-        remove_leftovers(run.out_dir)
-        if run.overwrite:
-            remove_run(run.out_dir, keep=run.start or run.init_weights)
-        cut_log(run.out_dir / LOG_NAME, state.step, state.is_validated)
-    state.origin = {**provenance(), "arguments": run.arguments}
-    state.folder = run.out_dir if world.is_main else None
-    log = Log(run.out_dir, state.step, world, run.log_every)
-    introduce(run, log, state, notes, pairs, val_pairs)
+        remove_leftovers(options.out_dir)
+        if options.overwrite:
+            remove_run(options.out_dir, keep=start.path)
+        cut_log(options.out_dir / LOG_NAME, state.step, state.is_validated)
+    state.origin = {**provenance(), "arguments": as_stored(options)}
+    state.folder = options.out_dir if world.is_main else None
+    log = Log(options.out_dir, state.step, world, options.log_every)
+    introduce(options, log, state, notes, pairs, val_pairs)
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
-    step, reader, matcher = make_step(run, state, world)
-    loading = loader_options(run.num_workers, device.type == "cuda")
-    samples = TrainSamples(pairs, reader, run.seed, run.block)
-    numbers = step_batches(range(state.step, state.schedule.total_steps), run.batch_pos, world.rank, world.size)
-    batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=reader.collate, **loading))
-    validation = Validation(val_pairs, run.val_size, matcher, log, loading)
+    parts = state.network, state.backbone, device, options.precision
+    recipe = options.kind(*parts, cache_size=options.cache_features * 1e9)
+    loading = loader_options(options.loaders, device.type == "cuda")
+    samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
+    numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
+    batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))
+    validation = Validation(val_pairs, options.val_size, recipe, log, loading)
+    step = Step(recipe, world, options.existence_weight)
     if world.size > 1:  # no buffers to sync: the position table is the same everywhere; the graph is always the same
         known = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the older name
         step = DistributedDataParallel(step, **{sync: False}, gradient_as_bucket_view=True, static_graph=True)
     try:
-        train_epochs(state, step, batches, validation, log, run.save_every)
+        train_epochs(state, step, batches, validation, log, options.save_every)
+        if any(world.gather(world.is_main and not finish_files(options, recipe, pairs, log))):
+            raise Stopped
     except Stopped:
-        state.save(LAST)
+        if state.step < state.schedule.total_steps or not state.is_validated:
+            state.save(LAST)
         log.count_unreadable()
         reason = world.signal.name if world.signal else "another process"
-        again = " without --overwrite" if run.overwrite else ""
+        again = " without --overwrite" if options.overwrite else ""
         log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
         return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as shells report signals
     finally:
         log.close()
     log.count_unreadable()
-    conclude(run, log, state.history)
+    print_best_iou(options, log, state.history)
     return None
 
 
 def train_epochs(
-    state: TrainState, step: Step, batches: Iterator[Batch], validation: Validation, log: Log, save_every: int
+    state: TrainState, step: nn.Module, batches: Iterator[Batch], validation: Validation, log: Log, save_every: int
 ) -> None:
     """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up."""
     schedule, history = state.schedule, state.history
@@ -157,51 +158,64 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def make_step(run: Run, state: TrainState, world: World) -> tuple[Step, Reader, Matcher]:
-    """The parts of a recipe: the training step, the reader of samples, and the matcher for validation."""
-    network, encoder = state.network, Encoder(state.backbone, state.device, PRECISIONS[run.precision])
-    cache = FeatureCache(int(run.cache_features * 1e9))
-    parts = network, encoder, cache, loss_weights(run.existence_weight), world, run.precision
-    if run.recipe == "strong":
-        reader, matcher = CropReader(network.config, cache), StrongMatcher(encoder, network, run.precision)
-        return CropStep(*parts), reader, matcher
-    matcher = PaperMatcher(encoder, network, run.precision, run.batch_pos)
-    return LetterboxStep(*parts), LetterboxReader(run.config.input_size, cache), matcher
+def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> bool:
+    """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it; False if a signal
+    came meanwhile. If both files hold the same network, both get the network that the first one becomes.
+    """
+    done: dict[int, dict[str, Any]] = {}  # finished networks by step
+    for path in (options.out_dir / name for name in (BEST, LAST)):
+        content = read_checkpoint(path) if path.exists() and options.fit_pairs else {"is_finished": True}
+        if content.get("is_finished"):
+            continue
+        if content["step"] not in done:
+            load_state(recipe.network, content["encoder"], str(path))
+            stopped = lambda: log.world.signal is not None  # noqa: E731
+            text = recipe.finish(pairs, options.fit_pairs, options.seed, stopped)
+            if stopped():
+                return False
+            if not text:  # this recipe has no such step
+                return True
+            log.say(f"{path.name}: {text}")
+            done[content["step"]] = recipe.network.state_dict()
+        write_torch(path, {**content, "encoder": done[content["step"]], "is_finished": True})
+    return True
 
 
-def introduce(run: Run, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet) -> None:
+def introduce(
+    options: Options, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet
+) -> None:
     """Print and log the data, the network and the recipe of a run."""
-    schedule = run.schedule
-    block = f", block {run.block}" if run.recipe == "paper" else ""
+    schedule, arguments = options.schedule, state.origin["arguments"]
+    block = f", block {options.block}" if options.block else ""
     takes = counted(len(pairs.data_dir_of), "take")
     facts = {
         "setting": pairs.setting,
-        "data": run.arguments["train_dir"],
+        "data": arguments["train_dir"],
         "train_pairs": f"{len(pairs)} of {takes}, {(~pairs.visible).sum()} of them negatives",
-        "val_pairs": f"{min(run.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
+        "val_pairs": f"{min(options.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "recipe": f"{run.recipe}, existence_weight {run.existence_weight}" + block,
-        "steps": f"{schedule.total_steps} of {run.batch_pos} samples",
+        "recipe": f"{options.recipe}, existence_weight {options.existence_weight}" + block,
+        "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
         "warm-up": counted(schedule.warmup, "step"),
         "rate": f"{schedule.lr:g}, times {LR_DROP} after epoch {list(schedule.milestones)}",
-        "device": f"{log.world.size} x {state.device}, {run.precision}",
-        "out_dir": str(run.out_dir),
+        "device": f"{log.world.size} x {state.device}, {options.precision}",
+        "out_dir": str(options.out_dir),
         **{name: state.origin[name] for name in ("commit", "command")},
     }
     for name, value in facts.items():
         log.say(f"{name.replace('_', ' ')}: {value}")
     for note in notes[1:]:
         log.say(note)
-    log.write("start", state.step, **facts, arguments=run.arguments)
+    log.write("start", state.step, **facts, arguments=arguments)
 
 
-def conclude(run: Run, log: Log, history: dict[str, Any]) -> None:
+def print_best_iou(options: Options, log: Log, history: dict[str, Any]) -> None:
     """Print the validation IoU that the finished run has reached."""
     if "best_iou" not in history:
         return
-    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {run.out_dir / BEST}"
+    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {options.out_dir / BEST}"
     log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
-    trained = run.init_weights or run.resume_pth
+    trained = options.init_weights or options.resume_pth
     if trained and history["start_iou"] > history["best_iou"]:
         log.say(f"warning: no epoch is as good as the start: use {trained} further, or try a lower --lr")
 

@@ -1,21 +1,18 @@
 """Validation: predict some pairs exactly as eval_segswap.py does, and compute their official scores."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped
-from formats.masks import resize_mask
+from formats.masks import iou, resize_mask
 from formats.pairs import PairSet
-from formats.processed import Correspondence
-from formats.results import THRESHOLD
-from inference.matcher import Matcher
-from inference.predict_takes import FrameDataset, FramePlan, predict_frames
+from formats.results import THRESHOLD, balanced_accuracy
+from recipes.base import NetworkRecipe, predict_frames
+from recipes.frame import FrameDataset, frame_plans
 from train.log import Log
 
 
@@ -29,22 +26,22 @@ class PairScore(NamedTuple):
 class Validation:
     """A fixed selection of `size` pairs (0: all pairs), which is the same in every run on the same data."""
 
-    def __init__(self, pairs: PairSet, size: int, matcher: Matcher, log: Log, loading: dict[str, Any]):
+    def __init__(self, pairs: PairSet, size: int, recipe: NetworkRecipe, log: Log, loading: dict[str, Any]):
         """loading: the result of `loader_options`. All ranks have the same number of frames."""
         size = min(size, len(pairs)) or len(pairs)
-        self.pairs, self.matcher, self.log = pairs, matcher, log
+        self.pairs, self.recipe, self.log = pairs, recipe, log
         plans, self.numbers = frame_plans(pairs, np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]))
         count = -(-len(plans) // log.world.size)
         plans += [plans[0]._replace(pairs=[])] * (count * log.world.size - len(plans))
-        own = FrameDataset(plans[log.world.rank * count :][:count], matcher.prepare)
+        own = FrameDataset(plans[log.world.rank * count :][:count], recipe.prepare)
         self.frames = DataLoader(own, batch_size=None, **loading)
 
     def run(self, step: int, epoch: str) -> float:
         """Validate, report the scores and return the IoU. If a signal comes, this raises `Stopped` after the frame."""
         self.log.say(f"{epoch} validation ...")
-        self.matcher.network.eval()
+        self.recipe.network.eval()
         scores, unreadable = [], 0
-        for frame, answers in predict_frames(self.matcher, self.log.bar(self.frames, epoch, "frame")):
+        for frame, answers in predict_frames(self.recipe, self.log.bar(self.frames, epoch, "frame")):
             where = f"{frame.take_uid}/{frame.number}"
             reasons = [f"{where} {' '.join(pair)}: {reason}" for pair, reason in frame.left_out.items()]
             self.log.note_unreadable(reasons)
@@ -65,39 +62,21 @@ class Validation:
         """The official score of a mask in the size of results files. The IoU is 1 if both masks are empty; the true
         mask can be empty in this size if the object is very small.
         """
-        rle, iou = self.pairs.target_mask(number), math.nan
+        rle, overlap = self.pairs.target_mask(number), math.nan
         if rle:
-            truth = resize_mask(rle, mask.shape).astype(bool)
-            union = np.float32((mask | truth).sum())
-            iou = float(np.float32((mask & truth).sum()) / union) if union else 1.0
-        return PairScore(number, iou, existence, rle is not None)
-
-
-PairKey = tuple[str, int, Correspondence]  # take, frame, and the pair in this frame
-
-
-def frame_plans(pairs: PairSet, numbers: Sequence[int]) -> tuple[list[FramePlan], dict[PairKey, int]]:
-    """The frames of the pairs with these numbers, in the order of the numbers; and the number of each pair."""
-    number_of, frames = {}, defaultdict(list)
-    for number in map(int, numbers):
-        pair = pairs[number]
-        correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
-        frames[pair.take_uid, pair.frame].append(correspondence)
-        number_of[pair.take_uid, pair.frame, correspondence] = number
-    plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
-    return plans, number_of
+            overlap = iou(mask, resize_mask(rle, mask.shape).astype(bool))
+        return PairScore(number, overlap, existence, rle is not None)
 
 
 def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:
     """The mean IoU of visible objects, and the balanced accuracy of existence. The IoU is left out without visible
     objects; the accuracy is left out without visible or without hidden objects.
     """
-    _, iou, existence, visible = torch.tensor(scores, dtype=torch.float64).reshape(-1, 4).T
+    _, overlap, existence, visible = np.array(scores, np.float64).reshape(-1, 4).T
     predicted, visible = existence > THRESHOLD, visible > 0
     figures = {}
     if visible.any():
-        figures["iou"] = iou[visible].mean()
+        figures["iou"] = overlap[visible].mean()
     if visible.any() and not visible.all():
-        recalls = [(predicted[visible == truth] == truth).double().mean() for truth in (True, False)]
-        figures["existence_accuracy"] = sum(recalls) / 2
+        figures["existence_accuracy"] = balanced_accuracy(predicted[visible].mean(), (~predicted[~visible]).mean())
     return {name: float(value) for name, value in figures.items()} | {"samples": len(scores)}

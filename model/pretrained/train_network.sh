@@ -54,18 +54,17 @@ make train/patterned_large "${large[@]}" "${learn[@]}" --num_train 64
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
   --resume-pth auto "${start[@]}" --batch-pos 4 --warmUpIter 100 --iter-epoch 2400 --n-epoch "$epochs" \
   --lr-schedule $((epochs * 5 / 6)) --val_size 240 --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 \
-  --precision $precision
+  --precision $precision --fit_pairs 2500
 [ "$seed" = 0 ] || exit 0
-python train/fit_choice.py --ckpt_path "$out/seed_0/netLast.pth" --train-dir "$out"/train/*/processed --num_pairs 2500 \
-  --precision $precision
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # for prediction, in half precision
 import sys
 from pathlib import Path
-from model.checkpoint import load_checkpoint, save_checkpoint
-backbone, network, arguments = load_checkpoint(Path(sys.argv[1]))
+from model.checkpoint import save_checkpoint
+from recipes.table import load_checkpoint
+_, backbone, network, arguments = load_checkpoint(Path(sys.argv[1]))
 backbone.weights = None  # a path on this machine
 kept = {name: arguments[name] for name in ("both", "reverse")}
-save_checkpoint(Path(sys.argv[2]), backbone, network.half(), arguments=kept)
+save_checkpoint(Path(sys.argv[2]), "strong", backbone, network.half(), arguments=kept)
 END
 
 # Takes for the tables of README.md (benchmarks/network_card.py). They are not used in training or for a choice: takes

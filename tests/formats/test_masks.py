@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lzstring import LZString
 
+from formats.crop import Crop, put_back
 from formats.geometry import EVAL_SIDE, eval_size, letterbox, nearest_axes
 from formats.lz_text import decompress
 from formats.masks import (
@@ -23,7 +24,6 @@ from formats.masks import (
     resize_mask,
     run_lengths,
 )
-from model.crops import Crop, put_back
 from tests.made.golden import GOLDEN
 
 

@@ -19,12 +19,14 @@ from common.errors import UserError
 from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake, read_frame
-from inference import search
 from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
-from model.checkpoint import load_checkpoint, save_checkpoint
+from model.checkpoint import save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.strong import recipe
+from recipes.strong.recipe import Strong
+from recipes.table import load_checkpoint
 from tests.made import EGO, ROOT
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.processes import claimed_elsewhere, run_main
@@ -43,9 +45,9 @@ def whole(checkpoint, data_path, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def other(checkpoint) -> Path:
     """A checkpoint of another network."""
-    backbone, *_ = load_checkpoint(checkpoint)
+    backbone = load_checkpoint(checkpoint).backbone
     torch.manual_seed(1)
-    save_checkpoint(checkpoint.with_name("other.pth"), backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
+    save_checkpoint(checkpoint.with_name("other.pth"), "paper", backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
     return checkpoint.with_name("other.pth")
 
 
@@ -83,7 +85,7 @@ def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoin
     data_path = make_data_set(tmp_path, {"val": ["a"]}, layout)
     checkpoint = strong_checkpoint if strong else checkpoint
     result = read_results(run(checkpoint, data_path, tmp_path, setting), setting)["a"]
-    predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[:2], []
+    predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[1:3], []
     take = ProcessedTake.read(data_path, "a")
     assert result["subsample_idx"] == take.subsample_idx
     for pair in take.correspondences(setting):
@@ -130,14 +132,14 @@ def test_a_strong_networks_results_are_the_same_bytes_after_a_stop_and_smaller_b
     whole, stopped, asked = run(strong_checkpoint, data_path, tmp_path / "whole"), tmp_path / "stopped", []
     frames = len({frame for masks in LAYOUT.values() for frame in masks.get(EGO, ())})
 
-    def interrupt_in_the_second_take(*given, predict=search.StrongMatcher.predict):
+    def interrupt_in_the_second_take(*given, predict=Strong.predict):
         asked.append(given)
         if len(asked) > frames + 2:
             raise KeyboardInterrupt
         return predict(*given)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(search.StrongMatcher, "predict", interrupt_in_the_second_take)
+        patch.setattr(Strong, "predict", interrupt_in_the_second_take)
         run(strong_checkpoint, data_path, stopped)
     assert [path for path in stopped.rglob("*.json") if path.parent != stopped]
     smaller = shutil.copytree(stopped, tmp_path / "smaller")
@@ -252,12 +254,12 @@ def test_results_of_another_value_of_any_option_are_another_runs(strong_checkpoi
         run(*how, "1")  # the second time it is complete already
     with pytest.raises(UserError, match="was made by another run .looks 1 -> 2.;"):
         run(*how, "2")
-    monkeypatch.setattr(search, "SEARCH", 100)
+    monkeypatch.setattr(recipe, "SEARCH", 100)
     with pytest.raises(UserError, match="was made by another run .search [1-9] -> 100.;"):
         run(*how, "1")
     monkeypatch.undo()
-    options = property(lambda matcher: {"depth": 3}, lambda matcher, value: None)
-    monkeypatch.setattr(search.StrongMatcher, "options", options, raising=False)
+    options = property(lambda recipe: {"depth": 3}, lambda recipe, value: None)
+    monkeypatch.setattr(Strong, "options", options, raising=False)
     with pytest.raises(UserError, match="was made by another run .depth None -> 3, "):
         run(*how, "1")
 

@@ -19,9 +19,10 @@ from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference.cut_out import cut_out, whole_pixels
-from inference.own_method import MethodMatcher
-from inference.predict_takes import FrameDataset, TakePlan, predict_takes
+from inference.own_method import OwnMethod
+from inference.predict_takes import TakePlan, predict_takes
 from inference.predictor import Predictor
+from recipes.frame import FrameDataset
 from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
 from tests.made.results import eval_mask
@@ -57,8 +58,8 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     take.write_annotation()
 
     results = {}
-    plan, matcher = TakePlan.of(ProcessedTake.read(tmp_path, "take"), "ego-exo"), KnownAnswer(side)
-    predict_takes(matcher, [FrameDataset(plan.frames(), matcher.prepare)[0]], {"take": plan}, results.__setitem__)
+    plan, recipe = TakePlan.of(ProcessedTake.read(tmp_path, "take"), "ego-exo"), KnownAnswer(side)
+    predict_takes(recipe, [FrameDataset(plan.frames(), recipe.prepare)[0]], {"take": plan}, results.__setitem__)
     mask = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
     assert mask.shape == eval_size((2 * size[0], 2 * size[1]))
     assert abs(edges(mask) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
@@ -136,11 +137,11 @@ def test_a_crumb_of_an_object_is_seen_and_an_odd_precision_is_named(strong_check
 
 def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_checkpoint, data_path):
     """It gets all of its data set pickled."""
-    matchers = [Predictor.load(path, "cpu").matcher for path in (checkpoint, strong_checkpoint)]
+    recipes = [Predictor.load(path, "cpu").recipe for path in (checkpoint, strong_checkpoint)]
     own = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
     plan = TakePlan.of(ProcessedTake.read(data_path, "take-a"), "ego-exo")
-    for matcher in (*matchers, MethodMatcher(own, device=torch.device("cpu"))):
-        dataset = FrameDataset(plan.frames(), matcher.prepare)
+    for recipe in (*recipes, OwnMethod(own, device=torch.device("cpu"))):
+        dataset = FrameDataset(plan.frames(), recipe.prepare)
         assert len(pickle.dumps(dataset)) < 1e4  # a network takes megabytes
     process = {"num_workers": 1, "multiprocessing_context": "spawn", "worker_init_fn": init_loader_worker}
     for there, here in zip(DataLoader(dataset, batch_size=None, **process), dataset, strict=True):

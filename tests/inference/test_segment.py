@@ -203,7 +203,7 @@ def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(
 
 def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files, monkeypatch, tmp_path):
     monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
-    assert predictor.Predictor.load(device="cpu").matcher.network.config.input_size == 96
+    assert predictor.Predictor.load(device="cpu").recipe.network.config.input_size == 96
     monkeypatch.setattr(predictor, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
     with pytest.raises(UserError, match="^no file [^\n]*xsegtx_tiny.pth[^\n]*$"):
         predictor.Predictor.load()

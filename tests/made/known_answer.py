@@ -1,29 +1,30 @@
-"""Images whose objects are known by their color, and matchers that find objects by color."""
-
-from functools import partial
+"""Images whose objects are known by their color, and recipes that find objects by color."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.frame import Frame, prepare_frame
-from inference.matcher import Answer, PaperMatcher
-from inference.search import StrongMatcher
 from model.backbone import Backbone
-from model.features import Encoder, Levels
-from model.locator import Description, Locator
-from model.strong import ObjectCrops, StrongConfig, StrongXSegTx, TargetCrops
+from model.features import Levels
 from model.xsegtx import Look
+from recipes.base import Answer
+from recipes.frame import Frame
+from recipes.paper import Paper
+from recipes.strong.locator import Description, Locator
+from recipes.strong.network import ObjectCrops, StrongConfig, StrongNetwork, TargetCrops
+from recipes.strong.recipe import Strong
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
 
 
-class KnownAnswer(PaperMatcher):
+class KnownAnswer(Paper):
     """Finds exactly the target pixels that have the color of the marked query pixels."""
 
+    side = 0
+
     def __init__(self, side: int):
-        self.side, self.prepare = side, partial(prepare_frame, side=side)
+        self.side = side
 
     def predict(self, frame: Frame) -> list[Answer]:
         answers = []
@@ -76,7 +77,7 @@ class NearestColor(KnownPlace):
         return -3 * F.avg_pool2d(self.unlike(description, cells)[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
 
 
-class KnownLook(StrongXSegTx):
+class KnownLook(StrongNetwork):
     """A network whose looks find exactly the pixels of their crop that have about the color of the query's object. The
     existence is lower if these pixels touch the border of the crop.
     """
@@ -99,12 +100,12 @@ class KnownLook(StrongXSegTx):
         return Look(prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())
 
 
-def color_matcher(locator: type[KnownPlace] = KnownPlace, **options: int) -> StrongMatcher:
-    """A matcher of this network, with crops of 192 pixels and frames of 768 pixels."""
+def color_recipe(locator: type[KnownPlace] = KnownPlace, **options: int) -> Strong:
+    """The strong recipe with this network, with crops of 192 pixels and frames of 768 pixels."""
     torch.manual_seed(0)
     network = KnownLook(StrongConfig("tiny", 192, feature_channels=3, detail_channels=3), locator)
     backbone = Backbone("colors", Colors(), channels=3, detail_channels=3)
-    return StrongMatcher(Encoder(backbone, torch.device("cpu")), network, **options)
+    return Strong(network, backbone, torch.device("cpu"), **options)
 
 
 def scene(size: tuple[int, int], box: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone, normalize_image, resnet50_backbone
-from model.checkpoint import make_network, save_checkpoint
-from model.strong import StrongConfig
+from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.strong.network import StrongConfig, StrongNetwork
 
 
 def random_backbone(seed: int) -> Backbone:
@@ -40,10 +40,10 @@ def strong_config(side: int = 96, **options: Any) -> StrongConfig:
     return StrongConfig("tiny", side, **{"frame_size": 160, "detail_channels": 512} | options)
 
 
-def strong_network(**options: Any) -> XSegTx:
+def strong_network(**options: Any) -> StrongNetwork:
     """A tiny strong network of 96 pixels, untrained, in eval mode. Its masks are not empty."""
     torch.manual_seed(0)
-    network = make_network(strong_config(**options)).eval()
+    network = StrongNetwork(strong_config(**options)).eval()
     for block in network.net.decoder.blocks:  # which do nothing before they are trained
         torch.nn.init.normal_(block[2].weight, std=0.02)
     return network
@@ -57,5 +57,5 @@ def write_network(path: Path, arguments: dict[str, Any] | None = None, strong: b
     backbone = random_backbone(0)
     model = strong_network(**options) if strong else XSegTx(XSegTxConfig("tiny", 96, **options))
     calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8))])
-    save_checkpoint(path, backbone, model, arguments=arguments or {})
+    save_checkpoint(path, "strong" if strong else "paper", backbone, model, arguments=arguments or {})
     return path

@@ -12,8 +12,8 @@ import torch._dynamo  # noqa: F401, which an optimizer imports
 
 import train.state
 from common.errors import run_script
-from inference.matcher import PaperMatcher
-from inference.search import StrongMatcher
+from recipes.paper import Paper
+from recipes.strong.recipe import Strong
 from tests.made.training import run_training
 from train.log import Log
 from train.state import TrainState
@@ -79,8 +79,8 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     note_calls(TrainState, "set_rate", "step")
-    for matcher in (PaperMatcher, StrongMatcher):
-        note_calls(matcher, "predict", "frame of a validation")
+    for recipe in (Paper, Strong):
+        note_calls(recipe, "predict", "frame of a validation")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:

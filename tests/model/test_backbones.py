@@ -20,9 +20,9 @@ from common.errors import UserError
 from model import backbone as backbone_module
 from model.backbone import MOCO_PATH, MOCO_RAW_PATH, Backbone, mask_to_image, moco_backbone, normalize_image
 from model.backbones import create_network, make_backbone, timm_backbone
-from model.checkpoint import load_checkpoint
 from model.features import Encoder, fold_batch_norm
 from model.mask_features import MaskFeatures
+from recipes.table import load_checkpoint
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, golden_batch, golden_networks
 

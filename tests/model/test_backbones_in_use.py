@@ -12,7 +12,7 @@ from common.errors import UserError
 from inference.predictor import Predictor
 from model import checkpoint
 from model.backbone import Backbone
-from model.checkpoint import load_checkpoint
+from recipes.table import load_checkpoint
 from tests.made.training import losses, run_training
 from tests.model.test_backbones import DINOV2, original_state
 from train import start
@@ -48,7 +48,7 @@ def test_a_backbone_of_ones_own_trains_and_is_loaded_with_the_same_weights_only(
         monkeypatch.setattr(module, "make_backbone", make_own)
     last = tmp_path / "netLast.pth"
     assert run_training(training_set, tmp_path, "--backbone", "own", "--n-epoch", 0) is None
-    assert torch.equal(Predictor.load(last, "cpu").matcher.encoder.backbone.network.weight, weights)
+    assert torch.equal(Predictor.load(last, "cpu").recipe.encoder.backbone.network.weight, weights)
     weights[0] += 1
     with pytest.raises(UserError, match="other weights of own"):
         load_checkpoint(last)

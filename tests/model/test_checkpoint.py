@@ -13,9 +13,10 @@ import torch
 from common.errors import UserError
 from inference.predictor import SHIPPED
 from model.backbones import make_backbone
-from model.checkpoint import load_checkpoint, load_matching, load_optimizer, save_checkpoint, stored_options
+from model.checkpoint import load_matching, load_optimizer, save_checkpoint
 from model.weights import write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
+from recipes.table import load_checkpoint, stored_options
 from tests.made import ROOT
 from tests.made.golden import GOLDEN
 from tests.made.networks import random_backbone, strong_network
@@ -54,7 +55,7 @@ def published_file(path: Path, **changes) -> Path:
 def ours(tmp_path_factory) -> dict:
     """What a checkpoint on another backbone than the published one holds."""
     path, model = tmp_path_factory.mktemp("ours") / "net.pth", XSegTx(XSegTxConfig("tiny", 96, feature_channels=112))
-    save_checkpoint(path, make_backbone("efficientnet_lite0"), model, trained(model))
+    save_checkpoint(path, "paper", make_backbone("efficientnet_lite0"), model, trained(model))
     return torch.load(path, weights_only=True)
 
 
@@ -67,7 +68,7 @@ def refused(path: Path) -> str:
 
 def test_a_saved_file_has_the_published_layout(backbone, tmp_path):
     model = XSegTx()
-    save_checkpoint(tmp_path / "net.pth", backbone, model, trained(model))
+    save_checkpoint(tmp_path / "net.pth", "paper", backbone, model, trained(model))
     content = torch.load(tmp_path / "net.pth", weights_only=True)
     for part in ("backbone", "encoder"):
         assert {name: list(tensor.shape) for name, tensor in content[part].items()} == LAYOUT[part]
@@ -81,13 +82,15 @@ def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_pat
     model = strong_network(dropout=0.3) if strong else XSegTx(XSegTxConfig("tiny", 112, dropout=0.3))
     extra, arguments = {"epoch": 3, "best": 0.25, "none": None}, {"out_dir": str(tmp_path), "names": ["a"]}
     random_state = torch.get_rng_state()
-    save_checkpoint(tmp_path / "net.pth", backbone, model, None, **extra, arguments=arguments, random=random_state)
+    recipe = "strong" if strong else "paper"
+    extra |= {"arguments": arguments, "random": random_state}
+    save_checkpoint(tmp_path / "net.pth", recipe, backbone, model, None, **extra)
     loaded, content = load_checkpoint(tmp_path / "net.pth"), torch.load(tmp_path / "net.pth", weights_only=True)
-    assert loaded.model.config == model.config
-    assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), model.parameters(), strict=True))
+    assert loaded.network.config == model.config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.network.parameters(), model.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(loaded.backbone.parameters(), backbone.parameters(), strict=True))
-    assert content["random"].equal(random_state) and extra.items() <= content.items()
-    assert loaded.arguments == arguments and not loaded.model.training
+    assert content["random"].equal(random_state) and {"epoch": 3, "best": 0.25, "none": None}.items() <= content.items()
+    assert loaded.arguments == arguments and not loaded.network.training
 
 
 @pytest.mark.parametrize(("mode", "layers"), [*((mode, None) for mode in MODES), ("small", "C I I C")])
@@ -95,7 +98,7 @@ def test_a_file_without_configuration_of_a_wrapped_network_tells_its_size(mode, 
     model = XSegTx(XSegTxConfig(mode, 96, layers))
     encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
     write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": encoder})
-    config = load_checkpoint(tmp_path / "net.pth").model.config
+    config = load_checkpoint(tmp_path / "net.pth").network.config
     assert config.layers == model.config.layers and MODES[config.mode][:3] == MODES[mode][:3]
     assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
 
@@ -106,12 +109,12 @@ def test_what_train_network_keeps_of_a_training_is_all_that_prediction_needs(tmp
     command = [warm_python, "-", SHIPPED, tmp_path / "net.pth"]
     subprocess.run(command, input=code, text=True, cwd=ROOT, check=True)
     kept, whole = load_checkpoint(tmp_path / "net.pth"), load_checkpoint(SHIPPED)
-    assert kept.model.config == whole.model.config and kept.arguments == whole.arguments
-    assert all(torch.equal(x, whole.model.state_dict()[name]) for name, x in kept.model.state_dict().items())
+    assert kept.network.config == whole.network.config and kept.arguments == whole.arguments
+    assert all(torch.equal(x, whole.network.state_dict()[name]) for name, x in kept.network.state_dict().items())
 
 
 def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refused(tmp_path):
-    model, stored = load_checkpoint(published_file(tmp_path / "net.pth")).model, published()["optimiser"]
+    model, stored = load_checkpoint(published_file(tmp_path / "net.pth")).network, published()["optimiser"]
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     load_optimizer(optimizer, stored, "net.pth, optimizer")
     assert optimizer.param_groups[0]["lr"] == 2e-4  # its own

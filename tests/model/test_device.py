@@ -14,12 +14,9 @@ import torch
 
 import train.train
 from common.errors import UserError
-from inference.matcher import Matcher, PaperMatcher
 from inference.predictor import Predictor
-from inference.search import StrongMatcher
-from model.checkpoint import load_checkpoint
 from model.device import resolve_device, tf32
-from model.features import Encoder
+from recipes.table import load_checkpoint
 from tests.made.known_answer import scene
 from tests.made.pretended_device import PretendedDevice, register
 from tests.made.training import log_lines, run_training
@@ -101,15 +98,15 @@ def trained(pretended: bool, training_set: Path, out_dir: Path, flags: tuple) ->
     return waits
 
 
-def predicted(pretended: bool, network: Path, kind: type[Matcher]) -> tuple[np.ndarray, float, list[str]]:
+def predicted(pretended: bool, network: Path) -> tuple[np.ndarray, float, list[str]]:
     checkpoint = load_checkpoint(network)
     (query, mask), (target, _) = scene((240, 320), (0.4, 0.55, 0.3, 0.45)), scene((180, 320), (0.5, 0.6, 0.6, 0.7))
     with PretendedDevice() as gpu:
         device = gpu.device if pretended else torch.device("cpu")
-        matcher = kind(Encoder(checkpoint.backbone, device), checkpoint.model)
+        recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device)
         for _ in range(2):  # constants are copied to the device once
             gpu.waits.clear()
-            answer = Predictor(matcher).segment(query, mask, target)
+            answer = Predictor(recipe).segment(query, mask, target)
         return *answer, gpu.waits
 
 
@@ -117,7 +114,7 @@ def predicted(pretended: bool, network: Path, kind: type[Matcher]) -> tuple[np.n
 def test_training_on_another_device_gives_the_cpus_numbers_and_hardly_waits(run, training_set, tmp_path, flags):
     waits = [run(trained, pretended, training_set, tmp_path / str(pretended), flags) for pretended in (False, True)]
     # What comes to the cache of features and from it is copied.
-    steps = [[wait for wait in step if not wait.startswith("train/feature_cache.py")] for step in waits[1]]
+    steps = [[wait for wait in step if not wait.startswith("model/feature_cache.py")] for step in waits[1]]
     assert waits[0] == steps == [[]] * 4
     for kind in ("train", "val"):
         lines = [log_lines(tmp_path / str(pretended), kind) for pretended in (False, True)]
@@ -129,12 +126,12 @@ def test_training_on_another_device_gives_the_cpus_numbers_and_hardly_waits(run,
         torch.testing.assert_close(networks[1][name], weight, rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", [PaperMatcher, StrongMatcher])
+@pytest.mark.parametrize("strong", [False, True], ids=["paper", "strong"])
 def test_prediction_on_another_device_gives_the_cpus_answer_and_waits_for_it_once(
-    run, checkpoint, strong_checkpoint, kind
+    run, checkpoint, strong_checkpoint, strong
 ):
-    network = strong_checkpoint if kind is StrongMatcher else checkpoint
-    (expected, existence, _), (answer, other, waits) = (run(predicted, on, network, kind) for on in (False, True))
-    assert kind is StrongMatcher or waits == ["inference/matcher.py predict: a copy"] * 2  # masks, then existence
+    network = strong_checkpoint if strong else checkpoint
+    (expected, existence, _), (answer, other, waits) = (run(predicted, on, network) for on in (False, True))
+    assert strong or waits == ["recipes/paper.py predict: a copy"] * 2  # masks, then existence
     assert expected.any() and (answer == expected).mean() > 0.9999
     assert other == pytest.approx(existence, rel=1e-4)

@@ -23,8 +23,9 @@ from common.errors import UserError, run_script
 from data import process_data
 from formats.pairs import PairSet
 from inference.predictor import SHIPPED
-from model.checkpoint import load_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.paper import blocked_tokens
+from recipes.table import load_checkpoint
 from synthetic import make_takes
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs, make_take
@@ -41,9 +42,7 @@ from tests.made.training import (
     start_training,
 )
 from train import train
-from train.flags import parse
-from train.letterboxed import blocked_tokens
-from train.run import resolve
+from train.options import parse, resolve
 from train.schedule import Schedule
 
 STEPS = 7  # of the recipe
@@ -235,7 +234,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     usual = {"": 1000, "--n-epoch 1": 1000, "--n-epoch 0": 1000}
     short = {"--iter-epoch 40 --n-epoch 3": 12, "--iter-epoch 40 --n-epoch 3 --warmUpIter 1000": 1000}
     for flags, steps in (usual | short).items():
-        assert resolve(parse(flags.split(), ""), torch.device("cpu")).schedule.warmup == steps
+        assert resolve(parse(flags.split(), ""), torch.device("cpu"))[0].schedule.warmup == steps
     without = arguments(training_set, tmp_path, "--n-epoch", 3)
     del without[(place := without.index("--warmUpIter")) : place + 2]
     train.main(without)
@@ -246,8 +245,8 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
 
 def test_cached_features_spare_the_papers_recipe_its_loaders():
     for recipe, workers in (("paper", 0), ("strong", None)):
-        run = resolve(parse(["--cache_features", "1", "--recipe", recipe], ""), torch.device("cpu"))
-        assert run.num_workers == workers
+        options, _ = resolve(parse(["--cache_features", "1", "--recipe", recipe], ""), torch.device("cpu"))
+        assert options.loaders == workers
 
 
 def test_seed_and_loss_weight_reach_the_training_and_unused_flags_are_named(training_set, finished, tmp_path, capsys):
@@ -275,13 +274,13 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
     run_training(training_set, tmp_path / "run", "--n-epoch", 0, *STRONG_RECIPE)
     assert "recipe: strong, existence_weight 0.05\n" in capsys.readouterr().out
     last = tmp_path / "run" / "netLast.pth"
-    optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).model
+    optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).network
     names = [name for name, _ in network.named_parameters()]
     own = [i for i, name in enumerate(names) if name not in XSegTx(XSegTxConfig("tiny", 48)).state_dict()]
     own = [i for i in own if not names[i].startswith("choice.")]  # fit_choice.py trains the choice
     assert len(own) > 10 and all(optimizer["state"][i]["exp_avg"].any() for i in own)  # it learns
     run_training(training_set, tmp_path / "run", "--n-epoch", 0)  # what is not given is as it was
-    assert load_checkpoint(last).model.config == network.config
+    assert load_checkpoint(last).network.config == network.config
     for layers in (("I_C", "I_C", "I_N"), ("I", "C", "I", "C", "I", "N")):  # of which it is, in either spelling
         run_training(training_set, tmp_path / "run", "--n-epoch", 0, "--layer-type", *layers)
     changes = {("--frame_size", 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
@@ -331,7 +330,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     first = log_lines(tmp_path / "run", "val")[0]
     assert first["epoch"] == "start" and first["iou"] > 0.2  # an untrained network has next to nothing
     tuned = load_checkpoint(tmp_path / "run" / "netLast.pth")
-    assert tuned.model.config == load_checkpoint(SHIPPED).model.config and tuned.arguments["recipe"] == "strong"
+    assert tuned.network.config == load_checkpoint(SHIPPED).network.config and tuned.arguments["recipe"] == "strong"
     assert f"warning: no epoch is as good as the start: use {SHIPPED} further" in run.stdout
     error = error_line(capsys, root / "processed", tmp_path / "other", "--init_weights", SHIPPED, "--mode", "small")
     assert re.search(r"has \d+ of the \d+ tensors.*leave out the flags of the network", error)
@@ -446,7 +445,7 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     program, *words = call(script, stand_in, *further)
     assert program.endswith("train/train.py") and words == [*flags, *further]
     assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
-    run = resolve(parse(words[: len(flags)], ""), torch.device("cpu"))
+    run, _ = resolve(parse(words[: len(flags)], ""), torch.device("cpu"))
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
     assert run.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
     assert run.backbone == ("efficientnet_lite0" if kind == "_both" else "moco")

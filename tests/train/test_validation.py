@@ -20,8 +20,8 @@ from evaluation.metrics import score_masks
 from formats.masks import encode_mask, resize_mask
 from formats.pairs import BOTH, PairSet
 from formats.processed import ANNOTATION
-from inference.matcher import PaperMatcher
 from inference.predictor import Predictor
+from recipes.paper import Paper
 from tests.made import EGO
 from tests.made.processed import create_pairs, write_data_set
 from tests.made.training import log_lines
@@ -31,9 +31,9 @@ from train.validation import PairScore, Validation, validation_figures
 
 def of_pairs(pairs, size=0, rank=0, world_size=1):
     """A validation by no network, as one of several processes has it."""
-    matcher, log = SimpleNamespace(prepare=None), SimpleNamespace(world=World())
+    recipe, log = SimpleNamespace(prepare=None), SimpleNamespace(world=World())
     log.world.rank, log.world.size = rank, world_size
-    return Validation(pairs, size, matcher, log, {})
+    return Validation(pairs, size, recipe, log, {})
 
 
 def run(pairs, checkpoint, out_dir, sent=None):
@@ -42,7 +42,7 @@ def run(pairs, checkpoint, out_dir, sent=None):
     log = Log(out_dir, 0, World(), 1)
     log.world.signal = sent
     with contextlib.closing(log):
-        Validation(pairs, 0, Predictor.load(checkpoint, "cpu", batch_size=3).matcher, log, {}).run(7, "start")
+        Validation(pairs, 0, Predictor.load(checkpoint, "cpu", batch_size=3).recipe, log, {}).run(7, "start")
         log.count_unreadable()
     [line] = log_lines(out_dir, "val")
     return line
@@ -116,8 +116,8 @@ def test_a_take_that_cannot_be_read_is_named_and_its_pairs_are_left_out(training
 
 
 def test_a_signal_ends_it_after_the_frame_in_which_it_comes(training_set, checkpoint, tmp_path, monkeypatch):
-    asked, predict = [], PaperMatcher.predict
-    monkeypatch.setattr(PaperMatcher, "predict", lambda *given: (asked.append(given), predict(*given))[1])
+    asked, predict = [], Paper.predict
+    monkeypatch.setattr(Paper, "predict", lambda *given: (asked.append(given), predict(*given))[1])
     pairs = PairSet([training_set], "val", "ego-exo")
     with pytest.raises(Stopped):
         run(pairs, checkpoint, tmp_path, signal.SIGTERM)

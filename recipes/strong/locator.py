@@ -133,8 +133,3 @@ def peaks(heat: Tensor, count: int) -> tuple[Tensor, Tensor]:
     highest = heat == F.max_pool2d(heat[:, None], 2 * APART + 1, 1, APART)[:, 0]
     values, place = heat.masked_fill(~highest, -torch.inf).flatten(1).topk(min(count, heat[0].numel()))
     return values, torch.stack((place // heat.shape[2], place % heat.shape[2]), 2)
-
-
-def coverage_of(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (B, H, W) -> the part of each cell of a grid of `size` (h, w) that they cover, (B, h, w) float32."""
-    return F.adaptive_avg_pool2d(masks.float()[:, None], size)[:, 0]

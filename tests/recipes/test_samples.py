@@ -1,5 +1,7 @@
 """The samples of training are the same for all processes, and its negatives really are negatives."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,19 +9,18 @@ from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.pairs import BOTH, PairSet
 from formats.processed import ProcessedTake
-from model.crops import spot_of
+from recipes.paper import read_letterboxed
+from recipes.samples import TARGET_SWAP, DrawnPairs, TrainSamples, ViewKey, source_of
+from recipes.strong.crops import spot_of
+from recipes.strong.samples import other_object, read_crops
 from tests.made import EGO
 from tests.made.networks import strong_config
 from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
-from train.crops import CropReader, other_object
-from train.dataset import TARGET_SWAP, DrawnPairs, TrainSamples, ViewKey, source_of
-from train.flags import BLOCK
-from train.letterboxed import LetterboxReader
+from train.options import DEFAULTS
 
 SIDE, DRAWS = 48, 1500
-READERS = {"paper": lambda: LetterboxReader(SIDE), "strong": lambda: CropReader(strong_config(SIDE))}
-PAPER = LetterboxReader(SIDE)
+PAPER, STRONG = partial(read_letterboxed, side=SIDE), partial(read_crops, config=strong_config(SIDE))
 
 
 @pytest.fixture(scope="module", params=["ego-exo", "exo-ego", BOTH])
@@ -57,7 +58,7 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
 
 
 def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frames(pairs):
-    samples, paper, located = TrainSamples(pairs, READERS["strong"](), 0), TrainSamples(pairs, PAPER, 0), 0
+    samples, paper, located = TrainSamples(pairs, STRONG, 0), TrainSamples(pairs, PAPER, 0), 0
     for n in range(30):
         sample, other = samples[n], paper[n]
         visible = sample["visible"]
@@ -81,7 +82,7 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
 
 def test_half_of_the_strong_samples_show_both_views_and_only_the_object_from_close_by(pairs):
     """In a close crop, the object spans two thirds; in the others, it spans a third."""
-    samples, spans = TrainSamples(pairs, READERS["strong"](), 0), []
+    samples, spans = TrainSamples(pairs, STRONG, 0), []
     for n in range(60):
         sample = samples[n]
         if sample["visible"]:
@@ -134,6 +135,6 @@ def test_all_pairs_are_drawn(pairs):
 
 
 def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):
-    usual, never = (draws(TrainSamples(pairs, PAPER, 0, block)) for block in (BLOCK, 0))
+    usual, never = (draws(TrainSamples(pairs, PAPER, 0, block)) for block in (DEFAULTS["block"], 0))
     assert 0.45 < np.mean([drawn.block for drawn in usual]) < 0.55
     assert never == [drawn._replace(block=False) for drawn in usual]

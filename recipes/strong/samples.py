@@ -15,26 +15,14 @@ import torch
 from torch import Tensor
 
 from common.arguments import SETTINGS
+from formats.crop import Crop, cut, cut_mask
 from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
-from model.crops import (
-    CLOSE,
-    CONTEXT,
-    LARGEST,
-    Crop,
-    Spot,
-    cut,
-    cut_mask,
-    expected_shares,
-    frame_size,
-    object_cells,
-    size_ratios,
-    spot_of,
-    whole_frame,
-)
-from model.strong import StrongConfig
-from train.dataset import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
+from recipes.samples import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
+from recipes.strong.crops import CLOSE, CONTEXT, LARGEST, Spot, frame_size, object_cells, spot_of, whole_frame
+from recipes.strong.network import StrongConfig
+from recipes.strong.sizes import expected_shares, size_ratios
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
 SHIFT, STRETCH = 0.25, 0.4  # for query crops
@@ -80,70 +68,75 @@ class CropBatch(Batch):
     frames: list[FrameGroup]  # the whole targets of the samples that train the locator
 
 
-class CropReader:
-    """Reads samples of the strong recipe. Whole frames whose features are `cached` are left black."""
+def read_crops(
+    pairs: PairSet,
+    drawn: DrawnPairs,
+    rng: np.random.Generator,
+    config: StrongConfig,
+    cached: Container[tuple[ViewKey, int]] = (),
+) -> dict[str, Any]:
+    """One sample, with the fields of a `CropBatch`. A whole frame whose features are `cached` is left black. Raises
+    ValueError if the query mask is empty.
+    """
+    source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
+    query, target = (read_view(pairs, view) for view in source[1:])
+    query_size, size = query.shape[:2], target.shape[:2]
+    query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query_size), np.zeros(size, np.uint8)
+    if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
+        target_mask = fit_rle(rle, size)
+    query_spot, target_spot = spot_of(query_mask), spot_of(target_mask)
+    if query_spot is None:
+        raise ValueError("its mask shows nothing")
 
-    def __init__(self, config: StrongConfig, cached: Container[tuple[ViewKey, int]] = ()):
-        self.config, self.cached = config, cached
+    turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
+    ratios = size_ratios(SETTINGS[pairs[drawn.query].setting][0], SETTINGS[target_pair.setting][1])
+    share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
+    if target_spot is not None:
+        share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+    context, shift, stretch, rivals = CONTEXT, TARGET_SHIFT, TARGET_STRETCH, RIVALS
+    if is_close := rng.random() < CLOSE_LOOKS:
+        context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, 0
+    if target_spot is None:
+        rivals = TARGET_CROPS
+    places = [jittered(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]
+    places += [rival(pairs, drawn, size, share * max(size), rng) for _ in range(rivals)]
+    wide = jittered(query_spot, rng, SHIFT, STRETCH)
+    query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
+    query_crop = jittered(query_spot, rng, *query_jitter).crop(query_size, context)
+    wide_crop, wide_size, side = config.wide_crop(wide, share), config.wide_size, config.input_size
 
-    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """One sample, with the fields of a `CropBatch`. Raises ValueError if the query mask is empty."""
-        source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
-        query, target = (read_view(pairs, view) for view in source[1:])
-        query_size, size = query.shape[:2], target.shape[:2]
-        query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query_size), np.zeros(size, np.uint8)
-        if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
-            target_mask = fit_rle(rle, size)
-        query_spot, target_spot = spot_of(query_mask), spot_of(target_mask)
-        if query_spot is None:
-            raise ValueError("its mask shows nothing")
+    looks = [cut_target(target, target_mask, place.crop(size, context), side) for place in places]
+    images, masks, contained = map(np.stack, zip(*looks, strict=True))
+    frame = None
+    if rng.random() < LOCATED:
+        frame = read_whole(source.target, target, target_mask, config.frame_length(share), cached)
+    return {
+        "source": source,
+        "visible": target_spot is not None,
+        "wide": cut(query, wide_crop, wide_size, turn),
+        "wide_mask": cut_mask(query_mask, wide_crop, wide_size, turn),
+        "query": cut(query, query_crop, side, turn),
+        "query_mask": cut_mask(query_mask, query_crop, side, turn),
+        "target": images,
+        "target_mask": masks,
+        "contained": contained,
+        "frame": frame,
+    }
 
-        turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
-        ratios = size_ratios(SETTINGS[pairs[drawn.query].setting][0], SETTINGS[target_pair.setting][1])
-        share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
-        if target_spot is not None:
-            share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-        context, shift, stretch, rivals = CONTEXT, TARGET_SHIFT, TARGET_STRETCH, RIVALS
-        if is_close := rng.random() < CLOSE_LOOKS:
-            context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, 0
-        if target_spot is None:
-            rivals = TARGET_CROPS
-        places = [jittered(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]
-        places += [rival(pairs, drawn, size, share * max(size), rng) for _ in range(rivals)]
-        wide = jittered(query_spot, rng, SHIFT, STRETCH)
-        query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
-        query_crop = jittered(query_spot, rng, *query_jitter).crop(query_size, context)
-        wide_crop, wide_size, side = self.config.wide_crop(wide, share), self.config.wide_size, self.config.input_size
 
-        looks = [cut_target(target, target_mask, place.crop(size, context), side) for place in places]
-        images, masks, contained = map(np.stack, zip(*looks, strict=True))
-        return {
-            "source": source,
-            "visible": target_spot is not None,
-            "wide": cut(query, wide_crop, wide_size, turn),
-            "wide_mask": cut_mask(query_mask, wide_crop, wide_size, turn),
-            "query": cut(query, query_crop, side, turn),
-            "query_mask": cut_mask(query_mask, query_crop, side, turn),
-            "target": images,
-            "target_mask": masks,
-            "contained": contained,
-            "frame": self.whole_frame(source.target, target, target_mask, share) if rng.random() < LOCATED else None,
-        }
+def read_whole(
+    view: ViewKey, image: np.ndarray, mask: np.ndarray, long_side: int, cached: Container[tuple[ViewKey, int]]
+) -> WholeFrame:
+    """The target at the size at which the locator seeks the object."""
+    key, size = (view, long_side), frame_size(image.shape[:2], long_side)
+    shown = np.zeros((*size, 3), np.uint8) if key in cached else whole_frame(image, long_side)
+    return WholeFrame(key, shown, object_cells(mask, (size[0] // 8, size[1] // 8)))
 
-    def whole_frame(self, view: ViewKey, image: np.ndarray, mask: np.ndarray, share: float) -> WholeFrame:
-        """The frame in which the locator seeks an object that spans the part `share` of the frame."""
-        key = view, self.config.frame_length(share)
-        height, width = frame_size(image.shape[:2], key[1])
-        image = np.zeros((height, width, 3), np.uint8) if key in self.cached else whole_frame(image, key[1])
-        return WholeFrame(key, image, object_cells(mask, (height // 8, width // 8)))
 
-    def collate(self, samples: list[dict]) -> CropBatch:
-        names = "wide", "wide_mask", "query", "query_mask", "target", "target_mask", "contained"
-        return CropBatch(
-            **common_fields(samples),
-            **stacked_tensors(samples, *names),
-            frames=frame_groups([sample["frame"] for sample in samples]),
-        )
+def collate_crops(samples: list[dict[str, Any]]) -> CropBatch:
+    names = "wide", "wide_mask", "query", "query_mask", "target", "target_mask", "contained"
+    frames = frame_groups([sample["frame"] for sample in samples])
+    return CropBatch(**common_fields(samples), **stacked_tensors(samples, *names), frames=frames)
 
 
 def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, rng: np.random.Generator) -> Spot:

@@ -1,19 +1,14 @@
 """The parts of the strong network that training and prediction share; the untrained locator."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from model.checkpoint import load_matching
 from model.features import Levels
-from model.locator import PARTS, WIDTH, Locator, peaks
-from model.strong import NUMBERS, StrongXSegTx
-from model.weights import load_state
 from model.xsegtx import Look
+from recipes.strong.locator import PARTS, WIDTH, Locator, peaks
+from recipes.strong.network import StrongNetwork
 from tests.made.networks import strong_network
 
 CELLS = 6
@@ -33,7 +28,7 @@ def masks() -> Tensor:
     return masks
 
 
-def answer(network: StrongXSegTx, query: Levels, masks: Tensor, target: Levels) -> tuple[Tensor, Look, Tensor]:
+def answer(network: StrongNetwork, query: Levels, masks: Tensor, target: Levels) -> tuple[Tensor, Look, Tensor]:
     """Heat of whole frames, looks, and looks back, of two objects."""
     cells, objects = network.locator.cells(levels(2, 6, 10, seed=2)), torch.zeros(2, 12, 20, dtype=torch.bool)
     objects[:, 3:6, 4:9] = True
@@ -72,48 +67,6 @@ def test_an_answer_leads_back_to_what_it_shows_in_the_same_picture_and_none_lead
     elsewhere = network.look_back(network.describe_answers(target, answered.roll(48, 2).float()), target.cells, objects)
     nothing = network.look_back(network.describe_answers(target, 0.4 * answered), target.cells, objects)
     assert back.min() > 0.9 and elsewhere.max() < 0.1 and nothing.tolist() == [0, 0]
-
-
-def test_a_network_of_version_2_2_chooses_by_the_sums_of_version_2_2():
-    network, state = strong_network(), strong_network().state_dict()
-    former = {name: x for name, x in state.items() if not name.startswith("choice.")}
-    former |= {"locator.slope": torch.tensor(3.0), "locator.threshold": torch.tensor(1.1)}
-    network.load_state_dict(former)
-    heat, logit, back = 1 + torch.rand(5), torch.randn(5), torch.rand(5)
-    numbers = torch.cat((torch.stack((heat, logit, (back + 1e-3).log()), 1), torch.randn(5, NUMBERS - 3)), 1)
-    score, existence = network.choice(numbers)
-    torch.testing.assert_close(score, network.locator.scale * heat + logit / 2 + 1.5 * (back + 1e-3).log())
-    torch.testing.assert_close(existence, (logit + 3 * (heat - 1.1)) / 2)
-
-
-@torch.no_grad()
-def test_a_network_of_version_2_3_answers_as_in_version_2_3():
-    network, other = strong_network(), strong_network()
-    decoder = network.net.decoder
-    for new in (network.target_mark[4:], decoder.detail.weight[:, -1], *(block[2].weight for block in decoder.blocks)):
-        new.zero_()
-    former = {name: x for name, x in network.state_dict().items() if "sharpness" not in name and ".blocks." not in name}
-    former["target_mark"] = former["target_mark"][:4]
-    former["net.decoder.detail.weight"] = former["net.decoder.detail.weight"][:, :-1]
-    for parameter in other.parameters():
-        parameter.add_(1)
-    other.load_state_dict(former)
-    inputs = levels(2), masks(), levels(2, seed=6)
-    look, former_look = answer(other, *inputs)[1], answer(network, *inputs)[1]
-    assert torch.equal(look.logit, former_look.logit)
-    prob = former_look.target_mask_prob  # its training counted the object's pixels ten times
-    torch.testing.assert_close(look.target_mask_prob, prob / (prob + 10 * (1 - prob)))
-
-
-def test_a_damaged_network_of_version_2_3_is_refused_in_one_line():
-    network, path = strong_network(), Path("net.pth")
-    former = {name: x for name, x in network.state_dict().items() if "sharpness" not in name and ".blocks." not in name}
-    without = {name: x for name, x in former.items() if name != "target_mark"}
-    for damaged in (without, former | {"target_mark": torch.zeros(())}):
-        with pytest.raises(UserError, match="net.pth: does not fit"):
-            load_state(network, damaged, "net.pth")
-        with pytest.raises(UserError, match="net.pth holds a damaged network"):
-            load_matching(network, damaged, path)
 
 
 @pytest.fixture

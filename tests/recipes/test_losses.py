@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from model.xsegtx import Look, XSegTx, XSegTxConfig
+from recipes.losses import compute_losses, total_loss
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, fill, golden_batch, golden_inputs
-from train.losses import compute_losses, loss_weights, total_loss
 
 STEPS = json.loads((GOLDEN / "training_steps.json").read_text())
+WEIGHTS = {"mask": 1.0, "dice": 1.0, "existence": 1.0}  # of the paper
 TERMS = {"total": "trainLoss", "mask": "trainLossMask", "dice": "trainLossDice", "existence": "trainLossCls"}
 
 
@@ -38,7 +39,7 @@ def test_two_training_steps_agree_with_the_published_trainer(case):
         look = model(*golden_inputs(case))
         truth = (batch[name] for name in ("query_mask", "target_mask", "visible"))
         losses = compute_losses(look, *truth)
-        losses["total"] = total_loss(losses, loss_weights())
+        losses["total"] = total_loss(losses, WEIGHTS)
         for term, name in TERMS.items():
             tolerance = {"rel": 1e-4} if step == 0 or term == "total" else {"rel": 3e-4, "abs": 3e-5}
             assert losses[term].item() == pytest.approx(golden["history"][name][step], **tolerance), term
@@ -63,7 +64,7 @@ def test_certain_and_wrong_predictions_give_finite_losses_and_gradients():
     logit = torch.tensor([-1e4, 1e4]).requires_grad_()
     masks = torch.zeros(2, 4, 4)
     truth = masks, masks, torch.tensor([True, False])
-    total = total_loss(compute_losses(Look(prob, logit, prob), *truth), loss_weights())
+    total = total_loss(compute_losses(Look(prob, logit, prob), *truth), WEIGHTS)
     total.backward()
     assert total.isfinite() and prob.grad.isfinite().all() and logit.grad.isfinite().all()
 

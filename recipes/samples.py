@@ -1,13 +1,13 @@
 """Samples for training, which are pairs of views with their masks, and batches of samples.
 
 A sample depends on the seed and the sample's number alone. The stream of samples is therefore the same for any number
-of loader processes and ranks, and a resumed run continues it without saved random states. A `Reader` reads the two
-views: train/letterboxed.py has the paper's reader, train/crops.py the reader of the strong recipe.
+of loader processes and ranks, and a resumed run continues it without saved random states. `Recipe.read` reads the two
+views of a sample.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +56,9 @@ class DrawnPairs(NamedTuple):
     block: bool = False  # True if target tokens outside the object are blocked
 
 
+Read = Callable[[PairSet, DrawnPairs, np.random.Generator], dict[str, Any]]  # `NetworkRecipe.read`
+
+
 @dataclass
 class Batch:
     """B samples."""
@@ -85,14 +88,6 @@ def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, list) and value and hasattr(value[0], "_fields"):
         return [type(row)(*(with_tensors_changed(x, change) for x in row)) for row in value]
     return value
-
-
-class Reader(Protocol):
-    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """Read one sample. Raises UserError or ValueError if a frame or a mask cannot be read."""
-
-    def collate(self, samples: list[dict]) -> Batch:
-        """Make a batch of samples from `TrainSamples`, which have a "source", and "unreadable" samples before them."""
 
 
 def stacked_tensors(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
@@ -127,8 +122,8 @@ class TrainSamples(Dataset):
     the target tokens outside the object are to be blocked.
     """
 
-    def __init__(self, pairs: PairSet, reader: Reader, seed: int, block: float = 0.0):
-        self.pairs, self.reader, self.seed, self.block = pairs, reader, seed, block
+    def __init__(self, pairs: PairSet, read: Read, seed: int, block: float = 0.0):
+        self.pairs, self.read, self.seed, self.block = pairs, read, seed, block
 
     def __getitem__(self, n: int) -> dict:
         unreadable = []
@@ -136,7 +131,7 @@ class TrainSamples(Dataset):
             rng = np.random.default_rng((self.seed, n, attempt))
             drawn = self.draw(rng)
             try:
-                sample = self.reader.read(self.pairs, drawn, rng)
+                sample = self.read(self.pairs, drawn, rng)
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source_of(self.pairs, drawn)}: {error}")
                 continue

@@ -7,13 +7,12 @@ import torch
 
 from formats.masks import decode_mask, encode_mask
 from formats.processed import Correspondence
-from inference.frame import Frame
 from inference.predictor import Predictor
-from inference.search import StrongMatcher
-from model.checkpoint import load_checkpoint
-from model.crops import spot_of
-from model.features import Encoder
-from tests.made.known_answer import BACKGROUND, NearestColor, color_matcher, edges, scene
+from recipes.frame import Frame
+from recipes.strong.crops import spot_of
+from recipes.strong.recipe import Strong
+from recipes.table import load_checkpoint
+from tests.made.known_answer import BACKGROUND, NearestColor, color_recipe, edges, scene
 
 SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
 KINDS = {"ego": "ego", "left": "exo", "right": "exo"}
@@ -22,11 +21,11 @@ KINDS = {"ego": "ego", "left": "exo", "right": "exo"}
 @pytest.fixture(scope="module")
 def parts(strong_checkpoint):
     networks = load_checkpoint(strong_checkpoint)
-    return Encoder(networks.backbone, torch.device("cpu")), networks.model
+    return networks.network, networks.backbone, torch.device("cpu")
 
 
 def answers(parts, frame: Frame, **options) -> tuple[list[np.ndarray], list[float]]:
-    return Predictor(StrongMatcher(*parts, **options)).predict(frame)
+    return Predictor(Strong(*parts, **options)).predict(frame)
 
 
 def frame_of(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Frame:
@@ -82,7 +81,7 @@ FRAMES = [(270, 480), (480, 270), (352, 352), (601, 333), (1080, 1920)]
 def test_a_thing_of_any_size_is_found_where_it_is_in_pictures_of_any_shape(size, boxes):
     query, query_mask = scene(size[::-1], boxes[0])
     target, expected = scene(size, boxes[1])
-    mask, existence = Predictor(color_matcher(looks=3)).segment(query, query_mask, target)
+    mask, existence = Predictor(color_recipe(looks=3)).segment(query, query_mask, target)
     assert mask.shape == size and existence > 0.5
     pixel = max(1, min(9 * spot_of(expected).extent, max(size)) / 192)  # of the largest crop
     assert np.abs(edges(mask) - edges(expected)).max() <= pixel
@@ -103,7 +102,7 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
     return Frame([pair], images, {pair[:2]: encode_mask(masks["left"])}, KINDS), masks["right"]
 
 
-def finds(frame: Frame, truth: np.ndarray, used: StrongMatcher) -> bool:
+def finds(frame: Frame, truth: np.ndarray, used: Strong) -> bool:
     """Whether what is found is the object."""
     [prob], [existence] = Predictor(used).predict(frame)
     assert existence > 0.5 and (prob > 0.5).any()
@@ -117,23 +116,23 @@ def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen():
-    assert finds(*look_alikes(), color_matcher(NearestColor))
-    assert not finds(*look_alikes(), color_matcher(NearestColor, looks=1))
-    without_back = color_matcher(NearestColor)
-    without_back.network.choice.linear.weight[0, 2] = 0
+    assert finds(*look_alikes(), color_recipe(NearestColor))
+    assert not finds(*look_alikes(), color_recipe(NearestColor, looks=1))
+    without_back = color_recipe(NearestColor)
+    without_back.network.look_back = lambda answers, *_: torch.ones(len(answers.area))
     assert not finds(*look_alikes(), without_back)
 
 
 def test_the_places_of_a_target_are_the_chosen_one_first_and_then_the_other_without_repetition():
     frame, truth = look_alikes()
     mask, query = decode_mask(frame.masks["cup", "left"]), frame.images["left"]
-    predictor = Predictor(color_matcher(NearestColor))
+    predictor = Predictor(color_recipe(NearestColor))
     alone = predictor.segment(query, mask, frame.images["right"])
-    first, *others = predictor.segment(query, mask, frame.images["right"], places=3)
+    first, *others = predictor.places(query, mask, frame.images["right"])
     assert (first[0] == alone[0]).all() and first[1] == alone[1]
     assert overlap(first[0], truth) > 0.8 and 0 < len(others) <= 2
     assert max(overlap(mask, first[0]) for mask, _ in others) < 0.5
-    assert len(predictor.segment(query, mask, frame.images["right"], places=1)) == 1
+    assert len(predictor.places(query, mask, frame.images["right"], count=1)) == 1
 
 
 def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_counts():
@@ -141,7 +140,7 @@ def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_cou
     mask, query, target = decode_mask(frame.masks["cup", "left"]), frame.images["left"], frame.images["right"]
     unlike = np.full_like(query, BACKGROUND)
     unlike[60:90, 120:150] = 30, 220, 250  # the target shows no such thing
-    predictor = Predictor(color_matcher(NearestColor))
+    predictor = Predictor(color_recipe(NearestColor))
     expected = predictor.segment(query, mask, target)
     assert overlap(predictor.segment(unlike, mask, target)[0], truth) < 0.1
     for pictures in ([query, unlike], [unlike, query]):
@@ -152,5 +151,5 @@ def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_cou
 def test_an_object_that_has_left_is_said_to_be_hidden():
     frame, _ = look_alikes()
     frame.images["right"][:] = BACKGROUND
-    [prob], [existence] = Predictor(color_matcher(NearestColor)).predict(frame)
+    [prob], [existence] = Predictor(color_recipe(NearestColor)).predict(frame)
     assert not (prob > 0.5).any() and existence < 0.5

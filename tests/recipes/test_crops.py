@@ -6,22 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox
-from model.crops import (
-    CONTEXT,
-    LARGEST,
-    Crop,
-    Spot,
-    cell_middles,
-    cut,
-    cut_mask,
-    expected_shares,
-    object_cells,
-    put_back,
-    spot_of,
-    whole_frame,
-)
-from model.strong import StrongConfig
+from recipes.strong.crops import CONTEXT, LARGEST, Spot, cell_middles, object_cells, spot_of, whole_frame
+from recipes.strong.network import StrongConfig
+from recipes.strong.sizes import expected_shares
 
 SIDES = st.integers(1, 60)
 CROPS = st.builds(Crop, st.integers(-90, 90), st.integers(-90, 90), SIDES)  # inside, across the border, beyond

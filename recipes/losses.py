@@ -12,11 +12,6 @@ from torch import Tensor
 from model.xsegtx import OBJECT_WEIGHT, Look
 
 
-def loss_weights(existence: float = 1.0) -> dict[str, float]:
-    """The weight of each loss by its name. `place` and `choice` are losses of train/crop_step.py."""
-    return {"mask": 1.0, "dice": 1.0, "existence": existence, "place": 0.15, "choice": existence}
-
-
 def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """The weighted sum of losses, which training minimizes."""
     return sum(weights[name] * loss for name, loss in losses.items())

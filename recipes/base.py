@@ -1,0 +1,182 @@
+"""A recipe is a method: how it predicts frames and, for a network, how it is trained. recipes/table.py lists them.
+
+    [(prob, existence, _)] = recipe.predict(recipe.prepare(frame))       # for each pair of a frame
+    losses = recipe.losses(recipe.collate([recipe.read(pairs, drawn, rng), ...]), world)
+    recipe.finish(...)                                                   # after the last training step
+
+docs/extending.md has a recipe of a newcomer, from the network to the scores.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.distributed import World
+from common.errors import UserError
+from formats.crop import Crop, put_back
+from formats.geometry import Size, sample_for_score
+from formats.pairs import PairSet
+from formats.processed import Correspondence
+from formats.results import THRESHOLD
+from model.backbone import Backbone
+from model.device import PRECISIONS, memory_errors, tf32
+from model.feature_cache import FeatureCache
+from model.features import Encoder
+from model.xsegtx import XSegTxConfig
+from recipes.frame import Frame, TakeFrame, prepare_frame
+from recipes.samples import Batch, DrawnPairs
+
+BATCH_SIZE = 32  # a frame of the data set has 20 to 40 pairs
+MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
+
+
+class Answer(NamedTuple):
+    """The mask of an object in a target image, and the probability that the object is visible."""
+
+    prob: np.ndarray  # (S, S) float32 in the crop; a user's method returns (H, W) in the image
+    existence: float
+    crop: Crop | None = None  # the square of the image that `prob` shows; None: the whole image, letterboxed
+
+    def in_image(self, size: Size) -> np.ndarray:
+        """The mask's probability, (H, W) float32, in the target image of `size` (H, W)."""
+        return put_back(self.prob, self.crop or Crop.whole(size), size)
+
+
+class Recipe:
+    """A method that predicts: eval_segswap.py, the predictor and validation need nothing else of it."""
+
+    device: torch.device
+    side: int | None = None  # `prepare` letterboxes images and masks to squares of this side; None: they stay
+    options: dict[str, Any]  # all that decides the answers besides the checkpoint; a run's record stores the options
+
+    def prepare(self, frame: Frame) -> Frame:
+        """Turn a frame with whole images and RLE masks into the frame that `predict` takes, in a loader process."""
+        return prepare_frame(frame, self.side)
+
+    def predict(self, frame: Frame) -> list[Answer]:
+        """The answer for each of the frame's pairs, in the order of the pairs. A frame has at least one pair."""
+        raise NotImplementedError
+
+    def places(self, frame: Frame, count: int) -> list[list[Answer]]:
+        """For each pair, the answers at up to `count` places, the likeliest first."""
+        return [[answer] for answer in self.predict(frame)]
+
+    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
+        """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
+        image has `size` (H, W), and its video has the size `video`.
+        """
+        return sample_for_score(answer.in_image(size), size, video)
+
+
+class NetworkRecipe(Recipe):
+    """A recipe of a network on a frozen backbone, which can also be trained (read, collate, losses, finish).
+
+    `precision`: fp32 is exact; tf32 rounds the factors of products to TensorFloat-32 (CUDA); bf16 and fp16 compute the
+    backbone and the transformer's products in half precision, and normalization, softmax and outputs in float32.
+    """
+
+    Config: ClassVar[type[XSegTxConfig]]  # its `option` fields are flags of train.py
+    Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
+    defaults: ClassVar[dict[str, Any]] = {}  # defaults of train.py's options, where they differ from the paper's
+    without: ClassVar[tuple[str, ...]] = ()  # options of train.py that the recipe does not have
+    caches_all: ClassVar[bool] = False  # True if it reads no picture whose features are cached
+    looks_default: ClassVar[int | None] = None  # places in a target at which it looks; None if it does not look there
+
+    def __init__(
+        self,
+        network: nn.Module,
+        backbone: Backbone,
+        device: torch.device,
+        precision: str = "fp32",
+        batch_size: int | None = None,
+        looks: int | None = None,
+        cache_size: float = 0,
+    ):
+        """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
+        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes.
+        """
+        if looks and not self.looks_default:
+            raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
+        self.network, self.config = network.to(device).eval(), network.config
+        self.device, self.precision = device, precision
+        self.encoder = Encoder(backbone, device, PRECISIONS[precision])
+        self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
+        self.options = {"precision": precision}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process gets if it does not share this process's memory: it computes no network."""
+        return {name: value for name, value in vars(self).items() if name not in ("network", "encoder")}
+
+    @classmethod
+    def channels_of(cls, backbone: Backbone) -> dict[str, int]:
+        """The fields of the configuration that depend on the backbone. Raises UserError if the backbone is unfit."""
+        channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
+        names = {field.name for field in fields(cls.Config)}
+        return {name: count for name, count in channels.items() if name in names}
+
+    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+        """Read one training sample, with a `source` and `visible`. All that is random comes from `rng`.
+
+        Raises UserError or ValueError if a frame or a mask cannot be read.
+        """
+        raise NotImplementedError
+
+    def collate(self, samples: list[dict[str, Any]]) -> Batch:
+        """Make a batch of samples from `TrainSamples`, which have lists "unreadable" besides what `read` gives."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, world: World) -> dict[str, Tensor]:
+        """The losses of a batch by name, scalars on the device. With several processes, each returns its part, and the
+        sum of the parts is the loss of the global batch: divide by counts of all processes (`world.sum`).
+        """
+        raise NotImplementedError
+
+    def weights(self, existence: float) -> dict[str, float]:
+        """The weight of each loss by its name; `existence` is the value of --existence_weight."""
+        raise NotImplementedError
+
+    def finish(self, pairs: PairSet, size: int, seed: int, stopped: Callable[[], bool]) -> str:
+        """The last step of a training, after the last step of its optimizer: the network may change once more, by what
+        it finds in `size` training pairs. Returns a line that tells what was done; an empty line if the recipe has no
+        such step. Ends early if `stopped()`, which is asked after each frame.
+        """
+        return ""
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """The context of all predictions. Raises UserError if the device's memory is too small."""
+        with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+            yield
+
+    def in_batches(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
+        """Apply a function, which returns one Tensor or a NamedTuple of tensors, to `batch_size` rows at a time."""
+        parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)
+        return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
+
+    def slices(self, rows: Sequence) -> Iterator[Sequence]:
+        """At most `batch_size` rows at a time."""
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+    def stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
+        """Stack arrays of the same shape to a tensor on the device."""
+        return torch.from_numpy(np.stack(list(arrays))).to(self.device, non_blocking=True)
+
+
+def predict_frames(
+    recipe: Recipe, frames: Iterable[TakeFrame]
+) -> Iterator[tuple[TakeFrame, list[tuple[Correspondence, np.ndarray, float]]]]:
+    """Yield each frame with its predictions: pair, mask (H, W) bool in the size of results files, and existence."""
+    for frame in frames:
+        answers = []
+        for pair, answer in zip(frame.pairs, recipe.predict(frame) if frame.pairs else [], strict=True):
+            size, video = frame.sizes[pair.target_camera], frame.video_sizes[pair.target_camera]
+            answers.append((pair, recipe.for_score(answer, size, video) > THRESHOLD, answer.existence))
+        yield frame, answers

@@ -1,0 +1,113 @@
+"""A frame: the pairs to predict at a moment, with the images and masks that a recipe needs for these pairs."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from common.errors import UserError
+from formats.geometry import Size, letterbox
+from formats.masks import RLE, fit_rle, letterbox_mask
+from formats.pairs import PairSet
+from formats.processed import Correspondence, ProcessedTake, read_frame
+from formats.takes import camera_kind
+
+
+@dataclass
+class Frame:
+    """The pairs of one moment: in each, an object's mask is given in a query view, and sought in a target view."""
+
+    pairs: Sequence[Correspondence]  # (object_name, query_camera, target_camera)
+    images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
+    # By pair[:2]: the query mask, which may be larger or smaller than its image. `prepare_frame` turns it into an array
+    # (H, W) uint8 of 0 and 1 that is as large as the image.
+    masks: dict[tuple[str, str], RLE]
+    kinds: dict[str, str]  # by camera: ego or exo; a camera of unknown kind has no entry
+
+
+@dataclass
+class TakeFrame(Frame):
+    """A frame of a processed take."""
+
+    take_uid: str
+    number: int  # 0-based position in the 30 fps video
+    folder: Path  # the take's folder; the take's other frames are <folder>/<camera>/<number>.jpg
+    sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the frame, before it was letterboxed
+    video_sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the video, often larger
+    left_out: dict[Correspondence, str] = field(default_factory=dict)  # pairs that cannot be predicted, with reasons
+
+
+def prepare_frame(frame: Frame, side: int | None = None) -> Frame:
+    """A `Recipe.prepare`. With a `side`, images and masks are letterboxed to squares of `side` pixels. Otherwise
+    images stay as they are, and masks get the size of their images. Masks become (H, W) uint8 of 0 and 1.
+    """
+    if side is None:
+        masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}
+        return replace(frame, masks=masks)
+    images = {camera: letterbox(image, side) for camera, image in frame.images.items()}
+    return replace(frame, images=images, masks={key: letterbox_mask(rle, side) for key, rle in frame.masks.items()})
+
+
+class FramePlan(NamedTuple):
+    """The pairs to predict in a frame of a take."""
+
+    data_dir: Path
+    take_uid: str
+    digest: str | None  # `ProcessedTake.digest`, which is checked when the frame is read; None: it is not checked
+    number: int
+    pairs: list[Correspondence]
+
+
+class FrameDataset(Dataset):
+    """The frames of `plans`, in the order of the plans. A recipe's `prepare` prepares each frame that is read."""
+
+    def __init__(self, plans: Sequence[FramePlan], prepare: Callable[[TakeFrame], TakeFrame]):
+        self.plans, self.prepare = plans, prepare
+        self.take: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, index: int) -> TakeFrame:
+        plan = self.plans[index]
+        frame = TakeFrame([], {}, {}, {}, plan.take_uid, plan.number, plan.data_dir / plan.take_uid)
+        for pair in plan.pairs:
+            try:
+                self._add(frame, pair, plan)
+            except UserError as error:
+                frame.left_out[pair] = str(error)
+        return self.prepare(frame)
+
+    def _add(self, frame: TakeFrame, pair: Correspondence, plan: FramePlan) -> None:
+        """Read the images and the mask of a pair. Raises UserError if the take or an image cannot be read."""
+        if self.take is None or self.take.folder != frame.folder:
+            self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
+        if plan.digest not in (None, self.take.digest):
+            raise UserError("the take was processed again in the meantime; run the same command again")
+        for camera in pair[1:]:
+            if camera not in frame.images:
+                image = frame.images[camera] = read_frame(self.take.frame_path(camera, plan.number))
+                frame.sizes[camera] = image.shape[:2]
+                frame.video_sizes[camera] = self.take.video_size(camera) or image.shape[:2]
+                frame.kinds[camera] = camera_kind(camera)
+        frame.masks[pair[:2]] = self.take.masks[pair.object_name][pair.query_camera][plan.number]
+        frame.pairs.append(pair)
+
+
+PairKey = tuple[str, int, Correspondence]  # take, frame, and the pair in this frame
+
+
+def frame_plans(pairs: PairSet, numbers: Sequence[int]) -> tuple[list[FramePlan], dict[PairKey, int]]:
+    """The frames of the pairs with these numbers, in the order of the numbers; and the number of each pair."""
+    number_of, frames = {}, defaultdict(list)
+    for number in map(int, numbers):
+        pair = pairs[number]
+        correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
+        frames[pair.take_uid, pair.frame].append(correspondence)
+        number_of[pair.take_uid, pair.frame, correspondence] = number
+    plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
+    return plans, number_of

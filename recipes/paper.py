@@ -1,0 +1,138 @@
+"""The paper's recipe: whole frames, letterboxed to the network's input (arXiv 2311.18259)."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.distributed import World
+from formats.crop import Crop, put_back
+from formats.geometry import Size, eval_size, letterbox
+from formats.masks import RLE, letterbox_mask
+from formats.pairs import PairSet
+from model.backbone import STRIDE
+from model.device import autocast
+from model.xsegtx import Query, XSegTx, XSegTxConfig
+from recipes.base import Answer, NetworkRecipe
+from recipes.frame import Frame
+from recipes.losses import Counts, compute_losses
+from recipes.samples import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
+
+
+@dataclass
+class LetterboxedBatch(Batch):
+    """B samples of S x S pixels."""
+
+    query_image: Tensor  # (B, S, S, 3) uint8 RGB
+    target_image: Tensor  # (B, S, S, 3) uint8 RGB
+    query_mask: Tensor  # (B, S, S) uint8 of 0 and 1
+    target_mask: Tensor  # (B, S, S) uint8 of 0 and 1; all 0 if the object is not visible
+    block: Tensor | None  # (B,) bool, True if target tokens outside the object are blocked; None if none are
+
+
+def read_letterboxed(
+    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, cached: Container[ViewKey] = ()
+) -> dict[str, Any]:
+    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are `cached` are left black."""
+
+    def image(key: ViewKey) -> np.ndarray:
+        return np.zeros((side, side, 3), np.uint8) if key in cached else letterbox(read_view(pairs, key), side)
+
+    def mask(rle: RLE | None) -> np.ndarray:
+        return np.zeros((side, side), np.uint8) if rle is None else letterbox_mask(rle, side)
+
+    source = source_of(pairs, drawn)
+    target_rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
+    return {
+        "source": source,
+        "visible": target_rle is not None,
+        "query_image": image(source.query),
+        "target_image": image(source.target),
+        "query_mask": mask(pairs.query_mask(drawn.query)),
+        "target_mask": mask(target_rle),
+        "block": drawn.block,
+    }
+
+
+def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
+    tensors = stacked_tensors(samples, "query_image", "target_image", "query_mask", "target_mask", "block")
+    block = tensors.pop("block")  # attention without a mask has faster kernels
+    return LetterboxedBatch(**common_fields(samples), **tensors, block=block if block.any() else None)
+
+
+class Paper(NetworkRecipe):
+    Config, Network, caches_all = XSegTxConfig, XSegTx, True
+
+    @property
+    def side(self) -> int:
+        return self.config.input_size
+
+    # Training
+
+    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+        return read_letterboxed(pairs, drawn, rng, self.side, self.cache)
+
+    def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
+        return collate_letterboxed(samples)
+
+    def weights(self, existence: float) -> dict[str, float]:
+        return {"mask": 1.0, "dice": 1.0, "existence": existence}
+
+    def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
+        """The losses of `compute_losses`."""
+        features = self.encode(batch)
+        with autocast(self.device, self.precision):
+            look = self.network(*features, target_blocked=blocked_tokens(batch))
+        counts = Counts(len(batch) * world.size, world.sum(batch.visible.sum()))
+        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, counts)
+
+    def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of query images, target images and query masks."""
+        images = torch.cat((batch.query_image, batch.target_image))
+        keys = [source.query for source in batch.sources] + [source.target for source in batch.sources]
+        [features] = self.cache(keys, images, lambda images: [self.encoder.images(images)])
+        mask_keys = [source.query_mask for source in batch.sources]
+        [mask_feat] = self.cache(mask_keys, batch.query_mask, lambda masks: [self.encoder.masks(masks)])
+        query_feat, target_feat = features.chunk(2)
+        return query_feat, target_feat, mask_feat
+
+    # Prediction
+
+    def predict(self, frame: Frame) -> list[Answer]:
+        """Encode each image and each mask once, then predict the pairs. The CPU waits for a GPU only at the end."""
+        with self.computing():
+            images = self.in_batches(self.encoder.images, self.stacked(frame.images.values()))
+            masks = self.in_batches(self.encoder.masks, self.stacked(frame.masks.values()))
+            feat = dict(zip(frame.images, images, strict=True))
+            cameras = list(dict.fromkeys(pair.target_camera for pair in frame.pairs))
+            with autocast(self.device, self.precision):
+                query_feat = torch.stack([feat[camera] for _, camera in frame.masks])
+                encoded = self.in_batches(self.network.encode, query_feat, masks)
+                queries = dict(zip(frame.masks, zip(*encoded, strict=True), strict=True))
+                tokens = self.in_batches(self.network.encode_target, torch.stack([feat[x] for x in cameras]))
+                targets = dict(zip(cameras, tokens, strict=True))
+                looks = []
+                for pairs in self.slices(frame.pairs):
+                    query = Query(*map(torch.stack, zip(*(queries[pair[:2]] for pair in pairs), strict=True)))
+                    target = torch.stack([targets[pair.target_camera] for pair in pairs])
+                    looks.append(self.network.look(query, target)[:2])
+            prob, logit = map(torch.cat, zip(*looks, strict=True))
+            return list(map(Answer, prob.cpu().numpy(), logit.sigmoid().tolist()))
+
+    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
+        """Letterboxing by nearest neighbor keeps the pixels of the video that the benchmark compares."""
+        compared = eval_size(video)
+        return put_back(answer.prob, Crop.whole(compared), compared)
+
+
+def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:
+    """(B, L) bool: in samples with `block`, the tokens outside the target mask, which is read at one pixel for each
+    token; None if no sample has `block`. If all tokens of a sample are blocked, as in negatives, the model blocks none.
+    """
+    if batch.block is None:
+        return None
+    outside = batch.target_mask[:, ::STRIDE, ::STRIDE] == 0
+    return outside.flatten(1) & batch.block[:, None]

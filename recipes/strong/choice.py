@@ -1,0 +1,147 @@
+"""Which of the looks at a target is right, and whether the object is visible: the numbers that tell it, the small
+network that reads them, and its fit, which is the last step of a training.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from formats.results import balanced_accuracy
+
+HIDDEN = 64  # hidden units of `Choice`
+DROPOUT = 0.2  # dropout of these units
+STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
+EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
+
+
+class LookNumbers(NamedTuple):
+    """What `Choice` reads of N looks, (N,) each. "Expected" is what the candidate says, "found" the mask's largest
+    connected part. Lengths are of the longer side of a bounding box.
+    """
+
+    similarity: Tensor  # of the candidate, in the similarity map of the whole target
+    logit: Tensor  # of existence, by the look
+    log_back: Tensor  # the logarithm of `back` + .001
+    back: Tensor  # the share of the whole query frame's similarity map, by what was found, that lies on the object
+
+    log_area: Tensor  # the logarithm of the mask's share of the crop + .001
+    certainty: Tensor  # the mean probability in the mask; 0 if it is empty
+    uncertain: Tensor  # the share of pixels between .2 and .8, divided by the mask's share + .01
+    growth: Tensor  # the logarithm of found length / expected length
+    shift: Tensor  # the distance of found and expected middle / expected length; 2 if the mask is empty
+    is_whole: Tensor  # 0 if the crop cuts the found part off, otherwise 1
+    highest_prob: Tensor  # the highest probability
+    largest_share: Tensor  # the found part's share of the mask
+    expected_share: Tensor  # expected length / long side of the target
+
+    crop_similarity: Tensor  # the fields of `LooksBack`, in the query crop
+    crop_on_object: Tensor
+    crop_contrast: Tensor
+    crop_share: Tensor
+    crop_cosine: Tensor
+
+    def stacked(self) -> Tensor:
+        """(N, NUMBERS)."""
+        return torch.stack(self, 1)
+
+
+NUMBERS = len(LookNumbers._fields)
+# Before the fit, score and logit of existence are sums of these numbers, with weights for each of the two.
+SUMS = {"similarity": (10.0, 2.0), "logit": (0.5, 0.5), "log_back": (1.5, 0.0)}
+EXISTENCE_BIAS = -2.4
+
+
+class Choice(nn.Module):
+    """Scores looks by `LookNumbers`: a sum, plus the output of a layer of hidden units, which `fit` trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.hidden, self.out = nn.Linear(NUMBERS, 2), nn.Linear(NUMBERS, HIDDEN), nn.Linear(HIDDEN, 2)
+        for parameter in (*self.linear.parameters(), *self.out.parameters()):
+            nn.init.zeros_(parameter)
+        with torch.no_grad():
+            for name, weights in SUMS.items():
+                self.linear.weight[:, LookNumbers._fields.index(name)] = torch.tensor(weights)
+            self.linear.bias[1] = EXISTENCE_BIAS
+        for name, value in (("mean", 0.0), ("deviation", 1.0)):  # of the numbers of the looks at training takes
+            self.register_buffer(name, torch.full((NUMBERS,), value))
+        self.requires_grad_(False)
+
+    def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers (..., NUMBERS) -> scores (...), of which the highest is chosen, and logits of existence (...)."""
+        x = (numbers - self.mean) / self.deviation
+        hidden = F.dropout(F.relu(self.hidden(x)), DROPOUT, self.training)
+        return (self.linear(x) + self.out(hidden)).unbind(-1)
+
+    def as_table(self, numbers: LookNumbers) -> str:
+        """The numbers of the looks at one pair as text, a column for each look; then their scores and existences."""
+        scores, logits = self(numbers.stacked())
+        rows = numbers._asdict() | {"score": scores, "existence": logits.sigmoid()}
+        return "\n".join(f"{name:16}" + "".join(f"{x:10.3f}" for x in row.tolist()) for name, row in rows.items())
+
+
+class LooksOfPairs(NamedTuple):
+    """The looks at P pairs, at most K looks each."""
+
+    numbers: Tensor  # (P, K, NUMBERS)
+    held: Tensor  # (P, K) bool; a pair may have fewer than K looks
+    iou: Tensor  # (P, K)
+    visible: Tensor  # (P,) bool
+
+    def rows(self, rows: Tensor) -> "LooksOfPairs":
+        return LooksOfPairs(*(x[rows] for x in self))
+
+
+def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs:
+    """Put the looks of pairs together: numbers (K, NUMBERS), IoUs (K,) and visibility of each pair."""
+    numbers, ious, visible = zip(*pairs, strict=True)
+    held = [torch.ones(len(iou), dtype=torch.bool) for iou in ious]
+    padded = (pad_sequence(rows, batch_first=True) for rows in (numbers, held, ious))
+    return LooksOfPairs(*padded, torch.tensor(visible))
+
+
+def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
+    """Fit the choice in place, with two losses: minus the expected IoU of visible objects, if a look is drawn with the
+    softmax of the scores; and the cross-entropy of existence, in which visible and hidden objects weigh the same.
+    """
+    torch.manual_seed(seed)
+    choice.load_state_dict(Choice().state_dict())  # a second fit gives the same result as the first
+    known = looks.numbers[looks.held]
+    mean, deviation = known.mean(0), known.std(0).clamp(min=1e-3)
+    with torch.no_grad():  # the sums stay the same while the numbers are normalized
+        choice.linear.bias += choice.linear.weight @ mean
+        choice.linear.weight *= deviation
+        choice.mean.copy_(mean), choice.deviation.copy_(deviation)
+    visible = looks.visible.float()
+    share = visible.mean()
+    weight = torch.where(looks.visible, 0.5 / share, 0.5 / (1 - share))
+    choice.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(choice.parameters(), RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(len(visible), (BATCH,))
+        scores, logits = choice(looks.numbers[rows])
+        share_of = scores.masked_fill(~looks.held[rows], -1e9).softmax(1)
+        expected = (share_of * looks.iou[rows]).sum(1)
+        logit = (share_of.detach() * logits).sum(1)
+        existence = F.binary_cross_entropy_with_logits(logit, visible[rows], weight[rows])
+        loss = EXISTENCE_WEIGHT * existence - (expected * visible[rows]).sum() / visible[rows].sum().clamp(min=1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    choice.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
+    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
+    scores, logits = choice(looks.numbers)
+    best = scores.masked_fill(~looks.held, -1e9).argmax(1, keepdim=True)
+    visible, predicted = looks.visible, logits.gather(1, best)[:, 0] > 0
+    recalls = predicted[visible].float().mean(), (~predicted[~visible]).float().mean()
+    return float(looks.iou.gather(1, best)[visible].mean()), float(balanced_accuracy(*recalls))

@@ -1,0 +1,96 @@
+"""Where an object is in a picture, and the crops and grids of cells in which the strong network sees it."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from formats.crop import Crop
+from formats.geometry import Size, resize
+
+CONTEXT = 3.0  # width of a crop in which the network finds an object, as a multiple of the object's width
+CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
+COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
+LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
+
+
+class Spot(NamedTuple):
+    """The place of an object: the middle of its bounding box, and the box's longer side, in pixels."""
+
+    row: float
+    col: float
+    extent: float
+
+    def crop(self, size: Size, context: float = CONTEXT) -> Crop:
+        """The crop to look at the object: `context` times its extent, but not larger than the image's `size` (H, W)."""
+        return self.square(min(context * self.extent, max(size)))
+
+    def square(self, side: float) -> Crop:
+        """The crop around the object with this side, in whole pixels."""
+        side = max(1, round(side))
+        return Crop(round(self.row - side / 2), round(self.col - side / 2), side)
+
+    def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
+        """The spot, moved by `rows` and `cols` times its extent, and enlarged by a factor of 2 ** `octaves`."""
+        row, col = self.row + rows * self.extent, self.col + cols * self.extent
+        return Spot(row, col, self.extent * math.pow(2, octaves))
+
+    def is_near(self, other: "Spot") -> bool:
+        """True if the middle of the other spot is closer than half of this spot's extent."""
+        return max(abs(self.row - other.row), abs(self.col - other.col)) < self.extent / 2
+
+
+def spot_of(mask: np.ndarray) -> Spot | None:
+    """The spot of a mask's object, (H, W); None if the mask is empty."""
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return Spot(top + height / 2, left + width / 2, float(max(height, width))) if width else None
+
+
+class Part(NamedTuple):
+    """The largest connected part of a mask in a crop."""
+
+    spot: Spot
+    is_whole: bool  # False if the crop cuts the part off
+    share: float  # the part's area divided by the mask's area
+
+
+def largest_part(mask: np.ndarray, crop: Crop, size: Size) -> Part | None:
+    """The largest connected part of a mask (S, S) in a crop, in an image of `size` (H, W), or None if the mask is
+    empty. Mask pixels beyond the image do not count.
+    """
+    pixel = crop.side / len(mask)
+    middles = (np.arange(len(mask)) + 0.5) * pixel
+    rows, cols = ((x + middles >= 0) & (x + middles < length) for x, length in zip(crop[:2], size, strict=True))
+    _, _, stats, _ = cv2.connectedComponentsWithStats((mask & np.outer(rows, cols)).astype(np.uint8))
+    if len(stats) == 1:
+        return None
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    left, top, width, height, area = stats[1 + areas.argmax()].tolist()
+    row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
+    is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
+    extent = min(max(width, height) * pixel, LARGEST * max(size))
+    return Part(Spot(row, col, extent), is_whole, area / areas.sum())
+
+
+def object_cells(mask: np.ndarray, grid: Size) -> np.ndarray:
+    """The cells of a grid over a mask (H, W) of 0 and 1 that belong to the object (see COVERED), (h, w) bool."""
+    cover = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
+    return cover > max(COVERED * cover.max(), 1e-6)
+
+
+def frame_size(size: Size, long_side: int) -> Size:
+    """The size at which the locator reads an image of `size` (H, W): multiples of 16 pixels, about `long_side` long."""
+    height, width = (max(2, round(length * long_side / max(size) / 16)) * 16 for length in size)
+    return height, width
+
+
+def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
+    """Resize an image (H, W, 3) to its `frame_size`."""
+    return resize(image, frame_size(image.shape[:2], long_side))
+
+
+def cell_middles(cells: Sequence[Sequence[int]], grid: Size, size: Size) -> list[tuple[float, float]]:
+    """Rows and columns of cells of a grid over an image of `size` -> the middles of these cells, in pixels."""
+    return [((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]) for row, col in cells]

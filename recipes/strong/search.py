@@ -1,0 +1,308 @@
+"""How the strong recipe finds the objects of a frame, in six steps:
+
+1. objects      Each object is encoded once, in a crop around it, and described for the locator.
+2. candidates   Peaks of the locator's similarity map are the places in a target that may show the object.
+3. looks        The network predicts a mask at each candidate.
+4. look back    The locator seeks what the mask shows in the query frame: it should find the given object again.
+5. choice       A small network chooses one of the looks, and computes the probability that the object is visible.
+6. close look   The network draws the final mask in crops of both views that the object nearly fills.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from formats.crop import Crop, cut, cut_mask
+from formats.results import THRESHOLD
+from model.device import autocast
+from model.features import Levels
+from model.xsegtx import Look
+from recipes.base import Answer, NetworkRecipe
+from recipes.frame import Frame
+from recipes.strong.choice import LookNumbers
+from recipes.strong.crops import (
+    CLOSE,
+    CONTEXT,
+    LARGEST,
+    Part,
+    Spot,
+    cell_middles,
+    largest_part,
+    object_cells,
+    spot_of,
+    whole_frame,
+)
+from recipes.strong.locator import Description, peaks
+from recipes.strong.network import LooksBack, ObjectCrops, TargetCrops
+from recipes.strong.sizes import expected_shares, size_ratios
+
+SEARCH = 5  # version of this search, stored in a run's record; raise it with each change of the answers
+ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
+QueryObject = tuple[str, str]  # object, query camera
+
+
+class ExpectedSize(NamedTuple):
+    """A size at which to seek the object of a pair."""
+
+    pair: int  # the pair's number in the frame
+    query: QueryObject
+    ratio: float  # the object's share of the long side in the target, divided by its share in the query
+    share: float  # the part of the target's long side that the object is expected to span
+
+
+class Objects(NamedTuple):
+    """The encoded objects of a frame, in the order of `Search.spots`."""
+
+    crops: dict[float, ObjectCrops]  # by CONTEXT and CLOSE
+    descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio; each has one row
+
+
+class Candidate(NamedTuple):
+    """A place at which to look for the object of a pair."""
+
+    pair: int  # the pair's number in the frame
+    spot: Spot
+    similarity: float  # at this place
+
+
+class Looks(NamedTuple):
+    """The looks at N candidates, in crops with context."""
+
+    candidates: list[Candidate]
+    answers: list[Answer]  # whose existence is the look's own; step 5 has a better one
+    logits: Tensor  # (N,) logits of existence
+    described: Description  # what the masks show
+    back: LooksBack
+
+
+class Search:
+    """The search of one frame. `objects` whose query mask is empty are left out."""
+
+    def __init__(self, recipe: NetworkRecipe, frame: Frame, looks: int):
+        """looks: the number of candidates of each pair."""
+        self.recipe, self.network, self.frame, self.looks = recipe, recipe.network, frame, looks
+        queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
+        self.spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
+        self._cells_of: dict[tuple[str, int], Tensor] = {}
+
+    def places(self, count: int) -> list[list[Answer]]:
+        """For each pair, the answers at up to `count` places, the likeliest first. An object whose query mask is empty
+        is hidden, with an empty mask.
+        """
+        found: list[list[Answer]] = [[] for _ in self.frame.pairs]
+        if self.spots:
+            objects = self.encode_objects()
+            looks, numbers = self.first_looks(objects)
+            scores, logits = self.network.choice(numbers.stacked())
+            rows, existence = highest(scores.tolist(), looks.candidates, count), logits.sigmoid().tolist()
+            answers = [looks.answers[row]._replace(existence=existence[row]) for row in rows]
+            pairs = [looks.candidates[row].pair for row in rows]
+            for pair, answer in zip(pairs, self.draw(objects, pairs, answers), strict=True):
+                found[pair].append(answer)
+        side = self.network.config.input_size
+        return [answers or [Answer(np.zeros((side, side), np.float32), 0.0)] for answers in found]
+
+    def first_looks(self, objects: Objects) -> tuple[Looks, LookNumbers]:
+        """Steps 2 to 4."""
+        looks = self.look(objects, self.locate(objects))
+        back = self.look_back(looks)
+        of_masks = [self.mask_numbers(*found) for found in zip(looks.candidates, looks.answers, strict=True)]
+        of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device).unbind(1)
+        similarity = torch.tensor([x.similarity for x in looks.candidates], device=self.recipe.device)
+        return looks, LookNumbers(similarity, looks.logits, (back + 1e-3).log(), back, *of_masks, *looks.back)
+
+    # 1. objects
+
+    def encode_objects(self) -> Objects:
+        """Encode and describe the objects; crops of the same size go through the backbone together."""
+        encoded = {}
+        for context in (CONTEXT, CLOSE):
+            crops = {query: spot.crop(self.frame.masks[query].shape, context) for query, spot in self.spots.items()}
+            levels, masks = self._query_crops(list(crops.items()), self.network.config.input_size)
+            mask_feat = self.recipe.in_batches(self.recipe.encoder.masks, masks)
+            with autocast(self.recipe.device, self.recipe.precision):
+                encoded[context] = self.network.encode(levels, masks, mask_feat)
+        wide_crop, wide_size = self.network.config.wide_crop, self.network.config.wide_size
+        wide = {(x.query, x.ratio): wide_crop(self.spots[x.query], x.share) for x in self.expected_sizes()}
+        crops = [(query, crop) for (query, _), crop in wide.items()]
+        described = self.network.describe(*self._query_crops(crops, wide_size))
+        return Objects(encoded, {key: described.rows(slice(i, i + 1)) for i, key in enumerate(wide)})
+
+    def expected_sizes(self) -> list[ExpectedSize]:
+        """The sizes at which to seek the objects."""
+        sizes = []
+        for number, pair in enumerate(self.frame.pairs):
+            if spot := self.spots.get(pair[:2]):
+                ratios = size_ratios(*(self.frame.kinds.get(camera) for camera in pair[1:]))
+                shares = expected_shares(spot, self.frame.masks[pair[:2]].shape, ratios)
+                sizes += [ExpectedSize(number, pair[:2], ratio, share) for ratio, share in shares.items()]
+        return sizes
+
+    def _query_crops(self, crops: Sequence[tuple[QueryObject, Crop]], size: int) -> tuple[Levels, Tensor]:
+        """The features of crops around objects, and the masks in the crops (N, size, size)."""
+        images = np.stack([cut(self.frame.images[query[1]], crop, size) for query, crop in crops])
+        masks = np.stack([cut_mask(self.frame.masks[query], crop, size) for query, crop in crops])
+        return self._levels(images), torch.from_numpy(masks).to(self.recipe.device)
+
+    # 2. candidates
+
+    def locate(self, objects: Objects) -> list[Candidate]:
+        """The places at which to look in the targets, pair by pair, with the highest similarity first. A target is
+        encoded once for each long side at which it is searched.
+        """
+        groups = defaultdict(list)  # by camera and long side
+        for expected in self.expected_sizes():
+            camera = self.frame.pairs[expected.pair].target_camera
+            groups[camera, self.network.config.frame_length(expected.share)].append(expected)
+        found = defaultdict(list)  # by pair
+        for (camera, long_side), group in groups.items():
+            size, cells = self.frame.images[camera].shape[:2], self._cells(camera, long_side)
+            for rows in self.recipe.slices(group):
+                described = [objects.descriptions[expected.query, expected.ratio] for expected in rows]
+                described = Description(*map(torch.cat, zip(*described, strict=True)))
+                heat = self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
+                values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # `likeliest` drops neighbors
+                for expected, of_row, cells_of_row in zip(rows, values, places, strict=True):
+                    extent = expected.share * max(size)
+                    for middle, value in zip(cell_middles(cells_of_row, heat.shape[1:], size), of_row, strict=True):
+                        if math.isfinite(value):  # the map may have fewer peaks
+                            found[expected.pair].append(Candidate(expected.pair, Spot(*middle, extent), value))
+        return [x for pair in sorted(found) for x in likeliest(found[pair], self.looks)]
+
+    # 3. looks
+
+    def look(self, objects: Objects, candidates: list[Candidate]) -> Looks:
+        """Look at candidates in crops with context."""
+        probs, logits, described, back = [], [], [], []
+        for query, target, look in self._looks(objects, candidates, CONTEXT):
+            with autocast(self.recipe.device, self.recipe.precision):
+                shown = self.network.describe_answers(target, look.target_mask_prob)
+                back.append(self.network.look_back_closely(shown, query))
+            described.append(shown)
+            probs.append(look.target_mask_prob.float())
+            logits.append(look.logit.float())
+        logits = torch.cat(logits)
+        found = zip(candidates, torch.cat(probs).cpu().numpy(), logits.sigmoid().tolist(), strict=True)
+        answers = [Answer(prob, value, self._crop(candidate, CONTEXT)) for candidate, prob, value in found]
+        described, back = (type(x[0])(*map(torch.cat, zip(*x, strict=True))) for x in (described, back))
+        return Looks(candidates, answers, logits, described, back)
+
+    def _looks(
+        self, objects: Objects, candidates: Sequence[Candidate], context: float
+    ) -> Iterator[tuple[ObjectCrops, TargetCrops, Look]]:
+        """Look at candidates, `batch_size` at a time, in crops `context` times as large as the objects."""
+        row_of, side = {query: row for row, query in enumerate(self.spots)}, self.network.config.input_size
+        for batch in self.recipe.slices(candidates):
+            crops = np.stack([cut(self._target(x.pair), self._crop(x, context), side) for x in batch])
+            rows = [row_of[self.frame.pairs[x.pair][:2]] for x in batch]
+            with autocast(self.recipe.device, self.recipe.precision):
+                target = self.network.encode_target(self._levels(crops))
+                query = objects.crops[context].rows(rows)
+                look = self.network.look(query, target)
+            yield query, target, look
+
+    # 4. look back
+
+    def look_back(self, looks: Looks) -> Tensor:
+        """How well the looks lead back to their objects in the whole query frames, (N,)."""
+        groups = defaultdict(list)  # by query camera and long side
+        for row, candidate in enumerate(looks.candidates):
+            query = self.frame.pairs[candidate.pair][:2]
+            share = min(self.spots[query].extent / max(self.frame.masks[query].shape), LARGEST)
+            groups[query[1], self.network.config.frame_length(share)].append((row, query))
+        back = torch.zeros(len(looks.candidates), device=self.recipe.device)
+        for key, group in groups.items():
+            cells = self._cells(*key)
+            for part in self.recipe.slices(group):
+                rows, queries = zip(*part, strict=True)
+                on_object = self.recipe.stacked(object_cells(self.frame.masks[x], cells.shape[1:3]) for x in queries)
+                rows = torch.tensor(rows, device=self.recipe.device)
+                of_rows = cells.expand(len(rows), *cells.shape[1:])
+                back[rows] = self.network.look_back(looks.described.rows(rows), of_rows, on_object)
+        return back
+
+    # 5. choice
+
+    def mask_numbers(self, candidate: Candidate, answer: Answer) -> list[float]:
+        """The numbers of `LookNumbers` that tell the mask which a look has found."""
+        prob, spot, size = answer.prob, candidate.spot, self._target(candidate.pair).shape[:2]
+        mask, part = prob > THRESHOLD, self._largest_part(candidate.pair, answer)
+        area, found = float(mask.mean()), part.spot if part else spot._replace(extent=1.0)
+        return [
+            math.log(area + 1e-3),
+            float(prob[mask].mean()) if area else 0.0,
+            float(((prob > 0.2) & (prob < 0.8)).mean()) / (area + 0.01),
+            math.log(found.extent / spot.extent),
+            max(abs(found.row - spot.row), abs(found.col - spot.col)) / spot.extent if part else 2.0,
+            float(part.is_whole) if part else 1.0,
+            float(prob.max()),
+            part.share if part else 0.0,
+            spot.extent / max(size),
+        ]
+
+    # 6. close look
+
+    def draw(self, objects: Objects, pairs: Sequence[int], answers: Sequence[Answer]) -> list[Answer]:
+        """Draw the masks of answers, which belong to the `pairs`, in close looks at their largest parts. If a new mask
+        is cut off by its crop, the network looks once more, at the new mask.
+        """
+        drawn, places = list(answers), {}  # the places at which to look, by row
+        for row, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
+            if part := self._largest_part(pair, answer):
+                places[row] = Candidate(pair, part.spot, math.nan)
+        for _ in range(ROUNDS):
+            looks = self._looks(objects, list(places.values()), CLOSE)
+            probs = [prob for *_, look in looks for prob in look.target_mask_prob.float().cpu().numpy()]
+            cut_off = {}
+            for (row, place), prob in zip(places.items(), probs, strict=True):
+                answer = drawn[row]._replace(prob=prob, crop=self._crop(place, CLOSE))
+                if part := self._largest_part(place.pair, answer):  # if it shows nothing, the previous answer stays
+                    drawn[row] = answer
+                    if not part.is_whole:
+                        cut_off[row] = place._replace(spot=part.spot)
+            places = cut_off
+        return drawn
+
+    def _largest_part(self, pair: int, answer: Answer) -> Part | None:
+        return largest_part(answer.prob > THRESHOLD, answer.crop, self._target(pair).shape[:2])
+
+    def _target(self, pair: int) -> np.ndarray:
+        """The target image of the pair with this number."""
+        return self.frame.images[self.frame.pairs[pair].target_camera]
+
+    def _crop(self, candidate: Candidate, context: float) -> Crop:
+        """The crop of the target in which the network looks at a candidate."""
+        return candidate.spot.crop(self._target(candidate.pair).shape[:2], context)
+
+    def _cells(self, camera: str, long_side: int) -> Tensor:
+        """The locator's cells of a whole frame, which is encoded once: (1, h, w, WIDTH)."""
+        key = camera, long_side
+        if key not in self._cells_of:
+            picture = whole_frame(self.frame.images[camera], long_side)
+            self._cells_of[key] = self.network.locator.cells(self._levels(picture[None]))
+        return self._cells_of[key]
+
+    def _levels(self, images: np.ndarray) -> Levels:
+        return self.recipe.in_batches(self.recipe.encoder.levels, torch.from_numpy(images).to(self.recipe.device))
+
+
+def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
+    """The `looks` candidates of a pair with the highest similarities, without candidates near better candidates."""
+    chosen: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.similarity):
+        if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):
+            chosen.append(candidate)
+    return chosen
+
+
+def highest(scores: Sequence[float], candidates: Sequence[Candidate], count: int) -> list[int]:
+    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first."""
+    rows_of = defaultdict(list)
+    for row, candidate in enumerate(candidates):
+        rows_of[candidate.pair].append(row)
+    return [row for rows in rows_of.values() for row in sorted(rows, key=scores.__getitem__, reverse=True)[:count]]

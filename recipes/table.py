@@ -1,0 +1,55 @@
+"""The table of recipes, the only place that knows their names; and networks from checkpoints, whatever their recipe."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from common.errors import UserError
+from model.backbone import Backbone
+from model.checkpoint import holds_network, names_backbone, read_checkpoint, stored_backbone, stored_config
+from model.weights import load_state
+from recipes.base import NetworkRecipe
+from recipes.paper import Paper
+from recipes.strong.recipe import Strong
+
+RECIPES: dict[str, type[NetworkRecipe]] = {"paper": Paper, "strong": Strong}
+CONFIGS = {name: recipe.Config for name, recipe in RECIPES.items()}
+
+
+class Checkpoint(NamedTuple):
+    recipe: type[NetworkRecipe]
+    backbone: Backbone
+    network: nn.Module  # in eval mode, on the CPU
+    arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown
+
+
+def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpoint:
+    """Read a published checkpoint, or a checkpoint of this project.
+
+    backbone_weights: the weights of a backbone whose weights are not in the checkpoint (default: the file used in
+    training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
+    """
+    content = read_checkpoint(path)
+    name, config = stored_config(content, path, CONFIGS)
+    backbone = stored_backbone(content["backbone"], backbone_weights, path)
+    for option, count in RECIPES[name].channels_of(backbone).items():
+        if getattr(config, option) != count:
+            raise UserError(f"{path}: its network has {option} {getattr(config, option)}, {backbone.name} has {count}")
+    network = RECIPES[name].Network(config)
+    load_state(network, content["encoder"], f"{path}, encoder")
+    return Checkpoint(RECIPES[name], backbone, network.eval(), content.get("arguments", {}))
+
+
+def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The training options that rebuild this file's network: the options of its configuration, `recipe` and `backbone`.
+    The result is empty if the file holds a related model.
+    """
+    if not holds_network(content):
+        return {}
+    name, config = stored_config(content, path, CONFIGS)
+    options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}
+    backbone = content["backbone"]
+    return options | {"recipe": name, "backbone": str(backbone["name"]) if names_backbone(backbone) else "moco"}

@@ -1,0 +1,121 @@
+"""The choice among looks, which the last step of a training fits."""
+
+import itertools
+
+import pytest
+import torch
+
+from model.checkpoint import read_checkpoint
+from recipes.strong import choice as module
+from recipes.strong import recipe
+from recipes.strong.choice import NUMBERS, Choice, LookNumbers, LooksOfPairs, figures, fit
+from recipes.strong.recipe import Strong
+from tests.made.training import run_training
+
+FLAGS = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 20)
+
+
+def looks_told_by(number: int, count: int = 600) -> LooksOfPairs:
+    """Looks at pairs, of which this number alone tells the right look, and whether there is one."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(count, 3, NUMBERS, generator=generator)
+    held, visible = torch.ones(count, 3, dtype=torch.bool), torch.rand(count, generator=generator) > 0.3
+    held[::7, 2] = False
+    right = torch.arange(count) % 2
+    iou = torch.zeros(count, 3)
+    for row in range(count):
+        if visible[row]:
+            iou[row, right[row]], numbers[row, right[row], number] = 0.8, 6
+    return LooksOfPairs(numbers, held, iou, visible)
+
+
+@pytest.mark.parametrize("number", [0, NUMBERS - 1])
+def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_sums(number, monkeypatch):
+    looks, choice = looks_told_by(number), Choice()
+    before = [x.clone() for x in choice(looks.numbers)]
+    assert figures(choice, looks) != pytest.approx((0.8, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "STEPS", 0)
+        fit(choice, looks, seed=0)
+    torch.testing.assert_close(list(choice(looks.numbers)), before, rtol=1e-4, atol=1e-3)
+    fit(choice, looks, seed=0)
+    assert figures(choice, looks) == pytest.approx((0.8, 1))
+
+
+def test_the_numbers_of_a_pairs_looks_can_be_read_as_a_table():
+    numbers = LookNumbers(*torch.arange(2.0 * NUMBERS).view(NUMBERS, 2))
+    names, *rows = zip(*(line.split() for line in Choice().as_table(numbers).splitlines()), strict=True)
+    assert names == (*LookNumbers._fields, "score", "existence") and len(rows) == 2
+    assert list(map(float, rows[1][:NUMBERS])) == list(range(1, 2 * NUMBERS, 2))
+
+
+@pytest.fixture
+def few_suffice(monkeypatch):
+    """So few pairs are enough for a fit, and no fit is given up for a worse one."""
+    for name, least in {"LEAST_PAIRS": 10, "LEAST_HIDDEN": 2, "HELD_OUT": 3}.items():
+        monkeypatch.setattr(recipe, name, least)
+    monkeypatch.setattr(module, "STEPS", 20)
+
+
+def encoders(out_dir):
+    contents = [read_checkpoint(out_dir / name) for name in ("netBest.pth", "netLast.pth")]
+    assert all(content["is_finished"] for content in contents)
+    return [content["encoder"] for content in contents]
+
+
+def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_changes(
+    training_set, tmp_path, few_suffice, capsys, monkeypatch
+):
+    run_training(training_set, tmp_path / "plain", *FLAGS[:-1], 0)
+    assert "the choice among looks" not in capsys.readouterr().out
+    count = itertools.count()
+    monkeypatch.setattr(recipe, "figures", lambda *_: (next(count), 0))  # ever better
+    run_training(training_set, tmp_path / "fitted", *FLAGS)
+    assert "netBest.pth: the choice among looks fitted" in capsys.readouterr().out
+    plain = read_checkpoint(tmp_path / "plain" / "netLast.pth")["encoder"]
+    for encoder in encoders(tmp_path / "fitted"):
+        changed = {name for name, x in encoder.items() if not torch.equal(x, plain[name])}
+        assert changed and all(name.startswith("choice.") for name in changed)
+    before = [(tmp_path / "fitted" / name).read_bytes() for name in ("netBest.pth", "netLast.pth")]
+    run_training(training_set, tmp_path / "fitted", *FLAGS)  # there is nothing left to do
+    assert before == [(tmp_path / "fitted" / name).read_bytes() for name in ("netBest.pth", "netLast.pth")]
+
+
+def test_stopped_in_the_fit_the_same_command_ends_with_the_same_choice(
+    training_set, tmp_path, few_suffice, monkeypatch
+):
+    run_training(training_set, tmp_path / "whole", *FLAGS)
+    for number in (1, 3):
+        count = itertools.count()
+
+        def stop(*given, looks_at=Strong.looks_at, count=count, number=number):
+            if next(count) == number:
+                raise KeyboardInterrupt
+            return looks_at(*given)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Strong, "looks_at", stop)
+            run_training(training_set, tmp_path / str(number), *FLAGS)
+        run_training(training_set, tmp_path / str(number), *FLAGS)
+        for encoder, whole in zip(encoders(tmp_path / str(number)), encoders(tmp_path / "whole"), strict=True):
+            assert all(torch.equal(x, whole[name]) for name, x in encoder.items())
+
+
+def test_with_few_pairs_or_a_worse_fit_the_former_choice_stays_and_a_line_says_so(
+    training_set, tmp_path, capsys, monkeypatch
+):
+    run_training(training_set, tmp_path / "few", *FLAGS)
+    line = (
+        "the choice among looks stays as it was, since a fit needs 300 pairs of 5 takes, 30 of them hidden, and there"
+    )
+    assert line in capsys.readouterr().out
+    plain = Choice().state_dict()
+    for name, least in {"LEAST_PAIRS": 10, "LEAST_HIDDEN": 2, "HELD_OUT": 3}.items():
+        monkeypatch.setattr(recipe, name, least)
+    count = itertools.count()
+    monkeypatch.setattr(recipe, "figures", lambda *_: (-next(count), 0))
+    run_training(training_set, tmp_path / "worse", *FLAGS)
+    assert "the choice among looks stays as it was, since a fit is worse" in capsys.readouterr().out
+    for out_dir in ("few", "worse"):
+        for encoder in encoders(tmp_path / out_dir):
+            assert torch.equal(encoder["choice.linear.weight"], plain["linear.weight"])

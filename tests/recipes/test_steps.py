@@ -1,0 +1,127 @@
+"""A training step: which crops it uses, its losses, and the input of the network, computed or from the cache."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from common.distributed import World
+from formats.pairs import BOTH, PairSet
+from model.xsegtx import Look, XSegTx, XSegTxConfig
+from recipes.losses import total_loss
+from recipes.paper import Paper
+from recipes.samples import TrainSamples
+from recipes.strong import samples as crops
+from recipes.strong.recipe import Strong
+from tests.made.networks import random_backbone, strong_network
+from train.engine import Step
+
+SIDE, CPU = 48, torch.device("cpu")
+
+
+def paper(precision="fp32", cache_size=0, side=64):
+    return Paper(XSegTx(XSegTxConfig("tiny", side)), random_backbone(0), CPU, precision, cache_size=cache_size)
+
+
+def strong(precision="fp32", cache_size=0, side=SIDE):
+    return Strong(strong_network(side=side), random_backbone(0), CPU, precision, cache_size=cache_size)
+
+
+@pytest.fixture(scope="module")
+def pairs(training_set):
+    return PairSet([training_set], "train", BOTH)
+
+
+@pytest.fixture(scope="module")
+def samples(pairs):
+    """Of both settings: frames of two shapes take turns. More samples than usual have a whole frame."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crops, "LOCATED", 0.7)
+        samples = TrainSamples(pairs, strong().read, 1)
+        return [samples[n] for n in range(8)]
+
+
+def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them_finite(samples):
+    for precision, count in (("fp32", 8), ("bf16", 5)):
+        recipe = strong(precision)
+        step = Step(recipe, World(), 0.1).train()
+        losses = step(recipe.collate(samples[:count]))
+        assert all(x.isfinite() and x > 0 for x in losses.values())
+        losses["total"].backward()
+        learning = [(name, p) for name, p in step.named_parameters() if p.requires_grad]
+        missing = [name for name, p in learning if p.grad is None or not p.grad.any()]
+        assert missing == []
+        assert all(p.grad.isfinite().all() for _, p in learning)
+
+
+def test_place_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells():
+    """The object is visible in the first two of three targets; the third look at each of these shows something else.
+    The first and the last target are shown whole.
+    """
+    recipe, heat = strong(), torch.tensor([[[1.0, 3, 0]], [[2.0, -1, 4]]])
+    cells = torch.tensor([[[False, True, False]], [[False] * 3]])
+    group = SimpleNamespace(rows=torch.tensor([0, 2]), cells=cells)
+    masks, prob = torch.zeros(3, 3, 4, 4), torch.full((9, 4, 4), 0.5)
+    contained = torch.tensor([[True, True, False]] * 2 + [[False] * 3])
+    visible = torch.tensor([True, True, False])
+    batch = SimpleNamespace(frames=[group], visible=visible, target_mask=masks, contained=contained)
+    logit = torch.tensor([0.5, 2, 1, 3, 0, -1, 1, 2, 3])
+    recipe.heat, recipe.look = lambda batch: [heat] * len(batch.frames), lambda batch: Look(prob, logit)
+    with torch.no_grad():
+        losses = recipe.losses(batch, World())
+        scaled = recipe.network.locator.scale * heat[0, 0]
+        without_frames = recipe.losses(SimpleNamespace(**vars(batch) | {"frames": []}), World())
+    assert losses["place"].item() == pytest.approx(-scaled.log_softmax(0)[1].item())
+    shares = logit.view(3, 3).softmax(1)[:2, :2].sum(1)
+    assert losses["choice"].item() == pytest.approx(-shares.log().mean().item())
+    expected = losses["mask"] + losses["dice"] + 0.1 * (losses["existence"] + losses["choice"])
+    total = total_loss(losses, recipe.weights(0.1))
+    assert total.item() == pytest.approx((expected + 0.15 * losses["place"]).item())
+    assert without_frames == {**losses, "place": 0}
+
+
+def batch_of(recipe, pairs, numbers):
+    samples = TrainSamples(pairs, recipe.read, 0)
+    return recipe.collate([samples[n] for n in numbers])
+
+
+def test_the_cache_stops_at_its_capacity_and_gives_fresh_features_to_half_precision(pairs):
+    size = 2 * 1024 * 4 * 4
+    caching, fresh = paper(cache_size=5 * size), paper()
+    for start in (0, 4, 0):
+        numbers = range(start, start + 4)
+        both = (recipe.encode(batch_of(recipe, pairs, numbers)) for recipe in (caching, fresh))
+        assert all(torch.allclose(*features, rtol=1e-3, atol=1e-4) for features in zip(*both, strict=True))
+    entries = caching.cache.entries
+    assert len(entries) == 5 and all(entry[0].nbytes == size for entry in entries.values())
+
+
+@pytest.mark.parametrize("make", [paper, strong])
+def test_a_batch_has_the_same_losses_when_its_features_come_from_the_cache(pairs, make):
+    """In half precision, too; of frames of both cameras' shapes, each encoded once."""
+    recipe = make("bf16", 1e9)
+    step, cache = Step(recipe, World(), 1.0).eval(), recipe.cache
+    with torch.no_grad():
+        first = step(batch_of(recipe, pairs, range(3)))
+        kept, blind = list(cache.entries), batch_of(recipe, pairs, range(3))
+        pictures = (group.images for group in blind.frames) if make is strong else [blind.target_image]
+        assert not any(picture.any() for picture in pictures)
+        second = step(blind)
+    assert first == second and list(cache.entries) == kept
+
+
+@pytest.mark.parametrize("make", [paper, strong])
+def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, make):
+    """Else the cache would show the first one for ever."""
+    samples, seen, count = TrainSamples(pairs, make(side=SIDE).read, 0), {}, 0
+    for sample in (samples[n] for n in range(100)):
+        if make is strong:
+            keyed = [sample["frame"][:2]] if sample["frame"] else []
+        else:
+            names = {"target_image": "target", "query_image": "query", "query_mask": "query_mask"}
+            keyed = [(getattr(sample["source"], key), sample[name]) for name, key in names.items()]
+        for key, image in keyed:
+            assert np.array_equal(seen.setdefault(key, image), image)
+        count += len(keyed)
+    assert len(seen) < count
