@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.distributed import World
 from common.errors import UserError
+from formats.crop import put_back
 from formats.masks import RLE, fit_rle, iou
 from formats.pairs import PairSet
 from formats.results import THRESHOLD
@@ -178,11 +179,11 @@ class Strong(NetworkRecipe):
         with self.computing():
             looks, numbers = search.first_looks(search.encode_objects())
             stacked = numbers.stacked().cpu()
-        for pair in dict.fromkeys(candidate.pair for candidate in looks.candidates):
-            rows = [row for row, candidate in enumerate(looks.candidates) if candidate.pair == pair]
+        for pair in dict.fromkeys(place.pair for place in looks.places):
+            rows = [row for row, place in enumerate(looks.places) if place.pair == pair]
             size, rle = frame.images[frame.pairs[pair].target_camera].shape[:2], truths[pair]
             truth = np.zeros(size, bool) if rle is None else fit_rle(rle, size).astype(bool)
-            ious = [iou(looks.answers[row].in_image(size) > THRESHOLD, truth) for row in rows]
+            ious = [iou(put_back(looks.probs[row], looks.crops[row], size) > THRESHOLD, truth) for row in rows]
             found.append((stacked[rows], torch.tensor(ious), rle is not None))
         return found
 

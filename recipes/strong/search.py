@@ -62,19 +62,19 @@ class Objects(NamedTuple):
     descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio; each has one row
 
 
-class Candidate(NamedTuple):
+class Place(NamedTuple):
     """A place at which to look for the object of a pair."""
 
     pair: int  # the pair's number in the frame
     spot: Spot
-    similarity: float  # at this place
 
 
 class Looks(NamedTuple):
-    """The looks at N candidates, in crops with context."""
+    """The looks at N places, in crops with context."""
 
-    candidates: list[Candidate]
-    answers: list[Answer]  # whose existence is the look's own; step 5 has a better one
+    places: list[Place]
+    crops: list[Crop]
+    probs: np.ndarray  # (N, S, S) masks in the crops
     logits: Tensor  # (N,) logits of existence
     described: Description  # what the masks show
     back: LooksBack
@@ -99,21 +99,21 @@ class Search:
             objects = self.encode_objects()
             looks, numbers = self.first_looks(objects)
             scores, logits = self.network.choice(numbers.stacked())
-            rows, existence = highest(scores.tolist(), looks.candidates, count), logits.sigmoid().tolist()
-            answers = [looks.answers[row]._replace(existence=existence[row]) for row in rows]
-            pairs = [looks.candidates[row].pair for row in rows]
-            for pair, answer in zip(pairs, self.draw(objects, pairs, answers), strict=True):
+            rows, existence = highest(scores.tolist(), looks.places, count), logits.sigmoid().tolist()
+            chosen = [Answer(looks.probs[row], existence[row], looks.crops[row]) for row in rows]
+            pairs = [looks.places[row].pair for row in rows]
+            for pair, answer in zip(pairs, self.draw(objects, pairs, chosen), strict=True):
                 found[pair].append(answer)
         side = self.network.config.input_size
         return [answers or [Answer(np.zeros((side, side), np.float32), 0.0)] for answers in found]
 
     def first_looks(self, objects: Objects) -> tuple[Looks, LookNumbers]:
         """Steps 2 to 4."""
-        looks = self.look(objects, self.locate(objects))
+        places, similarity = self.locate(objects)
+        looks = self.look(objects, places)
         back = self.look_back(looks)
-        of_masks = [self.mask_numbers(*found) for found in zip(looks.candidates, looks.answers, strict=True)]
+        of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
         of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device).unbind(1)
-        similarity = torch.tensor([x.similarity for x in looks.candidates], device=self.recipe.device)
         return looks, LookNumbers(similarity, looks.logits, (back + 1e-3).log(), back, *of_masks, *looks.back)
 
     # 1. objects
@@ -151,9 +151,9 @@ class Search:
 
     # 2. candidates
 
-    def locate(self, objects: Objects) -> list[Candidate]:
-        """The places at which to look in the targets, pair by pair, with the highest similarity first. A target is
-        encoded once for each long side at which it is searched.
+    def locate(self, objects: Objects) -> tuple[list[Place], Tensor]:
+        """The N places at which to look in the targets, pair by pair, with the highest similarity first; and their
+        similarities (N,). A target is encoded once for each long side at which it is searched.
         """
         groups = defaultdict(list)  # by camera and long side
         for expected in self.expected_sizes():
@@ -171,33 +171,33 @@ class Search:
                     extent = expected.share * max(size)
                     for middle, value in zip(cell_middles(cells_of_row, heat.shape[1:], size), of_row, strict=True):
                         if math.isfinite(value):  # the map may have fewer peaks
-                            found[expected.pair].append(Candidate(expected.pair, Spot(*middle, extent), value))
-        return [x for pair in sorted(found) for x in likeliest(found[pair], self.looks)]
+                            found[expected.pair].append((value, Place(expected.pair, Spot(*middle, extent))))
+        kept = [x for pair in sorted(found) for x in likeliest(found[pair], self.looks)]
+        similarity = torch.tensor([value for value, _ in kept], device=self.recipe.device)
+        return [place for _, place in kept], similarity
 
     # 3. looks
 
-    def look(self, objects: Objects, candidates: list[Candidate]) -> Looks:
-        """Look at candidates in crops with context."""
+    def look(self, objects: Objects, places: list[Place]) -> Looks:
+        """Look at places in crops with context."""
         probs, logits, described, back = [], [], [], []
-        for query, target, look in self._looks(objects, candidates, CONTEXT):
+        for query, target, look in self._looks(objects, places, CONTEXT):
             with autocast(self.recipe.device, self.recipe.precision):
                 shown = self.network.describe_answers(target, look.target_mask_prob)
                 back.append(self.network.look_back_closely(shown, query))
             described.append(shown)
             probs.append(look.target_mask_prob.float())
             logits.append(look.logit.float())
-        logits = torch.cat(logits)
-        found = zip(candidates, torch.cat(probs).cpu().numpy(), logits.sigmoid().tolist(), strict=True)
-        answers = [Answer(prob, value, self._crop(candidate, CONTEXT)) for candidate, prob, value in found]
         described, back = (type(x[0])(*map(torch.cat, zip(*x, strict=True))) for x in (described, back))
-        return Looks(candidates, answers, logits, described, back)
+        crops = [self._crop(place, CONTEXT) for place in places]
+        return Looks(places, crops, torch.cat(probs).cpu().numpy(), torch.cat(logits), described, back)
 
     def _looks(
-        self, objects: Objects, candidates: Sequence[Candidate], context: float
+        self, objects: Objects, places: Sequence[Place], context: float
     ) -> Iterator[tuple[ObjectCrops, TargetCrops, Look]]:
-        """Look at candidates, `batch_size` at a time, in crops `context` times as large as the objects."""
+        """Look at places, `batch_size` at a time, in crops `context` times as large as the objects."""
         row_of, side = {query: row for row, query in enumerate(self.spots)}, self.network.config.input_size
-        for batch in self.recipe.slices(candidates):
+        for batch in self.recipe.slices(places):
             crops = np.stack([cut(self._target(x.pair), self._crop(x, context), side) for x in batch])
             rows = [row_of[self.frame.pairs[x.pair][:2]] for x in batch]
             with autocast(self.recipe.device, self.recipe.precision):
@@ -211,11 +211,11 @@ class Search:
     def look_back(self, looks: Looks) -> Tensor:
         """How well the looks lead back to their objects in the whole query frames, (N,)."""
         groups = defaultdict(list)  # by query camera and long side
-        for row, candidate in enumerate(looks.candidates):
-            query = self.frame.pairs[candidate.pair][:2]
+        for row, place in enumerate(looks.places):
+            query = self.frame.pairs[place.pair][:2]
             share = min(self.spots[query].extent / max(self.frame.masks[query].shape), LARGEST)
             groups[query[1], self.network.config.frame_length(share)].append((row, query))
-        back = torch.zeros(len(looks.candidates), device=self.recipe.device)
+        back = torch.zeros(len(looks.places), device=self.recipe.device)
         for key, group in groups.items():
             cells = self._cells(*key)
             for part in self.recipe.slices(group):
@@ -228,10 +228,10 @@ class Search:
 
     # 5. choice
 
-    def mask_numbers(self, candidate: Candidate, answer: Answer) -> list[float]:
-        """The numbers of `LookNumbers` that tell the mask which a look has found."""
-        prob, spot, size = answer.prob, candidate.spot, self._target(candidate.pair).shape[:2]
-        mask, part = prob > THRESHOLD, self._largest_part(candidate.pair, answer)
+    def mask_numbers(self, place: Place, crop: Crop, prob: np.ndarray) -> list[float]:
+        """The numbers of `LookNumbers` that tell of the mask which a look has found."""
+        spot, size = place.spot, self._target(place.pair).shape[:2]
+        mask, part = prob > THRESHOLD, self._largest_part(place.pair, crop, prob)
         area, found = float(mask.mean()), part.spot if part else spot._replace(extent=1.0)
         return [
             math.log(area + 1e-3),
@@ -253,31 +253,31 @@ class Search:
         """
         drawn, places = list(answers), {}  # the places at which to look, by row
         for row, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
-            if part := self._largest_part(pair, answer):
-                places[row] = Candidate(pair, part.spot, math.nan)
+            if part := self._largest_part(pair, answer.crop, answer.prob):
+                places[row] = Place(pair, part.spot)
         for _ in range(ROUNDS):
             looks = self._looks(objects, list(places.values()), CLOSE)
             probs = [prob for *_, look in looks for prob in look.target_mask_prob.float().cpu().numpy()]
             cut_off = {}
             for (row, place), prob in zip(places.items(), probs, strict=True):
-                answer = drawn[row]._replace(prob=prob, crop=self._crop(place, CLOSE))
-                if part := self._largest_part(place.pair, answer):  # if it shows nothing, the previous answer stays
-                    drawn[row] = answer
+                crop = self._crop(place, CLOSE)
+                if part := self._largest_part(place.pair, crop, prob):  # if it shows nothing, the previous answer stays
+                    drawn[row] = Answer(prob, drawn[row].existence, crop)
                     if not part.is_whole:
                         cut_off[row] = place._replace(spot=part.spot)
             places = cut_off
         return drawn
 
-    def _largest_part(self, pair: int, answer: Answer) -> Part | None:
-        return largest_part(answer.prob > THRESHOLD, answer.crop, self._target(pair).shape[:2])
+    def _largest_part(self, pair: int, crop: Crop, prob: np.ndarray) -> Part | None:
+        return largest_part(prob > THRESHOLD, crop, self._target(pair).shape[:2])
 
     def _target(self, pair: int) -> np.ndarray:
         """The target image of the pair with this number."""
         return self.frame.images[self.frame.pairs[pair].target_camera]
 
-    def _crop(self, candidate: Candidate, context: float) -> Crop:
-        """The crop of the target in which the network looks at a candidate."""
-        return candidate.spot.crop(self._target(candidate.pair).shape[:2], context)
+    def _crop(self, place: Place, context: float) -> Crop:
+        """The crop of the target in which the network looks at a place."""
+        return place.spot.crop(self._target(place.pair).shape[:2], context)
 
     def _cells(self, camera: str, long_side: int) -> Tensor:
         """The locator's cells of a whole frame, which is encoded once: (1, h, w, WIDTH)."""
@@ -291,18 +291,18 @@ class Search:
         return self.recipe.in_batches(self.recipe.encoder.levels, torch.from_numpy(images).to(self.recipe.device))
 
 
-def likeliest(candidates: Sequence[Candidate], looks: int) -> list[Candidate]:
-    """The `looks` candidates of a pair with the highest similarities, without candidates near better candidates."""
-    chosen: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda candidate: -candidate.similarity):
-        if len(chosen) < looks and not any(candidate.spot.is_near(x.spot) for x in chosen):
-            chosen.append(candidate)
+def likeliest(found: Sequence[tuple[float, Place]], looks: int) -> list[tuple[float, Place]]:
+    """The `looks` places of a pair with the highest similarities, without places near better ones."""
+    chosen: list[tuple[float, Place]] = []
+    for similarity, place in sorted(found, key=lambda row: -row[0]):
+        if len(chosen) < looks and not any(place.spot.is_near(better.spot) for _, better in chosen):
+            chosen.append((similarity, place))
     return chosen
 
 
-def highest(scores: Sequence[float], candidates: Sequence[Candidate], count: int) -> list[int]:
+def highest(scores: Sequence[float], places: Sequence[Place], count: int) -> list[int]:
     """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first."""
     rows_of = defaultdict(list)
-    for row, candidate in enumerate(candidates):
-        rows_of[candidate.pair].append(row)
+    for row, place in enumerate(places):
+        rows_of[place.pair].append(row)
     return [row for rows in rows_of.values() for row in sorted(rows, key=scores.__getitem__, reverse=True)[:count]]
