@@ -28,7 +28,7 @@ from common.files import claimed, write_json
 from evaluation.options import add_split_options, open_truth
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import incomplete_line, iter_take_predictions, refuse
+from evaluation.score import incomplete_line, iter_take_predictions, refuse, reprocessed_line
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -91,17 +91,20 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
 
     Every query frame of every camera pair must have a usable prediction, even if the target's masks are unknown.
     """
-    others, problems, predictions = [], [], 0
+    others, problems, predictions, digests = [], [], 0, {}
     takes = iter_take_predictions(truth, iter_results(results, setting, truth.split_options), others)
     for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")
             continue
         take, checked = truth.load_take(uid), TakePredictions(uid, raw)
+        digests[uid] = take.take.digest
         for pair in take.take.correspondences(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += [f"{setting}: {problem.text}" for problem in checked.problems]
     print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")
+    if line := reprocessed_line(results, digests):
+        warn_once(f"{setting}: {line}")
     if others:
         print(f"  left out, as the ground truth does not have them: {', '.join(others)}")
     return problems

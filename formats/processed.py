@@ -9,9 +9,11 @@ Masks have the size of the video on which they were drawn; frames are smaller. F
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +48,15 @@ def frames_in(camera_folder: Path) -> dict[int, Path]:
     return {int(path.stem): path for path in camera_folder.glob("*.jpg") if path.stem.isdecimal()}
 
 
+def frames_digest(folder: Path) -> str:
+    """SHA-256 of the names and sizes of the frames in a take's folder. On a local disk, 1,000 frames take 10 ms."""
+    frames = []
+    for camera in filter(Path.is_dir, folder.iterdir()):
+        entries = [entry for entry in os.scandir(camera) if entry.name.endswith(".jpg") and entry.is_file()]
+        frames += [(camera.name, entry.name, entry.stat().st_size) for entry in entries]
+    return hashlib.sha256(repr(sorted(frames)).encode()).hexdigest()
+
+
 class Correspondence(NamedTuple):
     """An object that is given in one camera and sought in another. Each frame in which the object has a mask in
     `query_camera` makes a pair.
@@ -64,7 +75,7 @@ class ProcessedTake:
     folder: Path
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
-    digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json, if these were read
+    files_digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json, if read
 
     @classmethod
     def read(cls, data_dir: Path, uid: str, checked: bool = True) -> "ProcessedTake":
@@ -81,7 +92,7 @@ class ProcessedTake:
             take = cls.parse(uid, folder, raw, checked)
         except ValueError as error:
             raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
-        return dataclasses.replace(take, digest=hashlib.sha256(content + source).hexdigest())
+        return dataclasses.replace(take, files_digest=hashlib.sha256(content + source).hexdigest())
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
@@ -111,6 +122,12 @@ class ProcessedTake:
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of annotation.json and source.json as they were read, and of the frames; "" if nothing was read."""
+        both = self.files_digest and self.files_digest + frames_digest(self.folder)
+        return both and hashlib.sha256(both.encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
         """The content of annotation.json."""

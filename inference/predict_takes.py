@@ -24,7 +24,7 @@ class FramePlan(NamedTuple):
 
     data_dir: Path
     take_uid: str
-    digest: str | None  # `ProcessedTake.digest`, which is checked when the frame is read; None: it is not checked
+    files_digest: str | None  # of `ProcessedTake`, which is checked when the frame is read; None: it is not checked
     number: int
     pairs: list[Correspondence]
 
@@ -36,6 +36,7 @@ class TakePlan:
     data_dir: Path
     uid: str
     digest: str  # `ProcessedTake.digest`
+    files_digest: str
     subsample_idx: list[int]
     objects: list[str]
     query_frames: dict[Correspondence, list[int]]  # every frame with a query mask
@@ -43,7 +44,8 @@ class TakePlan:
     @classmethod
     def of(cls, take: ProcessedTake, setting: str) -> "TakePlan":
         frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.correspondences(setting)}
-        return cls(take.folder.parent, take.uid, take.digest, take.subsample_idx, list(take.masks), frames)
+        digests = take.digest, take.files_digest
+        return cls(take.folder.parent, take.uid, *digests, take.subsample_idx, list(take.masks), frames)
 
     @property
     def pair_count(self) -> int:
@@ -55,7 +57,7 @@ class TakePlan:
         for pair, numbers in self.query_frames.items():
             for number in numbers:
                 pairs[number].append(pair)
-        return [FramePlan(self.data_dir, self.uid, self.digest, number, pairs[number]) for number in sorted(pairs)]
+        return [FramePlan(self.data_dir, self.uid, self.files_digest, frame, pairs[frame]) for frame in sorted(pairs)]
 
     def empty_result(self) -> dict:
         """The take's results without predictions: every object, camera pair and query frame has a key."""
@@ -89,7 +91,7 @@ class FrameDataset(Dataset):
         """Read the images and the mask of a pair. Raises UserError if the take or an image cannot be read."""
         if self.take is None or self.take.folder != frame.folder:
             self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
-        if plan.digest not in (None, self.take.digest):
+        if plan.files_digest not in (None, self.take.files_digest):
             raise UserError("the take was processed again in the meantime; run the same command again")
         for camera in pair[1:]:
             if camera not in frame.images:

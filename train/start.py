@@ -19,7 +19,7 @@ from train.state import TrainState
 def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str]) -> tuple[TrainState, list[str]]:
     """The state, and lines that tell its origin and what has changed since the checkpoint was written.
 
-    `pair_digests` are the digests of training and validation pairs. Raises UserError if a file is missing or unfit.
+    `pair_digests`: the digests of pairs and pictures, by kind. Raises UserError if a file is missing or unfit.
     """
     file = run.start or run.init_weights
     content = read_torch(file) if file else None
@@ -27,7 +27,7 @@ def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str])
     state = TrainState(backbone, network, device, run.schedule, run.seed, pair_digests, run.weight_decay, run.precision)
     if run.start:
         others = state.restore(content, file)
-        if not run.is_own or "validation" in others:
+        if not run.is_own or any(kind.endswith("validation") for kind in others):
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
         if not run.is_own and ("step" not in content or run.resume_epoch):  # in a published file, the warm-up is done
@@ -35,7 +35,7 @@ def starting_state(run: Run, device: torch.device, pair_digests: dict[str, str])
             state.history["epoch"] = run.resume_epoch
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         notes = [f"{file}, continued at step {state.step}"]
-        notes += [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
+        notes += [f"changed since then: the {kind} pairs{anew[kind.split()[-1]]}" for kind in others]
     return state, notes + run.notes
 
 

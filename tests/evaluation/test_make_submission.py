@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
 from common.errors import UserError
+from common.files import file_digest
 from evaluation import make_submission
-from formats.processed import ANNOTATION, FAILED
+from formats.processed import ANNOTATION, FAILED, ProcessedTake
+from formats.results import part_name
 from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS
@@ -75,6 +78,21 @@ def test_a_take_without_videos_can_be_left_out_of_a_submission(scored_data, tmp_
     submit(scored_data, tmp_path / "submission.json", "--splits_path", splits, "--allow_missing")
     assert "warning: takes of split 'val' that are left out: take-c" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "submission.json").read_text())["ego-exo"]["results"]) == UIDS
+
+
+def test_predictions_of_a_take_that_was_processed_again_are_named(scored_data, tmp_path, capsys):
+    root = shutil.copytree(scored_data, tmp_path / "root")
+    results = root / "a" / "ego-exo_val_results.json"
+    takes = {uid: part_name(uid, ProcessedTake.read(root / "processed", uid).digest) for uid in UIDS}
+    record = {"provenance": {"command": "python it"}, "results_sha256": file_digest(results), "takes": takes}
+    results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))
+    submit(root, tmp_path / "a.json")
+    assert "predicted from" not in capsys.readouterr().err
+    frame = next((root / "processed" / "take-b").glob("*/*.jpg"))
+    frame.write_bytes(frame.read_bytes() + bytes(1))
+    submit(root, tmp_path / "b.json")
+    line = "warning: ego-exo: predicted from other masks or frames .*: take-b; run `python it` again\n"
+    assert re.search(line, capsys.readouterr().err)
 
 
 def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored_data, tmp_path, capsys):
