@@ -181,7 +181,8 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
     processed = read_source(data_dir / take.uid).get("annotation")
     if processed in (None, take.digest):
         return None
-    return f"its annotation has changed since it was processed; run data/process_data.py --uids {take.uid}"
+    what = f"its annotation has changed since it was processed; run data/process_data.py --uids {take.uid}"
+    return f"{what}, which needs the videos of {take.name}"
 
 
 def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
