@@ -23,8 +23,8 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
-from common.errors import UserError, counted, warn_once
-from common.files import claimed, write_json
+from common.errors import counted, warn_once
+from common.files import check_output, claimed, write_json
 from evaluation.options import add_split_options, open_truth
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
@@ -48,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--allow_missing", action="store_true", help=text)
     text = f".json file, or folder for {FILE_NAME} (default: results)"
     add("--out", "--output_path", type=Path, default=RESULTS_DIR, help=text)
+    add("--overwrite", action="store_true", help="replace a submission that exists")
     return parser.parse_args(argv)
 
 
@@ -64,8 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    if out.resolve() in (path.resolve() for path in files.values()):
-        raise UserError(f"--out {out} is one of the results; name another file")
+    check_output(out, args.overwrite, [*files.values(), *truth.sources])
     problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")

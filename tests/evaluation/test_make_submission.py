@@ -110,9 +110,14 @@ def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored
     assert not (tmp_path / "out").exists()
 
 
-def test_a_submission_never_replaces_the_results_that_it_is_made_of(scored_data, tmp_path):
+def test_a_submission_never_replaces_what_it_is_made_of_and_another_file_only_if_asked_for(scored_data, tmp_path):
     path = tmp_path / "results.json"
     path.write_bytes((scored_data / "a" / "ego-exo_val_results.json").read_bytes())
-    with pytest.raises(UserError, match="is one of the results; name another file"):
-        submit(scored_data, tmp_path / "." / "results.json", "--ego_exo", path)
+    with pytest.raises(UserError, match="results.json is an input of this command"):
+        submit(scored_data, tmp_path / "." / "results.json", "--ego_exo", path, "--overwrite")
     assert path.read_bytes() == (scored_data / "a" / "ego-exo_val_results.json").read_bytes()
+    (out := tmp_path / "out.json").touch()
+    with pytest.raises(UserError, match="out.json exists; name another file to write, or give --overwrite"):
+        submit(scored_data, out)
+    submit(scored_data, out, "--overwrite")
+    assert out.read_bytes()
