@@ -7,10 +7,12 @@ Adds the videos, the annotation and the split of the take to a data folder in th
 
 In the take, frame f shows the same moment in every camera. A video is therefore written anew if it begins earlier than
 another (--offset), has another frame rate than the --ego camera's video, has uneven times, is turned on its side, or is
-a folder of pictures. Other videos are copied. If the command was interrupted, run it again: it makes the take anew.
+a folder of pictures. Other videos are copied. If the command was interrupted, run it again: it makes the take anew, or
+says that the take is there already.
 """
 
 import argparse
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterable
@@ -52,6 +54,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    mark = Path(f".made_from_{inputs_digest(args)}")
+    if (existing := args.root / "takes" / args.name / mark).exists():
+        print(f"{args.name} is in {args.root} already, of the same files; to import it anew, delete {existing.parent}")
+        return
     check_name(args)
     cameras, offsets = open_cameras(args)
     name_in_take = names_in_take(cameras, args.ego)
@@ -82,6 +88,7 @@ def main() -> None:
             for camera, footage in cameras.items():
                 path = video_path(folder.parent, folder.name, name_in_take[camera])
                 write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
+            (folder / mark).touch()
             for path, content in split_and_annotations.items():  # the folder comes last: then the take is complete
                 remove_leftovers(path.parent, path.name)
                 write_json(path, content)
@@ -90,6 +97,14 @@ def main() -> None:
         print(f"{counted(not_shown, 'mask')} left out: at no moment of the take, which all cameras have")
     if unmatched:
         print(f"{counted(unmatched, 'mask')} left out: nobody looked for the object in the other cameras then")
+
+
+def inputs_digest(args: argparse.Namespace) -> str:
+    """A digest of the command line, and of the name, size and time of each input file."""
+    paths = [path for _, path in args.videos + args.masks]
+    files = sorted({file for path in paths for file in (path, *path.rglob("*")) if file.is_file()})
+    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr((sorted(vars(args).items()), states)).encode()).hexdigest()[:12]
 
 
 def check_name(args: argparse.Namespace) -> None:
