@@ -1,5 +1,4 @@
-"""Check a processed data set: frames that pairs need must be there and whole, masks and pairs files up to date. Only
-splits that training reads (train and val) need a pairs file.
+"""Check a processed data set: frames that pairs need must be there and whole, masks and pairs files up to date.
 
     python data/check_processed.py --data_dir data/egoexo/processed
 

@@ -7,12 +7,10 @@ Adds the videos, the annotation and the split of the take to a data folder in th
 
 In the take, frame f shows the same moment in every camera. A video is therefore written anew if it begins earlier than
 another (--offset), has another frame rate than the --ego camera's video, has uneven times, is turned on its side, or is
-a folder of pictures. Other videos are copied. If the command was interrupted, run it again: it makes the take anew, or
-says that the take is there already.
+a folder of pictures. Other videos are copied. If the command was interrupted, run it again: it makes the take anew.
 """
 
 import argparse
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterable
@@ -54,10 +52,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    mark = Path(f".made_from_{inputs_digest(args)}")
-    if (existing := args.root / "takes" / args.name / mark).exists():
-        print(f"{args.name} is in {args.root} already, of the same files; to import it anew, delete {existing.parent}")
-        return
     check_name(args)
     cameras, offsets = open_cameras(args)
     name_in_take = names_in_take(cameras, args.ego)
@@ -83,13 +77,15 @@ def main() -> None:
     takes = args.root / "takes"
     with claimed(args.root, "import_take", f"adds a take to {args.root}"):
         remove_leftovers(takes)
-        with atomic_folder(takes / args.name) as folder:
-            split_and_annotations = files_with_take(args, objects)
+        contents, existing = files_with_take(args, objects), takes / args.name
+        if existing.exists() and all(path.exists() and read_json(path, "") == new for path, new in contents.items()):
+            print(f"{args.name} is in {args.root} already, with these masks; to import other videos, delete {existing}")
+            return
+        with atomic_folder(existing) as folder:
             for camera, footage in cameras.items():
                 path = video_path(folder.parent, folder.name, name_in_take[camera])
                 write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
-            (folder / mark).touch()
-            for path, content in split_and_annotations.items():  # the folder comes last: then the take is complete
+            for path, content in contents.items():  # the folder comes last: then the take is complete
                 remove_leftovers(path.parent, path.name)
                 write_json(path, content)
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
@@ -99,23 +95,15 @@ def main() -> None:
         print(f"{counted(unmatched, 'mask')} left out: nobody looked for the object in the other cameras then")
 
 
-def inputs_digest(args: argparse.Namespace) -> str:
-    """A digest of the command line, and of the name, size and time of each input file."""
-    paths = [path for _, path in args.videos + args.masks]
-    files = sorted({file for path in paths for file in (path, *path.rglob("*")) if file.is_file()})
-    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr((sorted(vars(args).items()), states)).encode()).hexdigest()[:12]
-
-
 def check_name(args: argparse.Namespace) -> None:
-    """Raise UserError if --name cannot be the name of a take, or is the name of an existing take."""
+    """Raise UserError if --name cannot be the name of a take, or is the name of a processed take."""
     # process_data.py refuses a folder takes/takes, and processed/ has files of the other names.
     is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))
     if is_reserved or not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
-    for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
-        if any(path.is_dir() for path in folder.glob("*")):
-            raise UserError(f"{folder} holds a take; give another --name, or delete it first")
+    folder = args.root / "processed" / args.name
+    if any(path.is_dir() for path in folder.glob("*")):
+        raise UserError(f"{folder} holds a take; give another --name, or delete it first")
 
 
 def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ Masks have the size of the video on which they were drawn; frames are smaller. F
 """
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -123,9 +122,11 @@ class ProcessedTake:
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
-        """SHA-256 of annotation.json and source.json as they were read, and of the frames; "" if nothing was read."""
+        """SHA-256 of annotation.json and source.json as they were read, and of the frames, whose folders are listed at
+        each call; "" if nothing was read.
+        """
         both = self.files_digest and self.files_digest + frames_digest(self.folder)
         return both and hashlib.sha256(both.encode()).hexdigest()
 
