@@ -120,9 +120,7 @@ def score_file(
 
 
 def reprocessed_line(path: Path, digests: dict[str, str]) -> str:
-    """A line that names the takes which, by the run's record, were processed again since they were predicted; or "".
-    `digests` has the `ProcessedTake.digest` of each take; takes of a ground-truth file have none.
-    """
+    """A line that names the takes which, by the run's record, were predicted when they had other `digests`; or ""."""
     run = read_run(path)
     names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
     changed = [uid for uid, name in names.items() if run.get("takes", {}).get(uid, name) != name]

@@ -124,9 +124,7 @@ class ProcessedTake:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of annotation.json and source.json as they were read, and of the frames, whose folders are listed at
-        each call; "" if nothing was read.
-        """
+        """SHA-256 of the two JSON files as read, and of the frames, which each call lists; "" if nothing was read."""
         both = self.files_digest and self.files_digest + frames_digest(self.folder)
         return both and hashlib.sha256(both.encode()).hexdigest()
 
