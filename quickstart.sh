@@ -66,7 +66,8 @@ for setting in ego-exo exo-ego; do
   run python evaluation/evaluate.py "${flags[@]}" --pred_file "$after" --out "$out/${setting}_evaluation"
   run python evaluation/evaluate.py "${flags[@]}" --pred_file "$before" "$after" --names before after \
     --out "$out/${setting}_comparison"
-  run python evaluation/report.py "${flags[@]}" --pred_file "$after" --order random --num 6 --out "$out/$setting.jpg"
+  run python evaluation/report.py "${flags[@]}" --pred_file "$after" --order random --num 6 --out "$out/$setting.jpg" \
+    --overwrite
   run python evaluation/report.py "${flags[@]}" --pred_file "$after" --out "$out/${setting}_report"
 done
 made "$out"/{ego-exo,exo-ego}.jpg "$out"/{ego-exo,exo-ego}_{comparison,report}/index.html

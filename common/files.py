@@ -49,6 +49,18 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
         lock.release()
 
 
+def check_output(path: Path, overwrite: bool, inputs: Iterable[Path | None]) -> None:
+    """Check a file that the user names, before the work begins. Raises UserError if the file is one of the command's
+    `inputs` or lies in an input folder, or if it exists and the user did not give --overwrite.
+    """
+    if path.exists():
+        real, others = path.resolve(), [other for other in inputs if other and other.exists()]
+        if any(place.samefile(other) for place in (real, *real.parents) for other in others):
+            raise UserError(f"{path} is an input of this command, or lies in one; name another file to write")
+        if not overwrite:
+            raise UserError(f"{path} exists; name another file to write, or give --overwrite to replace it")
+
+
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Delete temporary files that killed writers of `name` (None: of any name) left in `folder`, which is `claimed`."""
     pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"

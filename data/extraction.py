@@ -134,7 +134,8 @@ def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str,
         return True
     if all(paths[camera].exists() for camera in processed.cameras & paths.keys()):
         return False
-    name_changes(take, made_of, source, "its videos are gone, so it stays as it was")
+    remedy = f"put its videos, which are gone, back into {next(iter(paths.values())).parent} and run this again"
+    name_changes(take, made_of, source, f"it stays as it was: {remedy}")
     return True
 
 

@@ -77,12 +77,15 @@ def main() -> None:
     takes = args.root / "takes"
     with claimed(args.root, "import_take", f"adds a take to {args.root}"):
         remove_leftovers(takes)
-        with atomic_folder(takes / args.name) as folder:
-            split_and_annotations = files_with_take(args, objects)
+        contents, existing = files_with_take(args, objects), takes / args.name
+        if existing.exists() and all(path.exists() and read_json(path, "") == new for path, new in contents.items()):
+            print(f"{args.name} is in {args.root} already, with these masks; to import other videos, delete {existing}")
+            return
+        with atomic_folder(existing) as folder:
             for camera, footage in cameras.items():
                 path = video_path(folder.parent, folder.name, name_in_take[camera])
                 write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
-            for path, content in split_and_annotations.items():  # the folder comes last: then the take is complete
+            for path, content in contents.items():  # the folder comes last: then the take is complete
                 remove_leftovers(path.parent, path.name)
                 write_json(path, content)
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
@@ -93,14 +96,14 @@ def main() -> None:
 
 
 def check_name(args: argparse.Namespace) -> None:
-    """Raise UserError if --name cannot be the name of a take, or is the name of an existing take."""
+    """Raise UserError if --name cannot be the name of a take, or is the name of a processed take."""
     # process_data.py refuses a folder takes/takes, and processed/ has files of the other names.
     is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))
     if is_reserved or not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
-    for folder in (args.root / "takes" / args.name, args.root / "processed" / args.name):
-        if any(path.is_dir() for path in folder.glob("*")):
-            raise UserError(f"{folder} holds a take; give another --name, or delete it first")
+    folder = args.root / "processed" / args.name
+    if any(path.is_dir() for path in folder.glob("*")):
+        raise UserError(f"{folder} holds a take; give another --name, or delete it first")
 
 
 def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ say_errors(__name__)
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, counted
-from common.files import write_json
+from common.files import check_output, write_json
 from evaluation.case_pictures import write_gallery
 from evaluation.comparison import cases_at, common_cases, compare, short_names
 from evaluation.options import add_truth_options, open_truth
@@ -64,6 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="output folder (default: results/{setting}_{split}_evaluation or _comparison)")
     text = "write the benchmark's ground-truth JSON to this file; without --setting, do only this"
     add("--write_gt", "--output_path", type=Path, help=text)
+    add("--overwrite", action="store_true", help="replace a file --write_gt that exists")
     add("--num", type=at_least(0), default=40, help="number of disagreements that a comparison shows")
     add_num_workers(parser)
     args = parser.parse_args(argv)
@@ -81,12 +82,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args)
+    files = args.pred_file or ([default_results_path(args.setting, truth.split)] if args.setting else [])
     if args.write_gt:
+        check_output(args.write_gt, args.overwrite, [*files, *truth.sources])
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
     if not args.setting:
         return
-    files = args.pred_file or [default_results_path(args.setting, truth.split)]
     options = ScoreOptions(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
     scores = [score_file(truth, path, options, args.num_workers, args.allow_missing) for path in files]
     if len(files) == 1:

@@ -23,12 +23,12 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
-from common.errors import UserError, counted, warn_once
-from common.files import claimed, write_json
+from common.errors import counted, warn_once
+from common.files import check_output, claimed, write_json
 from evaluation.options import add_split_options, open_truth
 from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import incomplete_line, iter_take_predictions, refuse
+from evaluation.score import incomplete_line, iter_take_predictions, refuse, reprocessed_line
 from evaluation.truth import GroundTruth
 from formats.results import iter_results, results_path
 
@@ -48,6 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--allow_missing", action="store_true", help=text)
     text = f".json file, or folder for {FILE_NAME} (default: results)"
     add("--out", "--output_path", type=Path, default=RESULTS_DIR, help=text)
+    add("--overwrite", action="store_true", help="replace a submission that exists")
     return parser.parse_args(argv)
 
 
@@ -64,8 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    if out.resolve() in (path.resolve() for path in files.values()):
-        raise UserError(f"--out {out} is one of the results; name another file")
+    check_output(out, args.overwrite, [*files.values(), *truth.sources])
     problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")
@@ -91,17 +91,20 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
 
     Every query frame of every camera pair must have a usable prediction, even if the target's masks are unknown.
     """
-    others, problems, predictions = [], [], 0
+    others, problems, predictions, digests = [], [], 0, {}
     takes = iter_take_predictions(truth, iter_results(results, setting, truth.split_options), others)
     for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")
             continue
         take, checked = truth.load_take(uid), TakePredictions(uid, raw)
+        digests[uid] = take.take.digest
         for pair in take.take.correspondences(setting):
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += [f"{setting}: {problem.text}" for problem in checked.problems]
     print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")
+    if line := reprocessed_line(results, digests):
+        warn_once(f"{setting}: {line}")
     if others:
         print(f"  left out, as the ground truth does not have them: {', '.join(others)}")
     return problems

@@ -21,7 +21,7 @@ say_errors(__name__)
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted
-from common.files import claimed, write_json
+from common.files import check_output, claimed, write_json
 from evaluation.case_pictures import PANEL_HEIGHT, case_sheet, draw_cases, write_gallery
 from evaluation.options import add_truth_options, open_truth
 from evaluation.outputs import default_results_path, output_folder, summarize_file, write_cases
@@ -42,6 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--pred_file", type=Path, help="results file (default: results/{setting}_{split}_results.json)")
     add("--out", type=Path, help="folder, or .jpg or .png file (default: results/{setting}_{split}_report)")
+    add("--overwrite", action="store_true", help="replace a picture --out that exists")
     add = parser.add_argument_group("cases").add_argument
     add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
     number = "number of cases (default: 8 in a picture; 100 in a report, and a fifth more with hidden objects)"
@@ -60,6 +61,8 @@ def main(argv: list[str] | None = None) -> None:
     results = args.pred_file or default_results_path(args.setting, truth.split)
     out = args.out or path_beside(results, "report")
     is_folder = out.suffix.lower() not in (".jpg", ".jpeg", ".png")
+    if not is_folder:
+        check_output(out, args.overwrite, [results, *truth.sources])
     options = ScoreOptions(args.setting, args.accept)
     scores = score_file(truth, results, options, args.num_workers, args.allow_missing)
     cases = matching_cases(scores, args.take, args.object, args.camera, args.frame)

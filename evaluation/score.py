@@ -106,7 +106,8 @@ def score_file(
     bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # no bar above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     takes = [scored[uid] for uid in truth.uids]
-    scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(path, takes))
+    digests = {take.take_uid: take.digest for take in takes}
+    scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(path, digests))
     is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
     if is_empty and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
@@ -118,12 +119,12 @@ def score_file(
     return scores
 
 
-def reprocessed_line(path: Path, takes: Sequence[TakeScores]) -> str:
-    """A line that names the takes which, by the run's record, were processed again since they were predicted; or ""."""
+def reprocessed_line(path: Path, digests: dict[str, str]) -> str:
+    """A line that names the takes which, by the run's record, were predicted when they had other `digests`; or ""."""
     run = read_run(path)
-    names = {take.take_uid: part_name(take.take_uid, take.digest) for take in takes if take.digest}
+    names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
     changed = [uid for uid, name in names.items() if run.get("takes", {}).get(uid, name) != name]
-    what = f"predicted from other masks or frames than are processed now: {', '.join(changed)}"
+    what = f"predicted from other masks or frames than are processed now, or by version 2.4: {', '.join(changed)}"
     return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
 
 

@@ -117,6 +117,7 @@ class GroundTruth:
     missing: dict[str, str] = field(default_factory=dict)  # the reasons why takes of the split cannot be scored
     in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
     split: str | None = None  # a ground-truth file does not name its split
+    sources: tuple[Path, ...] = ()  # the files and folders that hold the ground truth
 
     @property
     def all_frames(self) -> bool:
@@ -147,22 +148,24 @@ class GroundTruth:
 
         Raises UserError if a file or all takes are missing.
         """
-        uids = read_split(splits_path or find_split_path(data_dir), split)
+        splits_path = splits_path or find_split_path(data_dir)
+        uids = read_split(splits_path, split)
         if not any(is_processed(data_dir, uid) for uid in uids):
             raise UserError(
                 f"no take of split {split!r} is in {data_dir}; "
                 "run data/process_data.py first or name the folder with --data_path"
             )
+        path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
         if all_frames:
             infos, missing = dict.fromkeys(uids, TakeInfo()), {}
         else:
-            path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
             if not path.is_file():
                 without = "" if annotations else "score without it by --all_frames, or "
                 raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
             infos, missing = _read_infos(path, uids, data_dir)
         missing |= {uid: f"no {ANNOTATION} in {data_dir / uid}" for uid in uids if not is_processed(data_dir, uid)}
-        return cls([uid for uid in uids if uid not in missing], data_dir, infos, missing, split=split)
+        whole = [uid for uid in uids if uid not in missing]
+        return cls(whole, data_dir, infos, missing, split=split, sources=(data_dir, splits_path, path))
 
     @classmethod
     def from_official(cls, path: Path, data_dir: Path, split: str | None = None) -> "GroundTruth":
@@ -178,7 +181,7 @@ class GroundTruth:
                 infos[uid] = TakeInfo(looked_at)
             except MALFORMED as error:
                 missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
-        return cls(list(infos), data_dir, infos, missing, takes, split)
+        return cls(list(infos), data_dir, infos, missing, takes, split, (path, data_dir))
 
     def subset(self, uids: list[str]) -> "GroundTruth":
         """The ground truth of some takes alone, which is small enough to be sent to a worker process."""

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.arguments import Parser, add_data_path, add_setting, at_least
+from common.files import check_output
 from common.parallel import loader_failures, loader_options
 from formats.pairs import PairSet
 from model.backbones import make_backbone
@@ -88,7 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=at_least(1), default=8, help="pairs in a step")
     parser.add_argument("--steps", type=at_least(1), default=2000, help="training steps")
     parser.add_argument("--out_path", type=Path, default=Path("own.pth"), help="file to write the network to")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file --out_path that exists")
     args = parser.parse_args(argv)
+    check_output(args.out_path, args.overwrite, [args.data_path])
 
     torch.manual_seed(0)
     device, backbone = resolve_device(), make_backbone(BACKBONE)

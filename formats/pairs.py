@@ -27,7 +27,7 @@ from common.arguments import SETTINGS
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
 from formats.masks import RLE
-from formats.processed import ANNOTATION, ProcessedTake, is_processed
+from formats.processed import ANNOTATION, ProcessedTake, frames_digest, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
@@ -246,6 +246,11 @@ class PairSet:
         """SHA-256 of the pairs and their masks, hexadecimal, which does not depend on when files were written."""
         arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
         return _digest(arrays | {"tracks": np.frombuffer(repr(self.tracks).encode(), np.uint8)}).tobytes().hex()
+
+    def frames_digest(self) -> str:
+        """SHA-256 of the `frames_digest` of all takes that have pairs."""
+        digests = [frames_digest(data_dir / uid) for uid, data_dir in self.data_dir_of.items()]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @functools.cached_property
     def visible(self) -> np.ndarray:

@@ -20,6 +20,7 @@ class TakePlan:
     data_dir: Path
     uid: str
     digest: str  # `ProcessedTake.digest`
+    files_digest: str
     subsample_idx: list[int]
     objects: list[str]
     query_frames: dict[Correspondence, list[int]]  # every frame with a query mask
@@ -27,7 +28,8 @@ class TakePlan:
     @classmethod
     def of(cls, take: ProcessedTake, setting: str) -> "TakePlan":
         frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.correspondences(setting)}
-        return cls(take.folder.parent, take.uid, take.digest, take.subsample_idx, list(take.masks), frames)
+        digests = take.digest, take.files_digest
+        return cls(take.folder.parent, take.uid, *digests, take.subsample_idx, list(take.masks), frames)
 
     @property
     def pair_count(self) -> int:
@@ -39,7 +41,7 @@ class TakePlan:
         for pair, numbers in self.query_frames.items():
             for number in numbers:
                 pairs[number].append(pair)
-        return [FramePlan(self.data_dir, self.uid, self.digest, number, pairs[number]) for number in sorted(pairs)]
+        return [FramePlan(self.data_dir, self.uid, self.files_digest, frame, pairs[frame]) for frame in sorted(pairs)]
 
     def empty_result(self) -> dict:
         """The take's results without predictions: every object, camera pair and query frame has a key."""

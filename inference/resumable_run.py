@@ -2,7 +2,7 @@
 
     <out_path>/{setting}_{split}_results.json       the results of all takes, written last
     <out_path>/{setting}_{split}_run.json           how and from what the results were made, with their SHA-256
-    <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<annotation>.json       each finished take, until all are
+    <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<state>.json            each finished take, until all are
     <out_path>/.{setting}_{split}.lock              held while a process writes any of these files
     <out_path>/.pred_annotations.lock               held while a process writes the files of --save_inter
 
@@ -10,8 +10,8 @@ The file of a finished take also tells which of its pairs are left out because a
 deleted when the results are written, so that the next run tries these pairs again.
 
 `run` is a digest of all that decides the numbers: checkpoint, setting, precision and looks, or the file and arguments
-of a user's method. `annotation` is a digest of the take's annotation.json. Predictions of another checkpoint, or from
-before the take was processed again, therefore have other names and are not used.
+of a user's method. `state` is the take's digest: of annotation.json, source.json, and the names and sizes of frames.
+Predictions of another checkpoint, or of other masks or pictures, therefore have other names and are not used.
 """
 
 import contextlib

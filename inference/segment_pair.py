@@ -26,7 +26,7 @@ import numpy as np
 from common.arguments import SETTINGS, Parser, add_backbone_weights_option, add_device
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.errors import UserError, counted
-from common.files import claimed
+from common.files import check_output, claimed
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
@@ -52,6 +52,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add_backbone_weights_option(parser)
     add("--out", type=Path, default="pair", help="beginning of the names of both output files")
+    add("--overwrite", action="store_true", help="replace output files that exist")
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
     return parser.parse_args(argv)
@@ -63,6 +64,10 @@ def number(text: str) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
+    inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
+    for path in (mask_path, overlay_path):
+        check_output(path, args.overwrite, inputs)
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
     if len(args.query_mask or [args.query_box]) != len(queries):
         raise UserError(f"there are {counted(len(queries), 'query picture')}; give as many paths as --query_mask")
@@ -81,13 +86,11 @@ def main(argv: list[str] | None = None) -> None:
     views.append(overlay(target, mask, PREDICTION))
     height = max(image.shape[0] for image in views)
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
-    mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
-        replaced = " (replaces the file of a former run)" if mask_path.exists() else ""
         write_picture(mask_path, mask * 255)
         write_picture(overlay_path, np.hstack(views))
     print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
-    print(f"{mask_path}{replaced}\n{overlay_path}{replaced}")
+    print(f"{mask_path}\n{overlay_path}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class FramePlan(NamedTuple):
 
     data_dir: Path
     take_uid: str
-    digest: str | None  # `ProcessedTake.digest`, which is checked when the frame is read; None: it is not checked
+    files_digest: str | None  # of `ProcessedTake`, which is checked when the frame is read; None: it is not checked
     number: int
     pairs: list[Correspondence]
 
@@ -86,7 +86,7 @@ class FrameDataset(Dataset):
         """Read the images and the mask of a pair. Raises UserError if the take or an image cannot be read."""
         if self.take is None or self.take.folder != frame.folder:
             self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
-        if plan.digest not in (None, self.take.digest):
+        if plan.files_digest not in (None, self.take.files_digest):
             raise UserError("the take was processed again in the meantime; run the same command again")
         for camera in pair[1:]:
             if camera not in frame.images:

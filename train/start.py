@@ -18,13 +18,13 @@ def starting_state(
 ) -> tuple[TrainState, list[str]]:
     """The state, and lines that tell its origin and what has changed since the checkpoint was written.
 
-    `pair_digests` are the digests of training and validation pairs. Raises UserError if a file is missing or unfit.
+    `pair_digests`: the digests of pairs and pictures, by kind. Raises UserError if a file is missing or unfit.
     """
     backbone, network, notes = network_of(options, start)
     state = TrainState(options, backbone, network, device, pair_digests)
     if start.continues:
         others = state.restore(start.content, start.path)
-        if not start.is_own or "validation" in others:
+        if not start.is_own or any(kind.endswith("validation") for kind in others):
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
         if not start.is_own and ("step" not in start.content or options.resume_epoch):  # the warm-up is done
@@ -32,7 +32,7 @@ def starting_state(
             state.history["epoch"] = options.resume_epoch
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         notes = [f"{start.path}, continued at step {state.step}"]
-        notes += [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
+        notes += [f"changed since then: the {kind} pairs{anew[kind.split()[-1]]}" for kind in others]
     return state, [*notes, *start.notes]
 
 

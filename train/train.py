@@ -96,7 +96,10 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
             "no validation pair shows its object in the target, so no epoch is best; add masks of the targets"
         )
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
-    state, notes = starting_state(options, start, device, digests)
+    if world.is_main:  # the other processes need not read the folders of all takes, too
+        digests["pictures of the training"] = pairs.frames_digest()
+        digests["pictures of the validation"] = val_pairs.frames_digest()
+    state, notes = starting_state(options, start, device, world.gather(digests)[0])
     if world.is_main:
         remove_leftovers(options.out_dir)
         if options.overwrite:

@@ -216,7 +216,11 @@ def test_what_was_made_of_videos_that_were_deleted_afterwards_stays(root, delete
     replace_annotation(root)
     assert process(root) == 0
     assert tree(root / "processed") == before
-    assert "annotation changed since it was processed; its videos are gone, so it stays" in capsys.readouterr().err
+    check = run_main(check_processed.main, "--data_dir", root / "processed", "--num_workers", 1)
+    assert f"run data/process_data.py --uids {C}, which needs the videos of {NAMES[C]}\n" in check.stdout
+    folder = video(root, NAMES[C], EXO_1).parent
+    remedy = f"put its videos, which are gone, back into {folder} and run this again"
+    assert f"annotation changed since it was processed; it stays as it was: {remedy}" in capsys.readouterr().err
 
 
 def start(root):

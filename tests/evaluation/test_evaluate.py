@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.arguments import SETTINGS
+from common.errors import UserError
 from common.files import file_digest
 from evaluation import evaluate, report
 from evaluation.protocols import PROTOCOLS
@@ -247,10 +248,33 @@ def test_masks_of_another_annotation_are_not_scored_and_predictions_made_from_an
     assert other not in errors and not (tmp_path / "no").exists()
 
     write_source(root / "processed" / uid, path)  # as process_data.py does
-    line = f"predicted from other masks or frames than are processed now: {uid}; run `python the command` again"
+    frame = next((root / "processed" / other).glob("*/*.jpg"))
+    frame.write_bytes(frame.read_bytes() + bytes(1))  # another picture under the same masks
+    changed = f"other masks or frames than are processed now, or by version 2.4: {uid}, {other}"
+    line = f"predicted from {changed}; run `python the command` again"
     run(*options(root), "--out", tmp_path / "out")
     report.main([*options(root), "--out", str(tmp_path / "report")])
     assert line in capsys.readouterr().out and line in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_an_annotation_file_is_never_replaced_and_another_file_only_if_asked_for(tmp_path):
+    root = make_scored_data(tmp_path)
+    annotations, others = root / "annotations" / "relations_val.json", [root / "gt.json", root / "sheet.jpg"]
+    before = annotations.read_bytes()
+    where = ["--data_path", root / "processed", "--write_gt"]
+    assert exit_status(evaluate.main, *where, annotations) == 1
+    for path in (annotations, root / "split.json", root / "processed" / UIDS[0] / "annotation.json"):
+        with pytest.raises(UserError, match=f"{path} is an input of this command, or lies in one"):
+            run(*where, path, "--overwrite")
+    assert annotations.read_bytes() == before
+    for path in others:
+        path.touch()
+    for main, words in ((evaluate.main, [*where, others[0]]), (report.main, [*options(root), "--out", others[1]])):
+        words = list(map(str, words))
+        with pytest.raises(UserError, match="exists; name another file to write, or give --overwrite"):
+            main(words)
+        main([*words, "--overwrite"])
+    assert all(path.read_bytes() for path in others)
 
 
 def write_source(folder, annotations):

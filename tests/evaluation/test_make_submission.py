@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
 from common.errors import UserError
+from common.files import file_digest
 from evaluation import make_submission
-from formats.processed import ANNOTATION, FAILED
+from formats.processed import ANNOTATION, FAILED, ProcessedTake
+from formats.results import part_name
 from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS
@@ -77,6 +80,21 @@ def test_a_take_without_videos_can_be_left_out_of_a_submission(scored_data, tmp_
     assert list(json.loads((tmp_path / "submission.json").read_text())["ego-exo"]["results"]) == UIDS
 
 
+def test_predictions_of_a_take_that_was_processed_again_are_named(scored_data, tmp_path, capsys):
+    root = shutil.copytree(scored_data, tmp_path / "root")
+    results = root / "a" / "ego-exo_val_results.json"
+    takes = {uid: part_name(uid, ProcessedTake.read(root / "processed", uid).digest) for uid in UIDS}
+    record = {"provenance": {"command": "python it"}, "results_sha256": file_digest(results), "takes": takes}
+    results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))
+    submit(root, tmp_path / "a.json")
+    assert "predicted from" not in capsys.readouterr().err
+    frame = next((root / "processed" / "take-b").glob("*/*.jpg"))
+    frame.write_bytes(frame.read_bytes() + bytes(1))
+    submit(root, tmp_path / "b.json")
+    line = "warning: ego-exo: predicted from other masks or frames .*: take-b; run `python it` again\n"
+    assert re.search(line, capsys.readouterr().err)
+
+
 def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored_data, tmp_path, capsys):
     for setting in ("ego-exo", "exo-ego"):
         results = json.loads((scored_data / "a" / f"{setting}_val_results.json").read_text())
@@ -92,9 +110,14 @@ def test_a_submission_lists_everything_that_is_missing_and_is_not_written(scored
     assert not (tmp_path / "out").exists()
 
 
-def test_a_submission_never_replaces_the_results_that_it_is_made_of(scored_data, tmp_path):
+def test_a_submission_never_replaces_what_it_is_made_of_and_another_file_only_if_asked_for(scored_data, tmp_path):
     path = tmp_path / "results.json"
     path.write_bytes((scored_data / "a" / "ego-exo_val_results.json").read_bytes())
-    with pytest.raises(UserError, match="is one of the results; name another file"):
-        submit(scored_data, tmp_path / "." / "results.json", "--ego_exo", path)
+    with pytest.raises(UserError, match="results.json is an input of this command"):
+        submit(scored_data, tmp_path / "." / "results.json", "--ego_exo", path, "--overwrite")
     assert path.read_bytes() == (scored_data / "a" / "ego-exo_val_results.json").read_bytes()
+    (out := tmp_path / "out.json").touch()
+    with pytest.raises(UserError, match="out.json exists; name another file to write, or give --overwrite"):
+        submit(scored_data, out)
+    submit(scored_data, out, "--overwrite")
+    assert out.read_bytes()

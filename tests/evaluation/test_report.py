@@ -138,7 +138,7 @@ def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_o
         assert re.search('data-text="milk carton .* take-a"', page)  # what the page's search finds
         assert card.startswith("<p><b>Milk carton</b> ") and "to cam02, frame 60: " in card
         assert json.loads((tmp_path / "metrics.json").read_text())["takes"] == 2
-        report.main([*options(scored_data), *wanted, "--out", str(tmp_path / "sheet.jpg")])
+        report.main([*options(scored_data), *wanted, "--out", str(tmp_path / f"{take}.jpg")])
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_annotation_json_of_the_golden_takes_is_written_as_it_was_read(tmp_path)
         take.write_annotation()
         content, again = (tmp_path / uid / "annotation.json").read_bytes(), ProcessedTake.read(tmp_path, uid)
         assert json.loads(content) == annotation
-        assert again == take and again.digest == hashlib.sha256(content).hexdigest()
+        assert again == take and again.files_digest == hashlib.sha256(content).hexdigest()
 
 
 def test_what_the_original_writes_for_a_mask_that_it_cannot_decode_is_no_mask(tmp_path):

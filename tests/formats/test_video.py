@@ -146,7 +146,7 @@ def test_a_hole_of_zeros_is_noticed_even_within_one_picture(tmp_path):
     assert "a hole of zeros" in _problem(path, content[:start] + bytes(5000) + content[start + 5000 :])
 
 
-def test_damage_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole):
+def test_damage_of_nine_kilobytes_never_yields_a_wrong_frame_before_it_is_noticed(tmp_path, whole):
     (path := tmp_path / "v.mp4").write_bytes(whole)
     oracle = decode_all(path)
     rng, seen = np.random.default_rng(0), set()

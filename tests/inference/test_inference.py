@@ -264,6 +264,16 @@ def test_results_of_another_value_of_any_option_are_another_runs(strong_checkpoi
         run(*how, "1")
 
 
+def test_a_take_with_other_pictures_under_the_same_masks_is_predicted_anew(checkpoint, own_data, tmp_path, capsys):
+    before = entries(run(checkpoint, own_data, tmp_path))
+    for path in (own_data / "take-b").glob("*/*.jpg"):
+        shutil.copy(own_data / "take-a" / path.parent.name / path.name, path)
+    after = entries(run(checkpoint, own_data, tmp_path))
+    assert "complete already" not in capsys.readouterr().out
+    changed = {key[0] for key in before if before[key] != after[key]}
+    assert changed == {"take-b"}
+
+
 @pytest.mark.parametrize("where", ["the GPU", "this machine"])
 def test_too_little_memory_is_one_line_that_names_the_batch_size(checkpoint, data_path, tmp_path, monkeypatch, where):
     def encode(*_):

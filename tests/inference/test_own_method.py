@@ -315,6 +315,10 @@ def test_another_network_is_trained_and_predicts(tmp_path):
     flags = {"--setting": "ego-exo", "--data_path": data_path, "--input_size": 70, "--steps": 3, "--out_path": weights}
     done = run_main(own_network.main, *(x for pair in flags.items() for x in pair), "--batch_size", 2)
     assert done.returncode == 0, done.stderr
+    assert (
+        f"{weights} exists; name another"
+        in run_main(own_network.main, "--setting=ego-exo", f"--out_path={weights}").stderr
+    )
     example = f"{ROOT / 'examples' / 'own_network.py'}:OwnMethod"
     results = read_results(run(data_path, tmp_path / "out", example, f"weights={weights}"))
     entries = [entry for _, entry in keyed_entries(results)]

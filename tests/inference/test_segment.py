@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -183,10 +184,11 @@ def segment(files: dict[str, str]) -> None:
     segment_pair.main([word for name, path in files.items() for word in (f"--{name}", path)] + ["--device", "cpu"])
 
 
-def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, strong_checkpoint, capsys):
+def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, strong_checkpoint, tmp_path, capsys):
     answers = set()
     for setting in ("ego-exo", "exo-ego"):
-        segment(files | {"ckpt_path": str(strong_checkpoint), "setting": setting})
+        out = str(tmp_path / setting)
+        segment(files | {"ckpt_path": str(strong_checkpoint), "setting": setting, "out": out})
         answers.add(capsys.readouterr().out.splitlines()[1])
     assert len(answers) == 2
 
@@ -209,6 +211,20 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
         predictor.Predictor.load()
 
 
+def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(files, monkeypatch, tmp_path):
+    monkeypatch.delattr(segment_pair.Predictor, "load")  # it is said before any work
+    mask = shutil.copy(files["query_mask"], tmp_path / "a_mask.png")
+    given, before = files | {"query_mask": str(mask), "out": str(tmp_path / "a")}, mask.read_bytes()
+    words = [word for name, path in given.items() for word in (f"--{name}", path)]
+    for more in ([], ["--overwrite"]):
+        with pytest.raises(UserError, match="a_mask.png is an input of this command, or lies in one; name another"):
+            segment_pair.main([*words, *more])
+    (tmp_path / "b_overlay.jpg").touch()
+    with pytest.raises(UserError, match="b_overlay.jpg exists; name another file to write, or give --overwrite"):
+        segment(given | {"out": str(tmp_path / "b")})
+    assert mask.read_bytes() == before and not (tmp_path / "b_overlay.jpg").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("argument", "file", "message"),
     [
@@ -221,10 +237,10 @@ def test_bad_files_are_named_in_one_line_before_the_network_is_loaded(files, mon
     monkeypatch.delattr(segment_pair.Predictor, "load")
     folder = files["out"].removesuffix("found")
     with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
-        segment(files | {argument: folder + file})
+        segment(files | {argument: folder + file, "out": folder + "other"})
 
 
-def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch, capsys):
+def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):
     monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
     for name, box in {"query": (0.3, 0.6, 0.5, 0.8), "target": (0.25, 0.7, 0.1, 0.5)}.items():
         image, mask = scene((96, 96), box)
@@ -235,11 +251,10 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     common = ["--query_image", f"{tmp_path}/query.png", "--target_image", f"{tmp_path}/target.png"]
     common += ["--out", f"{tmp_path}/found"]
     labels = ["--query_mask", f"{tmp_path}/query_labels.png"]
-    for flags, end in (["--query_box", "47.5", "28", "78", "59"], "jpg"), ([*labels, "--object", "0x2"], "former run)"):
+    for flags in ["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2", "--overwrite"]:
         (tmp_path / ".found_mask.png.0123abcd.tmp").touch()  # left by a kill
         segment_pair.main([*common, *flags])
-        assert capsys.readouterr().out.endswith(f"{end}\n")
         assert np.array_equal(read_mask(tmp_path / "found_mask.png"), read_mask(tmp_path / "target_mask.png"))
         assert not list(tmp_path.glob(".*.tmp"))
     with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
-        segment_pair.main([*common, *labels])
+        segment_pair.main([*common, *labels, "--overwrite"])

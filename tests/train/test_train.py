@@ -159,6 +159,18 @@ def test_a_run_that_goes_on_with_other_pairs_says_so_and_its_best_iou_starts_ane
     assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "start", "epoch 2/2"]
 
 
+def test_a_run_that_goes_on_with_other_pictures_says_so_and_its_best_iou_starts_anew(tmp_path, capsys):
+    data_dir, out_dir = make_training_set(tmp_path), tmp_path / "run"
+    run_training(data_dir, out_dir)
+    for number, path in enumerate(sorted(data_dir.glob("uid-[ad]/*/*.jpg"))):  # of training and of validation
+        path.write_bytes(path.read_bytes() + bytes(number + 1))
+    run_training(data_dir, out_dir, "--n-epoch", 2)
+    printed = capsys.readouterr().out
+    assert "changed since then: the pictures of the training pairs\n" in printed
+    assert "changed since then: the pictures of the validation pairs, so the best IoU starts anew\n" in printed
+    assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "start", "epoch 2/2"]
+
+
 def test_the_end_of_a_run_names_the_file_that_is_better_than_all_its_epochs(training_set, finished, tmp_path, capsys):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     content = torch.load(out_dir / "netLast.pth", weights_only=True)
