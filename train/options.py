@@ -139,7 +139,7 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     for kind in CLASSES:
         add_fields(parser, kind, NETWORK)
     for flag, arguments in UNUSED.items():
-        parser.add_argument(flag, help=argparse.SUPPRESS, **arguments)
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **arguments)
     unset = argparse.Namespace(**dict.fromkeys(DEFAULTS))  # with these values, argparse sets no defaults
     typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     if typed.get("both") and typed.get("reverse"):
