@@ -34,9 +34,8 @@ from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import in_turn, make_takes, print_times, process_takes
 from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import counted, run_script
-from evaluation.metrics import iou
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
-from formats.masks import decode_mask, encode_mask
+from formats.masks import decode_mask, encode_mask, iou
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD
 from formats.takes import read_split

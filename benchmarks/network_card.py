@@ -222,7 +222,7 @@ def main() -> None:
     }
     print_table("takes", cases)
     for name, both in cases.items():
-        print_table(f"{name}: object in the target", grouped(both, lambda case: case.mask.truth_area, SIZES))
+        print_table(f"{name}: object in the target", grouped(both, lambda case: case.scores.truth_area, SIZES))
     for data in own:
         name = data.parent.name
         angles = grouped(cases[name], functools.partial(angle, data.parent), ANGLES)

@@ -44,7 +44,7 @@ class PredictedCase(NamedTuple):
     def caption(self) -> str:
         case = self.case
         notes = [iou_text(case)] if self.name else []
-        if case.visible and case.mask.predicted_pixels == 0:
+        if case.visible and case.scores.predicted_pixels == 0:
             notes.append("empty")
         if not (case.visible and case.predicted_visible):
             answer = "says visible" if case.predicted_visible else "says not visible"
@@ -179,7 +179,7 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def iou_text(case: Case) -> str:
-    return f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
+    return f"IoU {METRICS['iou'].show(case.scores.iou)} %" if case.visible else "not visible"
 
 
 def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, height: int) -> np.ndarray:

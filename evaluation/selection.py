@@ -51,7 +51,7 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
         ranked = random.Random(0).sample(cases, len(cases))
     else:
         visible = (case for case in cases if case.visible)
-        ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
+        ranked = sorted(visible, key=lambda case: case.scores.iou, reverse=order != "worst")
     if order == "spread" and len(ranked) > number > 1:
         chosen = [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
     else:
@@ -64,13 +64,13 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
 
 def disagreement(file_cases: Sequence[Case]) -> float:
     """The largest difference between the files in a case: of IoU, or of existence if the object is not visible."""
-    values = [case.mask.iou if case.visible else case.existence for case in file_cases]
+    values = [case.scores.iou if case.visible else case.existence for case in file_cases]
     return max(values) - min(values)
 
 
 def best_files(file_cases: Sequence[Case]) -> list[int]:
     """The files that are best in a case: with the highest IoU, or the lowest existence if the object is not visible."""
-    values = [case.mask.iou if case.visible else -case.existence for case in file_cases]
+    values = [case.scores.iou if case.visible else -case.existence for case in file_cases]
     return [number for number, value in enumerate(values) if value == max(values)]
 
 
@@ -83,8 +83,8 @@ def largest_disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[
     groups = list(zip(*cases, strict=True))
     distances = list(map(disagreement, groups))
     furthest_first = sorted((i for i in range(len(groups)) if distances[i] > 0), key=lambda i: -distances[i])
-    by_track = round_robin(furthest_first, lambda i: groups[i][0].track)
-    by_file = round_robin(by_track, lambda i: best_files(groups[i])[0])
+    tracks_in_turn = round_robin(furthest_first, lambda i: groups[i][0].track)
+    by_file = round_robin(tracks_in_turn, lambda i: best_files(groups[i])[0])
     return sorted(by_file[:number], key=lambda i: -distances[i])
 
 

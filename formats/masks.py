@@ -142,6 +142,12 @@ def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
 
 
+def iou(mask: np.ndarray, other: np.ndarray) -> float:
+    """The benchmark's intersection over union, in [0, 1], of two masks (H, W), bool or 0 and 1; 1 if both are empty."""
+    union = np.count_nonzero(mask | other)
+    return float(np.count_nonzero(mask & other) / (union + 1e-7)) if union else 1.0
+
+
 def fit_rle(rle: RLE, new_size: Size) -> np.ndarray:
     """The result of `fit_mask` for an RLE, which is decoded only if the object would vanish."""
     fitted = resize_mask(rle, new_size)

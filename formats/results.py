@@ -15,6 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.errors import MALFORMED, UserError
 from common.files import file_digest, holds_json_list, iter_json, iter_json_list, read_record, write_json
 from formats.mask_files import png_files
@@ -24,6 +26,16 @@ from formats.masks import encode_mask
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
 DETECTION = '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id", "segmentation", "score"}'
+
+
+def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:
+    """The benchmark's score of existence: the mean of the share of visible objects that are predicted visible, and the
+    share of hidden objects that are predicted hidden; numbers, or arrays of one shape. A share is nan if there is no
+    such object; it is then left out of the mean, which is nan without both.
+    """
+    recalls = np.stack([visible_recall, hidden_recall])
+    known = ~np.isnan(recalls)
+    return np.where(known.any(0), np.nansum(recalls, 0) / np.maximum(known.sum(0), 1), np.nan)[()]  # [()]: no 0-d array
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped
-from formats.masks import resize_mask
+from formats.masks import iou, resize_mask
 from formats.pairs import PairSet
 from formats.processed import Correspondence
-from formats.results import THRESHOLD
+from formats.results import THRESHOLD, balanced_accuracy
 from inference.matcher import Matcher
 from inference.predict_takes import FrameDataset, FramePlan, predict_frames
 from train.log import Log
@@ -65,12 +64,10 @@ class Validation:
         """The official score of a mask in the size of results files. The IoU is 1 if both masks are empty; the true
         mask can be empty in this size if the object is very small.
         """
-        rle, iou = self.pairs.target_mask(number), math.nan
+        rle, overlap = self.pairs.target_mask(number), math.nan
         if rle:
-            truth = resize_mask(rle, mask.shape).astype(bool)
-            union = np.float32((mask | truth).sum())
-            iou = float(np.float32((mask & truth).sum()) / union) if union else 1.0
-        return PairScore(number, iou, existence, rle is not None)
+            overlap = iou(mask, resize_mask(rle, mask.shape).astype(bool))
+        return PairScore(number, overlap, existence, rle is not None)
 
 
 PairKey = tuple[str, int, Correspondence]  # take, frame, and the pair in this frame
@@ -92,12 +89,11 @@ def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:
     """The mean IoU of visible objects, and the balanced accuracy of existence. The IoU is left out without visible
     objects; the accuracy is left out without visible or without hidden objects.
     """
-    _, iou, existence, visible = torch.tensor(scores, dtype=torch.float64).reshape(-1, 4).T
+    _, overlap, existence, visible = np.array(scores, np.float64).reshape(-1, 4).T
     predicted, visible = existence > THRESHOLD, visible > 0
     figures = {}
     if visible.any():
-        figures["iou"] = iou[visible].mean()
+        figures["iou"] = overlap[visible].mean()
     if visible.any() and not visible.all():
-        recalls = [(predicted[visible == truth] == truth).double().mean() for truth in (True, False)]
-        figures["existence_accuracy"] = sum(recalls) / 2
+        figures["existence_accuracy"] = balanced_accuracy(predicted[visible].mean(), (~predicted[~visible]).mean())
     return {name: float(value) for name, value in figures.items()} | {"samples": len(scores)}
