@@ -39,7 +39,7 @@ def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> l
     """The sections of the page of one results file; `order` is the key of CASE_ORDERS by which cases were chosen."""
     breakdown = summary["breakdown"]
     figures = (
-        "A star marks a score that is not part of the benchmark. docs/evaluation.md has the published scores. "
+        "A star marks a score that is not part of the benchmark. docs/published_results.csv has published scores. "
         f"{interval_note(len(breakdown['take'])).capitalize()}."
     )
     hidden = "" if order == "random" else ", and the cases of hidden objects with the highest existence"

@@ -1,14 +1,11 @@
 """Choose the cases to show: by their scores for one results file, by disagreement for several files."""
 
-import operator
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from common.errors import UserError
-from evaluation.score import Case, SplitScores
-from evaluation.summary import take_names
+from evaluation.score import Case
 
 CASE_ORDERS = {
     "spread": "spread evenly from the best to the worst",
@@ -16,29 +13,6 @@ CASE_ORDERS = {
     "worst": "the worst",
     "random": "drawn at random",
 }
-
-
-def matching_cases(
-    scores: SplitScores, take: str | None, object_name: str | None, camera: str | None, frame: int | None
-) -> list[Case]:
-    """The cases that fit all arguments which are not None: the take's uid or name begins with `take`, the object is
-    `object_name` apart from surrounding spaces, the query or target camera is `camera`, the frame is `frame`.
-
-    Raises UserError, with some values that exist, if no case fits.
-    """
-    cases, names = scores.cases, take_names(scores)
-    for flag, wanted, values_of, fits in (
-        ("take", take, lambda case: {case.take_uid, names[case.take_uid]}, str.startswith),
-        ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}, operator.eq),
-        ("camera", camera, lambda case: {case.query_camera, case.target_camera}, operator.eq),
-        ("frame", frame, lambda case: {case.frame}, operator.eq),
-    ):
-        if wanted is not None:
-            values = sorted(set().union(*map(values_of, cases)))[:10]
-            cases = [case for case in cases if any(fits(value, wanted) for value in values_of(case))]
-            if not cases:
-                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, values))}")
-    return cases
 
 
 def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
@@ -58,7 +32,7 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
         chosen = round_robin(ranked, lambda case: case.track)[:number]
     if with_hidden and order != "random":
         hidden = sorted((case for case in cases if not case.visible), key=lambda case: -case.existence)
-        chosen += hidden[: max(1, number // 5)]
+        chosen += hidden[: min(number, max(1, number // 5))]
     return chosen
 
 

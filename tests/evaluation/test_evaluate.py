@@ -10,7 +10,7 @@ import pytest
 
 from common.arguments import SETTINGS
 from common.files import file_digest
-from evaluation import evaluate, report
+from evaluation import evaluate
 from evaluation.protocols import PROTOCOLS
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION, SOURCE, ProcessedTake
@@ -177,7 +177,9 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
-    "--pred_file {results} {results} --protocol all": "--protocol takes one results file",
+    "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
+    "--pred_file {results} {results} --sheet {tmp}/a.jpg": "--protocol and --sheet take one results file",
+    "--pred_file {results} --sheet {tmp}/a.pdf": "--sheet {tmp}/a.pdf does not end in .jpg or .png",
     "--gt_file {root}/gt_val.json": "--gt_file does not say which split it holds",
 }
 
@@ -249,8 +251,7 @@ def test_masks_of_another_annotation_are_not_scored_and_predictions_made_from_an
     write_source(root / "processed" / uid, path)  # as process_data.py does
     line = f"predicted from other masks or frames than are processed now: {uid}; run `python the command` again"
     run(*options(root), "--out", tmp_path / "out")
-    report.main([*options(root), "--out", str(tmp_path / "report")])
-    assert line in capsys.readouterr().out and line in (tmp_path / "report" / "index.html").read_text()
+    assert line in capsys.readouterr().out and line in (tmp_path / "out" / "index.html").read_text()
 
 
 def write_source(folder, annotations):
@@ -321,9 +322,8 @@ def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
     out = tmp_path / "out"
-    for kind in ("report", "sheet.jpg"):
-        where = options(data_dir.parent, pred_file)
-        report.main([*where, "--all_frames", "--num", "2", "--out", str(out / kind)])
+    what = ["--all_frames", "--num", "2", "--report", "--out", out / "report", "--sheet", out / "sheet.jpg"]
+    run(*options(data_dir.parent, pred_file), *what)
     assert [case["object_name"] for case in read_cases(out / "report")] == [name] * 6
     page = (out / "report" / "index.html").read_text()
     assert page.count("</script>") == 1 and '<b>"' not in page
