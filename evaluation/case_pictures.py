@@ -122,10 +122,7 @@ def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
 
 
 def draw_cases(
-    truth: GroundTruth,
-    setting: str,
-    files: dict[str, Path],
-    cases: Sequence[Sequence[Case]],
+    truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]]
 ) -> Iterator[np.ndarray]:
     """Yield a picture of each case, with the predictions of all results files side by side.
 

@@ -33,21 +33,8 @@ from common.files import claimed, write_json
 from evaluation.case_pictures import draw_sheet, write_gallery
 from evaluation.comparison import cases_at, common_cases, compare, short_names
 from evaluation.options import add_truth_options, open_truth
-from evaluation.outputs import (
-    default_results_path,
-    output_folder,
-    provenance_of,
-    summarize_file,
-    write_cases,
-)
-from evaluation.pages import (
-    PAGE,
-    comparison_card,
-    comparison_sections,
-    report_card,
-    report_sections,
-    write_page,
-)
+from evaluation.outputs import default_results_path, output_folder, provenance_of, summarize_file, write_cases
+from evaluation.pages import PAGE, comparison_card, comparison_sections, report_card, report_sections, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import ScoreOptions, SplitScores, score_file, warning_lines
 from evaluation.selection import CASE_ORDERS, choose_cases, largest_disagreements
@@ -82,11 +69,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--report", action="store_true", help="show pictures of cases in index.html")
     add("--sheet", type=Path, help="also draw cases into one picture, a .jpg or .png file")
     add("--order", choices=CASE_ORDERS, default="spread", help="by IoU; spread: evenly from the best to the worst")
-    number = (
-        "number of cases (default: 100 in a report, and a fifth more with hidden objects; 8 in a sheet; the 40 largest "
-        "disagreements in a comparison)"
-    )
-    add("--num", type=at_least(0), help=number)
+    text = "number of cases (default: 100 in a report, and 20 with hidden objects; 8 in a sheet; 40 in a comparison)"
+    add("--num", type=at_least(0), help=text)
     args = parser.parse_args(argv)
     if not args.setting and (args.pred_file or args.report or args.sheet or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
@@ -116,8 +100,7 @@ def main(argv: list[str] | None = None) -> None:
         evaluate_file(truth, files[0], scores[0], args)
     else:
         file_by_name = dict(zip(args.names or short_names(files), files, strict=True))
-        num = 40 if args.num is None else args.num
-        compare_files(truth, file_by_name, scores, num, args.out or path_beside(files[0], "comparison"))
+        compare_files(truth, file_by_name, scores, args)
 
 
 def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: argparse.Namespace) -> None:
@@ -127,6 +110,7 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: arg
     if args.protocol != OFFICIAL_RULE:
         summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
         lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
+    lines += warnings
     shown, names = [], take_names(scores)
     if args.report:
         shown = choose_cases(scores.cases, args.order, 100 if args.num is None else args.num, with_hidden=True)
@@ -146,15 +130,15 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: arg
     if args.sheet:
         with claimed(args.sheet.parent, args.sheet.name, f"writes {args.sheet}"):
             write_picture(args.sheet, sheet)
-        lines += ["", f"pictures of cases: {args.sheet}"]
-    print("\n".join([*lines, *warnings, f"report: open {out / PAGE}"]))
+        lines += [f"{counted(len(chosen), 'case')}: {args.sheet}"]
+    print("\n".join([*lines, f"report: open {out / PAGE}"]))
 
 
 def compare_files(
-    truth: GroundTruth, files: dict[str, Path], scores: list[SplitScores], picture_count: int, out: Path
+    truth: GroundTruth, files: dict[str, Path], scores: list[SplitScores], args: argparse.Namespace
 ) -> None:
-    """Compare results files (paths by name) on the frames that all of them have; print the differences and write them
-    to the folder `out`. The page shows the `picture_count` cases on which the files disagree most.
+    """Compare results files (paths by name) on the frames that all of them have; print the differences and write them,
+    with pictures of the cases on which the files disagree most.
     """
     names, setting = list(files), scores[0].setting
     cases = common_cases(scores)
@@ -162,11 +146,12 @@ def compare_files(
         raise UserError("these results files have no scored frame in common")
     comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
     comparison |= compare(names, cases, scores[0])
-    drawn = cases_at(cases, largest_disagreements(cases, picture_count))
+    drawn = cases_at(cases, largest_disagreements(cases, 40 if args.num is None else args.num))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for file_scores in scores for line in warning_lines(truth, file_scores)))
 
+    out = args.out or path_beside(next(iter(files.values())), "comparison")
     with output_folder(out) as folder:
         pictures = write_gallery(folder, truth, setting, files, drawn)
         cards = [

@@ -17,6 +17,7 @@ from formats.results import THRESHOLD, balanced_accuracy
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
+SHORT_BREAKDOWNS = "scenario", "object size", "query camera", "target camera"  # keys of label_functions
 RESAMPLES = 2000  # how often takes are drawn for the intervals
 
 
