@@ -8,6 +8,7 @@
 #   QUICKSTART_SEED   seed of the order of the samples (default: 0)
 #   PYTHON            an interpreter that has the requirements; if it is set, nothing is installed
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source tests/setup_env.sh
 
@@ -58,19 +59,17 @@ for setting in ego-exo exo-ego; do
 done
 made "$out"/results/{before,after}/{ego-exo,exo-ego}_test_results.json
 
-step "7/7 Score, comparison, pictures, report"
+step "7/7 Scores, report, comparison"
 for setting in ego-exo exo-ego; do
   flags=(--setting $setting --split test --data_path "$data")
   before=$out/results/before/${setting}_test_results.json
   after=$out/results/after/${setting}_test_results.json
-  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$after" --out "$out/${setting}_evaluation"
+  run python evaluation/evaluate.py "${flags[@]}" --pred_file "$after" --out "$out/${setting}_report" --report \
+    --order random --sheet "$out/$setting.jpg" --overwrite
   run python evaluation/evaluate.py "${flags[@]}" --pred_file "$before" "$after" --names before after \
     --out "$out/${setting}_comparison"
-  run python evaluation/report.py "${flags[@]}" --pred_file "$after" --order random --num 6 --out "$out/$setting.jpg" \
-    --overwrite
-  run python evaluation/report.py "${flags[@]}" --pred_file "$after" --out "$out/${setting}_report"
 done
 made "$out"/{ego-exo,exo-ego}.jpg "$out"/{ego-exo,exo-ego}_{comparison,report}/index.html
 
-printf '\nDone. %s/ego-exo.jpg shows six test cases, chosen at random: query with mask, prediction, truth.\n' "$out"
-printf 'The report, with all of them: %s/ego-exo_report/index.html\n' "$out"
+printf '\nDone. %s/ego-exo.jpg shows eight test cases, chosen at random: query with mask, prediction, truth.\n' "$out"
+printf 'The report, with 100 cases: %s/ego-exo_report/index.html\n' "$out"

@@ -138,23 +138,19 @@ def by_reason(folder: Path, both: Both) -> dict[str, Both]:
     return {reason: group for reason, group in groups.items() if any(group)}
 
 
+def accuracy_above(limit: float, cases: list[Case]) -> float:
+    """The balanced accuracy if an object with an existence above `limit` is predicted visible."""
+    moved = [case._replace(existence=case.existence + THRESHOLD - limit) for case in cases]
+    return metrics_of_cases(moved)["balanced_accuracy"]
+
+
 def print_existence(cases: dict[str, Both]) -> None:
     """Print the balanced accuracy of existence at several thresholds, as a mean over all kinds of takes; and for each
     tenth of existence, the share of objects that are visible.
     """
     print(f"\n| threshold | {' | '.join(map(str, THRESHOLDS))} |\n|{'---|' * (1 + len(THRESHOLDS))}")
     sets = [scored for both in cases.values() for scored in both if scored]
-    accuracy = [
-        np.mean(
-            [
-                metrics_of_cases([case._replace(existence=case.existence + THRESHOLD - limit) for case in scored])[
-                    "balanced_accuracy"
-                ]
-                for scored in sets
-            ]
-        )
-        for limit in THRESHOLDS
-    ]
+    accuracy = [np.mean([accuracy_above(limit, scored) for scored in sets]) for limit in THRESHOLDS]
     print(f"| balanced accuracy | {' | '.join(f'{100 * x:.1f}' for x in accuracy)} |")
     existence, visible = np.array([(case.existence, case.visible) for scored in sets for case in scored]).T
     tenth = np.minimum((10 * existence).astype(int), 9)
@@ -222,7 +218,7 @@ def main() -> None:
     }
     print_table("takes", cases)
     for name, both in cases.items():
-        print_table(f"{name}: object in the target", grouped(both, lambda case: case.mask.truth_area, SIZES))
+        print_table(f"{name}: object in the target", grouped(both, lambda case: case.scores.truth_area, SIZES))
     for data in own:
         name = data.parent.name
         angles = grouped(cases[name], functools.partial(angle, data.parent), ANGLES)

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from common.arguments import Parser
+from formats.masks import iou
 from formats.picture_files import read_picture
 from inference.predictor import CKPT_HELP, Predictor
 
@@ -121,13 +122,12 @@ def main() -> None:
     views: dict[str, list[View]] = {}
     for group, query, target in visible_pairs(args.samples):
         mask, existence = predictor.segment(query.image, query.mask, target.image)
-        iou = (mask & target.mask).sum() / (mask | target.mask).sum()
-        groups.setdefault(group, []).append((iou, existence))
+        groups.setdefault(group, []).append((iou(mask, target.mask), existence))
         views.setdefault(group, []).append(query)
     print("| group | pairs | IoU | above 50 | predicted visible |\n|---|---|---|---|---|")
     for group, rows in groups.items():
-        iou, existence = 100 * np.array(rows).T
-        print(f"| {group} | {len(rows)} | {iou.mean():.0f} | {(iou > 50).sum()} | {(existence > 50).sum()} |")
+        overlap, existence = 100 * np.array(rows).T
+        print(f"| {group} | {len(rows)} | {overlap.mean():.0f} | {(overlap > 50).sum()} | {(existence > 50).sum()} |")
     absent = np.array([predictor.segment(*view, image)[1] for view, image in absent_pairs(views)])
     print(f"| absent | {len(absent)} | - | - | {(absent > 0.5).sum()} |")
 

@@ -54,7 +54,7 @@ def at_least(least: float, kind: Callable[[str], float] = int, most: float = mat
     return parse
 
 
-def named(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
+def name_value(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
     """The `type` of an option that is given as `NAME=VALUE`; its value is (name, kind(value))."""
 
     def parse(text: str) -> tuple[str, Any]:

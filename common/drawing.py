@@ -1,13 +1,12 @@
 """Masks drawn onto images, and pictures written to disk. Images are (H, W, 3) uint8 RGB; colors are RGB."""
 
 import io
-from functools import lru_cache
+import unicodedata
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageFont
+from PIL import Image
 
 from common.files import atomic_write
 
@@ -32,10 +31,10 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
     return cv2.polylines(image.copy(), lines, not dashed, color, width, cv2.LINE_AA)
 
 
-@lru_cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", size)
+def to_ascii(text: str) -> str:
+    """The text with the letters that Pillow's own font has: é becomes e, and letters of other scripts become ?."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

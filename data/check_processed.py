@@ -29,8 +29,8 @@ from formats.pairs import PairSet, pairs_path
 from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import annotation_path, find_split_path, read_split, read_splits, read_takes
 
-PAIRS = {setting: f"pairs {setting}" for setting in SETTINGS}
-COLUMNS = ("takes", "processed", "frames", "masks", *PAIRS.values(), "missing", "problems")
+PAIR_COLUMNS = {setting: f"pairs {setting}" for setting in SETTINGS}
+COLUMNS = ("takes", "processed", "frames", "masks", *PAIR_COLUMNS.values(), "missing", "problems")
 END_BYTES = 4096  # the number of last bytes of a JPEG file that are read to find its end mark
 
 
@@ -93,7 +93,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     if split in ("train", "val") or pairs_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
             for setting in SETTINGS:
-                if numbers[PAIRS[setting]]:
+                if numbers[PAIR_COLUMNS[setting]]:
                     PairSet([args.data_path], split, setting)
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
@@ -123,7 +123,7 @@ def check_take(data_dir: Path, uid: str) -> Check:
                 first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
                 count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"
                 problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
-    for setting, column in PAIRS.items():
+    for setting, column in PAIR_COLUMNS.items():
         numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
     return Check(problems + broken_lines, missing, numbers)

@@ -21,7 +21,7 @@ fail() { echo "error: $1" >&2 && exit 1; }
 
 while [ $# -gt 0 ]; do
     case $1 in
-        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}" && exit ;;
+        -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
         --downscaled) parts=downscaled_takes/448 && shift ;;
         --out_dir | --uids_path) [ $# -gt 1 ] || fail "$1 needs a value; see --help" && declare "${1#--}=$2" && shift 2 ;;
         --) shift && break ;;

@@ -1,4 +1,4 @@
-"""Draw predictions: the query, the prediction and the true mask side by side, under a line with the score.
+"""Draw predictions: the query, the prediction and the true mask side by side.
 
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from common.drawing import PREDICTION, QUERY, TRUTH, Color, font, overlay, write_picture
+from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii, write_picture
+from common.errors import UserError
 from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
@@ -24,6 +25,7 @@ from formats.results import camera_pair_key, iter_results
 BLACK, GRAY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
+FONT_SIZE, HEADER_SIZE = 18, 24  # pixels, of the text in and above the panels
 SHEET_WIDTH = 2000  # pixels
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
 
@@ -43,9 +45,7 @@ class PredictedCase(NamedTuple):
     @property
     def caption(self) -> str:
         case = self.case
-        notes = [iou_text(case)] if self.name else []
-        if case.visible and case.mask.predicted_pixels == 0:
-            notes.append("empty")
+        notes = ["empty"] if case.visible and case.scores.predicted_pixels == 0 else []
         if not (case.visible and case.predicted_visible):
             answer = "says visible" if case.predicted_visible else "says not visible"
             notes.append(f"{answer}: {'right' if case.predicted_visible == case.visible else 'wrong'}")
@@ -53,9 +53,9 @@ class PredictedCase(NamedTuple):
         return f"{title} ({', '.join(notes)})" if notes else title
 
 
-def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: int) -> np.ndarray:
-    """A case as panels of `height` pixels: the query with its mask, the target with each prediction, the target with
-    the true mask.
+def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> np.ndarray:
+    """A case as a row of panels, (PANEL_HEIGHT, W, 3): the query with its mask, the target with each prediction, the
+    target with the true mask.
 
     Small objects are also shown enlarged in a corner. The outline of a prediction that says "not visible" is dashed.
     Raises UserError if a frame is missing.
@@ -69,14 +69,13 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase], height: in
     drawn = [true_mask, *(prediction.drawn_rle for prediction in predictions)]
     window = _close_up(target.shape[:2], next(filter(None, drawn), None))
 
-    panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window, height)]
+    panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window)]
     for prediction in predictions:
         outline = Outline(prediction.drawn_rle, PREDICTION, dashed=not prediction.case.predicted_visible)
-        panels.append(_draw_panel(target, outline, prediction.caption, window, height))
+        panels.append(_draw_panel(target, outline, prediction.caption, window))
     caption = "truth" if case.visible else "truth: not visible"
-    panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window, height))
-    panel_row = np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
-    return np.vstack([_header(truth, predictions, panel_row.shape[1], height // 12), panel_row])
+    panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window))
+    return np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
 
 
 class Outline(NamedTuple):
@@ -87,29 +86,27 @@ class Outline(NamedTuple):
     dashed: bool = False
 
 
-def _draw_panel(
-    frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None, height: int
-) -> np.ndarray:
-    """A frame with a mask, (height, W, 3) uint8 RGB. `window` (rows, columns) is also shown enlarged in a corner."""
+def _draw_panel(frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None) -> np.ndarray:
+    """A frame with a mask, (PANEL_HEIGHT, W, 3). `window` (rows, columns) is also shown enlarged in a corner."""
     rle, color, dashed = outline.rle or EMPTY_MASK, *outline[1:]
-    image = resize(frame, (height, round(frame.shape[1] * height / frame.shape[0])))
+    image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
     image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
-        side = height * 2 // 5
+        side = PANEL_HEIGHT * 2 // 5
         mask = np.ascontiguousarray(resize_mask(rle, frame.shape[:2])[window])
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
         inset = overlay(resize(frame[window], (side, side)), mask, color, dashed)
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
 
-    size = max(9, height // 22)  # the caption is in the upper left corner, beside a swatch of the mask's color
-    canvas = Image.fromarray(image)
+    size, font = FONT_SIZE, ImageFont.load_default(FONT_SIZE)
+    canvas = Image.fromarray(image)  # the caption is in the upper left corner, beside a swatch of the mask's color
     draw = ImageDraw.Draw(canvas)
-    caption = caption[:100]
-    box = draw.textbbox((size * 2, size // 2), caption, font=font(size))
+    caption = to_ascii(caption)[:100]
+    box = draw.textbbox((size * 2, size // 2), caption, font=font)
     draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=BLACK)
     draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
-    draw.text((size * 2, size // 2), caption, WHITE, font(size))
+    draw.text((size * 2, size // 2), caption, WHITE, font)
     return np.array(canvas)
 
 
@@ -125,24 +122,22 @@ def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
 
 
 def draw_cases(
-    truth: GroundTruth,
-    setting: str,
-    files: dict[str, Path],
-    cases: Sequence[Sequence[Case]],
-    height: int = PANEL_HEIGHT,
+    truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]]
 ) -> Iterator[np.ndarray]:
     """Yield a picture of each case, with the predictions of all results files side by side.
 
     `files` has the path of each results file by its name ("" if there is only one). `cases` has a list of cases for
     each file; the cases are the same in all lists.
     """
+    if not cases[0]:  # saves reading the files again, which can be large
+        return
     predictions = [
         load_predictions(path, setting, file_cases, name)
         for (name, path), file_cases in zip(files.items(), cases, strict=True)
     ]
     takes = {uid: truth.load_take(uid) for uid in {case.take_uid for case in cases[0]}}
     for case_predictions in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
-        yield draw_case(takes[case_predictions[0].case.take_uid], case_predictions, height)
+        yield draw_case(takes[case_predictions[0].case.take_uid], case_predictions)
 
 
 def write_gallery(folder: Path, *args: Any) -> list[str]:
@@ -164,11 +159,20 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str)
     return [PredictedCase(case, rles[case.key], name) for case in cases]
 
 
-def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
-    """One image of all pictures, in two columns on white."""
-    columns = min(2, len(pictures))
+def draw_sheet(truth: GroundTruth, setting: str, results: Path, cases: Sequence[Case]) -> np.ndarray:
+    """One image of all cases, in two columns on white, each under a line that names the case and its scores.
+
+    Raises UserError if there is no case, or if a frame is missing.
+    """
+    if not cases:
+        raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
+    columns = min(2, len(cases))
     width = SHEET_WIDTH // columns - 2 * GAP
-    scaled = [resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)) for picture in pictures]
+    scaled = []
+    for case, panels in zip(cases, draw_cases(truth, setting, {"": results}, [cases]), strict=True):
+        take = truth.infos[case.take_uid].name or case.take_uid[:8]
+        picture = np.vstack([_header(case, take, panels.shape[1]), panels])
+        scaled.append(resize(picture, (round(picture.shape[0] * width / picture.shape[1]), width)))
     scaled += [np.full_like(scaled[-1], WHITE)] * (len(scaled) % columns)
     rows = []
     for start in range(0, len(scaled), columns):
@@ -179,27 +183,25 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def iou_text(case: Case) -> str:
-    return f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
+    return f"IoU {METRICS['iou'].show(case.scores.iou)} %" if case.visible else "not visible"
 
 
-def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, height: int) -> np.ndarray:
-    """The line above a picture: object, take, camera, frame; for a single prediction also its score, at the right."""
-    canvas = Image.new("RGB", (width, height + GAP), WHITE)
+def _header(case: Case, take: str, width: int) -> np.ndarray:
+    """The line above a picture: object, take, camera and frame; at the right IoU and existence."""
+    canvas = Image.new("RGB", (width, HEADER_SIZE * 4 // 3 + GAP), WHITE)
     draw = ImageDraw.Draw(canvas)
-    case = predictions[0].case
-    name = " ".join(case.object_name.split())[:40] + "  "
-    take = truth.info.name or truth.take.uid[:8]
-    details = f"{take}, {case.target_camera}, frame {case.frame}"[:100]  # a page shows the whole text below the picture
-    score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %" if len(predictions) == 1 else ""
-    for size in range(round(height * 0.7), round(height * 0.3), -1):  # the largest font with which the line fits
-        plain, bold = font(size), font(size, bold=True)
-        middle, left = draw.textlength(name, bold), width - draw.textlength(score, bold)
-        if middle + draw.textlength(details, plain) <= left:
+    name = to_ascii(" ".join(case.object_name.split()))[:40] + "  "
+    details = to_ascii(f"{take}, {case.target_camera}, frame {case.frame}")[:100]
+    score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %"
+    for size in range(HEADER_SIZE, HEADER_SIZE // 2, -1):  # the largest font with which the line fits
+        font = ImageFont.load_default(size)
+        middle, left = draw.textlength(name, font), width - draw.textlength(score, font)
+        if middle + draw.textlength(details, font) <= left:
             break
-    draw.text((0, 0), name, BLACK, bold)
-    draw.text((middle, 0), details, GRAY, plain)
-    draw.rectangle((left, 0, width, height + GAP), fill=WHITE)
-    draw.text((left, 0), score, BLACK, bold)
+    draw.text((0, 0), name, BLACK, font)
+    draw.text((middle, 0), details, GRAY, font)
+    draw.rectangle((left, 0, width, canvas.height), fill=WHITE)
+    draw.text((left, 0), score, BLACK, font)
     return np.array(canvas)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from evaluation.metrics import METRICS
 from evaluation.score import Case, SplitScores
 from evaluation.summary import (
+    SHORT_BREAKDOWNS,
     bootstrap_metrics,
     case_sums,
     indices_by_label,
@@ -18,8 +19,6 @@ from evaluation.summary import (
     right_object_basis,
     without_nan,
 )
-
-COMPARED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")  # keys of label_functions
 
 
 def common_cases(all_scores: Sequence[SplitScores]) -> list[list[Case]]:
@@ -38,7 +37,7 @@ def compare(names: Sequence[str], cases: Sequence[list[Case]], scores: SplitScor
     comparisons = []
     for name, second in zip(names[1:], cases[1:], strict=True):
         by = {}
-        for kind in COMPARED_BREAKDOWNS:
+        for kind in SHORT_BREAKDOWNS:
             groups = indices_by_label(first, label_of[kind])
             pairs = {label: cases_at((first, second), indices) for label, indices in groups.items()}
             by[kind] = {label: paired_differences(*pair) for label, pair in pairs.items()}

@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from formats.geometry import EVAL_SIDE, Size
-from formats.masks import RLE, decode_mask, encode_mask
+from formats.masks import RLE, decode_mask, encode_mask, iou
 
 BOUNDARY_TOLERANCE = 0.008  # fraction of the image's diagonal: 5 pixels for 270x480, 6 for 480x480
 LOCATION_SCALE = math.hypot(EVAL_SIDE, EVAL_SIDE)  # in pixels; the same for every image size
@@ -116,12 +116,6 @@ def score_masks(true_rle: RLE, prediction: np.ndarray, other_rles: Sequence[RLE]
         location_error_own_diagonal=distance * LOCATION_SCALE / math.hypot(*size),
         image_pixels=math.prod(size),
     )
-
-
-def iou(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Intersection over union in [0, 1]; 1 if both masks are empty."""
-    union = np.count_nonzero(truth | prediction)
-    return float(np.count_nonzero(truth & prediction) / (union + 1e-7)) if union else 1.0
 
 
 def right_object(true_rle: RLE, prediction: RLE, others: Sequence[RLE]) -> float:

@@ -65,11 +65,11 @@ def write_cases(folder: Path, names: Sequence[str], cases: Sequence[Sequence[Cas
     Values that do not exist (None, nan) are left empty, floats have all digits, bools are 0 or 1.
     """
     columns = [f"{column} of {name}" if name else column for name in names for column in PREDICTED_COLUMNS]
-    no_mask = (None,) * len(MaskScores._fields)
+    no_scores = (None,) * len(MaskScores._fields)
     with atomic_write(folder / "cases.csv") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow((*CASE_COLUMNS, *columns))
         for file_cases in zip(*cases, strict=True):
-            scores = [value for case in file_cases for value in (case.visible, case.existence, *(case.mask or no_mask))]
-            row = without_nan([*file_cases[0].key, *scores])
+            values = [(case.visible, case.existence, *(case.scores or no_scores)) for case in file_cases]
+            row = without_nan([*file_cases[0].key, *sum(values, ())])
             writer.writerow(int(value) if isinstance(value, bool) else value for value in row)

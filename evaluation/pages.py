@@ -39,7 +39,7 @@ def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> l
     """The sections of the page of one results file; `order` is the key of CASE_ORDERS by which cases were chosen."""
     breakdown = summary["breakdown"]
     figures = (
-        "A star marks a score that is not part of the benchmark. docs/evaluation.md has the published scores. "
+        "A star marks a score that is not part of the benchmark. docs/published_results.csv has published scores. "
         f"{interval_note(len(breakdown['take'])).capitalize()}."
     )
     hidden = "" if order == "random" else ", and the cases of hidden objects with the highest existence"
@@ -97,13 +97,13 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
     kinds = [VISIBLE if case.visible else HIDDEN]
     if case.predicted_visible != case.visible:
         kinds.append("hidden, predicted visible" if case.predicted_visible else "visible, predicted hidden")
-    if case.visible and case.mask.predicted_pixels == 0:
+    if case.visible and case.scores.predicted_pixels == 0:
         kinds.append("visible, empty mask")
-    if case.visible and case.mask.right_object == 0:
+    if case.visible and case.scores.right_object == 0:
         kinds.append("visible, wrong object")
     orders = {"IoU": "", "existence": case.existence, "object size": ""}
     if case.visible:
-        orders |= {"IoU": 100 * case.mask.iou, "object size": case.mask.truth_pixels}
+        orders |= {"IoU": 100 * case.scores.iou, "object size": case.scores.truth_pixels}
     scores = f"{iou_text(case)}, existence {100 * case.existence:.0f} %"
     return make_card(case, picture, take_name, scores, orders, kinds)
 
@@ -116,9 +116,9 @@ def comparison_card(cases: Sequence[Case], picture: str, names: Sequence[str], t
         kinds.append("existence: files disagree")
     orders = {"distance": disagreement(cases), "change from first to last file": "", "object size": ""}
     if first.visible:
-        score, values = "IoU (%)", (case.mask.iou for case in cases)
-        change = last.mask.iou - first.mask.iou
-        orders |= {"change from first to last file": change, "object size": first.mask.truth_pixels}
+        score, values = "IoU (%)", (case.scores.iou for case in cases)
+        change = last.scores.iou - first.scores.iou
+        orders |= {"change from first to last file": change, "object size": first.scores.truth_pixels}
     else:
         score, values = "hidden; existence (%)", (case.existence for case in cases)
     scores = ", ".join(f"{name} {percent(value)}" for name, value in zip(names, values, strict=True))

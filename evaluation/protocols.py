@@ -14,6 +14,7 @@ import numpy as np
 from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.score import Case
 from evaluation.summary import mean, metrics_of_cases
+from formats.results import balanced_accuracy
 
 VISIBLE_AREA = 0.001  # fraction of the image; LM-EEC predicts "visible" if the mask is larger
 OFFICIAL_RULE = "official"
@@ -39,7 +40,7 @@ def official(cases: Sequence[Case]) -> dict[str, Any]:
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
     """O-MaMa's rule: true masks are resized to the prediction, and distances are fractions of the image's diagonal."""
     visible = [case.visible for case in cases]
-    masks = [case.scores_at_file_size or case.mask for case in cases if case.visible]
+    masks = [case.scores_at_file_size or case.scores for case in cases if case.visible]
     values = mean_scores(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
     return protocol_scores([*values, metrics_of_cases(cases)["balanced_accuracy"]], "masks", len(masks), visible)
 
@@ -49,9 +50,9 @@ def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
     shared, union = Counter(), Counter()
     for case in cases:
         if case.visible:
-            mask = case.mask
-            shared[case.take_uid] += mask.shared_pixels
-            union[case.take_uid] += mask.truth_pixels + mask.predicted_pixels - mask.shared_pixels
+            scores = case.scores
+            shared[case.take_uid] += scores.shared_pixels
+            union[case.take_uid] += scores.truth_pixels + scores.predicted_pixels - scores.shared_pixels
     pooled = mean(shared[uid] / (union[uid] + 1e-10) for uid in union)
     return protocol_scores([pooled, math.nan, math.nan, math.nan], "takes", len(union))
 
@@ -62,7 +63,7 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
     for case in cases:
         if case.visible:
             pair = case.take_uid, case.query_camera, case.target_camera, case.frame
-            pairs.setdefault(pair, []).append(case.mask)
+            pairs.setdefault(pair, []).append(case.scores)
     pair_means = np.array([mean_scores(masks, *MASK_SCORES) for masks in pairs.values()]).reshape(-1, len(MASK_SCORES))
     values = map(mean, pair_means.T)
     return protocol_scores([*values, math.nan], "frame pairs", len(pairs))
@@ -70,10 +71,10 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
 
 def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
     """LM-EEC's rule: a mask above 0.1 % of the image says "visible"; true masks empty at 480 pixels are hidden."""
-    masks = [case.mask for case in cases if case.visible and case.mask.truth_pixels]
-    truth = np.array([case.visible and case.mask.truth_pixels > 0 for case in cases], bool)
+    masks = [case.scores for case in cases if case.visible and case.scores.truth_pixels]
+    truth = np.array([case.visible and case.scores.truth_pixels > 0 for case in cases], bool)
     predicted = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
-    accuracy = mean((predicted[truth == label] == label).mean() for label in np.unique(truth))
+    accuracy = balanced_accuracy(mean(predicted[truth]), mean(~predicted[~truth]))
     return protocol_scores([*mean_scores(masks, *MASK_SCORES), accuracy], "masks", len(masks), truth.tolist())
 
 

@@ -42,7 +42,7 @@ class Case(NamedTuple):
     frame: int
     visible: bool  # the target has a mask
     existence: float
-    mask: MaskScores | None = None  # None if the object is not visible in the target
+    scores: MaskScores | None = None  # None if the object is not visible in the target
     scores_at_file_size: MaskScores | None = None  # scores of a mask of another size; the true mask is resized to it
     predicted_area: float = math.nan  # area of the mask in the file, as a fraction of the image
 
@@ -64,7 +64,7 @@ class TakeScores(NamedTuple):
     name: str
     scenario: str
     cases: list[Case]
-    wanted: int  # the number of frames to score; `cases` has fewer if predictions are missing
+    num_to_score: int  # the number of frames to score; `cases` has fewer if predictions are missing
     problems: list[Problem]
     accepted: Counter[str] = Counter()  # number of predictions in each form that is not the official one
     digest: str = ""  # `ProcessedTake.digest` of the truth
@@ -188,10 +188,10 @@ def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
     take = truth.take
     predictions = TakePredictions(take.uid, raw, options.accept)
     true_mask = functools.cache(truth.mask)  # each mask is needed again for the other objects in view
-    cases, wanted = [], 0
+    cases, num_to_score = [], 0
     for pair in take.correspondences(options.setting):
         frames = truth.scored_frames(pair)
-        wanted += len(frames)
+        num_to_score += len(frames)
         if not frames:
             continue
         for frame, predicted in predictions.read(pair, truth.prediction_sizes(pair, frames)).items():
@@ -209,4 +209,4 @@ def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
     info = truth.info
     read = predictions.problems, predictions.accepted
-    return TakeScores(take.uid, info.name, info.scenario, cases, wanted, *read, take.digest)
+    return TakeScores(take.uid, info.name, info.scenario, cases, num_to_score, *read, take.digest)

@@ -1,14 +1,11 @@
 """Choose the cases to show: by their scores for one results file, by disagreement for several files."""
 
-import operator
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from common.errors import UserError
-from evaluation.score import Case, SplitScores
-from evaluation.summary import take_names
+from evaluation.score import Case
 
 CASE_ORDERS = {
     "spread": "spread evenly from the best to the worst",
@@ -16,29 +13,6 @@ CASE_ORDERS = {
     "worst": "the worst",
     "random": "drawn at random",
 }
-
-
-def matching_cases(
-    scores: SplitScores, take: str | None, object_name: str | None, camera: str | None, frame: int | None
-) -> list[Case]:
-    """The cases that fit all arguments which are not None: the take's uid or name begins with `take`, the object is
-    `object_name` apart from surrounding spaces, the query or target camera is `camera`, the frame is `frame`.
-
-    Raises UserError, with some values that exist, if no case fits.
-    """
-    cases, names = scores.cases, take_names(scores)
-    for flag, wanted, values_of, fits in (
-        ("take", take, lambda case: {case.take_uid, names[case.take_uid]}, str.startswith),
-        ("object", object_name and object_name.strip(), lambda case: {case.object_name.strip()}, operator.eq),
-        ("camera", camera, lambda case: {case.query_camera, case.target_camera}, operator.eq),
-        ("frame", frame, lambda case: {case.frame}, operator.eq),
-    ):
-        if wanted is not None:
-            values = sorted(set().union(*map(values_of, cases)))[:10]
-            cases = [case for case in cases if any(fits(value, wanted) for value in values_of(case))]
-            if not cases:
-                raise UserError(f"no prediction fits --{flag} {wanted!r}; there are {', '.join(map(repr, values))}")
-    return cases
 
 
 def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool = False) -> list[Case]:
@@ -51,26 +25,26 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
         ranked = random.Random(0).sample(cases, len(cases))
     else:
         visible = (case for case in cases if case.visible)
-        ranked = sorted(visible, key=lambda case: case.mask.iou, reverse=order != "worst")
+        ranked = sorted(visible, key=lambda case: case.scores.iou, reverse=order != "worst")
     if order == "spread" and len(ranked) > number > 1:
         chosen = [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
     else:
         chosen = round_robin(ranked, lambda case: case.track)[:number]
     if with_hidden and order != "random":
         hidden = sorted((case for case in cases if not case.visible), key=lambda case: -case.existence)
-        chosen += hidden[: max(1, number // 5)]
+        chosen += hidden[: min(number, max(1, number // 5))]
     return chosen
 
 
 def disagreement(file_cases: Sequence[Case]) -> float:
     """The largest difference between the files in a case: of IoU, or of existence if the object is not visible."""
-    values = [case.mask.iou if case.visible else case.existence for case in file_cases]
+    values = [case.scores.iou if case.visible else case.existence for case in file_cases]
     return max(values) - min(values)
 
 
 def best_files(file_cases: Sequence[Case]) -> list[int]:
     """The files that are best in a case: with the highest IoU, or the lowest existence if the object is not visible."""
-    values = [case.mask.iou if case.visible else -case.existence for case in file_cases]
+    values = [case.scores.iou if case.visible else -case.existence for case in file_cases]
     return [number for number, value in enumerate(values) if value == max(values)]
 
 
@@ -83,8 +57,8 @@ def largest_disagreements(cases: Sequence[Sequence[Case]], number: int) -> list[
     groups = list(zip(*cases, strict=True))
     distances = list(map(disagreement, groups))
     furthest_first = sorted((i for i in range(len(groups)) if distances[i] > 0), key=lambda i: -distances[i])
-    by_track = round_robin(furthest_first, lambda i: groups[i][0].track)
-    by_file = round_robin(by_track, lambda i: best_files(groups[i])[0])
+    tracks_in_turn = round_robin(furthest_first, lambda i: groups[i][0].track)
+    by_file = round_robin(tracks_in_turn, lambda i: best_files(groups[i])[0])
     return sorted(by_file[:number], key=lambda i: -distances[i])
 
 

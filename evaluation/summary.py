@@ -12,11 +12,12 @@ import numpy as np
 
 from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
 from evaluation.score import Case, SplitScores
-from formats.results import THRESHOLD
+from formats.results import THRESHOLD, balanced_accuracy
 
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
+SHORT_BREAKDOWNS = "scenario", "object size", "query camera", "target camera"  # keys of label_functions
 RESAMPLES = 2000  # how often takes are drawn for the intervals
 
 
@@ -30,7 +31,7 @@ def summarize_scores(scores: SplitScores) -> dict[str, Any]:
             "setting": scores.setting,
             "takes": len(scores.takes),
             "frames_scored": len(cases),
-            "frames_wanted": sum(take.wanted for take in scores.takes),
+            "frames_wanted": sum(take.num_to_score for take in scores.takes),
             "frames_visible": sum(case.visible for case in cases),
             "accepted": dict(scores.accepted),
             **right_object_basis(total),
@@ -59,7 +60,7 @@ def case_sums(cases: Sequence[Case]) -> np.ndarray:
     right = (np.array([case.existence for case in cases]) > THRESHOLD) == visible
     column["visible"][:], column["visible_right"][:] = visible, visible & right
     column["hidden"][:], column["hidden_right"][:] = ~visible, ~visible & right
-    masks = [case.mask for case in cases if case.visible]
+    masks = [case.scores for case in cases if case.visible]
     for name in MASK_METRICS:
         column[name][visible] = [getattr(mask, name) for mask in masks]
     several = ~np.isnan(column["right_object"][visible])  # without another object, right_object is nan
@@ -74,11 +75,9 @@ def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {name: column[name] / column["visible"] for name in MASK_METRICS}
         values["right_object"] = column["right_object"] / column["several_objects"]
-        recall = np.stack([column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]])
-        values["missed_existence"], values["false_existence"] = 1 - recall
-    occurs = ~np.isnan(recall)  # a class that does not occur is left out of the mean
-    mean_recall = np.nansum(recall, 0) / np.maximum(occurs.sum(0), 1)
-    values["balanced_accuracy"] = np.where(occurs.any(0), mean_recall, np.nan)[()]  # [()]: a number for a single row
+        recalls = column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]
+    values["missed_existence"], values["false_existence"] = (1 - recall for recall in recalls)
+    values["balanced_accuracy"] = balanced_accuracy(*recalls)
     return {name: values[name] for name in METRICS}
 
 
@@ -152,7 +151,7 @@ def label_functions(scores: SplitScores) -> dict[str, Callable[[Case], str | Non
         "scenario": lambda case: scenarios[case.take_uid],
         "query camera": lambda case: case.query_camera,
         "target camera": lambda case: case.target_camera,
-        "object size": lambda case: size_label(case.mask.truth_area) if case.visible else None,
+        "object size": lambda case: size_label(case.scores.truth_area) if case.visible else None,
     }
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from common.errors import counted
 from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS
 from evaluation.outputs import MADE_WITH
+from evaluation.summary import SHORT_BREAKDOWNS
 
 Rows = list[Sequence[str]]
-PRINTED_BREAKDOWNS = ("scenario", "object size", "query camera", "target camera")
 # A breakdown without an entry has its key as title.
 BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
@@ -35,7 +35,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     recorded = [f"{name} {run[name]}" for name in MADE_WITH if run[name]]
     lines += [*filter(None, [", ".join(recorded)]), "", *format_table(figures_table(summary))]
     lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
-    for kind in PRINTED_BREAKDOWNS:
+    for kind in SHORT_BREAKDOWNS:
         groups = summary["breakdown"][kind]
         if len(groups) > 1:
             lines += ["", f"* by {BREAKDOWN_TITLES.get(kind, kind)}", *format_table(breakdown_table(groups))]

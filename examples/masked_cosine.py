@@ -34,6 +34,6 @@ class MaskedCosine(Recipe):
         coverage = coverage_of(torch.from_numpy(mask)[None].to(self.device), query.shape[1:])
         feature = query.flatten(1) @ coverage.flatten()  # (C,), a multiple of the mean
         cosine = torch.einsum("c,chw->hw", F.normalize(feature, dim=0), target)
-        best = cosine.max()
+        highest_cosine = cosine.max()
         cosine = F.interpolate(cosine[None, None], (self.side, self.side), mode="bilinear")[0, 0]
-        return cosine > self.share * best, best.clamp(0, 1)
+        return cosine > self.share * highest_cosine, highest_cosine.clamp(0, 1)

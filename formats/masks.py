@@ -143,7 +143,7 @@ def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
 
 
 def iou(mask: np.ndarray, other: np.ndarray) -> float:
-    """The benchmark's intersection over union of two masks, (H, W) bool or 0 and 1; it is 1 if both are empty."""
+    """The benchmark's intersection over union, in [0, 1], of two masks (H, W), bool or 0 and 1; 1 if both are empty."""
     union = np.count_nonzero(mask | other)
     return float(np.count_nonzero(mask & other) / (union + 1e-7)) if union else 1.0
 

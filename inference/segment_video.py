@@ -30,11 +30,11 @@ tune_cpu(__name__)
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common.arguments import Parser, add_backbone_weights_option, add_device, at_least
-from common.drawing import font, overlay
+from common.drawing import overlay, to_ascii
 from common.errors import UserError, counted
 from common.files import atomic_folder
 from formats.footage import Footage, add_footage_options, open_cameras
@@ -220,10 +220,10 @@ def draw_moment(
                 panel = overlay(panel, mask, color, dashed=existence <= THRESHOLD)
                 lines.append((f"{name} {existence:.2f}", color))
         picture, line = Image.fromarray(panel), HEIGHT // 26
-        draw = ImageDraw.Draw(picture)
+        draw, font = ImageDraw.Draw(picture), ImageFont.load_default(line)
         for row, (text, color) in enumerate(lines):
             place = line // 2, line // 2 + row * line * 5 // 4
-            draw.text(place, text[:60], color, font(line, bold=True), stroke_width=2, stroke_fill=(0, 0, 0))
+            draw.text(place, to_ascii(text)[:60], color, font, stroke_width=2, stroke_fill=(0, 0, 0))
         panels.append(np.array(picture))
     return np.hstack(panels)
 

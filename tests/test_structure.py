@@ -32,6 +32,10 @@ FLOORS = {  # folder -> what it may import of ours, besides itself
 FOLDERS = (*FLOORS, "benchmarks")
 SOURCES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "eval_segswap.py"])
 SCRIPTS = [path for path in SOURCES if '__name__ == "__main__"' in path.read_text()]
+SHELL_SCRIPTS = (
+    *("data/download_split.sh", "data/download_uids.sh", "model/pretrained/download_model.sh"),
+    *("model/pretrained/train_network.sh", "quickstart.sh", "tests/run.sh"),
+)
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN_FLAGS = {  # of the programs that our documents call
     *("--parts", "--benchmarks", "--uids", "--yes"),  # egoexo
@@ -62,8 +66,10 @@ def helps() -> dict[str, tuple[int, str]]:
             patch.setattr(sys, "excepthook", sys.excepthook)
             runpy.run_path(str(path), run_name="__main__")
         texts[name_of(path)] = end.value.code or 0, text.getvalue()
-    shell = subprocess.run(["bash", ROOT / "data/download_uids.sh", "--help"], capture_output=True, text=True)
-    return texts | {"data/download_uids.sh": (shell.returncode, shell.stdout)}
+    for name in SHELL_SCRIPTS:
+        shell = subprocess.run(["bash", ROOT / name, "--help"], capture_output=True, text=True)
+        texts[name] = shell.returncode, shell.stdout + shell.stderr
+    return texts
 
 
 @pytest.mark.parametrize("folder", FLOORS)
@@ -85,6 +91,9 @@ def test_help_of_every_script_keeps_the_docstring_with_the_command_to_copy():
     for name, (status, text) in helps().items():
         assert status == 0, f"{name} --help: {text[-500:]}"
         assert "None: " not in text and "(default: None)" not in text, name
+        if name in SHELL_SCRIPTS:  # nothing but the comment above the first command: no work has begun
+            comment = (ROOT / name).read_text().partition("\nset ")[0].splitlines()[1:]
+            assert text.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in comment]
         if name.endswith(".py") and name != "train/Main.py":  # another name of train.py
             docstring = ast.get_docstring(ast.parse((ROOT / name).read_text()), clean=False) or ""
             commands = re.findall(r"^ *(?:python|cd|torchrun) .*", docstring, re.MULTILINE)

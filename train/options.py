@@ -108,6 +108,12 @@ class Options:
         return BOTH if self.both else "exo-ego" if self.reverse else "ego-exo"
 
     @property
+    def stored(self) -> dict[str, Any]:
+        """All options by name, also of the network, in the form in which a checkpoint stores them."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.metadata}
+        return as_stored(asdict(self.config) | own)
+
+    @property
     def loaders(self) -> int | None:
         """The number of loader processes of each training process; None: as many as its CPUs, except one."""
         cached = self.cache_features and self.kind.caches_all  # then nothing is read
@@ -179,7 +185,7 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
     network, former = stored_options(content, path), former_options(content)
     kept = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
     options = merged(typed, network, {name: former[name] for name in kept if name in former}, device)
-    changed = changes(path, former | network, as_stored(options), network, keeps_recipe=is_own and not is_meant)
+    changed = changes(path, former | network, options.stored, network, keeps_recipe=is_own and not is_meant)
     return options, Start(path, content, True, is_own, True, (*changed, *notes))
 
 
@@ -197,7 +203,6 @@ def merged(
             raise UserError(f"--{name}: the {recipe} recipe has no such option; leave it out, or give another --recipe")
     values = DEFAULTS | kind.defaults | kept | network | typed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
-    values["lr_schedule"] = list(values["lr_schedule"])
     values["precision"] = resolve_precision(values["precision"], device)
     if values["warmUpIter"] is None:
         values["warmUpIter"] = usual_warmup(values["n_epoch"] * values["iter_epoch"])
@@ -207,18 +212,17 @@ def merged(
     return Options(**{field.name: values[field.name] for field in fields(Options) if field.metadata}, config=config)
 
 
-def as_stored(options: Options) -> dict[str, Any]:
+def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name, in the form in which a checkpoint stores them."""
-    values = {field.name: getattr(options, field.name) for field in fields(Options) if field.metadata}
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    del values["overwrite"]
-    return asdict(options.config) | values | {"train_dir": " ".join(map(str, options.train_dir))}
+    stored = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    del stored["overwrite"]
+    return stored | {"train_dir": " ".join(map(str, values["train_dir"])), "lr_schedule": list(values["lr_schedule"])}
 
 
 def former_options(content: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the run that wrote a checkpoint, newer options with their defaults; empty for a published file."""
     arguments = content.get("arguments")
-    return DEFAULTS | {"lr_schedule": [50]} | arguments if arguments else {}
+    return as_stored(DEFAULTS) | arguments if arguments else {}
 
 
 def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None:

@@ -44,7 +44,7 @@ from recipes.base import NetworkRecipe
 from recipes.samples import Batch, TrainSamples, step_batches
 from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
-from train.options import DEFAULTS, Options, Start, as_stored, parse, resolve
+from train.options import DEFAULTS, Options, Start, parse, resolve
 from train.run_files import BEST, LAST, WARMUP, remove_run
 from train.schedule import LR_DROP
 from train.start import starting_state
@@ -105,7 +105,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
         if options.overwrite:
             remove_run(options.out_dir, keep=start.path)
         cut_log(options.out_dir / LOG_NAME, state.step, state.is_validated)
-    state.origin = {**provenance(), "arguments": as_stored(options)}
+    state.origin = {**provenance(), "arguments": options.stored}
     state.folder = options.out_dir if world.is_main else None
     log = Log(options.out_dir, state.step, world, options.log_every)
     introduce(options, log, state, notes, pairs, val_pairs)

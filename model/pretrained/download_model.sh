@@ -6,6 +6,7 @@
 # If the file is there, the script does nothing. If a download was interrupted, the script continues it. Set MOCO_URL
 # to download from a mirror.
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")"
 url=${MOCO_URL:-https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar}
 file=moco_v2_800ep_pretrain.pth.tar part=$file.part

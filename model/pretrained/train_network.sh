@@ -13,6 +13,7 @@
 #   SEED     seed of the training (default: 0). Only seed 0 replaces xsegtx_tiny.pth; other networks stay in FOLDER
 #   PYTHON   an interpreter that has the requirements (default: .venv, which is made if needed)
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tests/setup_env.sh
 setup_env requirements.txt requirements-models.txt

@@ -11,7 +11,7 @@ import pytest
 from common.arguments import SETTINGS
 from common.errors import UserError
 from common.files import file_digest
-from evaluation import evaluate, report
+from evaluation import evaluate
 from evaluation.protocols import PROTOCOLS
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION, SOURCE, ProcessedTake
@@ -178,7 +178,9 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
-    "--pred_file {results} {results} --protocol all": "--protocol takes one results file",
+    "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
+    "--pred_file {results} {results} --sheet {tmp}/a.jpg": "--protocol and --sheet take one results file",
+    "--pred_file {results} --sheet {tmp}/a.pdf": "--sheet {tmp}/a.pdf does not end in .jpg or .png",
     "--gt_file {root}/gt_val.json": "--gt_file does not say which split it holds",
 }
 
@@ -253,8 +255,7 @@ def test_masks_of_another_annotation_are_not_scored_and_predictions_made_from_an
     changed = f"other masks or frames than are processed now, or by version 2.4: {uid}, {other}"
     line = f"predicted from {changed}; run `python the command` again"
     run(*options(root), "--out", tmp_path / "out")
-    report.main([*options(root), "--out", str(tmp_path / "report")])
-    assert line in capsys.readouterr().out and line in (tmp_path / "report" / "index.html").read_text()
+    assert line in capsys.readouterr().out and line in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_an_annotation_file_is_never_replaced_and_another_file_only_if_asked_for(tmp_path):
@@ -269,11 +270,10 @@ def test_an_annotation_file_is_never_replaced_and_another_file_only_if_asked_for
     assert annotations.read_bytes() == before
     for path in others:
         path.touch()
-    for main, words in ((evaluate.main, [*where, others[0]]), (report.main, [*options(root), "--out", others[1]])):
-        words = list(map(str, words))
+    for words in ([*where, others[0]], ["--setting", "ego-exo", *where[:2], "--sheet", others[1]]):
         with pytest.raises(UserError, match="exists; name another file to write, or give --overwrite"):
-            main(words)
-        main([*words, "--overwrite"])
+            run(*words)
+        run(*words, "--overwrite")
     assert all(path.read_bytes() for path in others)
 
 
@@ -345,9 +345,8 @@ def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")
     out = tmp_path / "out"
-    for kind in ("report", "sheet.jpg"):
-        where = options(data_dir.parent, pred_file)
-        report.main([*where, "--all_frames", "--num", "2", "--out", str(out / kind)])
+    what = ["--all_frames", "--num", "2", "--report", "--out", out / "report", "--sheet", out / "sheet.jpg"]
+    run(*options(data_dir.parent, pred_file), *what)
     assert [case["object_name"] for case in read_cases(out / "report")] == [name] * 6
     page = (out / "report" / "index.html").read_text()
     assert page.count("</script>") == 1 and '<b>"' not in page

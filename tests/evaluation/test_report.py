@@ -1,4 +1,4 @@
-"""Report and comparison: their pages, as files and in a real browser, and the folder into which they are written."""
+"""Pages of evaluations and comparisons, as files and in a real browser, and the folder into which they are written."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from evaluation import evaluate, report
+from evaluation import evaluate
 from evaluation.case_pictures import PredictedCase
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.outputs import output_folder, predictions_provenance
@@ -21,17 +21,24 @@ from tests.made.browser import needs_browser
 from tests.made.processed import make_data_set
 from tests.made.processes import killed_at
 from tests.made.raw_takes import tree
-from tests.made.results import UIDS, options
+from tests.made.results import UIDS, make_results_file, options
+
+
+def report(*words):
+    evaluate.main([*map(str, words), "--report"])
 
 
 def test_a_report_needs_nothing_outside_its_folder_and_is_the_same_each_time(scored_data, tmp_path):
     for name in ("a", "b"):
-        report.main([*options(scored_data), "--num", "6", "--out", str(tmp_path / name)])
+        sheet = tmp_path / f"{name}.jpg"
+        report(*options(scored_data), "--num", 6, "--out", tmp_path / name, "--sheet", sheet)
+    assert sheet.read_bytes() == (tmp_path / "a.jpg").read_bytes()
     text = (tmp_path / "a" / "index.html").read_text()
     links = [link for link in re.findall(r'(?:src|href)="([^"#][^"]*)"', text) if link != "data:,"]
     assert len(links) >= 2 * 7 and all((tmp_path / "a" / link).is_file() for link in links)
     assert "results of ego-exo_val_results.json" in text and "http" not in text and str(scored_data) not in text
-    assert {path.name for path in (tmp_path / "a").iterdir()} >= {"metrics.json", "cases.csv"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"index.html", "pictures", "metrics.json", "cases.csv"}
+    assert re.search('data-text="milk carton take_take-a, .* take-a"', text)  # the search finds the name and the uid
     date = rb"20\d\d-\d\d-\d\dT[0-9:+-]+"
     for path in (tmp_path / "a").rglob("*.*"):
         other = tmp_path / "b" / path.relative_to(tmp_path / "a")
@@ -44,7 +51,7 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     made |= {"predictor": "Method", "predictor_args": "{'share': '0.7'}"}
     record = {"results_sha256": hashlib.sha256(results.read_bytes()).hexdigest(), "provenance": made}
     results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))  # as eval_segswap.py writes it beside them
-    report.main([*options(scored_data, results), "--num", "2", "--out", str(tmp_path / "out")])
+    evaluate.main([*options(scored_data, results), "--out", str(tmp_path / "out")])
     provenance = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
     assert provenance["predictions"] == [{"results": str(results), "date": None, "command": None, **made}]
     assert set(provenance["evaluation"]) == {"date", "command", "commit"}
@@ -54,15 +61,27 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     assert predictions_provenance(Path(renamed))["checkpoint"] is predictions_provenance(results)["checkpoint"] is None
 
 
+def test_the_page_in_a_folder_is_always_of_the_figures_beside_it(scored_data, tmp_path):
+    report(*options(scored_data), "--num", 2, "--out", tmp_path)
+    for model, more in (("b", []), ("a", ["--report", "--num", "2"])):
+        results = scored_data / model / "ego-exo_val_results.json"
+        evaluate.main([*options(scored_data, results), "--out", str(tmp_path), *more])
+        figures, page = json.loads((tmp_path / "metrics.json").read_text()), (tmp_path / "index.html").read_text()
+        assert f"<td>{METRICS['iou'].show(figures['official']['iou'])}</td>" in page
+        assert ("pictures/" in page) == bool(more)
+
+
 def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_data, tmp_path):
     data_dir = make_data_set(tmp_path, {"val": UIDS})
-    where = ["--data_path", str(data_dir), "--all_frames", "--out", str(tmp_path / "out")]
-    report.main([*options(scored_data), *where, "--num", "4"])
+    where = ["--data_path", data_dir, "--all_frames", "--out", tmp_path / "out" / "val"]
+    where += ["--sheet", tmp_path / "out" / "sheet.png"]
+    report(*options(scored_data), *where, "--num", 4)
     before = tree(tmp_path / "out")
     for path in (data_dir / "take-b" / "cam02").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="cam02/.* is missing"):
-        report.main([*options(scored_data), *where, "--num", "12"])
+    for what in ([], ["--report"]):
+        with pytest.raises(UserError, match="cam02/.* is missing"):
+            evaluate.main([*map(str, [*options(scored_data), *where]), "--num", "12", *what])
     assert before == tree(tmp_path / "out") and not list(tmp_path.rglob("*.tmp"))
 
 
@@ -94,13 +113,29 @@ def test_results_without_any_visible_target_can_be_reported(tmp_path):
     empty = {"pred_mask": encode_mask(np.zeros((270, 480), np.uint8)), "confidence": 0.7}
     results = {uid: {"masks": {"cup_0": {f"{EGO}_cam01": dict.fromkeys(("0", "30"), empty)}}} for uid in UIDS}
     (tmp_path / "results.json").write_text(json.dumps({"ego-exo": {"results": results}}))
-    report.main([*options(tmp_path, tmp_path / "results.json"), "--all_frames", "--out", str(tmp_path / "out")])
+    words = [*options(tmp_path, tmp_path / "results.json"), "--all_frames", "--out", tmp_path / "out"]
+    with pytest.raises(UserError, match="no case to draw: .* hidden need --order random"):
+        report(*words, "--sheet", tmp_path / "sheet.jpg")
+    assert not (tmp_path / "out").exists()
+    report(*words, "--sheet", tmp_path / "sheet.jpg", "--order", "random")
+    assert (tmp_path / "sheet.jpg").stat().st_size > 1000
     assert "not the official protocol" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_letters_that_pillow_cannot_draw_become_the_nearest_ones(tmp_path):
+    sheets = []
+    for name in ("tasse grun, ??", "tasse grün, 杯子"):
+        data_dir = make_data_set(tmp_path / name, {"val": UIDS}, {name: {EGO: [0], "cam01": [0]}})
+        results = make_results_file(tmp_path / name, data_dir, UIDS, "ego-exo")
+        where = ["--all_frames", "--out", tmp_path / name, "--sheet", tmp_path / name / "sheet.png"]
+        report(*options(tmp_path / name, results), *where)
+        sheets.append((tmp_path / name / "sheet.png").read_bytes())
+    assert sheets[0] == sheets[1] and name in (tmp_path / name / "index.html").read_text()
 
 
 @needs_browser
 def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
-    report.main([*options(scored_data), "--num", "8", "--out", str(tmp_path)])
+    report(*options(scored_data), "--num", 8, "--out", tmp_path)
     assert chromium.open_report(tmp_path) == 9
     assert chromium.errors() == []
     run = chromium.run
@@ -127,33 +162,6 @@ def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
     assert run(f"return {cells}.every(cell => cell.getBoundingClientRect().right <= 390)")
     chromium.resize(1300, 1000)
     assert chromium.errors() == []
-
-
-def test_a_report_shows_the_cases_that_are_asked_for_and_its_numbers_are_those_of_all(scored_data, tmp_path):
-    for take in ("take-a", "take_take-a"):  # its uid, its name
-        wanted = ["--take", take, "--object", "Milk carton", "--camera", "cam02", "--frame", "60"]
-        report.main([*options(scored_data), *wanted, "--out", str(tmp_path)])
-        page = (tmp_path / "index.html").read_text()
-        (card,) = re.findall("<p><b>.*", page)
-        assert re.search('data-text="milk carton .* take-a"', page)  # what the page's search finds
-        assert card.startswith("<p><b>Milk carton</b> ") and "to cam02, frame 60: " in card
-        assert json.loads((tmp_path / "metrics.json").read_text())["takes"] == 2
-        report.main([*options(scored_data), *wanted, "--out", str(tmp_path / f"{take}.jpg")])
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        (["--take", "take-z"], "no prediction fits --take 'take-z'; there are 'take-a', 'take-b'"),
-        (["--camera", "cam03"], "fits --camera 'cam03'; there are 'aria01_214-1', 'cam01', 'cam02'"),
-        (["--frame", "55"], "fits --frame 55; there are 0, 30, 60"),
-        (["--object", "cup_0", "--frame", "60", "--camera", "cam01"], "none of these objects is visible"),
-    ],
-)
-def test_a_report_says_why_there_is_nothing_to_see(scored_data, tmp_path, wanted, message):
-    with pytest.raises(UserError, match=message):
-        report.main([*options(scored_data), *wanted, "--out", str(tmp_path / "sheet.jpg")])
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_is_drawn():

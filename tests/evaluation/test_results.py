@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from evaluation import evaluate, report
+from evaluation import evaluate
 from formats.masks import decode_mask, encode_mask
 from formats.results import iter_results
 from tests.made import EGO
@@ -150,7 +150,8 @@ def test_a_folder_of_png_masks_and_of_links_scores_as_the_results_file(root, res
     _, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no")
     assert "--lenient would accept" in last  # there is no confidence
     assert scored(root, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
-    report.main([*options(root, tmp_path / "masks"), "--lenient", "--num", "2", "--out", str(tmp_path / "report")])
+    words = [*options(root, tmp_path / "masks"), "--lenient", "--num", "2"]
+    evaluate.main([*words, "--report", "--out", str(tmp_path / "report")])
     assert "predictions without confidence" in (tmp_path / "report" / "index.html").read_text()
 
 

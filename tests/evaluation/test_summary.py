@@ -62,11 +62,11 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
 
 def test_each_file_is_best_in_as_many_of_the_cases_shown_and_tracks_take_turns():
     rng, first = np.random.default_rng(5), [case for take in "abc" for case in make_cases(take, n=60) if case.visible]
-    others = [[case._replace(mask=case.mask._replace(iou=rng.random())) for case in first] for _ in range(2)]
+    others = [[case._replace(scores=case.scores._replace(iou=rng.random())) for case in first] for _ in range(2)]
     files = [first, *others]
     cases = [[of_file[i] for of_file in files] for i in largest_disagreements(files, 30)]
     assert [sum(best_files(group) == [number] for group in cases) for number in range(3)] == [10, 10, 10]
-    halved = [case._replace(mask=case.mask._replace(iou=case.mask.iou / 2)) for case in first]
+    halved = [case._replace(scores=case.scores._replace(iou=case.scores.iou / 2)) for case in first]
     assert len({first[i].track for i in largest_disagreements([first, halved], 6)}) == 6
 
 
@@ -79,11 +79,11 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
 
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
     cases = make_cases(n=60)
-    ranked = sorted(case.mask.iou for case in cases if case.visible)
-    best = [case.mask.iou for case in choose_cases(cases, "best", 2)]
+    ranked = sorted(case.scores.iou for case in cases if case.visible)
+    best = [case.scores.iou for case in choose_cases(cases, "best", 2)]
     assert best[0] == ranked[-1]
-    assert choose_cases(cases, "worst", 1)[0].mask.iou == ranked[0]
-    spread = [case.mask.iou for case in choose_cases(cases, "spread", 5)]
+    assert choose_cases(cases, "worst", 1)[0].scores.iou == ranked[0]
+    spread = [case.scores.iou for case in choose_cases(cases, "spread", 5)]
     assert spread[0] == ranked[-1] and spread[-1] == ranked[0] and spread == sorted(spread, reverse=True)
     assert len(choose_cases(cases, "spread", 1000)) == len(ranked)
 

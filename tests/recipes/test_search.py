@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from formats.masks import decode_mask, encode_mask
 from formats.processed import Correspondence
 from inference.predictor import Predictor
@@ -133,6 +134,9 @@ def test_the_places_of_a_target_are_the_chosen_one_first_and_then_the_other_with
     assert overlap(first[0], truth) > 0.8 and 0 < len(others) <= 2
     assert max(overlap(mask, first[0]) for mask, _ in others) < 0.5
     assert len(predictor.places(query, mask, frame.images["right"], count=1)) == 1
+    for count in (0, 2.5, "3"):
+        with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
+            predictor.places(query, mask, frame.images["right"], count=count)
 
 
 def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_counts():
