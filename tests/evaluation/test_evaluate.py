@@ -270,7 +270,7 @@ def test_an_annotation_file_is_never_replaced_and_another_file_only_if_asked_for
     assert annotations.read_bytes() == before
     for path in others:
         path.touch()
-    for words in ([*where, others[0]], ["--setting", "ego-exo", *where[:2], "--sheet", others[1]]):
+    for words in ([*where, others[0]], [*options(root), "--sheet", others[1]]):
         with pytest.raises(UserError, match="exists; name another file to write, or give --overwrite"):
             run(*words)
         run(*words, "--overwrite")
