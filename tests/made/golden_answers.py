@@ -1,0 +1,77 @@
+"""The answers of the network that the repository ships, and the file that holds the golden ones.
+
+    python -m tests.made.golden_answers     # writes the present answers to tests/golden/answers/answers.json
+
+If answers have changed on purpose, raise SEARCH in inference/search.py first, so that a run that was stopped before
+the change does not continue after it.
+
+tests/golden/answers also holds one frame of a rendered take, of the head-worn camera and a static one, as processed
+takes are stored. Its masks and pictures were made by
+
+    python synthetic/make_takes.py --outputpath R --seed 24 --size small --num_train 0 --num_val 1 --num_test 0 \
+      --num_exo 1 --num_objects 6 --object_size 0.02 --clutter 10 --num_frames 31
+    python data/process_data.py --takepath R/takes --split_path R/split.json --annotationpath R/annotations \
+      --outputpath R/processed
+
+and frame 0 was then reduced to 0.6 of its size (cv2.INTER_AREA) and stored as a JPEG of quality 80.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import eval_segswap
+from common.arguments import SETTINGS
+from formats.mask_pictures import read_mask
+from inference.predictor import SHIPPED, Predictor
+from tests.made import ROOT
+from tests.made.golden import GOLDEN
+from tests.made.results import keyed_entries, read_results
+
+FOLDER = GOLDEN / "answers"
+PATH = FOLDER / "answers.json"
+SAMPLES = ("motorcycle", "person", "pot")
+RECORDED = ("search", "looks", "checkpoint_sha256")  # what decides the answers, from the record of a run
+
+
+def sample_answers() -> dict[str, dict[str, float]]:
+    """The IoU with the true mask, and the existence, of pairs in assets/samples."""
+    predictor, answers = Predictor.load(device="cpu"), {}
+    for name in SAMPLES:
+        folder = ROOT / "assets" / "samples" / name
+        mask, existence = predictor.segment(*(folder / x for x in ("query.jpg", "query_mask.png", "target.jpg")))
+        truth = read_mask(folder / "target_mask.png") != 0
+        iou = (truth & (mask != 0)).sum() / (truth | (mask != 0)).sum()
+        answers[name] = {"iou": round(float(iou), 5), "existence": round(existence, 5)}
+    return answers
+
+
+def take_answers(setting: str, out_dir: Path) -> tuple[dict[str, dict], dict[str, Any]]:
+    """What eval_segswap.py answers for each object of the rendered take, an entry of a results file, and the record of
+    the run. The files are written to `out_dir`.
+    """
+    words = ["--setting", setting, "--ckpt_path", SHIPPED, "--data_path", FOLDER / "processed", "--out_path", out_dir]
+    words += ["--num_workers", 0, "--device", "cpu", "--precision", "fp32"]
+    assert eval_segswap.main(list(map(str, words))) == 0
+    results = read_results(out_dir / f"{setting}_val_results.json", setting)
+    record = json.loads((out_dir / f"{setting}_val_run.json").read_text())
+    return {name: entry for (_, name, _, _), entry in keyed_entries(results)}, record["provenance"]
+
+
+def main() -> None:
+    golden = {"samples": sample_answers(), "takes": {}}
+    for setting in SETTINGS:
+        with tempfile.TemporaryDirectory() as folder:
+            golden["takes"][setting], record = take_answers(setting, Path(folder))
+    golden |= {name: record[name] for name in RECORDED}
+    former = json.loads(PATH.read_text()) if PATH.exists() else {}
+    changed = [name for name in golden if golden[name] != former.get(name)]
+    if former and changed and not set(RECORDED) & set(changed):
+        sys.exit("error: the answers have changed; raise SEARCH in inference/search.py, then run this again")
+    PATH.write_text(json.dumps(golden, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
