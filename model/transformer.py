@@ -139,22 +139,13 @@ class EncoderBlocks(nn.ModuleList):
         mask: Tensor,
         query_blocked: Tensor | None = None,
         target_blocked: Tensor | None = None,
+        layers: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
-        """Pass the tokens (B, L, C) of both views and of the query mask through all layers; returns the views' tokens.
+        """Pass the tokens (B, L, C) of both views and of the query mask through `layers`; returns the views' tokens.
         `query_blocked` and `target_blocked` are (B, L) bool or None, True = no token may attend to this one.
         """
-        return self._attend(self.layers, query, target, mask, _attendable(query_blocked), _attendable(target_blocked))
-
-    def _attend(
-        self,
-        layers: Sequence[nn.Module],
-        query: Tensor,
-        target: Tensor,
-        mask: Tensor,
-        query_blocked: Tensor | None = None,
-        target_blocked: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        for layer in layers:
+        query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
+        for layer in self.layers[layers]:
             if isinstance(layer, CrossLayer):
                 query, target = layer(query, target, target_blocked), layer(target, query, query_blocked)
             else:
@@ -179,7 +170,7 @@ class EncoderBlocks(nn.ModuleList):
 
     def attend_target(self, query: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """The encoded target's tokens after all layers; the query's are computed only until the last C reads them."""
-        query, target = self._attend(self.layers[self.first_cross : self.last_cross], query, target, mask)
+        query, target = self(query, target, mask, layers=slice(self.first_cross, self.last_cross))
         for layer in self.layers[self.last_cross :]:
             target = layer(target, query) if isinstance(layer, CrossLayer) else layer.target(target, self.position)
         return target

@@ -154,6 +154,8 @@ class Strong(NetworkRecipe):
             truths = [pairs.target_mask(number_of[frame.take_uid, frame.number, pair]) for pair in frame.pairs]
             looks += self.looks_at(frame, truths)
             uids += [frame.take_uid] * (len(looks) - len(uids))
+        if len(looks) < LEAST_PAIRS:
+            return f"the choice among looks stays as it was, since only {len(looks)} of its pairs can be read"
         return self.fit(looks_of_pairs(looks), torch.tensor([takes.index(uid) % HELD_OUT == 0 for uid in uids]), seed)
 
     def fit(self, looks: LooksOfPairs, held_out: Tensor, seed: int) -> str:
@@ -161,7 +163,7 @@ class Strong(NetworkRecipe):
         before = figures(choice, looks.rows(held_out))
         fit(choice, looks.rows(~held_out), seed)
         after = figures(choice, looks.rows(held_out))
-        is_worse = sum(after) < sum(before)
+        is_worse = not sum(after) >= sum(before)  # also if the takes held out have no visible object
         if is_worse:
             choice.load_state_dict(former.state_dict())
         choice.to(self.device)
