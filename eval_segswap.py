@@ -21,34 +21,68 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-
 from common.arguments import (
+    BATCH_SIZE,
+    LOOKS,
+    SHIPPED,
     Parser,
     add_backbone_weights_option,
     add_data_path,
     add_device,
+    add_precision,
     add_setting,
     add_splits_path,
     at_least,
 )
+
+ROOT = Path(__file__).resolve().parent
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add_setting(parser)
+    add("--ckpt_path", type=Path, help="checkpoint (default: netBest.pth of a training in train/checkpoints)")
+    own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
+    add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
+    add_data_path(parser)
+    add_splits_path(parser)
+    add("--split", default="val", help="split to predict: train, val or test")
+    add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
+    add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
+    add_backbone_weights_option(parser)
+    add_device(parser)
+    add_precision(parser)
+    text = f"pairs that the network computes at once; fewer pairs need less memory (default: {BATCH_SIZE})"
+    add("--batch_size", type=at_least(1), help=text)
+    text = f"number of places in a target at which a strong network looks for the object (default: {LOOKS})"
+    add("--looks", type=at_least(1), help=text)
+    workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
+    add("--num_workers", type=at_least(0), help=workers)
+    add("--overwrite", action="store_true", help="replace a results file that another run has made")
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # --help and wrong options need not wait for the imports below
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
 from common.distributed import World
 from common.errors import UserError, counted, warn_once
 from common.files import file_digest, write_json
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
-from inference.matcher import BATCH_SIZE, Matcher
+from inference.matcher import Matcher
 from inference.own_method import MethodMatcher
 from inference.predict_takes import FrameDataset, FramePlan, TakePlan, predict_takes
-from inference.predictor import SHIPPED, Predictor
+from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
-from inference.search import LOOKS
-from model.device import PRECISION_HELP, PRECISIONS, resolve_device
+from model.device import resolve_device
 
-ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
 CHECKPOINT_DIRS = {"ego-exo": ("egoexo_v2_480x480", BOTH_DIR), "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR)}
 # The options that are not for a user's method.
@@ -129,31 +163,6 @@ def resolve(argv: list[str] | None) -> Task:
     run = ResumableRun(args.out_path, args.setting, args.split, options)
     how = {name: getattr(args, name) for name in ("num_workers", "overwrite", "save_inter")}
     return Task(args.setting, matcher, description, plans, failed, run, **how)
-
-
-def make_parser() -> Parser:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add_setting(parser)
-    add("--ckpt_path", type=Path, help="checkpoint (default: netBest.pth of a training in train/checkpoints)")
-    own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
-    add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
-    add_data_path(parser)
-    add_splits_path(parser)
-    add("--split", default="val", help="split to predict: train, val or test")
-    add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
-    add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
-    add_backbone_weights_option(parser)
-    add_device(parser)
-    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    text = f"pairs that the network computes at once; fewer pairs need less memory (default: {BATCH_SIZE})"
-    add("--batch_size", type=at_least(1), help=text)
-    text = f"number of places in a target at which a strong network looks for the object (default: {LOOKS})"
-    add("--looks", type=at_least(1), help=text)
-    workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
-    add("--num_workers", type=at_least(0), help=workers)
-    add("--overwrite", action="store_true", help="replace a results file that another run has made")
-    return parser
 
 
 def default_checkpoint(setting: str) -> Path:

@@ -23,9 +23,9 @@ say_errors(__name__)
 import cv2
 import numpy as np
 
-from common.arguments import Parser
+from common.arguments import CKPT_HELP, Parser
 from formats.picture_files import read_picture
-from inference.predictor import CKPT_HELP, Predictor
+from inference.predictor import Predictor
 
 MOMENTS = (*range(1, 10), 11, 12, 13, 14)
 SQUARES = 9, 6  # inner corners of the boards

@@ -6,6 +6,7 @@ The page needs gradio (pip install -r requirements-demo.txt). The page loads not
 machine can open the page, unless --host allows other machines. Ctrl-C ends the page.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,6 +15,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 from common.errors import run_script, say_errors
 
 say_errors(__name__)
+
+from common.arguments import CKPT_HELP, SHIPPED, Parser, add_backbone_weights_option, add_device, at_least
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
+    add_backbone_weights_option(parser)
+    add_device(parser)
+    everybody = "0.0.0.0 admits everybody who can reach this machine"
+    add("--host", default="127.0.0.1", help=f"name or address under which the page opens; {everybody}")
+    add("--port", type=at_least(1), default=7860, help="port of the page")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args(None)  # --help and wrong options need not wait for the imports below
 
 import cv2
 import numpy as np
@@ -29,7 +48,6 @@ try:
 except ImportError:  # gradio is not in requirements.txt
     gr = None
 
-from common.arguments import Parser, add_backbone_weights_option, add_device, at_least
 from common.drawing import PREDICTION, QUERY, Color, overlay
 from common.errors import UserError
 from formats.mask_pictures import read_mask
@@ -37,7 +55,7 @@ from formats.masks import fit_mask
 from formats.picture_files import read_picture
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
-from inference.predictor import CKPT_HELP, SHIPPED, Predictor
+from inference.predictor import Predictor
 
 WEB = Path(__file__).resolve().parent / "web"
 SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
@@ -168,15 +186,7 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add_backbone_weights_option(parser)
-    add_device(parser)
-    everybody = "0.0.0.0 admits everybody who can reach this machine"
-    add("--host", default="127.0.0.1", help=f"name or address under which the page opens; {everybody}")
-    add("--port", type=at_least(1), default=7860, help="port of the page")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     predictor = Predictor.load(args.ckpt_path, args.device, None, backbone_weights=args.backbone_weights)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.arguments import BATCH_SIZE
 from formats.geometry import Size, eval_size, sample_for_score
 from inference.frame import Frame, prepare_frame
 from model.crops import Crop, put_back
@@ -16,7 +17,6 @@ from model.device import autocast, memory_errors, tf32
 from model.features import Encoder
 from model.xsegtx import Query, XSegTx
 
-BATCH_SIZE = 32  # a frame of the data set has 20 to 40 pairs
 MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
 
 

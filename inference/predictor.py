@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from common.arguments import SETTINGS
+from common.arguments import SETTINGS, SHIPPED
 from common.errors import UserError, counted
 from formats.masks import encode_mask
 from formats.processed import Correspondence
@@ -33,10 +33,8 @@ from model.device import PRECISIONS, resolve_device, resolve_precision
 from model.features import Encoder
 from model.strong import StrongXSegTx
 
-SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
 ImageLike = np.ndarray | Image | Path | str  # an image or a mask
 Found = tuple[np.ndarray, float]  # a mask in the target image, and the probability that the object is visible
-CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 
 
 class Predictor:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.arguments import LOOKS
 from formats.results import THRESHOLD
 from inference.frame import Frame, prepare_frame
 from inference.matcher import Answer, NetworkMatcher
@@ -42,7 +43,6 @@ from model.locator import Description, peaks
 from model.strong import ObjectCrops, StrongXSegTx
 
 SEARCH = 5  # version of this search, stored in a run's record; raise it with each change of the answers
-LOOKS = 3  # default number of looks at a target
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 QueryObject = tuple[str, str]  # object, query camera
 

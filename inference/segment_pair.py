@@ -20,20 +20,15 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-import cv2
-import numpy as np
-
-from common.arguments import SETTINGS, Parser, add_backbone_weights_option, add_device
-from common.drawing import PREDICTION, QUERY, overlay, write_picture
-from common.errors import UserError, counted
-from common.files import claimed
-from formats.mask_pictures import read_mask
-from formats.masks import fit_mask
-from formats.picture_files import read_picture
-from inference.cut_out import cut_out
-from inference.pictures import as_mask
-from inference.predictor import CKPT_HELP, SHIPPED, Predictor
-from model.device import PRECISION_HELP, PRECISIONS
+from common.arguments import (
+    CKPT_HELP,
+    SETTINGS,
+    SHIPPED,
+    Parser,
+    add_backbone_weights_option,
+    add_device,
+    add_precision,
+)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -53,12 +48,29 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_backbone_weights_option(parser)
     add("--out", type=Path, default="pair", help="beginning of the names of both output files")
     add_device(parser)
-    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
+    add_precision(parser)
     return parser.parse_args(argv)
 
 
 def number(text: str) -> int:
     return int(text, 0)
+
+
+if __name__ == "__main__":
+    parse_args(None)  # --help and wrong options need not wait for the imports below
+
+import cv2
+import numpy as np
+
+from common.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.errors import UserError, counted
+from common.files import claimed
+from formats.mask_pictures import read_mask
+from formats.masks import fit_mask
+from formats.picture_files import read_picture
+from inference.cut_out import cut_out
+from inference.pictures import as_mask
+from inference.predictor import Predictor
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import torch
 
 from common.errors import MALFORMED, UserError
-from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
+from model.backbone import Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
-from model.strong import StrongConfig, StrongXSegTx, upgrade_state_dict
+from model.config import MODES, STRIDE, StrongConfig, XSegTxConfig
+from model.strong import StrongXSegTx, upgrade_state_dict
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
-from model.xsegtx import MODES, XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx
 
 
 class Checkpoint(NamedTuple):

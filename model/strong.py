@@ -17,21 +17,17 @@ the looks and chooses among them.
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.arguments import option
-from common.errors import UserError
-from model.backbone import STRIDE
-from model.crops import Crop, Spot
+from model.config import MODES, StrongConfig
 from model.features import Levels
 from model.locator import NOTHING, Description, Locator, coverage_of, detail_of
 from model.transformer import InnerLayer
-from model.xsegtx import MODES, OBJECT_WEIGHT, PROB_EPS, Look, MaskDecoder, XSegTx, XSegTxConfig
+from model.xsegtx import OBJECT_WEIGHT, PROB_EPS, Look, MaskDecoder, XSegTx
 
 NUMBERS = (
     18  # numbers of a look, from which `Choice` chooses; `StrongMatcher.looks_of` in inference/search.py lists them
@@ -40,38 +36,6 @@ HIDDEN = 64  # hidden units of `Choice`
 DROPOUT = 0.2  # dropout of these units
 MAPS = 2  # maps of a target crop from the locator
 BLOCKS = 2  # residual blocks of the mask decoder
-
-
-@dataclass(frozen=True)
-class StrongConfig(XSegTxConfig):
-    frame_size: int = option(768, "--frame_size", help="long side of the whole images that the locator reads, pixels")
-    detail_channels: int = 0  # channels of the backbone's earlier layer
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 4 * STRIDE <= self.frame_size <= 1 << 13:
-            raise UserError(f"frame size {self.frame_size} must be from {4 * STRIDE} to {1 << 13} pixels")
-
-    @property
-    def wide_size(self) -> int:
-        """The side, in pixels, of the wide query crops that the locator reads."""
-        return max(2, self.input_size // (2 * STRIDE)) * STRIDE
-
-    def frame_length(self, share: float) -> int:
-        """The long side, in pixels, of the frame in which to locate an object that spans the part `share` of the frame.
-        The result is `frame_size`, halved until the object fills at most half of a wide crop.
-        """
-        length = self.frame_size
-        while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
-            length //= 2
-        return length
-
-    def wide_crop(self, spot: Spot, share: float) -> Crop:
-        """The query crop that the locator reads. The crop shows the object at `spot` as large as the object is
-        expected in the target's frame, where the object spans the part `share`, but not larger than half of the crop.
-        """
-        extent = share * self.frame_length(share)  # pixels in the target's frame
-        return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
 
 
 class ObjectCrops(NamedTuple):

@@ -18,6 +18,7 @@ from common.arguments import SETTINGS
 from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
+from model.config import StrongConfig
 from model.crops import (
     CLOSE,
     CONTEXT,
@@ -33,7 +34,6 @@ from model.crops import (
     spot_of,
     whole_frame,
 )
-from model.strong import StrongConfig
 from train.dataset import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.

@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.arguments import DEFAULT_DATA_DIR, Parser, add_device, add_fields, at_least
+from common.arguments import DEFAULT_DATA_DIR, Parser, add_device, add_fields, add_precision, at_least
 from common.errors import UserError
-from model.device import PRECISION_HELP, PRECISIONS
-from model.strong import StrongConfig
+from model.config import StrongConfig
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 UNUSED = {  # flags of the published trainer that have no effect there
@@ -130,8 +129,7 @@ def _add_running(parser: Parser) -> None:
     text = "CUDA GPUs, such as 0 or 0,1; run_*.sh start a process for each by torchrun"
     add("--gpu", help=text)
     add_device(group)
-    text = f"precision of the networks (losses are float32); {PRECISION_HELP}"
-    add("--precision", choices=PRECISIONS, help=text)
+    add_precision(group, "precision of the networks (losses are float32); ")
     text = (
         "loader processes of each training process (default: its CPUs except one; 0 in the paper's recipe with "
         "--cache_features)"

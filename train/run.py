@@ -10,10 +10,9 @@ import torch
 from common.errors import UserError
 from formats.pairs import BOTH
 from model.checkpoint import read_checkpoint, stored_options
+from model.config import FREE, StrongConfig, XSegTxConfig
 from model.device import resolve_precision
-from model.strong import StrongConfig
 from model.weights import read_torch
-from model.xsegtx import FREE, XSegTxConfig
 from train.flags import NOT_RECIPE, RECIPES, Asked
 from train.log import LOG_NAME
 from train.schedule import Schedule, usual_warmup

@@ -26,6 +26,11 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
+from train.flags import Asked, parse
+
+if __name__ == "__main__":
+    parse(None, __doc__)  # --help and wrong options need not wait for the imports below
+
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -45,7 +50,6 @@ from train.crops import CropReader
 from train.dataset import Batch, Reader, TrainSamples, step_batches
 from train.engine import Step, train_one_epoch
 from train.feature_cache import FeatureCache
-from train.flags import Asked, parse
 from train.letterboxed import LetterboxReader, LetterboxStep
 from train.log import LOG_NAME, Log, cut_log
 from train.losses import loss_weights

@@ -11,9 +11,10 @@ from inference.frame import Frame, prepare_frame
 from inference.matcher import Answer, PaperMatcher
 from inference.search import StrongMatcher
 from model.backbone import Backbone
+from model.config import StrongConfig
 from model.features import Encoder, Levels
 from model.locator import Description, Locator
-from model.strong import ObjectCrops, StrongConfig, StrongXSegTx, TargetCrops
+from model.strong import ObjectCrops, StrongXSegTx, TargetCrops
 from model.xsegtx import Look
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, normalize_image, resnet50_backbone
 from model.checkpoint import make_network, save_checkpoint
-from model.strong import StrongConfig
+from model.config import StrongConfig
 from model.xsegtx import XSegTx, XSegTxConfig
 
 

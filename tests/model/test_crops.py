@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formats.geometry import letterbox
+from model.config import StrongConfig
 from model.crops import (
     CONTEXT,
     LARGEST,
@@ -21,7 +22,6 @@ from model.crops import (
     spot_of,
     whole_frame,
 )
-from model.strong import StrongConfig
 
 SIDES = st.integers(1, 60)
 CROPS = st.builds(Crop, st.integers(-90, 90), st.integers(-90, 90), SIDES)  # inside, across the border, beyond
