@@ -72,7 +72,7 @@ from tqdm import tqdm
 
 from common.distributed import World
 from common.errors import UserError, counted, warn_once
-from common.files import file_digest, write_json
+from common.files import write_json
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
@@ -110,6 +110,9 @@ def main(argv: list[str] | None = None) -> int:
     run, plans = task.run, task.plans
     world = World()
     world.start()
+    if len(set(map(tuple, world.gather([run.part_path(plan) for plan in plans.values()])))) > 1:
+        what = "have read different files, because the checkpoint, the method or a take has just been replaced"
+        raise UserError(f"the processes of torchrun {what}; run the same command again")
     if world.is_main:
         print(f"{task.description}, on {world.size} x {task.matcher.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
@@ -119,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
+            if world.is_main:
+                run.remove_other_parts()
             largest_first = sorted(plans, key=lambda uid: plans[uid].pair_count, reverse=True)
             mine = largest_first[world.rank :: world.size]  # each process gets about as many pairs
             reports = world.gather(predict_part(task, mine, world.is_main))
@@ -143,12 +148,12 @@ def resolve(argv: list[str] | None) -> Task:
             if getattr(args, name):
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
         matcher = MethodMatcher(*args.predictor, device=device)
-        source, description = matcher.path, " ".join(args.predictor)
+        source, digest, description = matcher.path, matcher.digest, " ".join(args.predictor)
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
         given = args.precision, args.backbone_weights, args.batch_size, args.looks
         predictor = Predictor.load(source, device, *given)
-        matcher, description = predictor.matcher, f"{source}: {predictor.description}"
+        matcher, digest, description = predictor.matcher, predictor.digest, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     plans, failed = {}, {}
@@ -159,7 +164,7 @@ def resolve(argv: list[str] | None) -> Task:
             failed[uid] = str(error)
     if not plans:
         raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
-    options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | matcher.options
+    options = {"checkpoint": source.name, "checkpoint_sha256": digest} | matcher.options
     run = ResumableRun(args.out_path, args.setting, args.split, options)
     how = {name: getattr(args, name) for name in ("num_workers", "overwrite", "save_inter")}
     return Task(args.setting, matcher, description, plans, failed, run, **how)

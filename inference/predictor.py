@@ -39,11 +39,12 @@ Found = tuple[np.ndarray, float]  # a mask in the target image, and the probabil
 
 class Predictor:
     """Finds objects in pictures with `segment`. `description` describes the network. `settings` are the settings for
-    which the network was trained, or empty if the checkpoint does not tell the settings.
+    which the network was trained, or empty if the checkpoint does not tell the settings. `digest` is the SHA-256 of the
+    checkpoint.
     """
 
-    def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = ()):
-        self.matcher, self.description, self.settings = matcher, description, settings
+    def __init__(self, matcher: Matcher, description: str = "", settings: Sequence[str] = (), digest: str = ""):
+        self.matcher, self.description, self.settings, self.digest = matcher, description, settings, digest
 
     @classmethod
     def load(
@@ -63,7 +64,7 @@ class Predictor:
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
         device = resolve_device(str(device))
         path = Path(SHIPPED if path is None else path)
-        backbone, model, arguments = load_checkpoint(path, backbone_weights)
+        backbone, model, arguments, digest = load_checkpoint(path, backbone_weights)
         strong = isinstance(model, StrongXSegTx)
         if looks and not strong:
             raise UserError(f"--looks is for networks of the strong recipe, and {path} is none")
@@ -77,7 +78,7 @@ class Predictor:
         description = f"{config.mode} network of {config.input_size} pixels on {backbone.name} features, in {precision}"
         single = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (single,)
-        return cls(matcher, description, settings if arguments else ())
+        return cls(matcher, description, settings if arguments else (), digest)
 
     def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
         """For all pairs of a frame, the masks' probabilities in the targets' images, (H, W) float32, and existences."""

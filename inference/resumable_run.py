@@ -18,11 +18,12 @@ import contextlib
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, counted
 from common.files import claimed, file_digest, has_form, iter_json, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import part_name, results_path, write_results
@@ -120,6 +121,14 @@ class ResumableRun:
                 path = self.out_dir / uid / "pred_annotations.json"
                 remove_leftovers(path.parent, path.name)
                 write_json(path, result)
+
+    def remove_other_parts(self) -> None:
+        """Delete the finished takes of interrupted runs with other options, and say so."""
+        for folder in set(self.folder.parent.glob("*")) - {self.folder}:
+            takes = counted(len(list(folder.glob("*.*.json"))), "take")
+            what = "of an interrupted run with another checkpoint or method, precision or looks"
+            print(f"{folder} holds {takes} {what}; the folder is deleted", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove_parts(self) -> None:
         """Delete the files of this run's finished takes, and the folder above unless other runs use it."""

@@ -21,7 +21,7 @@ from model.backbone import Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.config import MODES, STRIDE, StrongConfig, XSegTxConfig
 from model.strong import StrongXSegTx, upgrade_state_dict
-from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
 from model.xsegtx import XSegTx
 
 
@@ -29,6 +29,7 @@ class Checkpoint(NamedTuple):
     backbone: Backbone
     model: XSegTx  # in eval mode, on the CPU
     arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown
+    digest: str  # SHA-256 of the file
 
 
 def save_checkpoint(
@@ -55,7 +56,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     backbone_weights: the weights of a backbone whose weights are not in the checkpoint (default: the file used in
     training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
     """
-    content = read_checkpoint(path)
+    content, digest = read_checkpoint(path)
     config = stored_config(content, path)
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
     for name, count in channels_of(config, backbone).items():
@@ -63,15 +64,19 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
             raise UserError(f"{path}: its network has {name} {getattr(config, name)}, and {backbone.name} has {count}")
     model = make_network(config)
     load_state(model, content["encoder"], f"{path}, encoder")
-    return Checkpoint(backbone, model.eval(), content.get("arguments", {}))
+    return Checkpoint(backbone, model.eval(), content.get("arguments", {}), digest)
 
 
-def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
-    """The content of a checkpoint file. Raises UserError, which ends with `remedy`, if the file is unreadable."""
-    content = read_torch(path, remedy)
+def read_checkpoint(
+    path: Path, remedy: str = "give a checkpoint of train.py, or a published one"
+) -> tuple[Mapping[str, Any], str]:
+    """The content of a checkpoint file, and the SHA-256 of the file. Raises UserError, which ends with `remedy`, if the
+    file is unreadable.
+    """
+    content, digest = read_hashed(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
-    return content
+    return content, digest
 
 
 def make_network(config: XSegTxConfig) -> XSegTx:

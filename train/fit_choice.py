@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     read_checkpoint(args.ckpt_path)  # its errors come before the file is claimed
     with claimed(args.ckpt_path.parent, args.ckpt_path.name, f"writes {args.ckpt_path}", (args.ckpt_path.name,)):
-        content = read_checkpoint(args.ckpt_path)
+        content, _ = read_checkpoint(args.ckpt_path)
         predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights)
         matcher = predictor.matcher
         if not isinstance(matcher, StrongMatcher):

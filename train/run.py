@@ -75,7 +75,7 @@ def resolve(asked: Asked, device: torch.device) -> Run:
         del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
     network, former = {}, {}
     if start:
-        content = read_checkpoint(start, WAYS) if is_own else read_checkpoint(start)
+        content, _ = read_checkpoint(start, WAYS) if is_own else read_checkpoint(start)
         network, former = stored_options(content, start), former_options(content, asked.defaults)
     elif file := typed.get("init_weights"):
         network = stored_options(read_torch(file, "give the file of a trained model"), file)

@@ -62,7 +62,7 @@ python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # fo
 import sys
 from pathlib import Path
 from model.checkpoint import load_checkpoint, save_checkpoint
-backbone, network, arguments = load_checkpoint(Path(sys.argv[1]))
+backbone, network, arguments, _ = load_checkpoint(Path(sys.argv[1]))
 backbone.weights = None  # a path on this machine
 kept = {name: arguments[name] for name in ("both", "reverse")}
 save_checkpoint(Path(sys.argv[2]), backbone, network.half(), arguments=kept)

@@ -164,7 +164,7 @@ def test_a_file_that_is_no_checkpoint_is_one_plain_line_and_its_code_is_not_run(
     torch.save(published()["encoder"], tmp_path / "bare.pth")
     (tmp_path / "folder.pth").mkdir()
     for name, words in {
-        "picture": "it is damaged, or none that torch.save has written; give a checkpoint of train.py, or a published",
+        "picture": "it is damaged, or no file of a network; give a checkpoint of train.py, or a published",
         "code": "it holds other Python objects than tensors",
         "bare": "is no XSegTx checkpoint",
         "folder": "folder.pth is a folder",
