@@ -53,8 +53,8 @@ def make_parser() -> Parser:
     add_backbone_weights_option(parser)
     add_device(parser)
     add_precision(parser)
-    text = f"pairs that the network computes at once; fewer pairs need less memory (default: {BATCH_SIZE})"
-    add("--batch_size", type=at_least(1), help=text)
+    text = "pairs that the network computes at once; fewer pairs need less memory, and may move an existence by 2e-7 "
+    add("--batch_size", type=at_least(1), help=text + f"(default: {BATCH_SIZE})")
     text = f"number of places in a target at which a strong network looks for the object (default: {LOOKS})"
     add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"

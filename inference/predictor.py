@@ -8,6 +8,7 @@ for mask, existence in predictor.segment(query_image, query_mask, target_image, 
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 from common.cpu import tune_cpu
@@ -130,8 +131,8 @@ class Predictor:
             raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or None")
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        if places is not None and places < 1:
-            raise UserError(f"places {places} must be at least 1")
+        if places is not None and not (isinstance(places, Integral) and places >= 1):
+            raise UserError(f"places {places!r} must be a whole number of at least 1")
         if not isinstance(query_image, list | tuple):
             query_image, query_mask = [query_image], [query_mask]
         elif query_box is not None:

@@ -10,8 +10,9 @@ The file of a finished take also tells which of its pairs are left out because a
 deleted when the results are written, so that the next run tries these pairs again.
 
 `run` is a digest of all that decides the numbers: checkpoint, setting, precision and looks, or the file and arguments
-of a user's method. `annotation` is a digest of the take's annotation.json. Predictions of another checkpoint, or from
-before the take was processed again, therefore have other names and are not used.
+of a user's method. The batch size, which moves an existence by at most 2e-7, is left out. `annotation` is a digest of
+the take's annotation.json. Predictions of another checkpoint, or from before the take was processed again, therefore
+have other names and are not used.
 """
 
 import contextlib

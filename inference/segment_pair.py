@@ -72,12 +72,17 @@ from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import Predictor
 
+MAX_WIDTH = 16000  # pixels of the overlay; a JPEG has at most 65535
+
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.query_box and len(args.query_image) > 1:
+        raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
+    if args.query_mask and len(args.query_mask) != len(args.query_image):
+        pictures = counted(len(args.query_image), "query picture")
+        raise UserError(f"there are {pictures}; give as many paths as --query_mask")
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
-    if len(args.query_mask or [args.query_box]) != len(queries):
-        raise UserError(f"there are {counted(len(queries), 'query picture')}; give as many paths as --query_mask")
     if args.query_mask:
         masks = [read_mask(path, args.object) for path in args.query_mask]
     else:
@@ -85,20 +90,22 @@ def main(argv: list[str] | None = None) -> None:
     for query, mask in zip(queries, masks, strict=True):  # errors of a mask come before the network is loaded
         as_mask(mask, "query mask", query.shape[:2])
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
-    print(f"{args.ckpt_path}: {predictor.description}")
+    print(f"{args.ckpt_path.name}: {predictor.description}")
     mask, existence = predictor.segment(queries, masks, target, setting=args.setting)
+    print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
 
     marked = zip(queries, masks, strict=True)
     views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY) for query, query_mask in marked]
     views.append(overlay(target, mask, PREDICTION))
-    height = max(image.shape[0] for image in views)
-    views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
+    ratios = [image.shape[1] / image.shape[0] for image in views]
+    height = min(max(image.shape[0] for image in views), int(MAX_WIDTH / sum(ratios)))
+    sizes = [(max(1, round(height * ratio)), height) for ratio in ratios]
+    views = [cv2.resize(image, size) for image, size in zip(views, sizes, strict=True)]
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
         replaced = " (replaces the file of a former run)" if mask_path.exists() else ""
         write_picture(mask_path, mask * 255)
         write_picture(overlay_path, np.hstack(views))
-    print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
     print(f"{mask_path}{replaced}\n{overlay_path}{replaced}")
 
 

@@ -105,7 +105,9 @@ def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_ans
         ({"query_mask": None}, "give either query_mask or query_box"),
         ({"query_box": (0, 0, 3, 3)}, "give either query_mask or query_box"),
         ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
-        ({"places": 0}, "places 0 must be at least 1"),
+        ({"places": 0}, "places 0 must be a whole number of at least 1"),
+        ({"places": 2.5}, "places 2.5 must be"),
+        ({"places": "3"}, "places '3' must be"),
         (
             {"query_image": [np.zeros((3, 3, 3), np.uint8)] * 2},
             "there are 2 query images; give a list of as many query masks",
