@@ -26,10 +26,8 @@ from common.arguments import (
     LOOKS,
     SHIPPED,
     Parser,
-    add_backbone_weights_option,
     add_data_path,
-    add_device,
-    add_precision,
+    add_network_options,
     add_setting,
     add_splits_path,
     at_least,
@@ -50,11 +48,9 @@ def make_parser() -> Parser:
     add("--split", default="val", help="split to predict: train, val or test")
     add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
     add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
-    add_backbone_weights_option(parser)
-    add_device(parser)
-    add_precision(parser)
-    text = "pairs that the network computes at once; fewer pairs need less memory, and may move an existence by 2e-7 "
-    add("--batch_size", type=at_least(1), help=text + f"(default: {BATCH_SIZE})")
+    add_network_options(parser)
+    text = f"pairs computed at once; fewer need less memory, and may move an existence by 2e-7 (default: {BATCH_SIZE})"
+    add("--batch_size", type=at_least(1), help=text)
     text = f"number of places in a target at which a strong network looks for the object (default: {LOOKS})"
     add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"

@@ -113,9 +113,11 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(*spellings, type=Path, help=text)
 
 
-def add_backbone_weights_option(parser: argparse.ArgumentParser) -> None:
+def add_network_options(parser: argparse.ArgumentParser) -> None:
     text = "weights of the checkpoint's backbone, which its file does not hold (default: the file used in training)"
     parser.add_argument("--backbone_weights", type=Path, help=text)
+    add_device(parser)
+    add_precision(parser)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

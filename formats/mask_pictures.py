@@ -11,7 +11,6 @@ from common.errors import UserError
 from formats.picture_files import open_picture, picture_errors
 
 SQUARE = np.ones((3, 3), np.uint8)  # pixels
-MANY = 100  # values; a picture with more is no label map
 PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B")  # PIL's modes with gray values or colors
 
 
@@ -48,7 +47,7 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
         is_object = bright > bright.max(initial=0) // 2
         if _is_one_object(colors, is_object):
             return is_object.view(np.uint8)
-        if len(np.unique(labels)) > MANY:
+        if len(np.unique(labels)) > 100:  # a label map has fewer values
             remedy = "draw the object in white on black, without soft edges"
             raise UserError(f"{what} looks like a photograph, not a mask; {remedy}")
         remedy = "in segment_pair.py choose --object, in Python give mask == value, or save each in white on black"

@@ -20,16 +20,9 @@ DARK = 16  # if all gray values (0 to 255) of a 16-bit picture are below this, a
 
 @contextlib.contextmanager
 def picture_errors(what: str) -> Iterator[None]:
-    """If a decoder raises an exception in the block, raise a UserError that begins with `what`, the picture's name. A
-    decoder's warning is printed in one line.
-    """
+    """If a decoder raises an exception in the block, raise a UserError that begins with `what`, the picture's name."""
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-        for warning in caught:
-            warn_once(f"{what} may be damaged: {' '.join(str(warning.message).split())}")
+        yield
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -43,9 +36,10 @@ def picture_errors(what: str) -> Iterator[None]:
 
 def open_picture(path: Path) -> Image.Image:
     """Open a picture file without decoding its pixels. Raises UserError if the file is no picture or is too large."""
-    with picture_errors(str(path)):
+    with picture_errors(str(path)), warnings.catch_warnings():
         if not Path(path).is_file():  # to open a pipe would wait for its writer
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as image:
             image.verify()  # checks the checksums of a PNG, which decoding does not
         return Image.open(path, formats=FORMATS)
@@ -58,17 +52,15 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def refuse_strip(size: Sequence[int], what: str) -> None:
-    """Raise a UserError, which begins with `what`, if a picture whose sides have these lengths is too narrow."""
+    """Raise a UserError, which begins with `what`, if the sides of a picture are more unequal than LONGEST."""
     if max(size) > LONGEST * min(size):
-        sides = f"is {max(size)} pixels long and {min(size)} wide"
-        raise UserError(f"{what} {sides}; cut it so that it is at most {LONGEST} times as long as wide")
+        raise UserError(f"{what} is {max(size)} pixels long and {min(size)} wide; cut it to at most {LONGEST} to 1")
 
 
 def to_rgb(image: Image.Image, what: str) -> np.ndarray:
     """A picture as (H, W, 3) uint8 RGB, turned as EXIF says, without opacity. Values of 16 bits lose the lower 8.
 
-    Raises UserError, which begins with `what`, if the picture is damaged or a strip (`refuse_strip`), or if its values
-    are floats or have 32 bits.
+    Raises UserError, which begins with `what`, if the picture is damaged or a strip, or holds floats or 32 bits.
     """
     refuse_strip(image.size, what)
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # there, mode I has 16 bits

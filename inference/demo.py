@@ -17,15 +17,14 @@ from common.errors import run_script, say_errors
 
 say_errors(__name__)
 
-from common.arguments import CKPT_HELP, SHIPPED, Parser, add_backbone_weights_option, add_device, at_least
+from common.arguments import CKPT_HELP, SHIPPED, Parser, add_network_options, at_least
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add_backbone_weights_option(parser)
-    add_device(parser)
+    add_network_options(parser)
     everybody = "0.0.0.0 admits everybody who can reach this machine"
     add("--host", default="127.0.0.1", help=f"name or address under which the page opens; {everybody}")
     add("--port", type=at_least(1), default=7860, help="port of the page")
@@ -64,7 +63,7 @@ SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
 SAMPLES = {"jar": "easy", "pot": "easy", "bin": "fair", "motorcycle": "fair", "person": "fair"}
 SAMPLES |= {"packet": "hard", "cup": "not there"}
 MAX_FILE = 30 * 2**20  # bytes of an upload
-MAX_PIXELS = 25_000_000  # of a picture; an answer takes about 0.2 s for each million, while all other visitors wait
+MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 CAMERAS = {"the first picture": "ego-exo", "the second picture": "exo-ego", "neither, or I don't know": None}
 TO_DO = """### Find an object again in another picture
@@ -193,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
-    predictor = Predictor.load(args.ckpt_path, args.device, None, backbone_weights=args.backbone_weights)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights)
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the

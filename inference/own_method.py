@@ -53,8 +53,8 @@ class MethodMatcher:
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has the values by key; a value that
-        names a file, such as weights, is replaced by the file's SHA-256. `self.digest` is the SHA-256 of the code that
-        runs. Raises UserError if the method cannot be made.
+        names a file, such as weights, is replaced by the file's SHA-256. `self.digest` is the code's. Raises UserError
+        if the method cannot be made.
         """
         file, _, self.class_name = name.rpartition(":")
         self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"

@@ -127,8 +127,8 @@ class ResumableRun:
         """Delete the finished takes of interrupted runs with other options, and say so."""
         for folder in set(self.folder.parent.glob("*")) - {self.folder}:
             takes = counted(len(list(folder.glob("*.*.json"))), "take")
-            what = "of an interrupted run with another checkpoint or method, precision or looks"
-            print(f"{folder} holds {takes} {what}; the folder is deleted", file=sys.stderr)
+            what = f"{takes} of an interrupted run with another checkpoint or method, precision or looks"
+            print(f"{folder} holds {what}; the folder is deleted", file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove_parts(self) -> None:

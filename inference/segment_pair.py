@@ -20,15 +20,7 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import (
-    CKPT_HELP,
-    SETTINGS,
-    SHIPPED,
-    Parser,
-    add_backbone_weights_option,
-    add_device,
-    add_precision,
-)
+from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, add_network_options
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -45,10 +37,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     add("--setting", choices=SETTINGS, help="which picture is of a head-worn camera (default: not known)")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add_backbone_weights_option(parser)
     add("--out", type=Path, default="pair", help="beginning of the names of both output files")
-    add_device(parser)
-    add_precision(parser)
+    add_network_options(parser)
     return parser.parse_args(argv)
 
 
@@ -72,16 +62,14 @@ from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import Predictor
 
-MAX_WIDTH = 16000  # pixels of the overlay; a JPEG has at most 65535
-
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.query_box and len(args.query_image) > 1:
+    number = len(args.query_image)
+    if args.query_box and number > 1:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
-    if args.query_mask and len(args.query_mask) != len(args.query_image):
-        pictures = counted(len(args.query_image), "query picture")
-        raise UserError(f"there are {pictures}; give as many paths as --query_mask")
+    if args.query_mask and len(args.query_mask) != number:
+        raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
     if args.query_mask:
         masks = [read_mask(path, args.object) for path in args.query_mask]
@@ -97,10 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     marked = zip(queries, masks, strict=True)
     views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY) for query, query_mask in marked]
     views.append(overlay(target, mask, PREDICTION))
-    ratios = [image.shape[1] / image.shape[0] for image in views]
-    height = min(max(image.shape[0] for image in views), int(MAX_WIDTH / sum(ratios)))
-    sizes = [(max(1, round(height * ratio)), height) for ratio in ratios]
-    views = [cv2.resize(image, size) for image, size in zip(views, sizes, strict=True)]
+    height = min(1600, max(image.shape[0] for image in views))  # a JPEG has at most 65535 pixels in a row
+    views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
         replaced = " (replaces the file of a former run)" if mask_path.exists() else ""

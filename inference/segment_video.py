@@ -28,7 +28,7 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import Parser, add_backbone_weights_option, add_device, add_precision, at_least
+from common.arguments import Parser, add_network_options, at_least
 from formats.footage import Footage, add_footage_options, open_cameras
 
 
@@ -41,9 +41,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--ego", metavar="CAMERA", help=text)
     add("--stride", type=at_least(1), default=1, help="predict only each n-th frame with a mask")
     add("--ckpt_path", type=Path, help="checkpoint for this direction (default: the network in the repository)")
-    add_backbone_weights_option(parser)
-    add_device(parser)
-    add_precision(parser)
+    add_network_options(parser)
     return parser.parse_args(argv)
 
 

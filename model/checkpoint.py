@@ -24,6 +24,8 @@ from model.strong import StrongXSegTx, upgrade_state_dict
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
 from model.xsegtx import XSegTx
 
+REMEDY = "give a checkpoint of train.py, or a published one"
+
 
 class Checkpoint(NamedTuple):
     backbone: Backbone
@@ -67,12 +69,8 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     return Checkpoint(backbone, model.eval(), content.get("arguments", {}), digest)
 
 
-def read_checkpoint(
-    path: Path, remedy: str = "give a checkpoint of train.py, or a published one"
-) -> tuple[Mapping[str, Any], str]:
-    """The content of a checkpoint file, and the SHA-256 of the file. Raises UserError, which ends with `remedy`, if the
-    file is unreadable.
-    """
+def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any], str]:
+    """The content and the SHA-256 of a checkpoint. Raises UserError, which ends with `remedy`, if it is unreadable."""
     content, digest = read_hashed(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")

@@ -20,26 +20,6 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import DEFAULT_DATA_DIR, Parser, add_backbone_weights_option, add_device, add_precision, at_least
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, help="checkpoint of train.py, which is replaced")
-    text = "folders of processed takes with train pair files"
-    add("--train-dir", type=Path, nargs="+", default=[DEFAULT_DATA_DIR], metavar="DIR", help=text)
-    add("--num_pairs", type=at_least(1), default=2000, help="pairs to search, in random frames")
-    add("--seed", type=at_least(0), default=0, help="seed of the frames and of the fit")
-    add_backbone_weights_option(parser)
-    add_device(parser)
-    add_precision(parser)
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    parse_args(None)  # --help and wrong options need not wait for the imports below
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -47,6 +27,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from common.arguments import DEFAULT_DATA_DIR, Parser, add_network_options, at_least
 from common.errors import UserError
 from common.files import claimed
 from formats.masks import RLE, fit_rle
@@ -72,6 +53,18 @@ class Looks(NamedTuple):
     held: Tensor  # (P, K) bool; a pair may have fewer than K looks
     iou: Tensor  # (P, K), 0 if the object is hidden
     visible: Tensor  # (P,) float32, 0 or 1
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--ckpt_path", type=Path, required=True, help="checkpoint of train.py, which is replaced")
+    text = "folders of processed takes with train pair files"
+    add("--train-dir", type=Path, nargs="+", default=[DEFAULT_DATA_DIR], metavar="DIR", help=text)
+    add("--num_pairs", type=at_least(1), default=2000, help="pairs to search, in random frames")
+    add("--seed", type=at_least(0), default=0, help="seed of the frames and of the fit")
+    add_network_options(parser)
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -42,7 +42,7 @@ def test_help_and_a_wrong_option_do_not_wait_for_torch_and_gradio(tmp_path):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     names = "segment_pair", "segment_video", "demo"
-    for script in ("eval_segswap.py", "train/train.py", "train/fit_choice.py", *(f"inference/{x}.py" for x in names)):
+    for script in ("eval_segswap.py", "train/train.py", *(f"inference/{x}.py" for x in names)):
         for word, status in ("--help", 0), ("--nonsense", 2):
             words = [sys.executable, ROOT / script, word]
             done = subprocess.run(words, env=environment, capture_output=True, text=True)

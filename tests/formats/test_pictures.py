@@ -64,6 +64,7 @@ DEPTHS = {"8.png": GRAY, "16.png": DEEP, "16.tif": DEEP, "rgb16.png": np.dstack(
 DEPTHS |= {"rgba16.png": np.dstack([DEEP] * 4), "16.pgm": DEEP}
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow also warns
 def test_a_photograph_with_damaged_exif_data_is_read_with_a_warning(tmp_path, capsys):
     exif, path = Image.Exif(), tmp_path / "photo.jpg"
     exif[0x0112], exif[0x011A], exif[0x0132] = 6, 72.5, "2026:01:01"  # orientation, resolution, date
