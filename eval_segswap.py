@@ -21,34 +21,64 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-
 from common.arguments import (
+    BATCH_SIZE,
+    SHIPPED,
     Parser,
-    add_backbone_weights_option,
     add_data_path,
-    add_device,
+    add_network_options,
     add_setting,
     add_splits_path,
     at_least,
 )
+
+ROOT = Path(__file__).resolve().parent
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add_setting(parser)
+    add("--ckpt_path", type=Path, help="checkpoint (default: netBest.pth of a training in train/checkpoints)")
+    own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
+    add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
+    add_data_path(parser)
+    add_splits_path(parser)
+    add("--split", default="val", help="split to predict: train, val or test")
+    add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
+    add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
+    add_network_options(parser)
+    text = f"pairs computed at once; fewer need less memory, and may move an existence by 2e-7 (default: {BATCH_SIZE})"
+    add("--batch_size", type=at_least(1), help=text)
+    text = "number of places in a target at which the network looks for the object (default: 3)"
+    add("--looks", type=at_least(1), help=text)
+    workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
+    add("--num_workers", type=at_least(0), help=workers)
+    add("--overwrite", action="store_true", help="replace a results file that another run has made")
+    return parser
+
+
+if __name__ == "__main__":
+    make_parser().parse_args()  # --help and wrong options need not wait for the imports below
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
 from common.distributed import World
 from common.errors import UserError, counted, warn_once
-from common.files import file_digest, write_json
+from common.files import write_json
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.own_method import OwnMethod
 from inference.predict_takes import TakePlan, predict_takes
-from inference.predictor import SHIPPED, Predictor
+from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
-from model.device import PRECISION_HELP, PRECISIONS, resolve_device
-from recipes.base import BATCH_SIZE, Recipe
+from model.device import resolve_device
+from recipes.base import Recipe
 from recipes.frame import FrameDataset, FramePlan
 
-ROOT = Path(__file__).resolve().parent
 BOTH_DIR = "egoexo_v2_480x480_both"
 CHECKPOINT_DIRS = {"ego-exo": ("egoexo_v2_480x480", BOTH_DIR), "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR)}
 # The options that are not for a user's method.
@@ -76,6 +106,9 @@ def main(argv: list[str] | None = None) -> int:
     run, plans = task.run, task.plans
     world = World()
     world.start()
+    if len(set(map(tuple, world.gather([run.part_path(plan) for plan in plans.values()])))) > 1:
+        what = "have read different files, because the checkpoint, the method or a take has just been replaced"
+        raise UserError(f"the processes of torchrun {what}; run the same command again")
     if world.is_main:
         print(f"{task.description}, on {world.size} x {task.recipe.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
@@ -85,6 +118,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
+            if world.is_main:
+                run.remove_other_parts()
             largest_first = sorted(plans, key=lambda uid: plans[uid].pair_count, reverse=True)
             mine = largest_first[world.rank :: world.size]  # each process gets about as many pairs
             reports = world.gather(predict_part(task, mine, world.is_main))
@@ -109,12 +144,12 @@ def resolve(argv: list[str] | None) -> Task:
             if getattr(args, name):
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
         recipe = OwnMethod(*args.predictor, device=device)
-        source, description = recipe.path, " ".join(args.predictor)
+        source, digest, description = recipe.path, recipe.digest, " ".join(args.predictor)
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
         given = args.precision, args.backbone_weights, args.batch_size, args.looks
         predictor = Predictor.load(source, device, *given)
-        recipe, description = predictor.recipe, f"{source}: {predictor.description}"
+        recipe, digest, description = predictor.recipe, predictor.digest, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     plans, failed = {}, {}
@@ -125,35 +160,10 @@ def resolve(argv: list[str] | None) -> Task:
             failed[uid] = str(error)
     if not plans:
         raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
-    options = {"checkpoint": source.name, "checkpoint_sha256": file_digest(source)} | recipe.options
+    options = {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
     run = ResumableRun(args.out_path, args.setting, args.split, options)
     how = {name: getattr(args, name) for name in ("num_workers", "overwrite", "save_inter")}
     return Task(args.setting, recipe, description, plans, failed, run, **how)
-
-
-def make_parser() -> Parser:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add_setting(parser)
-    add("--ckpt_path", type=Path, help="checkpoint (default: netBest.pth of a training in train/checkpoints)")
-    own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
-    add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
-    add_data_path(parser)
-    add_splits_path(parser)
-    add("--split", default="val", help="split to predict: train, val or test")
-    add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
-    add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
-    add_backbone_weights_option(parser)
-    add_device(parser)
-    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    text = f"pairs that the network computes at once; fewer pairs need less memory (default: {BATCH_SIZE})"
-    add("--batch_size", type=at_least(1), help=text)
-    text = "number of places in a target at which the network looks for the object (default: 3)"
-    add("--looks", type=at_least(1), help=text)
-    workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
-    add("--num_workers", type=at_least(0), help=workers)
-    add("--overwrite", action="store_true", help="replace a results file that another run has made")
-    return parser
 
 
 def default_checkpoint(setting: str) -> Path:

@@ -42,8 +42,9 @@ from formats.results import THRESHOLD
 from formats.takes import read_split
 from inference.predict_takes import TakePlan
 from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
+from model.config import XSegTxConfig
 from model.device import PRECISIONS, resolve_device
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx
 from recipes.base import predict_frames
 from recipes.frame import FrameDataset, FramePlan
 from recipes.paper import Paper

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measure import PROCESSED, run_script_apart
-from common.arguments import SETTINGS, Parser, at_least
+from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, at_least
 from common.files import write_json
 from evaluation.score import Case, ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, take_names
@@ -34,7 +34,6 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake, frames_in
 from formats.results import THRESHOLD, results_path
 from formats.takes import FRAME_STEP, camera_kind, find_split_path, read_split
-from inference.predictor import CKPT_HELP, SHIPPED
 from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions
 from synthetic.tabletop import EGO, Tabletop

@@ -23,10 +23,9 @@ say_errors(__name__)
 import cv2
 import numpy as np
 
-from common.arguments import Parser
-from formats.masks import iou
+from common.arguments import CKPT_HELP, Parser
 from formats.picture_files import read_picture
-from inference.predictor import CKPT_HELP, Predictor
+from inference.predictor import Predictor
 
 MOMENTS = (*range(1, 10), 11, 12, 13, 14)
 SQUARES = 9, 6  # inner corners of the boards
@@ -122,12 +121,13 @@ def main() -> None:
     views: dict[str, list[View]] = {}
     for group, query, target in visible_pairs(args.samples):
         mask, existence = predictor.segment(query.image, query.mask, target.image)
-        groups.setdefault(group, []).append((iou(mask, target.mask), existence))
+        iou = (mask & target.mask).sum() / (mask | target.mask).sum()
+        groups.setdefault(group, []).append((iou, existence))
         views.setdefault(group, []).append(query)
     print("| group | pairs | IoU | above 50 | predicted visible |\n|---|---|---|---|---|")
     for group, rows in groups.items():
-        overlap, existence = 100 * np.array(rows).T
-        print(f"| {group} | {len(rows)} | {overlap.mean():.0f} | {(overlap > 50).sum()} | {(existence > 50).sum()} |")
+        iou, existence = 100 * np.array(rows).T
+        print(f"| {group} | {len(rows)} | {iou.mean():.0f} | {(iou > 50).sum()} | {(existence > 50).sum()} |")
     absent = np.array([predictor.segment(*view, image)[1] for view, image in absent_pairs(views)])
     print(f"| absent | {len(absent)} | - | - | {(absent > 0.5).sum()} |")
 

@@ -38,8 +38,9 @@ from common.errors import run_script
 from formats.masks import decode_mask
 from formats.pairs import PairSet
 from model.backbone import mask_to_image, normalize_image, resnet50_backbone
+from model.config import XSegTxConfig
 from model.device import PRECISIONS, resolve_device, tf32
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx
 from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
 from recipes.samples import DrawnPairs, TrainSamples, read_view, source_of
 from train.engine import Step

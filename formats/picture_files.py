@@ -3,7 +3,7 @@
 import contextlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from common.errors import UserError, warn_once
 from common.files import name_number
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # if a file has several pictures, the first is read
+LONGEST = 20  # the long side of a picture is at most so many times as long as its short side
 DARK = 16  # if all gray values (0 to 255) of a 16-bit picture are below this, a warning says so
 
 
@@ -50,17 +51,28 @@ def read_picture(path: Path) -> np.ndarray:
         return to_rgb(image, str(path))
 
 
+def refuse_strip(size: Sequence[int], what: str) -> None:
+    """Raise a UserError, which begins with `what`, if the sides of a picture are more unequal than LONGEST."""
+    if max(size) > LONGEST * min(size):
+        raise UserError(f"{what} is {max(size)} pixels long and {min(size)} wide; cut it to at most {LONGEST} to 1")
+
+
 def to_rgb(image: Image.Image, what: str) -> np.ndarray:
     """A picture as (H, W, 3) uint8 RGB, turned as EXIF says, without opacity. Values of 16 bits lose the lower 8.
 
-    Raises UserError, which begins with `what`, if the picture is damaged, or if its values are floats or have 32 bits.
+    Raises UserError, which begins with `what`, if the picture is damaged or a strip, or holds floats or 32 bits.
     """
+    refuse_strip(image.size, what)
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # there, mode I has 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
     has_16_bits = image.mode[0] == "I" or ";16" in str(getattr(image, "tile", ""))  # Pillow reads colors with 8
     with picture_errors(what):
-        image = ImageOps.exif_transpose(image)
+        image.load()
+        try:
+            image = ImageOps.exif_transpose(image)
+        except Exception:  # damaged EXIF data can make Pillow raise any exception
+            warn_once(f"{what} has damaged EXIF data, which may say how to turn it; it is read as it lies in the file")
         values = np.asarray(image)
         if image.mode[0] == "I":
             image = Image.fromarray((values >> 8).astype(np.uint8))

@@ -19,6 +19,7 @@ docs/extending.md has examples.
 
 import ast
 import contextlib
+import hashlib
 import importlib.util
 import inspect
 import os
@@ -43,7 +44,8 @@ class OwnMethod(Recipe):
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has the values by key; a value that
-        names a file, such as weights, is replaced by the file's SHA-256. Raises UserError if the method cannot be made.
+        names a file, such as weights, is replaced by the file's SHA-256. `self.digest` is the code's. Raises UserError
+        if the method cannot be made.
         """
         file, _, self.class_name = name.rpartition(":")
         self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"
@@ -59,8 +61,10 @@ class OwnMethod(Recipe):
         self.arguments = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
         sys.path.append(str(self.path.resolve().parent))  # the file may import its neighbors
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        with own_code(flag):
-            spec.loader.exec_module(module)
+        code = self.path.read_bytes()
+        self.digest = hashlib.sha256(code).hexdigest()
+        with own_code(flag):  # the loader would read the file again, or run older code from __pycache__
+            exec(compile(code, file, "exec"), vars(module))
         method_class = getattr(module, self.class_name, None)
         if not callable(getattr(method_class, "predict", None)):
             raise UserError(f"{flag}: the file has no class {self.class_name} with a method predict(frame)")

@@ -15,12 +15,12 @@ from PIL import Image
 from common.errors import UserError, warn_once
 from formats.geometry import Size, same_aspect_ratio
 from formats.mask_pictures import read_mask, to_mask
-from formats.picture_files import read_picture, to_rgb
+from formats.picture_files import read_picture, refuse_strip, to_rgb
 
 
 def as_image(image: Any, what: str) -> np.ndarray:
     """Turn an image into (H, W, 3) uint8 RGB. Raises UserError, whose message begins with `what`, if the image has none
-    of the forms above.
+    of the forms above, or is a strip (`refuse_strip`).
     """
     if isinstance(image, str | Path):
         return read_picture(Path(image))
@@ -37,6 +37,7 @@ def as_image(image: Any, what: str) -> np.ndarray:
         image = image.transpose(1, 2, 0)
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
         raise UserError(f"{what} has the shape {image.shape}; give (H, W), (H, W, 3) or (H, W, 4)")
+    refuse_strip(image.shape[:2], what)
     return np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from common.arguments import SETTINGS
+from common.arguments import SETTINGS, SHIPPED
 from common.errors import UserError, counted
 from formats.masks import encode_mask, iou
 from formats.processed import Correspondence
@@ -32,9 +32,7 @@ from recipes.base import Recipe
 from recipes.frame import Frame
 from recipes.table import load_checkpoint
 
-SHIPPED = Path(__file__).resolve().parents[1] / "model" / "pretrained" / "xsegtx_tiny.pth"  # trained on rendered takes
 ImageLike = np.ndarray | Image | Path | str  # an image or a mask
-CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 SAME_PLACE = 0.5  # two masks with this IoU show the same place
 
 
@@ -45,11 +43,12 @@ class Found(NamedTuple):
 
 class Predictor:
     """Finds objects in pictures with `segment`. `description` describes the network. `settings` are the settings for
-    which the network was trained, or empty if the checkpoint does not tell the settings.
+    which the network was trained, or empty if the checkpoint does not tell the settings. `digest` is the SHA-256 of the
+    checkpoint.
     """
 
-    def __init__(self, recipe: Recipe, description: str = "", settings: Sequence[str] = ()):
-        self.recipe, self.description, self.settings = recipe, description, settings
+    def __init__(self, recipe: Recipe, description: str = "", settings: Sequence[str] = (), digest: str = ""):
+        self.recipe, self.description, self.settings, self.digest = recipe, description, settings, digest
 
     @classmethod
     def load(
@@ -69,12 +68,12 @@ class Predictor:
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
         device = resolve_device(str(device))
         precision = resolve_precision(precision, device)
-        recipe, backbone, network, arguments = load_checkpoint(Path(path or SHIPPED), backbone_weights)
+        recipe, backbone, network, arguments, digest = load_checkpoint(Path(path or SHIPPED), backbone_weights)
         description = f"{network.config} on {backbone.name} features, in {precision}"
         single = "exo-ego" if arguments.get("reverse") else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") else (single,)
         made = recipe(network, backbone, device, precision, batch_size, looks)
-        return cls(made, description, settings if arguments else ())
+        return cls(made, description, settings if arguments else (), digest)
 
     def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
         """For all pairs of a frame, the masks' probabilities in the targets' images, (H, W) float32, and existences."""

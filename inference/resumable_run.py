@@ -10,19 +10,21 @@ The file of a finished take also tells which of its pairs are left out because a
 deleted when the results are written, so that the next run tries these pairs again.
 
 `run` is a digest of all that decides the numbers: checkpoint, setting, precision and looks, or the file and arguments
-of a user's method. `state` is the take's digest: of annotation.json, source.json, and the names and sizes of frames.
-Predictions of another checkpoint, or of other masks or pictures, therefore have other names and are not used.
+of a user's method. The batch size, which moves an existence by at most 2e-7, is left out. `state` is the take's digest:
+of annotation.json, source.json, and the names and sizes of frames. Predictions of another checkpoint, or of other masks
+or pictures, therefore have other names and are not used.
 """
 
 import contextlib
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, counted
 from common.files import claimed, file_digest, has_form, iter_json, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.results import part_name, results_path, write_results
@@ -120,6 +122,14 @@ class ResumableRun:
                 path = self.out_dir / uid / "pred_annotations.json"
                 remove_leftovers(path.parent, path.name)
                 write_json(path, result)
+
+    def remove_other_parts(self) -> None:
+        """Delete the finished takes of interrupted runs with other options, and say so."""
+        for folder in set(self.folder.parent.glob("*")) - {self.folder}:
+            takes = counted(len(list(folder.glob("*.*.json"))), "take")
+            what = f"{takes} of an interrupted run with another checkpoint or method, precision or looks"
+            print(f"{folder} holds {what}; the folder is deleted", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove_parts(self) -> None:
         """Delete the files of this run's finished takes, and the folder above unless other runs use it."""

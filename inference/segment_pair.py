@@ -20,20 +20,7 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-import cv2
-import numpy as np
-
-from common.arguments import SETTINGS, Parser, add_backbone_weights_option, add_device
-from common.drawing import PREDICTION, QUERY, overlay, write_picture
-from common.errors import UserError, counted
-from common.files import check_output, claimed
-from formats.mask_pictures import read_mask
-from formats.masks import fit_mask
-from formats.picture_files import read_picture
-from inference.cut_out import cut_out
-from inference.pictures import as_mask
-from inference.predictor import CKPT_HELP, SHIPPED, Predictor
-from model.device import PRECISION_HELP, PRECISIONS
+from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, add_network_options
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -50,11 +37,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     add("--setting", choices=SETTINGS, help="which picture is of a head-worn camera (default: not known)")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add_backbone_weights_option(parser)
     add("--out", type=Path, default="pair", help="beginning of the names of both output files")
     add("--overwrite", action="store_true", help="replace output files that exist")
-    add_device(parser)
-    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
+    add_network_options(parser)
     return parser.parse_args(argv)
 
 
@@ -62,15 +47,35 @@ def number(text: str) -> int:
     return int(text, 0)
 
 
+if __name__ == "__main__":
+    parse_args(None)  # --help and wrong options need not wait for the imports below
+
+import cv2
+import numpy as np
+
+from common.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.errors import UserError, counted
+from common.files import check_output, claimed
+from formats.mask_pictures import read_mask
+from formats.masks import fit_mask
+from formats.picture_files import read_picture
+from inference.cut_out import cut_out
+from inference.pictures import as_mask
+from inference.predictor import Predictor
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    number = len(args.query_image)
+    if args.query_box and number > 1:
+        raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
+    if args.query_mask and len(args.query_mask) != number:
+        raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
     for path in (mask_path, overlay_path):
         check_output(path, args.overwrite, inputs)
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
-    if len(args.query_mask or [args.query_box]) != len(queries):
-        raise UserError(f"there are {counted(len(queries), 'query picture')}; give as many paths as --query_mask")
     if args.query_mask:
         masks = [read_mask(path, args.object) for path in args.query_mask]
     else:
@@ -78,18 +83,18 @@ def main(argv: list[str] | None = None) -> None:
     for query, mask in zip(queries, masks, strict=True):  # errors of a mask come before the network is loaded
         as_mask(mask, "query mask", query.shape[:2])
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
-    print(f"{args.ckpt_path}: {predictor.description}")
+    print(f"{args.ckpt_path.name}: {predictor.description}")
     mask, existence = predictor.segment(queries, masks, target, setting=args.setting)
+    print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
 
     marked = zip(queries, masks, strict=True)
     views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY) for query, query_mask in marked]
     views.append(overlay(target, mask, PREDICTION))
-    height = max(image.shape[0] for image in views)
+    height = min(1600, max(image.shape[0] for image in views))  # a JPEG has at most 65535 pixels in a row
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
         write_picture(mask_path, mask * 255)
         write_picture(overlay_path, np.hstack(views))
-    print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
     print(f"{mask_path}\n{overlay_path}")
 
 

@@ -28,16 +28,34 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
+from common.arguments import Parser, add_network_options, at_least
+from formats.footage import Footage, add_footage_options, open_cameras
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add_footage_options(parser)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder to write to; it must not exist")
+    text = "the head-worn camera, which shows things larger (default: the first whose name begins with aria)"
+    add("--ego", metavar="CAMERA", help=text)
+    add("--stride", type=at_least(1), default=1, help="predict only each n-th frame with a mask")
+    add("--ckpt_path", type=Path, help="checkpoint for this direction (default: the network in the repository)")
+    add_network_options(parser)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args(None)  # --help and wrong options need not wait for the imports below
+
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from common.arguments import Parser, add_backbone_weights_option, add_device, at_least
 from common.drawing import overlay, to_ascii
 from common.errors import UserError, counted
 from common.files import atomic_folder
-from formats.footage import Footage, add_footage_options, open_cameras
 from formats.geometry import Size, resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
@@ -46,7 +64,6 @@ from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
 from inference.predictor import Predictor
-from model.device import PRECISION_HELP, PRECISIONS
 from recipes.frame import Frame
 
 FrameAnswers = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (H, W), existence
@@ -64,21 +81,6 @@ class Row(NamedTuple):
     object: str
     existence: float
     share: float
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add_footage_options(parser)
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder to write to; it must not exist")
-    text = "the head-worn camera, which shows things larger (default: the first whose name begins with aria)"
-    add("--ego", metavar="CAMERA", help=text)
-    add("--stride", type=at_least(1), default=1, help="predict only each n-th frame with a mask")
-    add("--ckpt_path", type=Path, help="checkpoint for this direction (default: the network in the repository)")
-    add_backbone_weights_option(parser)
-    add_device(parser)
-    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

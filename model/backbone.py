@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
+from model.config import STRIDE
 from model.weights import digest_of, load_state, named_tensors, read_torch
 
-STRIDE = 16  # pixels per feature cell
 MODEL_DIR = Path(__file__).resolve().parent
 MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted to torchvision's layout
 MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # the file that MoCo's authors publish

@@ -18,10 +18,12 @@ import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
-from model.backbone import STRIDE, Backbone, ResNet50, resnet50_backbone
+from model.backbone import Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
-from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch, write_torch
-from model.xsegtx import MODES, XSegTxConfig
+from model.config import MODES, STRIDE, XSegTxConfig
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
+
+REMEDY = "give a checkpoint of train.py, or a published one"
 
 
 def save_checkpoint(
@@ -47,12 +49,12 @@ def save_checkpoint(
     write_torch(path, content)
 
 
-def read_checkpoint(path: Path, remedy: str = "give a checkpoint of train.py, or a published one") -> Mapping[str, Any]:
-    """The content of a checkpoint file. Raises UserError, which ends with `remedy`, if the file is unreadable."""
-    content = read_torch(path, remedy)
+def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any], str]:
+    """The content and the SHA-256 of a checkpoint. Raises UserError, which ends with `remedy`, if it is unreadable."""
+    content, digest = read_hashed(path, remedy)
     if not is_checkpoint(content):
         raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
-    return content
+    return content, digest
 
 
 def is_checkpoint(content: Any) -> bool:

@@ -9,10 +9,6 @@ import torch
 from common.errors import UserError
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISION_HELP = (
-    "fp32 is exact; tf32 rounds products to TensorFloat-32; masks in bf16 have an IoU of 0.99 with exact masks, "
-    "0.92 with a strong network (default: bf16 on GPUs that compute in it, else fp32)"
-)
 
 
 def resolve_device(name: str = "auto") -> torch.device:

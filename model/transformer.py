@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 POSITION_TEMPERATURE = 10000.0
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
 
 
 class LayerNorm(nn.LayerNorm):
@@ -63,7 +62,7 @@ class EncoderLayer(nn.Module):
         self.norm1 = LayerNorm(width)
         self.norm2 = LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = getattr(F, activation)
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None = None) -> Tensor:
         """

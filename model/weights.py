@@ -30,15 +30,22 @@ def read_torch(path: Path, remedy: str = "give the file of a trained network") -
 
     Raises UserError, which ends with `remedy`, if the file is missing or cannot be read.
     """
+    return read_hashed(path, remedy)[0]
+
+
+def read_hashed(path: Path, remedy: str) -> tuple[Any, str]:
+    """`read_torch`, and the SHA-256 of what was read. The file is read once, because another may replace it."""
     if not Path(path).is_file():
         raise UserError((f"{path} is a folder" if Path(path).is_dir() else f"no file {path}") + f"; {remedy}")
     try:
         with memory_errors(f"{path} needs more to be loaded"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            data = Path(path).read_bytes()
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return content, hashlib.sha256(data).hexdigest()
     except UserError:
         raise
     except Exception as error:  # PyTorch raises many kinds of errors, with advice that is not for our users
-        reason = getattr(error, "strerror", None) or "it is damaged, or none that torch.save has written"
+        reason = getattr(error, "strerror", None) or "it is damaged, or no file of a network"
         if "Unsupported global" in str(error):
             reason = "it holds other Python objects than tensors, which may run code"
         raise UserError(f"{path} cannot be read: {reason}; {remedy}") from None

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.arguments import BATCH_SIZE
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, put_back
@@ -24,14 +25,13 @@ from formats.pairs import PairSet
 from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from model.backbone import Backbone
+from model.config import XSegTxConfig
 from model.device import PRECISIONS, memory_errors, tf32
 from model.feature_cache import FeatureCache
 from model.features import Encoder
-from model.xsegtx import XSegTxConfig
 from recipes.frame import Frame, TakeFrame, prepare_frame
 from recipes.samples import Batch, DrawnPairs
 
-BATCH_SIZE = 32  # a frame of the data set has 20 to 40 pairs
 MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
 
 

@@ -14,8 +14,9 @@ from formats.geometry import Size, eval_size, letterbox
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from model.backbone import STRIDE
+from model.config import XSegTxConfig
 from model.device import autocast
-from model.xsegtx import Query, XSegTx, XSegTxConfig
+from model.xsegtx import Query, XSegTx
 from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame
 from recipes.losses import Counts, compute_losses

@@ -1,4 +1,4 @@
-"""The table of recipes, the only place that knows their names; and networks from checkpoints, whatever their recipe."""
+"""The recipes by their names, which only configs.py also knows; and networks from checkpoints of any recipe."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,11 +12,11 @@ from model.backbone import Backbone
 from model.checkpoint import holds_network, names_backbone, read_checkpoint, stored_backbone, stored_config
 from model.weights import load_state
 from recipes.base import NetworkRecipe
+from recipes.configs import CONFIGS
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
 
 RECIPES: dict[str, type[NetworkRecipe]] = {"paper": Paper, "strong": Strong}
-CONFIGS = {name: recipe.Config for name, recipe in RECIPES.items()}
 
 
 class Checkpoint(NamedTuple):
@@ -24,6 +24,7 @@ class Checkpoint(NamedTuple):
     backbone: Backbone
     network: nn.Module  # in eval mode, on the CPU
     arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown
+    digest: str  # SHA-256 of the file
 
 
 def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpoint:
@@ -32,7 +33,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     backbone_weights: the weights of a backbone whose weights are not in the checkpoint (default: the file used in
     training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
     """
-    content = read_checkpoint(path)
+    content, digest = read_checkpoint(path)
     name, config = stored_config(content, path, CONFIGS)
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
     for option, count in RECIPES[name].channels_of(backbone).items():
@@ -40,7 +41,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
             raise UserError(f"{path}: its network has {option} {getattr(config, option)}, {backbone.name} has {count}")
     network = RECIPES[name].Network(config)
     load_state(network, content["encoder"], f"{path}, encoder")
-    return Checkpoint(RECIPES[name], backbone, network.eval(), content.get("arguments", {}))
+    return Checkpoint(RECIPES[name], backbone, network.eval(), content.get("arguments", {}), digest)
 
 
 def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -1,16 +1,131 @@
-"""Make the state in which a training starts: new, with tensors of a trained network, or from a checkpoint."""
+"""Where a training starts: the values of its options, and its state, which is new, has tensors of a trained network, or
+continues a checkpoint.
+"""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from common.errors import UserError
 from model.backbone import Backbone
 from model.backbones import make_backbone
-from model.checkpoint import load_matching, stored_backbone
-from model.weights import load_state
-from train.options import Options, Start
+from model.checkpoint import load_matching, read_checkpoint, stored_backbone
+from model.config import FREE
+from model.device import resolve_precision
+from model.weights import load_state, read_torch
+from recipes.table import RECIPES, stored_options
+from train.log import LOG_NAME
+from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
+from train.run_files import LAST, WARMUP, run_files
+from train.schedule import usual_warmup
 from train.state import TrainState
+
+WAYS = "give another --out-dir, or --overwrite to lose it"
+
+
+class Start(NamedTuple):
+    """Where a training starts."""
+
+    path: Path | None = None  # a file, or None for a new network
+    content: Any = None  # of the file
+    continues: bool = False  # True if the file is a checkpoint to continue, False if it has initial weights
+    is_own: bool = False  # True if the training continues the run in its own folder
+    keeps_backbone: bool = False  # True if the file's backbone is the one to train on
+    notes: tuple[str, ...] = ()  # lines about options that changed since the checkpoint, and about flags without effect
+
+
+def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start]:
+    """The complete options, and the start of the training; the output folder must be claimed.
+
+    Raises UserError if a file to start from is missing or does not fit, if the folder holds a run that would be lost,
+    or if it holds a run of another recipe that --resume-pth does not name.
+    """
+    typed = dict(typed)
+    unused = [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]
+    notes = (f"unused, as in the published trainer: {' '.join(unused)}",) if unused else ()
+    out_dir, named = typed["out_dir"], typed.get("resume_pth")
+    path = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
+    is_own = path == out_dir / LAST
+    # True if --resume-pth names the folder's own run, which may then continue with another recipe.
+    is_meant = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
+    if named == "auto" or is_own and is_meant:
+        del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
+    if path is None:
+        start = Start(typed.get("init_weights"), notes=notes)
+        content = read_torch(start.path, "give the file of a trained model") if start.path else None
+        network = stored_options(content, start.path) if start.path else {}
+        options = merged(typed, network, {}, device)
+        return options, start._replace(content=content, keeps_backbone=bool(network) and "backbone" not in typed)
+    content, _ = read_checkpoint(path, WAYS) if is_own else read_checkpoint(path)
+    network, former = stored_options(content, path), former_options(content)
+    kept = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
+    options = merged(typed, network, {name: former[name] for name in kept if name in former}, device)
+    changed = changes(path, former | network, options.stored, network, keeps_recipe=is_own and not is_meant)
+    return options, Start(path, content, True, is_own, True, (*changed, *notes))
+
+
+def merged(
+    typed: Mapping[str, Any], network: Mapping[str, Any], kept: Mapping[str, Any], device: torch.device
+) -> Options:
+    """Give each option its value from the first of these that has one: the command line, the network of the file to
+    start from, what is kept of the run that wrote this file, the recipe's defaults, the defaults of the paper's recipe.
+    """
+    recipe = (DEFAULTS | network | typed)["recipe"]
+    kind = RECIPES[recipe]
+    own = {field.name for field in fields(kind.Config)}
+    for name in typed:
+        if name in kind.without or name not in own and name not in Options.__dataclass_fields__:
+            raise UserError(f"--{name}: the {recipe} recipe has no such option; leave it out, or give another --recipe")
+    values = DEFAULTS | kind.defaults | kept | network | typed
+    values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
+    values["precision"] = resolve_precision(values["precision"], device)
+    if values["warmUpIter"] is None:
+        values["warmUpIter"] = usual_warmup(values["n_epoch"] * values["iter_epoch"])
+    if values["val_size"] is None:
+        values["val_size"] = values["iter_epoch_val"] * values["batch_pos"]
+    config = kind.Config(**{field.name: values[field.name] for field in fields(kind.Config) if field.metadata})
+    return Options(**{field.name: values[field.name] for field in fields(Options) if field.metadata}, config=config)
+
+
+def former_options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run that wrote a checkpoint, newer options with their defaults; empty for a published file."""
+    arguments = content.get("arguments")
+    return as_stored(DEFAULTS) | arguments if arguments else {}
+
+
+def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None:
+    """The checkpoint that a training into `out_dir` continues: the last one in this folder, otherwise the file `named`,
+    or None. Raises UserError if the folder holds a run that would be lost.
+    """
+    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
+    if overwrite or not held:
+        return Path(named) if named else None
+    if not (out_dir / LAST).exists():
+        what = f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue"
+        raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
+    return out_dir / LAST
+
+
+def changes(
+    start: Path, then: Mapping[str, Any], now: Mapping[str, Any], network: Mapping[str, Any], keeps_recipe: bool
+) -> list[str]:
+    """A line for each option whose value `now` differs from its value `then`, in the run that wrote the checkpoint.
+
+    Raises UserError if a difference makes another network, or with `keeps_recipe`, another recipe.
+    """
+    changed = {name: f"{name} {then[name]} -> {new}" for name, new in now.items() if then.get(name, new) != new}
+    if other_network := [text for name, text in changed.items() if name in network and name not in FREE]:
+        what = f"{start} holds another network ({', '.join(other_network)})"
+        raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
+    other_recipe = [text for name, text in changed.items() if name not in NOT_RECIPE]
+    if other_recipe and keeps_recipe:
+        what = f"{start.parent} holds a run of another recipe ({', '.join(other_recipe[:3])})"
+        raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
+    return [f"changed since then: {text}" for text in changed.values()]
 
 
 def starting_state(
@@ -43,7 +158,8 @@ def network_of(options: Options, start: Start) -> tuple[Backbone, nn.Module, lis
     else:
         backbone = make_backbone(options.backbone, options.moco_path)
     torch.manual_seed(options.seed)
-    network = options.kind.Network(replace(options.config, **options.kind.channels_of(backbone)))
+    kind = RECIPES[options.recipe]
+    network = kind.Network(replace(options.config, **kind.channels_of(backbone)))
     if start.continues:
         load_state(network, start.content["encoder"], f"{start.path}, encoder")
     elif start.path:

@@ -26,6 +26,11 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
+from train.options import DEFAULTS, Options, parse
+
+if __name__ == "__main__":
+    parse(None, __doc__)  # --help and wrong options need not wait for the imports below
+
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -42,12 +47,12 @@ from model.device import memory_errors, resolve_device, tf32
 from model.weights import load_state, write_torch
 from recipes.base import NetworkRecipe
 from recipes.samples import Batch, TrainSamples, step_batches
+from recipes.table import RECIPES
 from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
-from train.options import DEFAULTS, Options, Start, parse, resolve
 from train.run_files import BEST, LAST, WARMUP, remove_run
 from train.schedule import LR_DROP
-from train.start import starting_state
+from train.start import Start, resolve, starting_state
 from train.state import TrainState
 from train.validation import Validation
 
@@ -112,8 +117,10 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
-    recipe = options.kind(*parts, cache_size=options.cache_features * 1e9)
-    loading = loader_options(options.loaders, device.type == "cuda")
+    recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9)
+    reads_nothing = options.cache_features and recipe.caches_all  # when all features are cached
+    workers = 0 if reads_nothing and options.num_workers is None else options.num_workers
+    loading = loader_options(workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
     numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
     batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))
@@ -167,7 +174,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
     """
     done: dict[int, dict[str, Any]] = {}  # finished networks by step
     for path in (options.out_dir / name for name in (BEST, LAST)):
-        content = read_checkpoint(path) if path.exists() and options.fit_pairs else {"is_finished": True}
+        content = read_checkpoint(path)[0] if path.exists() and options.fit_pairs else {"is_finished": True}
         if content.get("is_finished"):
             continue
         if content["step"] not in done:

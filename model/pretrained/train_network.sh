@@ -62,7 +62,7 @@ import sys
 from pathlib import Path
 from model.checkpoint import save_checkpoint
 from recipes.table import load_checkpoint
-_, backbone, network, arguments = load_checkpoint(Path(sys.argv[1]))
+_, backbone, network, arguments, _ = load_checkpoint(Path(sys.argv[1]))
 backbone.weights = None  # a path on this machine
 kept = {name: arguments[name] for name in ("both", "reverse")}
 save_checkpoint(Path(sys.argv[2]), "strong", backbone, network.half(), arguments=kept)

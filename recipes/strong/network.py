@@ -14,58 +14,21 @@ the network reads two maps of the target crop from the locator, the similarity m
 decoder reads a finer layer of the backbone. search.py makes the looks and chooses among them.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.arguments import option
-from common.errors import UserError
-from formats.crop import Crop
-from model.backbone import STRIDE
 from model.features import Levels, coverage_of
 from model.transformer import InnerLayer
-from model.xsegtx import ExistenceHead, Look, MaskDecoder, Projection, XSegTxConfig, as_grid, make_blocks, probabilities
+from model.xsegtx import ExistenceHead, Look, MaskDecoder, Projection, as_grid, make_blocks, probabilities
 from recipes.strong.choice import Choice
-from recipes.strong.crops import Spot
+from recipes.strong.config import StrongConfig
 from recipes.strong.locator import NOTHING, Description, Locator, detail_of
 
 MAPS = 2  # maps of a target crop from the locator
 BLOCKS = 2  # residual blocks of the mask decoder
-
-
-@dataclass(frozen=True)
-class StrongConfig(XSegTxConfig):
-    frame_size: int = option(768, "long side of the whole images that the locator reads, pixels")
-    detail_channels: int = 0  # channels of the backbone's earlier layer
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 4 * STRIDE <= self.frame_size <= 1 << 13:
-            raise UserError(f"frame size {self.frame_size} must be from {4 * STRIDE} to {1 << 13} pixels")
-
-    @property
-    def wide_size(self) -> int:
-        """The side, in pixels, of the wide query crops that the locator reads."""
-        return max(2, self.input_size // (2 * STRIDE)) * STRIDE
-
-    def frame_length(self, share: float) -> int:
-        """The long side, in pixels, of the frame in which to locate an object that spans the part `share` of the frame.
-        The result is `frame_size`, halved until the object fills at most half of a wide crop.
-        """
-        length = self.frame_size
-        while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
-            length //= 2
-        return length
-
-    def wide_crop(self, spot: Spot, share: float) -> Crop:
-        """The query crop that the locator reads. The crop shows the object at `spot` as large as the object is
-        expected in the target's frame, where the object spans the part `share`, but not larger than half of the crop.
-        """
-        extent = share * self.frame_length(share)  # pixels in the target's frame
-        return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
 
 
 class ObjectCrops(NamedTuple):

@@ -26,7 +26,8 @@ from recipes.frame import Frame, FrameDataset, TakeFrame, frame_plans
 from recipes.losses import Counts, compute_losses
 from recipes.samples import DrawnPairs
 from recipes.strong.choice import LooksOfPairs, figures, fit, looks_of_pairs
-from recipes.strong.network import StrongConfig, StrongNetwork
+from recipes.strong.config import StrongConfig
+from recipes.strong.network import StrongNetwork
 from recipes.strong.samples import TARGET_CROPS, CropBatch, FrameGroup, collate_crops, read_crops
 from recipes.strong.search import SEARCH, Search
 

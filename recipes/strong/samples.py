@@ -20,8 +20,8 @@ from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
 from recipes.samples import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
+from recipes.strong.config import StrongConfig
 from recipes.strong.crops import CLOSE, CONTEXT, LARGEST, Spot, frame_size, object_cells, spot_of, whole_frame
-from recipes.strong.network import StrongConfig
 from recipes.strong.sizes import expected_shares, size_ratios
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.

@@ -1,6 +1,7 @@
 """Pictures and masks that users give are read as they are meant, or refused."""
 
 import contextlib
+import itertools
 
 import cv2
 import numpy as np
@@ -61,6 +62,18 @@ GRAY = np.tile(np.arange(0, 256, 5, dtype=np.uint8), (9, 1))
 DEEP = GRAY.astype(np.uint16) * 257
 DEPTHS = {"8.png": GRAY, "16.png": DEEP, "16.tif": DEEP, "rgb16.png": np.dstack([DEEP] * 3)}
 DEPTHS |= {"rgba16.png": np.dstack([DEEP] * 4), "16.pgm": DEEP}
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow also warns
+def test_a_photograph_with_damaged_exif_data_is_read_with_a_warning(tmp_path, capsys):
+    exif, path = Image.Exif(), tmp_path / "photo.jpg"
+    exif[0x0112], exif[0x011A], exif[0x0132] = 6, 72.5, "2026:01:01"  # orientation, resolution, date
+    Image.fromarray(RGB).save(path, exif=exif)
+    content = path.read_bytes()
+    for place, value in itertools.product(range(content.index(b"MM"), content.index(b"2026")), (2, 5, 255)):
+        path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+        assert read_picture(path).size == RGB.size
+    assert f"warning: {path} has damaged EXIF data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", DEPTHS)
@@ -134,6 +147,8 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
         "image is an array of float64; give uint8": lambda: as_image(RGB / 255, "image"),
         "image is an array of float32; give uint8": lambda: as_image(torch.from_numpy(RGB) / 255, "image"),
         r"image has the shape \(1, 6, 9, 3\)": lambda: as_image(torch.from_numpy(RGB)[None], "image"),
+        "image is 5000 pixels long and 1 wide; cut it": lambda: as_image(np.zeros((1, 5000, 3), np.uint8), "image"),
+        "image is 21 pixels long and 1 wide; cut it": lambda: as_image(Image.new("L", (1, 21)), "image"),
         "a.jpg does not exist": lambda: as_image("a.jpg", "image"),
         r"image has the shape \(6, 9, 2\)": lambda: as_image(RGB[..., :2], "image"),
         "mask holds floats other than 0 and 1": lambda: as_mask(DRAWN * 0.7, "mask", SIZE),
@@ -239,5 +254,5 @@ def test_a_picture_of_floats_is_a_mask_if_it_has_no_values_but_0_and_1(tmp_path)
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_a_photograph_is_no_mask(mode):
-    with pytest.raises(UserError, match="mask holds the values .*, and a mask is of one object; "):
+    with pytest.raises(UserError, match="mask looks like a photograph, not a mask; draw the object in white on black"):
         to_mask(PHOTOGRAPH.convert(mode))

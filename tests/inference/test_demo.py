@@ -131,6 +131,7 @@ def address(checkpoint, tmp_path_factory) -> str:
     finally:
         server.terminate()
         server.wait()
+    assert [path for path in folder.rglob("*") if path.is_file()] == [console]  # no picture of a visitor
 
 
 class Visitor:
@@ -171,6 +172,14 @@ def test_twenty_visitors_at_once_each_get_their_own_answer(address):
 
     with ThreadPoolExecutor(20) as visitors:
         assert all(visitors.map(visit, range(20)))
+
+
+@needs_gradio
+def test_a_picture_of_so_many_pixels_that_others_would_wait_is_refused(address, tmp_path):
+    Image.new("1", (5001, 5000)).save(tmp_path / "large.png")
+    visitor = Visitor(address)
+    inputs = [visitor.upload(QUERY), [BRUSH], visitor.upload(tmp_path / "large.png"), NOT_KNOWN]
+    assert visitor.find(*inputs)["data"][0] == "large.png has more than 25 million pixels; reduce it"
 
 
 @needs_gradio

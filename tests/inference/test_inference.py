@@ -22,8 +22,9 @@ from formats.processed import ProcessedTake, read_frame
 from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
+from model.config import XSegTxConfig
 from model.features import Encoder
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx
 from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
@@ -127,7 +128,7 @@ def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_
 
 
 def test_a_strong_networks_results_are_the_same_bytes_after_a_stop_and_smaller_batches_go_on_with_them(
-    strong_checkpoint, data_path, tmp_path, monkeypatch
+    strong_checkpoint, data_path, tmp_path, monkeypatch, capsys
 ):
     whole, stopped, asked = run(strong_checkpoint, data_path, tmp_path / "whole"), tmp_path / "stopped", []
     frames = len({frame for masks in LAYOUT.values() for frame in masks.get(EGO, ())})
@@ -142,10 +143,15 @@ def test_a_strong_networks_results_are_the_same_bytes_after_a_stop_and_smaller_b
         patch.setattr(Strong, "predict", interrupt_in_the_second_take)
         run(strong_checkpoint, data_path, stopped)
     assert [path for path in stopped.rglob("*.json") if path.parent != stopped]
-    smaller = shutil.copytree(stopped, tmp_path / "smaller")
+    smaller, others = (shutil.copytree(stopped, tmp_path / name) for name in ("smaller", "others"))
     assert run(strong_checkpoint, data_path, stopped).read_bytes() == whole.read_bytes()
     run(strong_checkpoint, data_path, smaller, "ego-exo", "--batch_size", "1")
     assert json.loads((smaller / "ego-exo_val_run.json").read_text())["pairs"] == 16  # of the takes that were left
+    (parts,) = (others / "ego-exo_val_takes").iterdir()
+    capsys.readouterr()
+    run(strong_checkpoint, data_path, others, "ego-exo", "--looks", "1")
+    what = "1 take of an interrupted run with another checkpoint or method, precision or looks; the folder is deleted"
+    assert f"{parts} holds {what}\n" in capsys.readouterr().err and not parts.exists()
 
 
 def test_every_object_has_a_key_and_takes_have_files_only_if_asked_for(checkpoint, data_path, whole, tmp_path):
@@ -233,6 +239,25 @@ def test_results_are_never_vouched_for_as_those_of_another_checkpoint(
     assert finished.read_bytes() != before
     fresh = run(other, data_path, tmp_path / "fresh")
     assert finished.read_bytes() == fresh.read_bytes()
+
+
+def test_the_record_names_the_network_that_predicted_though_its_file_was_replaced(
+    checkpoint, other, data_path, whole, tmp_path, monkeypatch
+):
+    path, plan_of = Path(shutil.copy(checkpoint, tmp_path / "net.pth")), eval_segswap.TakePlan.of
+
+    def replace_the_file(*given):
+        shutil.copy(other, path)
+        return plan_of(*given)
+
+    monkeypatch.setattr(eval_segswap.TakePlan, "of", replace_the_file)
+    results = run(path, data_path, tmp_path / "out")
+    made = json.loads(results.with_name("ego-exo_val_run.json").read_text())["provenance"]
+    assert made["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert results.read_bytes() == whole.read_bytes()
+    monkeypatch.setattr(eval_segswap.World, "gather", lambda world, value: [value, value[1:]])  # of another rank
+    with pytest.raises(UserError, match="torchrun have read different files, .*; run the same command again"):
+        run(path, data_path, tmp_path / "ranks")
 
 
 def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(checkpoint, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """A user's class predicts in place of the network: its answers reach the results file. So do the examples."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -210,6 +211,14 @@ def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_pa
     weights.write_text("1")
     method.write_text(method.read_text() + "# changed\n")
     refused(*usual, of_weights)
+
+
+def test_the_record_names_the_code_that_ran_though_its_file_changed_meanwhile(data_path, method, tmp_path):
+    code = METHOD + "open(__file__, 'a').write('# changed')\n"
+    method.write_text(code)
+    path = run(data_path, tmp_path / "out", f"{method}:Method")
+    made = json.loads((path.parent / "ego-exo_val_run.json").read_text())["provenance"]
+    assert made["checkpoint_sha256"] == hashlib.sha256(code.encode()).hexdigest()
 
 
 ANSWER = """

@@ -11,8 +11,9 @@ from model.xsegtx import Look
 from recipes.base import Answer
 from recipes.frame import Frame
 from recipes.paper import Paper
+from recipes.strong.config import StrongConfig
 from recipes.strong.locator import Description, Locator
-from recipes.strong.network import ObjectCrops, StrongConfig, StrongNetwork, TargetCrops
+from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
 from recipes.strong.recipe import Strong
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from model.backbone import Backbone, normalize_image, resnet50_backbone
 from model.checkpoint import save_checkpoint
-from model.xsegtx import XSegTx, XSegTxConfig
-from recipes.strong.network import StrongConfig, StrongNetwork
+from model.config import XSegTxConfig
+from model.xsegtx import XSegTx
+from recipes.strong.config import StrongConfig
+from recipes.strong.network import StrongNetwork
 
 
 def random_backbone(seed: int) -> Backbone:

@@ -14,8 +14,9 @@ from common.errors import UserError
 from inference.predictor import SHIPPED
 from model.backbones import make_backbone
 from model.checkpoint import load_matching, load_optimizer, save_checkpoint
+from model.config import MODES, XSegTxConfig
 from model.weights import write_torch
-from model.xsegtx import MODES, XSegTx, XSegTxConfig
+from model.xsegtx import XSegTx
 from recipes.table import load_checkpoint, stored_options
 from tests.made import ROOT
 from tests.made.golden import GOLDEN
@@ -167,7 +168,7 @@ def test_a_file_that_is_no_checkpoint_is_one_plain_line_and_its_code_is_not_run(
     torch.save(published()["encoder"], tmp_path / "bare.pth")
     (tmp_path / "folder.pth").mkdir()
     for name, words in {
-        "picture": "it is damaged, or none that torch.save has written; give a checkpoint of train.py, or a published",
+        "picture": "it is damaged, or no file of a network; give a checkpoint of train.py, or a published",
         "code": "it holds other Python objects than tensors",
         "bare": "is no XSegTx checkpoint",
         "folder": "folder.pth is a folder",

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
-from model.xsegtx import MODES, Look, XSegTx, XSegTxConfig, parse_layer_types
+from model.config import MODES, XSegTxConfig, parse_layer_types
+from model.xsegtx import Look, XSegTx
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, golden_inputs, golden_networks
 

@@ -58,7 +58,7 @@ def few_suffice(monkeypatch):
 
 
 def encoders(out_dir):
-    contents = [read_checkpoint(out_dir / name) for name in ("netBest.pth", "netLast.pth")]
+    contents = [read_checkpoint(out_dir / name)[0] for name in ("netBest.pth", "netLast.pth")]
     assert all(content["is_finished"] for content in contents)
     return [content["encoder"] for content in contents]
 
@@ -72,7 +72,7 @@ def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_cha
     monkeypatch.setattr(recipe, "figures", lambda *_: (next(count), 0))  # ever better
     run_training(training_set, tmp_path / "fitted", *FLAGS)
     assert "netBest.pth: the choice among looks fitted" in capsys.readouterr().out
-    plain = read_checkpoint(tmp_path / "plain" / "netLast.pth")["encoder"]
+    plain = read_checkpoint(tmp_path / "plain" / "netLast.pth")[0]["encoder"]
     for encoder in encoders(tmp_path / "fitted"):
         changed = {name for name, x in encoder.items() if not torch.equal(x, plain[name])}
         assert changed and all(name.startswith("choice.") for name in changed)

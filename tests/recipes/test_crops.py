@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox
+from recipes.strong.config import StrongConfig
 from recipes.strong.crops import CONTEXT, LARGEST, Spot, cell_middles, object_cells, spot_of, whole_frame
-from recipes.strong.network import StrongConfig
 from recipes.strong.sizes import expected_shares
 
 SIDES = st.integers(1, 60)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.xsegtx import Look, XSegTx, XSegTxConfig
+from model.config import XSegTxConfig
+from model.xsegtx import Look, XSegTx
 from recipes.losses import compute_losses, total_loss
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, fill, golden_batch, golden_inputs

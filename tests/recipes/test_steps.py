@@ -8,7 +8,8 @@ import torch
 
 from common.distributed import World
 from formats.pairs import BOTH, PairSet
-from model.xsegtx import Look, XSegTx, XSegTxConfig
+from model.config import XSegTxConfig
+from model.xsegtx import Look, XSegTx
 from recipes.losses import total_loss
 from recipes.paper import Paper
 from recipes.samples import TrainSamples

@@ -23,7 +23,8 @@ from common.errors import UserError, run_script
 from data import process_data
 from formats.pairs import PairSet
 from inference.predictor import SHIPPED
-from model.xsegtx import XSegTx, XSegTxConfig
+from model.config import XSegTxConfig
+from model.xsegtx import XSegTx
 from recipes.paper import blocked_tokens
 from recipes.table import load_checkpoint
 from synthetic import make_takes
@@ -42,8 +43,9 @@ from tests.made.training import (
     start_training,
 )
 from train import train
-from train.options import parse, resolve
+from train.options import parse
 from train.schedule import Schedule
+from train.start import resolve
 
 STEPS = 7  # of the recipe
 STRONG_RECIPE = ("--recipe", "strong", "--frame_size", 160)
@@ -255,10 +257,18 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     assert list(losses(tmp_path)) == list(range(1, 18))
 
 
-def test_cached_features_spare_the_papers_recipe_its_loaders():
-    for recipe, workers in (("paper", 0), ("strong", None)):
-        options, _ = resolve(parse(["--cache_features", "1", "--recipe", recipe], ""), torch.device("cpu"))
-        assert options.loaders == workers
+def test_cached_features_spare_the_papers_recipe_its_loaders(training_set, tmp_path, monkeypatch):
+    def note(workers, _):
+        given.append(workers)
+        raise UserError("enough")
+
+    given, words = [], arguments(training_set, tmp_path, "--cache_features", 1)
+    del words[(place := words.index("--num_workers")) : place + 2]
+    monkeypatch.setattr(train, "loader_options", note)
+    for flags in ([], list(map(str, STRONG_RECIPE))):
+        with pytest.raises(UserError, match="enough"):
+            train.main([*words, *flags])
+    assert given == [0, None]
 
 
 def test_seed_and_loss_weight_reach_the_training_and_unused_flags_are_named(training_set, finished, tmp_path, capsys):
