@@ -42,6 +42,7 @@ class Item:
     parts: tuple[Solid, ...]  # around the middle of the item, which is the origin
     half_axes: np.ndarray  # (3,), half of the size of the box around the item
     like: int | None = None  # for a twin, the number of the object that it resembles
+    has_real_size: bool = False  # True if the item is never scaled
 
     @property
     def radius(self) -> float:
@@ -49,6 +50,8 @@ class Item:
         return self.half_axes[:2].max()
 
     def scaled(self, factor: float) -> "Item":
+        if self.has_real_size:
+            return self
         parts = tuple(replace(p, position=p.position * factor, half_axes=p.half_axes * factor) for p in self.parts)
         return replace(self, parts=parts, half_axes=self.half_axes * factor)
 
