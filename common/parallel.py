@@ -65,7 +65,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
-                with _shielded():  # `submit` starts the processes
+                with _signals_blocked():  # `submit` starts the processes
                     running[pool.submit(function, job)] = job
             if not running:
                 break
@@ -84,7 +84,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
 
 
 @contextlib.contextmanager
-def _shielded() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Processes that start within the block do not react to the signals that a terminal or a scheduler sends to all
     processes of a job. Only the parent ends them: after Ctrl-C, a worker that still imports would show a traceback.
     """

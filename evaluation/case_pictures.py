@@ -179,7 +179,7 @@ def case_sheet(pictures: list[np.ndarray]) -> np.ndarray:
 
 
 def iou_text(case: Case) -> str:
-    return f"IoU {METRICS['iou'].show(case.mask.iou)} %" if case.visible else "not visible"
+    return f"IoU {METRICS['iou'].as_text(case.mask.iou)} %" if case.visible else "not visible"
 
 
 def _header(truth: TakeTruth, predictions: Sequence[PredictedCase], width: int, height: int) -> np.ndarray:

@@ -145,7 +145,7 @@ def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterat
     """Yield the images of the wanted frames by decoding only the packets that they need. Ends early if a frame is not
     found in this way, or if the video is damaged.
     """
-    return _pick(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
+    return _images_at(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
 
 
 def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
@@ -155,12 +155,14 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Itera
         _single_threaded(stream)
         frames = container.decode(stream)
         if index.pts is None:
-            yield from _pick(enumerate(frames), wanted, pixels)
+            yield from _images_at(enumerate(frames), wanted, pixels)
         else:
-            yield from _pick(((frame.pts, frame) for frame in frames), index.pts[wanted], pixels)
+            yield from _images_at(((frame.pts, frame) for frame in frames), index.pts[wanted], pixels)
 
 
-def _pick(timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
+def _images_at(
+    timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str
+) -> Iterator[np.ndarray]:
     """Yield the images of the frames at `times` (ascending). Ends early if a frame is damaged or missing."""
     times = iter(times.tolist())
     next_time = next(times)
