@@ -29,8 +29,9 @@ SHARE = ("train",) * 6 + ("val", "test", "test")  # models fall into nine equal 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles around the origin, with their textures. Lengths are in units of `UNIT` centimeters."""
+    """Triangles around the origin, with their textures. All coordinates are from -1 to 1, in units of `reach`."""
 
+    reach: float  # in units of `UNIT` centimeters: 1, or more if the mesh is longer than a cube from -1 to 1
     scene: "EmbreeScene"  # noqa: F821
     rim: np.ndarray  # (V, 3) corners of the convex hull
     normals: np.ndarray  # (F, 3, 3) normals at the corners of each face
@@ -41,7 +42,7 @@ class Mesh:
     @property
     def half_axes(self) -> np.ndarray:
         """Half of the size (3,) of a box around the mesh, whose center is the origin."""
-        return np.abs(self.rim).max(0)
+        return self.reach * np.abs(self.rim).max(0)
 
     def intersect(self, origin: np.ndarray, direction: list[np.ndarray]) -> list[np.ndarray]:
         """Where rays hit the mesh: four arrays (h, w), the parameter of each ray (as in `synthetic.render`), the face
@@ -137,7 +138,7 @@ def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None
     `number` makes the thing's name unique in the take. For a twin, `like` is the number of the object that looks alike.
     """
     mesh = replace(load_mesh(path), tint=np.clip(tint, 0.3, 3).astype(np.float32))
-    solid = Solid("mesh", np.zeros(3), np.ones(3), mesh)
+    solid = Solid("mesh", np.zeros(3), np.full(3, mesh.reach), mesh)
     return Item(f"{path.stem.lower()}_{number}", (solid,), mesh.half_axes, like, has_real_size=True)
 
 
@@ -164,13 +165,14 @@ def load_mesh(path: Path) -> Mesh:
     scale, upright = cm / UNIT / (high - low).max(), rotation_about(0, np.pi / 2)  # files have y up
     hull = trimesh.convex.convex_hull(corners.reshape(-1, 3)).vertices
     corners, rim = (((points - (low + high) / 2) * scale) @ upright.T for points in (corners, hull))
-    normals = np.concatenate([part.vertex_normals[part.faces] for part in parts]) @ upright.T
+    reach = max(1.0, np.abs(rim).max())
+    normals = (np.concatenate([part.vertex_normals[part.faces] for part in parts]) @ upright.T).astype(np.float32)
     pictures, uv = zip(*map(_picture, parts), strict=True)
     counts = [len(part.faces) for part in parts]
     textures = [_texels([_shrunk(picture, factor) for picture in pictures], counts) for factor in (1, 4, 16)]
     scene = EmbreeScene()
-    TriangleMesh(scene, corners.astype(np.float32))
-    return Mesh(scene, rim, normals.astype(np.float32), np.concatenate(uv).astype(np.float32), tuple(textures))
+    TriangleMesh(scene, (corners / reach).astype(np.float32))
+    return Mesh(reach, scene, rim / reach, normals, np.concatenate(uv).astype(np.float32), tuple(textures))
 
 
 def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
