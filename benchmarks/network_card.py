@@ -10,7 +10,7 @@ Predictions are written to --out; a rerun uses existing predictions. The script 
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def score(data: Path, out: Path, network: Sequence[object], setting: str, all_fr
     return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
 
 
-def print_table(title: str, rows: dict[str, Both]) -> None:
+def print_table(title: str, rows: Mapping[str, Both]) -> None:
     """Print the columns COLUMNS of both settings, in percent: IoU and right object of the visible objects, the visible
     objects that are predicted visible, and the hidden objects that are predicted hidden.
     """
@@ -86,7 +86,7 @@ def print_table(title: str, rows: dict[str, Both]) -> None:
         print(f"| {name} | {'/'.join(str(len(cases)) for cases in both)} | {' | '.join(columns)} |", flush=True)
 
 
-def grouped(both: Both, value: Callable[[Case], float], limits: dict[str, float]) -> dict[str, Both]:
+def grouped(both: Both, value: Callable[[Case], float], limits: Mapping[str, float]) -> dict[str, Both]:
     """Group the visible cases by the first of the ascending `limits` that their value does not exceed."""
     groups, low = {}, -1.0
     for name, high in limits.items():
@@ -138,7 +138,7 @@ def by_reason(folder: Path, both: Both) -> dict[str, Both]:
     return {reason: group for reason, group in groups.items() if any(group)}
 
 
-def print_existence(cases: dict[str, Both]) -> None:
+def print_existence(cases: Mapping[str, Both]) -> None:
     """Print the balanced accuracy of existence at several thresholds, as a mean over all kinds of takes; and for each
     tenth of existence, the share of objects that are visible.
     """

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Mesh:
     """Triangles around the origin, with their textures. All coordinates are from -1 to 1, in units of `reach`."""
 
     reach: float  # in units of `UNIT` centimeters: 1, or more if the mesh is longer than a cube from -1 to 1
-    scene: "EmbreeScene"  # noqa: F821
+    scene: Any  # an EmbreeScene of embreex
     rim: np.ndarray  # (V, 3) corners of the convex hull
     normals: np.ndarray  # (F, 3, 3) normals at the corners of each face
     uv: np.ndarray  # (F, 3, 2) texture coordinates of the corners, with v upwards
@@ -175,8 +176,10 @@ def load_mesh(path: Path) -> Mesh:
     return Mesh(reach, scene, rim / reach, normals, np.concatenate(uv).astype(np.float32), tuple(textures))
 
 
-def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
-    """Read files that a model names, such as textures, only from its folder; warn of files that are not in it."""
+def _files_beside(path: Path) -> Any:
+    """A FilePathResolver of trimesh that reads files that a model names, such as textures, only from its folder, and
+    warns of files that are not in it.
+    """
     files = need_trimesh().resolvers.FilePathResolver(path)
     read = files.get
 
@@ -191,8 +194,8 @@ def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
     return files
 
 
-def _picture(part: "Trimesh") -> tuple[np.ndarray, np.ndarray]:  # noqa: F821
-    """The texture of a part (or one pixel of its color), (h, w, 3) uint8 BGR, and its faces' texture coordinates."""
+def _picture(part: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The texture of a Trimesh (or one pixel of its color), (h, w, 3) uint8 BGR, and its faces' texture coordinates."""
     material, uv = (getattr(part.visual, name, None) for name in ("material", "uv"))
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is None or uv is None:

@@ -4,7 +4,7 @@ A solid is a unit solid, mapped into the world by `world = rotation @ (half_axes
 change a ray's parameter, so every intersection is computed on the unit solid. SHAPES says how each shape is drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -23,7 +23,7 @@ NEAR = 1e-2  # nothing nearer than this is drawn
 STRIP = 1 << 14  # pixels drawn at a time; cv2.remap takes at most 32767
 MISS = np.float32(np.inf)  # the parameter of a ray that hits nothing
 TINY = np.float32(1e-20)  # added to a divisor that may be 0, so that parallel rays do not give 0 / 0
-FACES = np.repeat(np.eye(3, dtype=np.float32), 2, 0) * np.float32([[-1], [1]] * 3)  # normals: -x, +x, -y, +y, -z, +z
+FACES = np.concatenate([[-axis, axis] for axis in np.eye(3, dtype=np.float32)])  # normals: -x, +x, -y, +y, -z, +z
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
@@ -159,7 +159,7 @@ def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], l
     """The colors of surface points under the lights, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)
-    light = np.float32(0)
+    light = np.zeros_like(x)
     for towards in (lights @ solid.rotation).astype(np.float32):
         light = light + np.maximum((x * towards[0] + y * towards[1] + z * towards[2]) / length, 0)
     color = cv2.multiply(color, cv2.merge([(AMBIENT + (1 - AMBIENT) * light)[None]] * 3), dtype=cv2.CV_8U)
@@ -200,7 +200,7 @@ def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return middle - half, middle + half
 
 
-def _quadric(a: np.ndarray, b: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
+def _quadric(a: np.ndarray, b: np.ndarray, c: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both solutions of a t^2 + 2 b t + c = 0, the smaller first; NaN if there is none."""
     a = a + TINY
     root = np.sqrt(b * b - a * c)
@@ -247,7 +247,7 @@ def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.phase(x[None], y[None])[0] * np.float32(0.5 / np.pi)
 
 
-def _rings(heights: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+def _rings(heights: Iterable[float], radii: Iterable[float]) -> np.ndarray:
     """Points (N, 3) on circles about the z axis, with these heights and radii."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)

@@ -90,11 +90,11 @@ class Tabletop:
         """The picture of each camera at a time."""
         objects = [self.object_solids(number, second) for number in range(len(self.items))]
         people = [*self._hand(second), *(limb for person in self.people for limb in person(second))]
-        worlds = []  # for each camera, the solids that it can see besides the room
+        table, worlds = None, []  # for each camera, the solids that it can see besides the room
         for left_out in self.left_out[int(second)]:
             present = [solids for solids, is_left_out in zip(objects, left_out, strict=True) if not is_left_out]
             solids = sum(present, []) + people
-            if not worlds or self.left_out[int(second)].any():
+            if table is None or self.left_out[int(second)].any():
                 table = cast_shadows(self.table, solids + self.clutter, self.lights[0])
             worlds.append([*solids, table])
         ego, *exos = worlds
@@ -103,7 +103,7 @@ class Tabletop:
             pictures[name] = render(camera, world, room, self.lights)
         for name, tint in self.tints.items():
             channels = pictures[name].channels
-            cv2.multiply(channels, (*tint, 1), dst=channels, dtype=cv2.CV_8U)
+            cv2.multiply(channels, (*tint, 1), dst=channels, dtype=cv2.CV_8U)  # pyrefly: ignore
         for name in self.gray:
             channels = pictures[name].channels
             channels[..., :3] = cv2.cvtColor(channels, cv2.COLOR_BGRA2GRAY)[..., None]
@@ -245,7 +245,7 @@ class Tabletop:
         def solids(second: float) -> list[Solid]:
             feet = middle + near / distance * away + swing * np.sin(phase + speed * second) * across
             return [
-                _limb(*(feet + side * across + (0, 0, z) for z in (low, high)), radius, colors[color])
+                _limb(feet + side * across + (0, 0, low), feet + side * across + (0, 0, high), radius, colors[color])
                 for side, low, high, radius, color in PERSON
             ]
 
@@ -346,7 +346,7 @@ def _color(rng: np.random.Generator) -> np.ndarray:
     return 255 * np.array(colorsys.hsv_to_rgb(*rng.uniform(*TONES[rng.integers(len(TONES))]))[::-1])
 
 
-def _limb(start: np.ndarray, end: np.ndarray, radius: float, color: Sequence[float]) -> Solid:
+def _limb(start: np.ndarray, end: np.ndarray, radius: float, color: Sequence[float] | np.ndarray) -> Solid:
     """An ellipsoid of one color (BGR), one axis of which runs from `start` to `end`."""
     length = np.linalg.norm(end - start)
     axis = (end - start) / length
