@@ -10,7 +10,7 @@ Predictions are written to --out; a rerun uses existing predictions. The script 
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def score(data: Path, out: Path, network: Sequence[object], setting: str, all_fr
     return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
 
 
-def print_table(title: str, rows: dict[str, Both]) -> None:
+def print_table(title: str, rows: Mapping[str, Both]) -> None:
     """Print the columns COLUMNS of both settings, in percent: IoU and right object of the visible objects, the visible
     objects that are predicted visible, and the hidden objects that are predicted hidden.
     """
@@ -85,7 +85,7 @@ def print_table(title: str, rows: dict[str, Both]) -> None:
         print(f"| {name} | {'/'.join(str(len(cases)) for cases in both)} | {' | '.join(columns)} |", flush=True)
 
 
-def grouped(both: Both, value: Callable[[Case], float], limits: dict[str, float]) -> dict[str, Both]:
+def grouped(both: Both, value: Callable[[Case], float], limits: Mapping[str, float]) -> dict[str, Both]:
     """Group the visible cases by the first of the ascending `limits` that their value does not exceed."""
     groups, low = {}, -1.0
     for name, high in limits.items():
@@ -143,7 +143,7 @@ def accuracy_above(limit: float, cases: list[Case]) -> float:
     return metrics_of_cases(moved)["balanced_accuracy"]
 
 
-def print_existence(cases: dict[str, Both]) -> None:
+def print_existence(cases: Mapping[str, Both]) -> None:
     """Print the balanced accuracy of existence at several thresholds, as a mean over all kinds of takes; and for each
     tenth of existence, the share of objects that are visible.
     """

@@ -48,14 +48,14 @@ def board(image: np.ndarray) -> View | None:
         return None
     across, down = (n - 1 for n in SQUARES)
     corners = corners.reshape(down + 1, across + 1, 2)
-    inner = np.float32([[0, 0], [across, 0], [across, down], [0, down]])
-    outer = inner + np.float32([[-1, -1], [1, -1], [1, 1], [-1, 1]])  # one more square on each side
-    to_picture = cv2.getPerspectiveTransform(inner, np.float32([corners[int(y), int(x)] for x, y in inner]))
+    inner = np.array([[0, 0], [across, 0], [across, down], [0, down]], np.float32)
+    outer = inner + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)  # one more square on each side
+    to_picture = cv2.getPerspectiveTransform(inner, np.array([corners[int(y), int(x)] for x, y in inner]))
     return View(image, filled(cv2.perspectiveTransform(outer[None], to_picture)[0], image))
 
 
 def filled(outline: np.ndarray, image: np.ndarray) -> np.ndarray:
-    return cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), np.int32(np.round(outline)), 1)
+    return cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), np.round(outline).astype(np.int32), 1)
 
 
 def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[View, View]:
@@ -70,10 +70,10 @@ def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[V
         if best.distance < 0.75 * second.distance
     ]
     ends = (
-        np.float32([points[getattr(match, name)].pt for match in matches])
+        np.array([points[getattr(match, name)].pt for match in matches], np.float32)
         for points, name in ((of_one, "queryIdx"), (of_other, "trainIdx"))
     )
-    homography, _ = cv2.findHomography(*ends, cv2.RANSAC, 5)
+    homography, _ = cv2.findHomography(*ends, method=cv2.RANSAC, ransacReprojThreshold=5)
     mask = filled(np.array(outline), one)
     return View(one, mask), View(other, cv2.warpPerspective(mask, homography, other.shape[1::-1]))
 

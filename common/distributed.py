@@ -45,9 +45,9 @@ class World:
         """
         if self.size > 1:
             on_gpu = device is not None and device.type == "cuda"
-            backend = {"backend": "nccl", "device_id": device} if on_gpu else {"backend": "gloo"}
             try:
-                dist.init_process_group(**backend, timeout=MEETING)
+                name, gpu = ("nccl", device) if on_gpu else ("gloo", None)
+                dist.init_process_group(name, device_id=gpu, timeout=MEETING)
             except dist.DistError as error:
                 reason = str(error).partition("\n")[0].rstrip(".")
                 raise UserError(f"the processes of torchrun have not met: {reason}; start torchrun again") from None

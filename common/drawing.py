@@ -40,7 +40,6 @@ def to_ascii(text: str) -> str:
 def write_picture(path: Path, image: np.ndarray) -> None:
     """Write an (H, W, 3) or gray (H, W) uint8 image atomically: PNG if `path` ends in .png, otherwise JPEG."""
     data = io.BytesIO()
-    options = {"format": "PNG"} if path.suffix.lower() == ".png" else {"format": "JPEG", "quality": 90}
-    Image.fromarray(image).save(data, **options)
+    Image.fromarray(image).save(data, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=90)
     with atomic_write(path, "wb") as file:
         file.write(data.getvalue())

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -250,7 +251,7 @@ def holds_json_list(path: Path) -> bool:
         return False
 
 
-def _open_json(path: Path) -> IO[bytes]:
+def _open_json(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 

@@ -65,7 +65,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     try:
         while True:
             for job in itertools.islice(jobs, 2 * num_workers - len(running)):  # so that no worker has to wait
-                with _shielded():  # `submit` starts the processes
+                with _signals_blocked():  # `submit` starts the processes
                     running[pool.submit(function, job)] = job
             if not running:
                 break
@@ -84,7 +84,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
 
 
 @contextlib.contextmanager
-def _shielded() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Processes that start within the block do not react to the signals that a terminal or a scheduler sends to all
     processes of a job. Only the parent ends them: after Ctrl-C, a worker that still imports would show a traceback.
     """
@@ -103,8 +103,11 @@ def _start_worker() -> None:
 def _end_with_parent() -> None:
     """End this worker if its parent is killed. Otherwise, the worker would wait for ever."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -117,7 +120,8 @@ def loader_options(workers: int | None, pin: bool = False) -> dict[str, Any]:
     if workers is None:
         workers = max(1, min(default_workers() - 1, MAX_LOADERS))
     cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork of a worker
-    ahead = {"prefetch_factor": PREFETCH, "worker_init_fn": init_loader_worker, "persistent_workers": True}
+    ahead: dict[str, Any] = {"prefetch_factor": PREFETCH, "persistent_workers": True}
+    ahead["worker_init_fn"] = init_loader_worker
     if sys.platform == "linux":  # other start methods (the default from Python 3.14 on) copy the data into each worker
         ahead["multiprocessing_context"] = "fork"
     return {"num_workers": workers, "pin_memory": pin, **(ahead if workers else {})}
@@ -140,8 +144,8 @@ def init_loader_worker(_worker_id: int) -> None:
 
 
 def _end_at_sigterm_of_parent() -> None:
-    parent = multiprocessing.parent_process().pid  # os.getppid() may be a fork server
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+    parent = multiprocessing.parent_process()  # os.getppid() may be a fork server
+    while parent and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
     os._exit(0)
 

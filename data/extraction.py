@@ -229,7 +229,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
 
 
 def _decode_masks(track: Track) -> Masks:
-    masks = {}
+    masks: Masks = {}
     for frame in track.encoded:
         try:
             masks[frame] = track.mask(frame)
@@ -256,11 +256,15 @@ def _whole_masks(
             reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
             failures.append(Failure(camera, BROKEN, reason))
         left_out |= corrupt.keys()
-    masks = {
-        camera: {frame: rle for frame, rle in track.items() if frame < shortest and frame not in left_out}
-        for camera, track in tracks.items()
+    kept = {
+        camera: {
+            frame: rle
+            for frame, rle in decoded.items()
+            if not isinstance(rle, str) and frame < shortest and frame not in left_out
+        }
+        for camera, decoded in tracks.items()
     }
-    return masks, failures
+    return kept, failures
 
 
 def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:

@@ -183,7 +183,7 @@ def draw_sheet(truth: GroundTruth, setting: str, results: Path, cases: Sequence[
 
 
 def iou_text(case: Case) -> str:
-    return f"IoU {METRICS['iou'].show(case.scores.iou)} %" if case.visible else "not visible"
+    return f"IoU {METRICS['iou'].as_text(case.scores.iou)} %" if case.visible else "not visible"
 
 
 def _header(case: Case, take: str, width: int) -> np.ndarray:

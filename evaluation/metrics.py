@@ -59,7 +59,7 @@ class Metric(NamedTuple):
         """The title with its unit, and a star if the metric is not part of the benchmark."""
         return ("" if self.official else "* ") + self.title + (" (%)" if self.percent else "")
 
-    def show(self, value: float | None, sign: str = "") -> str:
+    def as_text(self, value: float | None, sign: str = "") -> str:
         """The value as the paper prints it, "-" for None and nan. With `sign` "+", positive numbers get a sign, too."""
         if value is None or math.isnan(value):
             return "-"
@@ -67,7 +67,7 @@ class Metric(NamedTuple):
 
     def verdict(self, change: float | None) -> str:
         """Whether a change of the metric is "better" or "worse"; "" if the change is too small to be printed."""
-        if not change or float(self.show(change)) == 0:
+        if not change or float(self.as_text(change)) == 0:
             return ""
         return "better" if (change > 0) == self.higher_is_better else "worse"
 

@@ -71,7 +71,7 @@ def figures_table(summary: dict[str, Any]) -> Rows:
             frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
         interval = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
-        rows.append((title, metric.show(values[name]), interval or "-"))
+        rows.append((title, metric.as_text(values[name]), interval or "-"))
     return rows
 
 
@@ -80,7 +80,7 @@ def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
     for group in groups:
         values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
-        rows.append((group["label"], *counts, *(METRICS[name].show(values[name]) for name in TABLE_METRICS)))
+        rows.append((group["label"], *counts, *(METRICS[name].as_text(values[name]) for name in TABLE_METRICS)))
     return rows
 
 
@@ -92,7 +92,7 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
         values = (
             figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}
         )  # see printed_values
-        cells = (METRICS[metric].show(values[metric]) for metric in OFFICIAL)
+        cells = (METRICS[metric].as_text(values[metric]) for metric in OFFICIAL)
         rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/evaluation.md says what each does"])
 
@@ -102,7 +102,8 @@ def difference_table(first: str, other: dict[str, Any]) -> Rows:
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
     for name, paired in printed_values(other["metrics"], NO_DIFFERENCE).items():
         metric = METRICS[name]
-        cells = [metric.show(paired["first"]), metric.show(paired["second"]), metric.show(paired["difference"], "+")]
+        cells = [metric.as_text(paired[name]) for name in ("first", "second")]
+        cells.append(metric.as_text(paired["difference"], "+"))
         cells += [interval_text(name, paired["interval_95"], "+") or "-", verdict(name, paired)]
         rows.append((metric.heading, *cells))
     return rows
@@ -118,7 +119,7 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
         for name in TABLE_METRICS:
             change, interval = paired[name]["difference"], interval_text(name, paired[name]["interval_95"], "+")
             arrow = {"better": " ▲", "worse": " ▼", "": ""}[METRICS[name].verdict(change)]
-            cells.append(METRICS[name].show(change, "+") + arrow + (f" [{interval}]" if interval else ""))
+            cells.append(METRICS[name].as_text(change, "+") + arrow + (f" [{interval}]" if interval else ""))
         rows.append(cells)
     return rows
 
@@ -133,7 +134,7 @@ def verdict(name: str, paired: dict[str, Any]) -> str:
 
 def interval_text(name: str, edges: Sequence[float | None], sign: str = "") -> str:
     """Both edges of an interval, in the form of the metric; "" if there is no interval."""
-    return "" if edges[0] is None else " to ".join(METRICS[name].show(edge, sign) for edge in edges)
+    return "" if edges[0] is None else " to ".join(METRICS[name].as_text(edge, sign) for edge in edges)
 
 
 def interval_note(takes: int) -> str:
@@ -144,4 +145,4 @@ def interval_note(takes: int) -> str:
 
 
 def percent(value: float | None) -> str:
-    return METRICS["iou"].show(value)
+    return METRICS["iou"].as_text(value)

@@ -53,7 +53,8 @@ class OwnNetwork(nn.Module):
     def forward(self, query: Tensor, target: Tensor, mask: Tensor) -> Look:
         """Backbone features (B, F, h, w) of both views, query mask (B, S, S) -> masks (B, S, S), logit of existence."""
         views = [self.project(view) for view in (query, target)]  # (B, C, h, w) each
-        coverage = F.normalize(coverage_of(mask, query.shape[2:]).flatten(1), p=1, dim=1)  # (B, L), sum 1
+        size = query.shape[2], query.shape[3]
+        coverage = F.normalize(coverage_of(mask, size).flatten(1), p=1, dim=1)  # (B, L), sum 1
         prototype = torch.einsum("bcl,bl->bc", views[0].flatten(2), coverage)
         logits = [self.decode(view * prototype[:, :, None, None]) for view in views]  # (B, 1, h, w) each
         large = [F.interpolate(x, mask.shape[1:], mode="bilinear")[:, 0] for x in logits]
@@ -100,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     read = partial(read_letterboxed, side=args.input_size)
     samples = TrainSamples(PairSet([args.data_path], "train", args.setting), read, seed=0)
     steps, loading = step_batches(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
-    batches = DataLoader(samples, batch_sampler=steps, collate_fn=collate_letterboxed, **loading)
+    batches = DataLoader(samples, batch_sampler=steps, collate_fn=collate_letterboxed, **loading)  # pyrefly: ignore
     with loader_failures(), tqdm(batches, total=args.steps, unit="step") as bar:
         for batch in bar:
             batch = batch.to(device)

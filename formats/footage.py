@@ -39,8 +39,10 @@ class Footage:
     def step(self) -> float:
         """The seconds between two frames, without gaps in which the camera dropped frames."""
         steps = np.diff(self.seconds)
-        usual_step = np.median(steps) if len(steps) else 1 / 30
-        return float(steps[abs(steps - usual_step) <= usual_step / 2].mean()) if len(steps) else usual_step
+        if not len(steps):
+            return 1 / 30
+        usual_step = np.median(steps)
+        return float(steps[abs(steps - usual_step) <= usual_step / 2].mean())
 
     def time(self, position: int) -> float:
         """The time of a frame in seconds; the position may lie before the first frame or after the last one."""
@@ -50,7 +52,7 @@ class Footage:
         """The positions of the frames that are nearest in time to `seconds`, int64 in the same shape."""
         return np.searchsorted((self.seconds[1:] + self.seconds[:-1]) / 2, seconds)
 
-    def read(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
+    def read(self, positions: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """Yield the picture (H, W, 3) uint8 RGB at each of `positions`, which ascend and may repeat, one at a time.
 
         Raises UserError if a picture cannot be read or has another size than the first frame.
@@ -91,6 +93,7 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     if index.pts is None or is_raw:
         seconds = np.arange(len(index)) / float(rate)
     else:
+        assert frame.time_base is not None  # it is None only in frames that no file holds
         seconds = (index.pts - index.pts[0]) * float(frame.time_base)
     turns = round(frame.rotation / 90) % 4
     size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)

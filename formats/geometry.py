@@ -93,4 +93,5 @@ def sample_for_score(values: np.ndarray, size: Size, video: Size, side: int | No
         start + np.interp((pixels + 0.5) * (length / full) - 0.5, axis, np.arange(len(axis)))
         for pixels, full, length, axis, start in zip(compared, video, size, sampled, starts, strict=True)
     )
-    return cv2.remap(values, *np.float32(np.meshgrid(cols, rows)), cv2.INTER_LINEAR)
+    cols, rows = np.asarray(np.meshgrid(cols, rows), np.float32)
+    return cv2.remap(values, cols, rows, cv2.INTER_LINEAR)

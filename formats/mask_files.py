@@ -18,7 +18,7 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_aspect_ratio
 from formats.mask_pictures import read_mask
-from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_size
+from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_area, mask_size
 from formats.picture_files import by_number
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
@@ -43,11 +43,11 @@ class MaskFiles:
             if stored is None:
                 return None
             rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
-            if not same_aspect_ratio(rle["size"], size):
+            if not same_aspect_ratio(mask_size(rle), size):
                 raise ValueError(
                     f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; give its aspect ratio"
                 )
-            if not coco.area(rle):
+            if not mask_area(rle):
                 return None
             return rle if mask_size(rle) == size else encode_mask(fit_rle(rle, size))
         except MALFORMED as error:
@@ -56,6 +56,7 @@ class MaskFiles:
 
 def find_masks(path: Path, frame: int = 0) -> MaskFiles:
     """The masks of one camera. A single PNG file is the mask of `frame`. Raises UserError if there are no masks."""
+    objects: dict[str, dict[int, Any]]
     if path.suffix.lower() == ".json":
         objects = _find_coco(path)
     elif path.suffix.lower() == ".png" and path.is_file():
@@ -120,4 +121,4 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         rle = coco.frPyObjects(segmentation, height, width)
-    return check_rle({"size": [height, width], "counts": rle["counts"].decode()})
+    return check_rle({"size": [height, width], "counts": rle["counts"].decode()})  # pyrefly: ignore

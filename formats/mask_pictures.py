@@ -98,7 +98,8 @@ def _colors(channels: list[np.ndarray]) -> np.ndarray:
     """(H, W): the gray values, or colors 0xRRGGBB if the picture is not gray."""
     if all(np.array_equal(channel, channels[0]) for channel in channels[1:]):
         return channels[0]
-    return sum(channel * np.uint32(1 << shift) for channel, shift in zip(channels, (16, 8, 0), strict=True))
+    red, green, blue = (channel.astype(np.uint32) for channel in channels)
+    return red << 16 | green << 8 | blue
 
 
 def _value_names(labels: np.ndarray) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from lzstring import LZString
 from pycocotools import mask as coco
 
+from common.files import has_form
 from formats.geometry import Size, letterbox_axes, nearest_axes
 from formats.lz_text import decompress
 
@@ -41,12 +42,12 @@ def encode_lzstring(counts: str) -> str:
 def encode_mask(mask: np.ndarray) -> RLE:
     """(H, W) array, non-zero = object -> RLE."""
     rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(mask.shape), "counts": rle["counts"].decode()}
+    return {"size": list(mask.shape), "counts": rle["counts"].decode()}  # pyrefly: ignore[missing-attribute]
 
 
 def decode_mask(rle: RLE) -> np.ndarray:
     """RLE -> (H, W) uint8 of 0 and 1."""
-    return coco.decode(rle)
+    return coco.decode(rle)  # pyrefly: ignore[bad-argument-type]
 
 
 def check_size(size: Any) -> Size:
@@ -59,7 +60,7 @@ def check_size(size: Any) -> Size:
 
 def check_rle(rle: Any) -> RLE:
     """Check and return a mask from a file. Raises ValueError if it is malformed, or if the runs do not fit the size."""
-    if not isinstance(rle, dict) or "size" not in rle or "counts" not in rle:
+    if not has_form(rle, {"size": object, "counts": object}):
         raise ValueError(f"mask {str(rle)[:40]!r} has no size and counts")
     check_size(rle["size"])
     if not isinstance(rle["counts"], str) or not _COUNTS.fullmatch(rle["counts"]):
@@ -70,7 +71,8 @@ def check_rle(rle: Any) -> RLE:
 
 def mask_size(rle: RLE) -> Size:
     """(H, W)."""
-    return tuple(rle["size"])
+    height, width = rle["size"]
+    return height, width
 
 
 def mask_area(rle: RLE) -> int:

@@ -17,7 +17,7 @@ import json
 import shlex
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +90,7 @@ def write_pairs(
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
         about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path, "tracks": tracks}
-        arrays = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
+        arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
         arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
         with atomic_write(path, "wb") as file:
@@ -148,7 +148,7 @@ def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
     digest = hashlib.sha256(b"pairs of version 2.1")
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).view(np.uint8))
+        digest.update(np.ascontiguousarray(values).view(np.uint8))  # pyrefly: ignore[bad-argument-type]
     return np.frombuffer(digest.digest(), np.uint8)
 
 
@@ -185,19 +185,20 @@ class PairSet:
         self.setting = setting
         self.tracks: list[PairTrack] = []
         self.data_dir_of: dict[str, Path] = {}
-        settings = SETTINGS if setting == BOTH else (setting,)
+        settings = tuple(SETTINGS) if setting == BOTH else (setting,)
         masks, counts, rows = [], [], []
         num_pairs = 0
         for data_dir in data_dirs:
             about, arrays = _read_pairs(data_dir, split, settings)
             other_data_dirs = self.data_dir_of.copy()
             for name in settings:
-                for uid, *names, count in about["tracks"][name]:
+                for uid, object_name, query, target, count in about["tracks"][name]:
                     if count and uid in other_data_dirs:
                         raise UserError(f"take {uid} is in {other_data_dirs[uid]} and in {data_dir}; drop one")
                     if count:
                         self.data_dir_of[uid] = data_dir
-                    self.tracks.append(PairTrack(uid, *names, range(num_pairs, num_pairs + count), name))
+                    numbers = range(num_pairs, num_pairs + count)
+                    self.tracks.append(PairTrack(uid, object_name, query, target, numbers, name))
                     num_pairs += count
                 rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
             arrays["masks"]["start"] += sum(map(len, counts))
@@ -213,6 +214,9 @@ class PairSet:
     def __getitem__(self, i: int) -> Pair:
         track = self.track(i)
         return Pair(*track[:4], int(self._masks[self._rows[i, 0]]["frame"]), track.setting)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return map(self.__getitem__, range(len(self)))
 
     def camera_folder(self, take_uid: str, camera: str) -> Path:
         return self.data_dir_of[take_uid] / take_uid / camera

@@ -26,7 +26,8 @@ def picture_errors(what: str) -> Iterator[None]:
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{what} has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; reduce it") from None
+        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise UserError(f"{what} has more than {limit:.0f} million pixels; reduce it") from None
     except Exception as error:  # a damaged picture can make decoders raise any exception
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         is_path = isinstance(error, Image.UnidentifiedImageError)  # the error's text only repeats the path

@@ -95,14 +95,8 @@ class ProcessedTake:
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
-        """The content of an annotation.json -> ProcessedTake. Raises ValueError if the content is malformed.
-        Raises UserError if version 2.1 imported the take, because then the names of its cameras do not tell which
-        camera is head-worn.
-        """
+        """The content of an annotation.json -> ProcessedTake. Raises ValueError if the content is malformed."""
         try:
-            if "is_ego" in raw:
-                fault = f"take {uid} was imported by version 2.1, which did not name the head-worn camera aria_..."
-                raise UserError(f"{fault}; delete its folders and import it again with data/import_take.py")
             masks = {
                 object_name: {
                     camera: {

@@ -103,24 +103,26 @@ def _whole_packets(container: av.container.InputContainer) -> Iterator[av.Packet
     return (packet for packet in container.demux(video=0) if packet.size and not packet.is_corrupt)
 
 
-def read_frames(index: VideoIndex, wanted: Sequence[int], pixels: str = "bgr24") -> Iterator[tuple[int, np.ndarray]]:
+def read_frames(
+    index: VideoIndex, wanted: Sequence[int] | np.ndarray, pixels: str = "bgr24"
+) -> Iterator[tuple[int, np.ndarray]]:
     """Decode the frames with the numbers `wanted` (ascending) on one thread; yields (number, (H, W, 3) uint8).
 
     `pixels` is "bgr24", the order of OpenCV, or "rgb24". Raises VideoError if a wanted frame, or a frame that it needs,
     is damaged.
     """
-    wanted, num_read, reason = np.asarray(wanted, np.int64), 0, ""
+    numbers, num_read, reason = np.asarray(wanted, np.int64), 0, ""
     for decode in (_decode_plainly,) if index.pts is None else (_decode_needed, _decode_plainly):
-        if num_read == len(wanted):
+        if num_read == len(numbers):
             return
         try:
-            for image in decode(index, wanted[num_read:], pixels):
-                yield int(wanted[num_read]), image
+            for image in decode(index, numbers[num_read:], pixels):
+                yield int(numbers[num_read]), image
                 num_read += 1
         except Exception as error:  # a damaged file can make the library raise any exception
             reason = f" ({_error_text(error)})"
-    if num_read < len(wanted):
-        what = f"frame {wanted[num_read]} of {len(index)}, or one that it needs, cannot be decoded"
+    if num_read < len(numbers):
+        what = f"frame {numbers[num_read]} of {len(index)}, or one that it needs, cannot be decoded"
         raise VideoError(f"{index.path} is damaged: {what}{reason}")
 
 
@@ -130,6 +132,7 @@ def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     A frame needs all packets from the last key frame that is not shown later than the frame. The stretches of packets
     that two frames need can overlap (in open groups of pictures); overlapping stretches are joined.
     """
+    assert index.pts is not None
     targets = index.packet[wanted]
     key = np.searchsorted(index.key_pts, index.pts[wanted], side="right") - 1
     starts = np.where(key >= 0, index.key_packet[np.maximum(key, 0)], 0)
@@ -145,7 +148,8 @@ def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterat
     """Yield the images of the wanted frames by decoding only the packets that they need. Ends early if a frame is not
     found in this way, or if the video is damaged.
     """
-    return _pick(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
+    assert index.pts is not None
+    return _images_at(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
 
 
 def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
@@ -155,21 +159,23 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Itera
         _single_threaded(stream)
         frames = container.decode(stream)
         if index.pts is None:
-            yield from _pick(enumerate(frames), wanted, pixels)
+            yield from _images_at(enumerate(frames), wanted, pixels)
         else:
-            yield from _pick(((frame.pts, frame) for frame in frames), index.pts[wanted], pixels)
+            yield from _images_at(((frame.pts, frame) for frame in frames), index.pts[wanted], pixels)
 
 
-def _pick(timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
+def _images_at(
+    timed: Iterable[tuple[int | None, av.VideoFrame]], times: np.ndarray, pixels: str
+) -> Iterator[np.ndarray]:
     """Yield the images of the frames at `times` (ascending). Ends early if a frame is damaged or missing."""
-    times = iter(times.tolist())
-    next_time = next(times)
+    remaining = iter(times.tolist())
+    next_time = next(remaining)
     for time, frame in timed:
         if frame.is_corrupt or (time is not None and time > next_time):
             return
         if time == next_time:
             yield frame.to_ndarray(format=pixels)
-            next_time = next(times, None)
+            next_time = next(remaining, None)
             if next_time is None:
                 return
 
@@ -203,7 +209,9 @@ def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Pa
         start = packet.pts if start is None else start
         # NONREF: a frame that no other frame needs is not decoded unless it is wanted itself.
         decoder.skip_frame = "DEFAULT" if action == WANT else "NONREF"
-        yield from (frame for frame in decoder.decode(packet) if frame.pts is None or frame.pts >= start)
+        for frame in decoder.decode(packet):
+            if frame.pts is None or start is None or frame.pts >= start:
+                yield frame
     yield from decoder.decode(None)
 
 

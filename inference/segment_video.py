@@ -16,9 +16,9 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -53,10 +53,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from common.drawing import overlay, to_ascii
+from common.drawing import overlay, to_ascii, write_picture
 from common.errors import UserError, counted
 from common.files import atomic_folder
-from formats.geometry import Size, resize, sample_for_score
+from formats.geometry import resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
@@ -66,21 +66,18 @@ from formats.video_writer import open_video
 from inference.predictor import Predictor
 from recipes.frame import Frame
 
-FrameAnswers = dict[tuple[str, str], tuple[np.ndarray, float]]  # by camera and object: probability (H, W), existence
+COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
 HEIGHT = 480  # height of the video's panels in pixels
 
 
-class Row(NamedTuple):
-    """A row of existence.csv. The query camera has `frame` and `seconds`; the mask covers `share` of the picture."""
+@dataclass
+class VideoFrame(Frame):
+    """A moment at which the query camera has a mask, with the pictures of all cameras that have one then."""
 
-    frame: int
-    seconds: float
-    camera: str
-    camera_frame: int
-    object: str
-    existence: float
-    share: float
+    seconds: float  # on the query camera's clock
+    numbers: dict[str, int]  # by camera: the number of its frame
+    gaps: dict[str, float]  # by camera: the seconds between its frame and the query camera's frame
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
-    query_masks = {moment: read_query_masks(masks, footage.numbers[moment], footage) for moment in moments}
+    query_masks = {moment: read_query_masks(masks, footage.numbers[moment], query, footage) for moment in moments}
     if not any(query_masks.values()):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
@@ -111,23 +108,27 @@ def main(argv: list[str] | None = None) -> None:
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
     widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
     size, fps = (HEIGHT, sum(widths.values())), 1 / max(step, 1 / 120)
-    views, rows, gaps = read_views(moments, cameras, matches), {}, {}
+    frames = read_frames(cameras, matches, query_masks, query, ego)
+    # With the delay, no bar appears before an early error.
+    bar = tqdm(frames, "segment", len(moments), unit="frame", delay=1)
+    rows, gaps = {}, {}  # by the path of the mask
     with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
-            # With the delay, no bar appears before an early error.
-            for moment, numbers, images in tqdm(views, "segment", len(moments), unit="frame", delay=1):
-                answers = predict(predictor, images, query, query_masks[moment], ego)
-                for (camera, name), (prob, existence) in answers.items():
-                    path = out / "masks" / camera / name / f"{numbers[camera]:05d}.png"
-                    _, gap = matches[camera][moment]
+            for frame in bar:
+                answers = zip(*predictor.predict(frame), strict=True) if frame.pairs else ()
+                found = dict(zip(frame.pairs, answers, strict=True))
+                for (name, _, camera), (prob, existence) in found.items():
+                    number, gap = frame.numbers[camera], frame.gaps[camera]
+                    path = out / "masks" / camera / name / f"{number:05d}.png"
                     if gap < gaps.get(path, np.inf):
                         gaps[path] = gap
-                        share = save_mask(path, prob, cameras[camera].size)
-                        time = float(footage.seconds[moment])
-                        rows[path] = Row(numbers[query], time, camera, numbers[camera], name, existence, share)
-                write(draw_moment(images, widths, query, query_masks[moment], answers, objects))
+                        mask = sample_for_score(prob, prob.shape, cameras[camera].size) > THRESHOLD
+                        write_picture(path, np.uint8(mask) * 255)
+                        share = round(float(mask.mean()), 6)
+                        rows[path] = frame.numbers[query], frame.seconds, camera, number, name, existence, share
+                write(draw_frame(frame, found, widths, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([Row._fields, *rows.values()])
+            csv.writer(file).writerows([COLUMNS, *rows.values()])
     for name, match in matches.items():
         if numbers := [str(footage.numbers[position]) for position in positions if position not in match]:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, not answered there: "
@@ -154,70 +155,59 @@ def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -
     return {position: (frame, gap) for position, frame, gap, is_there in found if is_there}
 
 
-def read_views(
-    moments: Sequence[int], cameras: Mapping[str, Footage], matches: Mapping[str, Mapping[int, tuple[int, float]]]
-) -> Iterator[tuple[int, dict[str, int], dict[str, np.ndarray]]]:
-    """Yield each moment, with the frame numbers and images of the cameras that have a picture at this moment."""
-    pictures = {
-        name: camera.read([matches[name][moment][0] for moment in moments if moment in matches[name]])
+def read_query_masks(masks: MaskFiles, number: int, query: str, footage: Footage) -> dict[tuple[str, str], RLE]:
+    """The masks of a frame by object and camera `query`, without objects that are not visible."""
+    rles = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
+    return {(name, query): rle for name, rle in rles.items() if rle}
+
+
+def read_frames(
+    cameras: Mapping[str, Footage],
+    matches: Mapping[str, Mapping[int, tuple[int, float]]],
+    query_masks: Mapping[int, dict[tuple[str, str], RLE]],
+    query: str,
+    ego: str | None,
+) -> Iterator[VideoFrame]:
+    """Yield a frame for each of the moments in `query_masks`. The visible objects are sought in all cameras that have a
+    picture then. Without `ego`, the network does not know which camera shows things larger.
+    """
+    readers = {
+        name: camera.read([matches[name][moment][0] for moment in query_masks if moment in matches[name]])
         for name, camera in cameras.items()
     }
-    for moment in moments:
-        frames = {name: match[moment][0] for name, match in matches.items() if moment in match}
-        numbers = {name: cameras[name].numbers[frame] for name, frame in frames.items()}
-        yield moment, numbers, {name: shrink(next(pictures[name]), MAX_SHORT_SIDE["ego"]) for name in frames}
+    for moment, masks in query_masks.items():
+        found = {name: match[moment] for name, match in matches.items() if moment in match}
+        images = {name: shrink(next(readers[name]), MAX_SHORT_SIDE["ego"]) for name in found}
+        pairs = [Correspondence(*key, camera) for camera in images if camera != query for key in masks]
+        kinds = {name: "ego" if name == ego else "exo" for name in images} if ego else {}
+        numbers = {name: cameras[name].numbers[position] for name, (position, _) in found.items()}
+        gaps, seconds = {name: gap for name, (_, gap) in found.items()}, float(cameras[query].seconds[moment])
+        yield VideoFrame(pairs, images, masks, kinds, seconds, numbers, gaps)
 
 
-def read_query_masks(masks: MaskFiles, number: int, footage: Footage) -> dict[str, RLE]:
-    """The masks of a frame by object, without objects that are not visible."""
-    rles = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
-    return {name: rle for name, rle in rles.items() if rle}
-
-
-def predict(
-    predictor: Predictor, images: dict[str, np.ndarray], query: str, query_masks: Mapping[str, RLE], ego: str | None
-) -> FrameAnswers:
-    """Seek the objects that have a mask in the query camera's image in all other images. `ego` is the head-worn camera;
-    without `ego`, the network does not know which camera shows things larger.
-    """
-    pairs = [Correspondence(name, query, camera) for camera in images if camera != query for name in query_masks]
-    if not pairs:
-        return {}
-    masks = {(name, query): rle for name, rle in query_masks.items()}
-    kinds = {camera: "ego" if camera == ego else "exo" for camera in images} if ego else {}
-    answers = zip(*predictor.predict(Frame(pairs, images, masks, kinds)), strict=True)
-    return {(pair.target_camera, pair.object_name): answer for pair, answer in zip(pairs, answers, strict=True)}
-
-
-def save_mask(path: Path, prob: np.ndarray, video_size: Size) -> float:
-    """Write a mask in the size of results files; returns the share of the picture that the mask covers."""
-    mask = sample_for_score(prob, prob.shape, video_size) > THRESHOLD
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.uint8(mask) * 255).save(path)
-    return round(float(mask.mean()), 6)
-
-
-def draw_moment(
-    images: Mapping[str, np.ndarray],
+def draw_frame(
+    frame: VideoFrame,
+    found: Mapping[Correspondence, tuple[np.ndarray, float]],
     widths: Mapping[str, int],
-    query: str,
-    query_masks: Mapping[str, RLE],
-    answers: FrameAnswers,
     objects: Sequence[str],
 ) -> np.ndarray:
-    """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own."""
+    """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own.
+
+    `found` has the probability (H, W) and the existence of each pair.
+    """
+    answers = {(name, camera): answer for (name, _, camera), answer in found.items()}
     panels = []
     for camera, width in widths.items():
         size = HEIGHT, width
-        title = camera if camera in images else f"{camera}: no picture"
-        lines, image = [(title, (255, 255, 255))], images.get(camera, np.zeros((1, 1, 3), np.uint8))
+        title = camera if camera in frame.images else f"{camera}: no picture"
+        lines, image = [(title, (255, 255, 255))], frame.images.get(camera, np.zeros((1, 1, 3), np.uint8))
         panel = resize(image, size)
         for name, color in zip(objects, cycle(COLORS), strict=False):
-            if camera == query and name in query_masks:
-                panel = overlay(panel, resize_mask(query_masks[name], size), color)
+            if (name, camera) in frame.masks:
+                panel = overlay(panel, resize_mask(frame.masks[name, camera], size), color)
                 lines.append((name, color))
-            elif (camera, name) in answers:
-                prob, existence = answers[camera, name]
+            elif (name, camera) in answers:
+                prob, existence = answers[name, camera]
                 mask = cv2.resize(prob, size[::-1]) > THRESHOLD
                 panel = overlay(panel, mask, color, dashed=existence <= THRESHOLD)
                 lines.append((f"{name} {existence:.2f}", color))

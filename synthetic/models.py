@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -29,26 +30,22 @@ SHARE = ("train",) * 6 + ("val", "test", "test")  # models fall into nine equal 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles around the origin, with their textures. Lengths are in units of `UNIT` centimeters."""
+    """Triangles around the origin, with their textures. All coordinates are from -1 to 1, in units of `reach`."""
 
-    scene: "EmbreeScene"  # noqa: F821
+    reach: float  # in units of `UNIT` centimeters: 1, or more if the mesh is longer than a cube from -1 to 1
+    scene: Any  # an EmbreeScene of embreex
     rim: np.ndarray  # (V, 3) corners of the convex hull
     normals: np.ndarray  # (F, 3, 3) normals at the corners of each face
     uv: np.ndarray  # (F, 3, 2) texture coordinates of the corners, with v upwards
     textures: tuple[tuple[np.ndarray, np.ndarray], ...]  # three values of `_texels`: full, 1/4 and 1/16 size
-    level: int = 0  # the index in `textures` of the texture that is drawn
     tint: np.ndarray = field(default_factory=lambda: np.ones(3, np.float32))
 
     @property
     def half_axes(self) -> np.ndarray:
         """Half of the size (3,) of a box around the mesh, whose center is the origin."""
-        return np.abs(self.rim).max(0)
+        return self.reach * np.abs(self.rim).max(0)
 
-    def reduced(self, pixels: int) -> "Mesh":
-        """The mesh with textures that are not much finer than a picture in which the mesh is `pixels` wide."""
-        return replace(self, level=sum(pixels < limit for limit in (TEXTURE // 4, TEXTURE // 16)))
-
-    def meet(self, origin: np.ndarray, direction: list[np.ndarray]) -> list[np.ndarray]:
+    def intersect(self, origin: np.ndarray, direction: list[np.ndarray]) -> list[np.ndarray]:
         """Where rays hit the mesh: four arrays (h, w), the parameter of each ray (as in `synthetic.render`), the face
         that it hits, and the weights of the face's second and third corner at that place.
         """
@@ -57,13 +54,18 @@ class Mesh:
         depth = np.where(hit["primID"] >= 0, hit["tfar"], MISS)
         return [x.reshape(direction[0].shape) for x in (depth, hit["primID"], hit["u"], hit["v"])]
 
-    def surface(self, face: np.ndarray, v: np.ndarray, w: np.ndarray, rays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """The colors (1, N, 3) uint8 BGR and normals (3, N) at N places that `meet` found, in directions 3 x (N,)."""
+    def surface(
+        self, rays: list[np.ndarray], pixels: int, face: np.ndarray, v: np.ndarray, w: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The colors (1, N, 3) uint8 BGR and normals (3, N) at N places that `intersect` found, in directions 3 x (N,).
+
+        The texture is not much finer than a picture in which the mesh is `pixels` wide, so that fine print turns gray.
+        """
         weight = np.stack((1 - v - w, v, w), 1)[..., None]
         normal = (self.normals[face] * weight).sum(1)
         normal *= np.where((normal * np.stack(rays, 1)).sum(1, keepdims=True) > 0, -1, 1)  # towards the camera
         across, up = (self.uv[face] * weight).sum(1).T
-        texels, places = self.textures[self.level]
+        texels, places = self.textures[sum(pixels < limit for limit in (TEXTURE // 4, TEXTURE // 16))]
         first, height, width = places[face].T
         at = first + (np.int32((-up % 1) * height) % height) * width + np.int32((across % 1) * width) % width
         return np.clip(texels[at] * self.tint, 0, 255).astype(np.uint8)[None], normal.T
@@ -124,8 +126,9 @@ def deal_models(
     paths = [files[chosen[twins.get(k, k)]] for k in range(count + others)]
     tints = np.exp(rng.normal(0, 0.15, (len(paths), 3)) * [[3 if k in twins else 1] for k in range(len(paths))])
     for k in range(count + 3, count + others, 4):
-        own, other = (load_mesh(path).textures[2][0].mean(0) for path in (paths[k], paths[rng.integers(count)]))
-        tints[k] = other / np.maximum(own, 10)
+        models = (load_mesh(path) for path in (paths[k], paths[rng.integers(count)]))
+        own_color, imitated_color = (mesh.textures[2][0].mean(0) for mesh in models)
+        tints[k] = imitated_color / np.maximum(own_color, 10)
     things = [make_item(path, k, tints[k], twins.get(k)) for k, path in enumerate(paths)]
     return things[:count], things[count:]
 
@@ -136,8 +139,8 @@ def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None
     `number` makes the thing's name unique in the take. For a twin, `like` is the number of the object that looks alike.
     """
     mesh = replace(load_mesh(path), tint=np.clip(tint, 0.3, 3).astype(np.float32))
-    solid = Solid("mesh", np.zeros(3), np.ones(3), mesh)
-    return Item(f"{path.stem.lower()}_{number}", (solid,), mesh.half_axes, like=like)
+    solid = Solid("mesh", np.zeros(3), np.full(3, mesh.reach), mesh)
+    return Item(f"{path.stem.lower()}_{number}", (solid,), mesh.half_axes, like, has_real_size=True)
 
 
 @cache
@@ -163,17 +166,20 @@ def load_mesh(path: Path) -> Mesh:
     scale, upright = cm / UNIT / (high - low).max(), rotation_about(0, np.pi / 2)  # files have y up
     hull = trimesh.convex.convex_hull(corners.reshape(-1, 3)).vertices
     corners, rim = (((points - (low + high) / 2) * scale) @ upright.T for points in (corners, hull))
-    normals = np.concatenate([part.vertex_normals[part.faces] for part in parts]) @ upright.T
+    reach = max(1.0, np.abs(rim).max())
+    normals = (np.concatenate([part.vertex_normals[part.faces] for part in parts]) @ upright.T).astype(np.float32)
     pictures, uv = zip(*map(_picture, parts), strict=True)
     counts = [len(part.faces) for part in parts]
     textures = [_texels([_shrunk(picture, factor) for picture in pictures], counts) for factor in (1, 4, 16)]
     scene = EmbreeScene()
-    TriangleMesh(scene, corners.astype(np.float32))
-    return Mesh(scene, rim, normals.astype(np.float32), np.concatenate(uv).astype(np.float32), tuple(textures))
+    TriangleMesh(scene, (corners / reach).astype(np.float32))
+    return Mesh(reach, scene, rim / reach, normals, np.concatenate(uv).astype(np.float32), tuple(textures))
 
 
-def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
-    """Read files that a model names, such as textures, only from its folder; warn of files that are not in it."""
+def _files_beside(path: Path) -> Any:
+    """A FilePathResolver of trimesh that reads files that a model names, such as textures, only from its folder, and
+    warns of files that are not in it.
+    """
     files = need_trimesh().resolvers.FilePathResolver(path)
     read = files.get
 
@@ -188,8 +194,8 @@ def _files_beside(path: Path) -> "FilePathResolver":  # noqa: F821
     return files
 
 
-def _picture(part: "Trimesh") -> tuple[np.ndarray, np.ndarray]:  # noqa: F821
-    """The texture of a part (or one pixel of its color), (h, w, 3) uint8 BGR, and its faces' texture coordinates."""
+def _picture(part: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The texture of a Trimesh (or one pixel of its color), (h, w, 3) uint8 BGR, and its faces' texture coordinates."""
     material, uv = (getattr(part.visual, name, None) for name in ("material", "uv"))
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is None or uv is None:

@@ -16,8 +16,6 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
-# Options that the first version did not have.
-LATER = "models", "photos", "left_out", "odd_cameras", "seen_only", "touching"
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,5 @@ class TakeOptions:
     touching: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The options as JSON; a folder is written as its name. Options in LATER are left out unless they are used, so
-        that takes which do not use them keep their uids.
-        """
-        used = {name: value for name, value in asdict(self).items() if value or name not in LATER}
-        return {name: value.name if isinstance(value, Path) else value for name, value in used.items()}
+        """The options as JSON; a folder is written as its name."""
+        return {name: value.name if isinstance(value, Path) else value for name, value in asdict(self).items()}

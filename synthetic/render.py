@@ -1,14 +1,14 @@
 """A small ray caster with a depth buffer, in numpy and OpenCV.
 
 A solid is a unit solid, mapped into the world by `world = rotation @ (half_axes * unit) + position`. The map does not
-change a ray's parameter, so every intersection is computed on the unit solid. A solid may also be a mesh.
+change a ray's parameter, so every intersection is computed on the unit solid. SHAPES says how each shape is drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ NEAR = 1e-2  # nothing nearer than this is drawn
 STRIP = 1 << 14  # pixels drawn at a time; cv2.remap takes at most 32767
 MISS = np.float32(np.inf)  # the parameter of a ray that hits nothing
 TINY = np.float32(1e-20)  # added to a divisor that may be 0, so that parallel rays do not give 0 / 0
-FACES = np.repeat(np.eye(3, dtype=np.float32), 2, 0) * np.float32([[-1], [1]] * 3)  # normals: -x, +x, -y, +y, -z, +z
+FACES = np.concatenate([[-axis, axis] for axis in np.eye(3, dtype=np.float32)])  # normals: -x, +x, -y, +y, -z, +z
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
@@ -113,9 +113,6 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, l
         for solid in solids:
             window = _window(camera, solid)
             if window:
-                if solid.shape == "mesh":  # textures not much finer than the window, so that fine print turns gray
-                    size_in_picture = max(axis.stop - axis.start for axis in window)
-                    solid = replace(solid, texture=solid.texture.reduced(size_in_picture))
                 _draw(camera, solid, picture, *window, lights)
     return picture
 
@@ -142,62 +139,48 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
     height, width = camera.size
     x = ((np.arange(cols.start, cols.stop) - (width - 1) / 2) / camera.focal).astype(np.float32)
     y = ((np.arange(rows.start, rows.stop) - (height - 1) / 2) / camera.focal).astype(np.float32)
-    step = max(1, STRIP // len(x))
+    shape, pixels, step = SHAPES[solid.shape], max(len(x), len(y)), max(1, STRIP // len(x))
     for top in range(0, len(y), step):
         direction = [axis[0] * x + (axis[1] * y[top : top + step] + axis[2])[:, None] for axis in per_camera_axis]
-        if solid.shape == "mesh":
-            depth, *place = solid.texture.meet(origin, direction)
-        else:
-            depth = SHADERS[solid.shape][0](origin, direction)
+        depth, *details = shape.intersect(solid.texture, origin, direction)
         strip = slice(rows.start + top, rows.start + top + len(depth)), cols
         nearer = (depth > NEAR) & (depth < picture.depth[strip])
         if not nearer.any():
             continue
         depth, ahead = depth[nearer], [d[nearer] for d in direction]
-        if solid.shape == "mesh":
-            color, normal = solid.texture.surface(*(x[nearer] for x in place), ahead)
-        else:
-            color, normal = _surface(solid, [o + depth * d for o, d in zip(origin, ahead, strict=True)])
+        at = [o + depth * d for o, d in zip(origin, ahead, strict=True)]
+        color, normal = shape.surface(solid.texture, at, ahead, pixels, *(x[nearer] for x in details))
         picture.colors[strip][nearer] = _lit_colors(solid, color, normal, lights)
         picture.depth[strip][nearer] = depth
         picture.labels[strip][nearer] = solid.label
-
-
-def _surface(solid: Solid, at: list[np.ndarray]) -> tuple[np.ndarray, Sequence[np.ndarray]]:
-    """Surface points 3 x (N,) of the unit solid -> colors (1, N, 3) uint8 BGR, outward normals 3 x (N,), any length."""
-    u, v, *normal = SHADERS[solid.shape][1](*at, solid)
-    tile = solid.texture.shape[0]
-    columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N), since OpenCV's versions differ on 1-D
-    return cv2.remap(solid.texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
 
 
 def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
     """The colors of surface points under the lights, packed -> (N,) uint32. N is at most STRIP."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)
-    inside = -1 if solid.shape == "room" else 1
-    light = np.float32(0)
-    for towards in (lights @ solid.rotation * inside).astype(np.float32):
+    light = np.zeros_like(x)
+    for towards in (lights @ solid.rotation).astype(np.float32):
         light = light + np.maximum((x * towards[0] + y * towards[1] + z * towards[2]) / length, 0)
     color = cv2.multiply(color, cv2.merge([(AMBIENT + (1 - AMBIENT) * light)[None]] * 3), dtype=cv2.CV_8U)
     return cv2.cvtColor(color, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
 
 
-# The functions `_meet_*` find where rays hit a unit solid. They take the rays' origin (3,) and directions 3 x (h, w),
-# and return the rays' parameters (h, w), which are NaN or infinite for rays that miss.
+# The functions `_intersect_*` find where rays hit a unit solid. They take the rays' origin (3,) and directions
+# 3 x (h, w), and return the rays' parameters (h, w), which are NaN or infinite for rays that miss.
 
 
-def _meet_box(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
+def _intersect_box(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
     enters, leaves = zip(*map(_slab, origin, direction), strict=True)
     enter = reduce(np.maximum, enters)
     return np.where(enter < reduce(np.minimum, leaves), enter, MISS)
 
 
-def _meet_room(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
+def _intersect_room(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
     return reduce(np.minimum, (_slab(o, d)[1] for o, d in zip(origin, direction, strict=True)))
 
 
-def _meet_cylinder(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
+def _intersect_cylinder(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
     (ox, oy, oz), (dx, dy, dz) = origin, direction
     side_in, side_out = _quadric(dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - 1)
     lid_in, lid_out = _slab(oz, dz)
@@ -205,7 +188,7 @@ def _meet_cylinder(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarra
     return np.where(enter < np.minimum(side_out, lid_out), enter, MISS)
 
 
-def _meet_ellipsoid(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
+def _intersect_ellipsoid(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
     (ox, oy, oz), (dx, dy, dz) = origin, direction
     return _quadric(dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, origin @ origin - 1)[0]
 
@@ -217,18 +200,18 @@ def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return middle - half, middle + half
 
 
-def _quadric(a: np.ndarray, b: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
+def _quadric(a: np.ndarray, b: np.ndarray, c: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both solutions of a t^2 + 2 b t + c = 0, the smaller first; NaN if there is none."""
     a = a + TINY
     root = np.sqrt(b * b - a * c)
     return (-b - root) / a, (-b + root) / a
 
 
-# The functions `_*_surface` take surface points of a unit solid, x, y, z (N,), and return five arrays (N,): the texture
-# coordinates u and v in tiles, and x, y and z of the outward normal, which may have any length.
+# The functions `_*_place` take surface points of a unit solid, x, y, z (N,), and its texture. They return five arrays
+# (N,): the texture coordinates u and v in tiles, and x, y and z of the normal, of any length, on the side that is seen.
 
 
-def _box_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> tuple[np.ndarray, ...]:
+def _box_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
     ax, ay, az = np.abs(x), np.abs(y), np.abs(z)
     on_x, on_z = (ax >= ay) & (ax >= az), (az > ax) & (az > ay)
     across = np.where(on_x, x, np.where(on_z, z, y)) > 0  # True on the face at the positive end of its axis
@@ -236,21 +219,26 @@ def _box_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> t
     # Letters are readable from outside: with z up, y runs to the right on face +x, and x runs to the left on face +y.
     right = np.where(on_x, y, np.where(on_z, x, -x))
     right = np.where(across | on_z, right, -right)
-    half = np.float32(0.5 - 0.5 / solid.texture.shape[0])  # half a texel off the border, so that tiles do not mix
+    half = np.float32(0.5 - 0.5 / texture.shape[0])  # half a texel off the border, so that tiles do not mix
     normal = FACES[face].T
     return face.astype(np.float32) + (np.float32(0.5) + half * right), 0.5 - half * np.where(on_z, y, z), *normal
 
 
-def _cylinder_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> tuple[np.ndarray, ...]:
+def _room_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
+    u, v, *normal = _box_place(x, y, z, texture)
+    return u, v, *(-n for n in normal)
+
+
+def _cylinder_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
     on_lid = z * z > x * x + y * y
-    sides = solid.texture.shape[1] // solid.texture.shape[0] - 1  # the last tile is the lid
+    sides = texture.shape[1] // texture.shape[0] - 1  # the last tile is the lid
     u = np.where(on_lid, np.float32(sides + 0.5) + 0.5 * x, _turns(x, y) * sides)
     v = 0.5 - 0.5 * np.where(on_lid, y, z)
     return u, v, np.where(on_lid, 0, x), np.where(on_lid, 0, y), np.where(on_lid, z, 0)
 
 
-def _ellipsoid_surface(x: np.ndarray, y: np.ndarray, z: np.ndarray, solid: Solid) -> tuple[np.ndarray, ...]:
-    tiles = solid.texture.shape[1] // solid.texture.shape[0]
+def _ellipsoid_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
+    tiles = texture.shape[1] // texture.shape[0]
     return _turns(x, y) * tiles, 0.5 - 0.5 * z, x, y, z
 
 
@@ -259,25 +247,47 @@ def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.phase(x[None], y[None])[0] * np.float32(0.5 / np.pi)
 
 
-# For each shape, the function that finds where rays hit it, and the function that gives its surface there.
-SHADERS = {
-    "box": (_meet_box, _box_surface),
-    "room": (_meet_room, _box_surface),
-    "cylinder": (_meet_cylinder, _cylinder_surface),
-    "ellipsoid": (_meet_ellipsoid, _ellipsoid_surface),
-}
-
-
-def _rings(heights: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+def _rings(heights: Iterable[float], radii: Iterable[float]) -> np.ndarray:
     """Points (N, 3) on circles about the z axis, with these heights and radii."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
     return np.concatenate([np.insert(circle * r, 2, z, axis=1) for z, r in zip(heights, radii, strict=True)])
 
 
-# For each shape, points of the unit solid whose convex hull is nearly the solid.
+class Shape(NamedTuple):
+    """How solids of a shape are drawn: functions of a solid's texture and the further arguments named here."""
+
+    # The rays' origin (3,) and directions 3 x (h, w) -> the rays' parameters (h, w), which are NaN or infinite for rays
+    # that miss, and perhaps further arrays (h, w) on the places that the rays hit.
+    intersect: Callable[..., Sequence[np.ndarray]]
+    # For N places: points 3 x (N,) of the unit solid, the rays' directions 3 x (N,), the pixels along the longer side
+    # of the solid's window, and the further arrays (N,) -> colors (1, N, 3) uint8 BGR, normals 3 x (N,) of any length.
+    surface: Callable[..., tuple[np.ndarray, Sequence[np.ndarray]]]
+    rim: Callable[[Any], np.ndarray]  # -> points (V, 3) of the unit solid whose convex hull is nearly the solid
+
+
+def _painted(intersect: Callable[..., np.ndarray], place: Callable[..., Any], rim: np.ndarray) -> Shape:
+    """The shape of solids whose texture is a picture of tiles."""
+
+    def surface(texture: np.ndarray, at: list[np.ndarray], *_: Any) -> tuple[np.ndarray, Sequence[np.ndarray]]:
+        u, v, *normal = place(*at, texture)
+        tile = texture.shape[0]
+        columns, rows = (u * tile - 0.5)[None], (v * tile - 0.5)[None]  # (1, N), since OpenCV's versions differ on 1-D
+        return cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), normal
+
+    return Shape(lambda _, *rays: [intersect(*rays)], surface, lambda _: rim)
+
+
 HEIGHTS = np.sin(np.linspace(-1.4, 1.4, 9))
-RIMS = {"box": CORNERS, "cylinder": _rings((-1, 1), (1, 1)), "ellipsoid": _rings(HEIGHTS, np.sqrt(1 - HEIGHTS**2))}
+SHAPES = {
+    "box": _painted(_intersect_box, _box_place, CORNERS),
+    "room": _painted(_intersect_room, _room_place, CORNERS),
+    "cylinder": _painted(_intersect_cylinder, _cylinder_place, _rings((-1, 1), (1, 1))),
+    "ellipsoid": _painted(_intersect_ellipsoid, _ellipsoid_place, _rings(HEIGHTS, np.sqrt(1 - HEIGHTS**2))),
+    "mesh": Shape(
+        lambda mesh, *rays: mesh.intersect(*rays), lambda mesh, _, *hits: mesh.surface(*hits), lambda mesh: mesh.rim
+    ),
+}
 
 
 def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -> Solid:
@@ -286,7 +296,7 @@ def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
     for solid in solids:
-        points = solid.points(solid.texture.rim if solid.shape == "mesh" else RIMS[solid.shape])
+        points = solid.points(SHAPES[solid.shape].rim(solid.texture))
         if points[:, 2].max() < top:
             continue
         points = points - np.outer((points[:, 2] - top) / towards[2], towards)  # moved along the light onto the table

@@ -55,25 +55,20 @@ class Tabletop:
         self.cameras = camera_names(options.num_exo)
         views = np.array_split(np.arange(len(items)), options.num_exo)  # objects at which each exo camera is aimed
         self.exo_views = [view.tolist() or [k % len(items)] for k, view in enumerate(views)]
-        variety, oddity = rng.spawn(2)  # for options; without an option, `rng` draws the same numbers
+        variety, oddity = rng.spawn(2)  # so that an option does not change the numbers that `rng` draws
         scales = self.object_size.scales(variety, len(items))
-        if self.modelled:  # models have their real sizes
-            scales = np.ones_like(scales)
         self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(items)]
         self.items = [item.scaled(scale) for item, scale in zip(items, self.scales, strict=True)]
         ego_distance = _distance(EGO_FOCAL, self.object_size.ego, self.sizes[0])
         spread = np.exp(variety.normal(0, self.object_size.cameras, options.num_exo).clip(-1, 0.7))
         exo_distances = _distance(EXO_FOCAL, self.object_size.exo, self.sizes[1]) * spread
         self.spacing = max(1.5, (0.22 if self.modelled else 0.3) * ego_distance / EGO_FOCAL)
-        self.places = self._place_items(rng)
-        self.yaws = rng.uniform(-0.5, 0.5, len(self.items)) * np.pi
-        if options.touching:
-            self._move_together()
+        self.places, self.yaws = self._place_items(rng, options.touching)
         photos = find_pictures(options.photos) if options.photos else []
         self.room, self.table = self._build_room(rng, 1.2 * max(ego_distance, *exo_distances), photos)
         self._plan_wearer(rng, options.num_frames / FPS, ego_distance)
         self.clutter = self._scatter(variety, clutter)
-        self.lights, self.rolls = LIGHTS, np.zeros(len(self.cameras))
+        self.lights, self.rolls, self.people, self.tints = LIGHTS, np.zeros(len(self.cameras)), [], {}
         if self.modelled:
             self.lights, self.rolls = _lamps(variety), _rolls(variety, len(self.cameras))
         # A user's pictures may come from cameras that are turned, that are all static, or that record gray.
@@ -86,19 +81,20 @@ class Tabletop:
         self.gray = [name for name in self.cameras if gray and oddity.random() < 0.7]
         seconds = options.num_frames // FPS + 1
         self.left_out = oddity.random((seconds, len(self.cameras), len(self.items))) < options.left_out
-        self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras] if self.modelled else []
-        self.tints = self._dim(variety) if self.modelled else {}
+        if self.modelled:
+            self.people = [self._plan_person(variety, camera) for camera in 2 * self.exo_cameras]
+            self.tints = self._dim(variety)
         self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.lights) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
         """The picture of each camera at a time."""
         objects = [self.object_solids(number, second) for number in range(len(self.items))]
         people = [*self._hand(second), *(limb for person in self.people for limb in person(second))]
-        worlds = []  # for each camera, the solids that it can see besides the room
+        table, worlds = None, []  # for each camera, the solids that it can see besides the room
         for left_out in self.left_out[int(second)]:
-            present = [solids for solids, out in zip(objects, left_out, strict=True) if not out]
+            present = [solids for solids, is_left_out in zip(objects, left_out, strict=True) if not is_left_out]
             solids = sum(present, []) + people
-            if not worlds or self.left_out[int(second)].any():
+            if table is None or self.left_out[int(second)].any():
                 table = cast_shadows(self.table, solids + self.clutter, self.lights[0])
             worlds.append([*solids, table])
         ego, *exos = worlds
@@ -107,7 +103,7 @@ class Tabletop:
             pictures[name] = render(camera, world, room, self.lights)
         for name, tint in self.tints.items():
             channels = pictures[name].channels
-            cv2.multiply(channels, (*tint, 1), dst=channels, dtype=cv2.CV_8U)
+            cv2.multiply(channels, (*tint, 1), dst=channels, dtype=cv2.CV_8U)  # pyrefly: ignore
         for name in self.gray:
             channels = pictures[name].channels
             channels[..., :3] = cv2.cvtColor(channels, cv2.COLOR_BGRA2GRAY)[..., None]
@@ -124,20 +120,20 @@ class Tabletop:
         focal, roll = EGO_FOCAL * self.sizes[0][1], 0.06 * sway[3] + self.rolls[0]
         return Camera.look_at(head, gaze, focal, self.sizes[0], roll)
 
-    def _place_items(self, rng: np.random.Generator) -> np.ndarray:
-        """Centers (N, 3) of the objects, which stand on the table in a row along x, at uneven depths y."""
+    def _place_items(self, rng: np.random.Generator, touching: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the centers (N, 3) and the turns (N,) about z of the objects, which stand in a row along x, at uneven
+        depths y. If `touching`, the bounding box of each second object touches the box of the object before it.
+        """
         count, ragged = len(self.items), self.spacing - 0.7
         x = (np.arange(count) - (count - 1) / 2) * self.spacing
         y = rng.uniform(-0.5, 0.5, count) * (ragged if self.object_size.mixed else min(1.0, ragged))
-        return np.stack([_standing(*at) for at in zip(self.items, x, y, strict=True)])
-
-    def _move_together(self) -> None:
-        """Move each second object along x until its bounding box touches the box of the object before it."""
-        self.yaws[:] = 0
-        for number in range(1, len(self.items), 2):
-            left, item = self.items[number - 1], self.items[number]
-            x, y, _ = self.places[number - 1]
-            self.places[number] = _standing(item, x + left.half_axes[0] + item.half_axes[0], y)
+        yaws = rng.uniform(-0.5, 0.5, count) * np.pi
+        if touching:
+            half_widths = np.array([item.half_axes[0] for item in self.items])
+            x[1::2] = x[:-1:2] + half_widths[:-1:2] + half_widths[1::2]
+            y[1::2] = y[:-1:2]
+            yaws[:] = 0
+        return np.stack([_standing(*at) for at in zip(self.items, x, y, strict=True)]), yaws
 
     def _build_room(self, rng: np.random.Generator, reach: float, photos: list[Path]) -> tuple[Solid, Solid]:
         """A room with space for cameras at distances up to `reach` from the objects, and the table in it."""
@@ -159,9 +155,8 @@ class Tabletop:
         taken = [(place[:2], item.radius) for place, item in zip(self.places, self.items, strict=True)]
         solids: list[Solid] = []
         for number, (thing, scale) in enumerate(zip(clutter, self.object_size.scales(rng, len(clutter)), strict=True)):
-            if not self.modelled:
-                thing = thing.scaled(scale if thing.like is None else self.scales[thing.like])
-            elif number % 4 == 0:
+            thing = thing.scaled(scale if thing.like is None else self.scales[thing.like])
+            if self.modelled and number % 4 == 0:
                 solids += thing.solids(*self._touching(rng, thing))
                 continue
             for _ in range(20):
@@ -250,7 +245,7 @@ class Tabletop:
         def solids(second: float) -> list[Solid]:
             feet = middle + near / distance * away + swing * np.sin(phase + speed * second) * across
             return [
-                _limb(*(feet + side * across + (0, 0, z) for z in (low, high)), radius, colors[color])
+                _limb(feet + side * across + (0, 0, low), feet + side * across + (0, 0, high), radius, colors[color])
                 for side, low, high, radius, color in PERSON
             ]
 
@@ -351,7 +346,7 @@ def _color(rng: np.random.Generator) -> np.ndarray:
     return 255 * np.array(colorsys.hsv_to_rgb(*rng.uniform(*TONES[rng.integers(len(TONES))]))[::-1])
 
 
-def _limb(start: np.ndarray, end: np.ndarray, radius: float, color: Sequence[float]) -> Solid:
+def _limb(start: np.ndarray, end: np.ndarray, radius: float, color: Sequence[float] | np.ndarray) -> Solid:
     """An ellipsoid of one color (BGR), one axis of which runs from `start` to `end`."""
     length = np.linalg.norm(end - start)
     axis = (end - start) / length

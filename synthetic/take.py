@@ -58,7 +58,7 @@ class TakeId:
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     """The world of a take, which depends on nothing but the take's split and index and on the options."""
     which = (options.seed, take.split, take.index, options.num_objects, options.clutter)
-    dealt = deal_models(options.models, *which) if options.things == "models" else deal_solids(*which)
+    dealt = deal_models(options.models, *which) if options.models else deal_solids(*which)
     return Tabletop(take.rng(options, 1), options, *dealt)
 
 

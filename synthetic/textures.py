@@ -42,6 +42,7 @@ class Item:
     parts: tuple[Solid, ...]  # around the middle of the item, which is the origin
     half_axes: np.ndarray  # (3,), half of the size of the box around the item
     like: int | None = None  # for a twin, the number of the object that it resembles
+    has_real_size: bool = False  # True if the item is never scaled
 
     @property
     def radius(self) -> float:
@@ -49,6 +50,8 @@ class Item:
         return self.half_axes[:2].max()
 
     def scaled(self, factor: float) -> "Item":
+        if self.has_real_size:
+            return self
         parts = tuple(replace(p, position=p.position * factor, half_axes=p.half_axes * factor) for p in self.parts)
         return replace(self, parts=parts, half_axes=self.half_axes * factor)
 
@@ -81,13 +84,14 @@ def deal_prints(seed: int, split: str, take_index: int, count: int) -> list[Prin
     The prints of a split are dealt out take by take; when they are used up, they are shuffled and dealt again.
     """
     catalogue = _prints_of(seed, split)
-    for deal in itertools.count():
+    deal = 0
+    while True:
         order = np.random.default_rng([seed, SPLITS.index(split), deal]).permutation(len(catalogue))
         pool = [catalogue[i] for i in order]
         hands = _deal_hands(pool, count)
         if take_index < len(hands):
             return hands[take_index]
-        take_index -= len(hands)
+        take_index, deal = take_index - len(hands), deal + 1
 
 
 def _deal_hands(pool: list[Print], count: int) -> list[list[Print]]:
@@ -149,17 +153,17 @@ def paint(pattern: str, colors: list[str], tiles: int, letter: str, count: int) 
         case "diagonal":
             blend = np.floor(2 * (u + v)) % 2
         case "dotted":
-            blend = np.float32(np.hypot(u % 1 - 0.5, v % 1 - 0.5) < 0.34)
+            blend = (np.hypot(u % 1 - 0.5, v % 1 - 0.5) < 0.34).astype(np.float32)
         case "zigzag":
             blend = np.floor(2 * (v + np.abs(u % 1 - 0.5))) % 2
         case "faded":
             blend = v / count
         case "plaid":
             blend = (u % 1 < 0.5) * 0.5 + (v % 1 < 0.5) * 0.5
-        case "lettered":
+        case _:  # lettered
             blend = _letter(letter)[np.int32(v % 1 * 64), np.int32(u % 1 * 64)]
     first, second = (np.array(COLORS[color][::-1], np.float32) for color in colors)
-    return np.uint8(first + blend[..., None] * (second - first))
+    return (first + blend[..., None] * (second - first)).astype(np.uint8)
 
 
 def _letter(letter: str) -> np.ndarray:
@@ -167,7 +171,7 @@ def _letter(letter: str) -> np.ndarray:
     image = np.zeros((64, 64), np.uint8)
     (width, height), _ = cv2.getTextSize(letter, cv2.FONT_HERSHEY_DUPLEX, 1.9, 5)
     cv2.putText(image, letter, (32 - width // 2, 32 + height // 2), cv2.FONT_HERSHEY_DUPLEX, 1.9, 255, 5, cv2.LINE_AA)
-    return np.float32(image) / 255
+    return image.astype(np.float32) / 255
 
 
 def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -183,7 +187,7 @@ def paint_wood(rng: np.random.Generator) -> np.ndarray:
     plank = np.arange(GROUND) * 6 // GROUND
     tone = 1 + rng.uniform(-0.09, 0.09, 6)[plank]
     gap = np.where(np.diff(plank, prepend=0) > 0, 0.7, 1.0)
-    return np.uint8(np.clip(base * ((1 + grain) * (tone * gap)[:, None])[..., None], 0, 255))
+    return np.clip(base * ((1 + grain) * (tone * gap)[:, None])[..., None], 0, 255).astype(np.uint8)
 
 
 def paint_wall(rng: np.random.Generator, bricks: bool) -> np.ndarray:
@@ -195,4 +199,4 @@ def paint_wall(rng: np.random.Generator, bricks: bool) -> np.ndarray:
         col = col / 2 + 0.5 * (np.floor(row) % 2)
         joint = (row % 1 < 0.09) | (col % 1 < 0.045)
         tone *= np.where(joint, 0.78, 1 + rng.uniform(-0.1, 0.1, (13, 14))[np.int32(row), np.int32(col)])
-    return np.uint8(np.clip(base * tone[..., None], 0, 255))
+    return np.clip(base * tone[..., None], 0, 255).astype(np.uint8)

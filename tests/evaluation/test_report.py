@@ -67,7 +67,7 @@ def test_the_page_in_a_folder_is_always_of_the_figures_beside_it(scored_data, tm
         results = scored_data / model / "ego-exo_val_results.json"
         evaluate.main([*options(scored_data, results), "--out", str(tmp_path), *more])
         figures, page = json.loads((tmp_path / "metrics.json").read_text()), (tmp_path / "index.html").read_text()
-        assert f"<td>{METRICS['iou'].show(figures['official']['iou'])}</td>" in page
+        assert f"<td>{METRICS['iou'].as_text(figures['official']['iou'])}</td>" in page
         assert ("pictures/" in page) == bool(more)
 
 

@@ -31,14 +31,6 @@ def test_what_the_original_writes_for_a_mask_that_it_cannot_decode_is_no_mask(tm
     assert take.masks == {"cup": {"cam01": {30: RLE}}}
 
 
-def test_a_take_whose_cameras_names_do_not_tell_the_head_worn_one_is_to_be_imported_again(tmp_path):
-    path = tmp_path / "uid" / "annotation.json"
-    ProcessedTake("uid", path.parent, {"cup": {"head": {0: RLE}, "cam01": {0: RLE}}}, [0]).write_annotation()
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"is_ego": {"head": True}}))  # as version 2.1 did
-    with pytest.raises(UserError, match="take uid was imported by .*import it again with data/import_take.py$"):
-        ProcessedTake.read(tmp_path, "uid")
-
-
 MALFORMED = [
     {"subsample_idx": [30.9]},
     {"masks": []},

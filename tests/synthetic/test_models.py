@@ -61,10 +61,11 @@ def folder(tmp_path):
 OPTIONS = TakeOptions(0, "small", 31, 2, 4, object_sizes(["0.05"]), 30, clutter=12, things="models")
 
 
-def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
+@pytest.mark.parametrize("sides", [(0.2, 0.2, 0.2), (0.2, 0.6, 0.1)])
+def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path, sides):
     """Depth, outline, light and shadow; the picture on it stands upright."""
     picture = Image.fromarray(np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], np.uint8))
-    write_box(tmp_path / "box.glb", picture=picture.resize((64, 64), Image.Resampling.NEAREST))
+    write_box(tmp_path / "box.glb", sides, picture=picture.resize((64, 64), Image.Resampling.NEAREST))
     [mesh] = make_item(tmp_path / "box.glb", 0, WHITE).parts
     tile = np.asarray(picture.resize((TILE, TILE), Image.Resampling.NEAREST))[..., ::-1]
     solid = Solid("box", mesh.position, mesh.texture.half_axes, np.hstack([tile] * 6))
