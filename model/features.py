@@ -1,6 +1,7 @@
 """The encoder, which training and prediction share: images and masks -> features of the frozen backbone."""
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,6 +73,6 @@ def _agree(backbone: Backbone, folded: Backbone) -> bool:
     return bool((backbone(image) - folded(image)).abs().max() < 1e-3)
 
 
-def coverage_of(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def coverage_of(masks: Tensor, size: Sequence[int]) -> Tensor:
     """Masks (B, H, W) -> the part of each cell of a grid of `size` (h, w) that they cover, (B, h, w) float32."""
-    return F.adaptive_avg_pool2d(masks.float()[:, None], size)[:, 0]
+    return F.adaptive_avg_pool2d(masks.float()[:, None], tuple(size))[:, 0]

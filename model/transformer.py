@@ -7,6 +7,7 @@ The module names follow the published checkpoints (docs/formats.md), so that sta
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,8 @@ POSITION_TEMPERATURE = 10000.0
 class LayerNorm(nn.LayerNorm):
     """Layer norm that computes and returns float32 in every precision, so the residual stream is float32."""
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return super().forward(tokens.float())
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.float())
 
 
 class Attention(nn.Module):
@@ -127,7 +128,7 @@ class EncoderBlocks(nn.ModuleList):
             nn.ModuleDict({"layer1": a, "layer2": b}) for a, b in zip(layers[::2], layers[1::2], strict=True)
         )
         self.register_buffer("position", sine_position(cells, layer_args[0], pos_weight), persistent=False)
-        self.layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
+        self.layers: list[Any] = [layer for layer in layers if not isinstance(layer, nn.Identity)]
         crosses = [i for i, layer in enumerate(self.layers) if isinstance(layer, CrossLayer)] or [len(self.layers)]
         self.first_cross, self.last_cross = crosses[0], crosses[-1]
 

@@ -10,6 +10,7 @@ The network works on features of a frozen backbone (model/features.py). Two ways
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class MaskDecoder(nn.Module):
 
     def enlarge(self, x: Tensor) -> Tensor:
         """The first convolution's output (B, C/2, 2h, 2w) -> logits (B, 16h, 16w) float32."""
-        weight, bias = self.deconv2.weight[:, MASK_CHANNEL, None], self.deconv2.bias[MASK_CHANNEL, None]
+        weight, bias = self.deconv2.weight[:, MASK_CHANNEL, None], self.deconv2.bias[MASK_CHANNEL, None]  # pyrefly: ignore
         x = F.conv_transpose2d(x, weight, bias, stride=2)  # (B, 1, 4h, 4w)
         return F.interpolate(x.float(), scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
 
@@ -79,17 +80,26 @@ class Projection(nn.Conv2d):
         super().__init__(channels, width, kernel_size=1)
         self.drop_channels = nn.Dropout1d(dropout)
 
-    def forward(self, feat: Tensor) -> Tensor:
-        return super().forward(feat.to(self.weight.dtype)).flatten(2).transpose(1, 2).float()
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.to(self.weight.dtype)).flatten(2).transpose(1, 2).float()
 
     def image(self, feat: Tensor) -> Tensor:
         return self.drop_channels(self(feat).transpose(1, 2)).transpose(1, 2)
 
 
-def make_blocks(config: XSegTxConfig) -> EncoderBlocks:
-    width, heads, feedforward, _ = MODES[config.mode]
-    args = (width, heads, feedforward, config.dropout, config.activation)
-    return EncoderBlocks(config.layers, config.cells, args, config.pos_weight, config.feat_weight)
+class Parts(nn.Module):
+    """The parts of a network, with the names of the published checkpoints."""
+
+    def __init__(self, config: XSegTxConfig, decoder: Callable[[int], nn.Module]):
+        """decoder: makes the mask decoder for a number of channels of tokens."""
+        super().__init__()
+        width, heads, feedforward, _ = MODES[config.mode]
+        args = (width, heads, feedforward, config.dropout, config.activation)
+        blocks = EncoderBlocks(config.layers, config.cells, args, config.pos_weight, config.feat_weight)
+        self.feat_proj = Projection(config.feature_channels, width, config.drop_feat)
+        self.encoder_blocks = blocks
+        self.decoder = decoder(width)
+        self.cls_branch = ExistenceHead(width, config.cells)
 
 
 def as_grid(tokens: Tensor) -> Tensor:
@@ -107,16 +117,8 @@ class XSegTx(nn.Module):
 
     def __init__(self, config: XSegTxConfig | None = None):
         super().__init__()
-        self.config = config = config or XSegTxConfig()
-        blocks = make_blocks(config)
-        self.net = nn.ModuleDict(  # the names of the published checkpoints
-            {
-                "feat_proj": Projection(config.feature_channels, config.width, config.drop_feat),
-                "encoder_blocks": blocks,
-                "decoder": MaskDecoder(config.width),
-                "cls_branch": ExistenceHead(config.width, config.cells),
-            }
-        )
+        self.config = config or XSegTxConfig()
+        self.net = Parts(self.config, MaskDecoder)
 
     def forward(
         self,

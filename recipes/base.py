@@ -25,7 +25,6 @@ from formats.pairs import PairSet
 from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from model.backbone import Backbone
-from model.config import XSegTxConfig
 from model.device import PRECISIONS, memory_errors, tf32
 from model.feature_cache import FeatureCache
 from model.features import Encoder
@@ -50,8 +49,8 @@ class Answer(NamedTuple):
 class Recipe:
     """A method that predicts: eval_segswap.py, the predictor and validation need nothing else of it."""
 
-    device: torch.device
-    side: int | None = None  # `prepare` letterboxes images and masks to squares of this side; None: they stay
+    device: Any  # torch.device
+    side: Any = None  # `prepare` letterboxes images and masks to squares of this side; None: they stay
     options: dict[str, Any]  # all that decides the answers besides the checkpoint; a run's record stores the options
 
     def prepare(self, frame: Frame) -> Frame:
@@ -80,12 +79,14 @@ class NetworkRecipe(Recipe):
     backbone and the transformer's products in half precision, and normalization, softmax and outputs in float32.
     """
 
-    Config: ClassVar[type[XSegTxConfig]]  # its `option` fields are flags of train.py
+    network: Any  # of the class `Network`
+    config: Any  # of the class `Config`
+    Config: ClassVar[type]  # its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
     defaults: ClassVar[dict[str, Any]] = {}  # defaults of train.py's options, where they differ from the paper's
     without: ClassVar[tuple[str, ...]] = ()  # options of train.py that the recipe does not have
     caches_all: ClassVar[bool] = False  # True if it reads no picture whose features are cached
-    looks_default: ClassVar[int | None] = None  # places in a target at which it looks; None if it does not look there
+    looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class NetworkRecipe(Recipe):
         device: torch.device,
         precision: str = "fp32",
         batch_size: int | None = None,
-        looks: int | None = None,
+        looks: Any = None,
         cache_size: float = 0,
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
@@ -130,7 +131,7 @@ class NetworkRecipe(Recipe):
         """Make a batch of samples from `TrainSamples`, which have lists "unreadable" besides what `read` gives."""
         raise NotImplementedError
 
-    def losses(self, batch: Batch, world: World) -> dict[str, Tensor]:
+    def losses(self, batch: Any, world: World) -> dict[str, Tensor]:
         """The losses of a batch by name, scalars on the device. With several processes, each returns its part, and the
         sum of the parts is the loss of the global batch: divide by counts of all processes (`world.sum`).
         """

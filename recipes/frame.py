@@ -1,17 +1,17 @@
 """A frame: the pairs to predict at a moment, with the images and masks that a recipe needs for these pairs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from common.errors import UserError
 from formats.geometry import Size, letterbox
-from formats.masks import RLE, fit_rle, letterbox_mask
+from formats.masks import fit_rle, letterbox_mask
 from formats.pairs import PairSet
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.takes import camera_kind
@@ -21,11 +21,11 @@ from formats.takes import camera_kind
 class Frame:
     """The pairs of one moment: in each, an object's mask is given in a query view, and sought in a target view."""
 
-    pairs: Sequence[Correspondence]  # (object_name, query_camera, target_camera)
+    pairs: list[Correspondence]  # (object_name, query_camera, target_camera)
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
     # By pair[:2]: the query mask, which may be larger or smaller than its image. `prepare_frame` turns it into an array
     # (H, W) uint8 of 0 and 1 that is as large as the image.
-    masks: dict[tuple[str, str], RLE]
+    masks: dict[tuple[str, str], Any]
     kinds: dict[str, str]  # by camera: ego or exo; a camera of unknown kind has no entry
 
 
@@ -65,7 +65,7 @@ class FramePlan(NamedTuple):
 class FrameDataset(Dataset):
     """The frames of `plans`, in the order of the plans. A recipe's `prepare` prepares each frame that is read."""
 
-    def __init__(self, plans: Sequence[FramePlan], prepare: Callable[[TakeFrame], TakeFrame]):
+    def __init__(self, plans: Sequence[FramePlan], prepare: Callable[[Any], Any]):
         self.plans, self.prepare = plans, prepare
         self.take: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
 
@@ -101,7 +101,7 @@ class FrameDataset(Dataset):
 PairKey = tuple[str, int, Correspondence]  # take, frame, and the pair in this frame
 
 
-def frame_plans(pairs: PairSet, numbers: Sequence[int]) -> tuple[list[FramePlan], dict[PairKey, int]]:
+def frame_plans(pairs: PairSet, numbers: Iterable[int]) -> tuple[list[FramePlan], dict[PairKey, int]]:
     """The frames of the pairs with these numbers, in the order of the numbers; and the number of each pair."""
     number_of, frames = {}, defaultdict(list)
     for number in map(int, numbers):

@@ -14,7 +14,7 @@ from model.xsegtx import OBJECT_WEIGHT, Look
 
 def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """The weighted sum of losses, which training minimizes."""
-    return sum(weights[name] * loss for name, loss in losses.items())
+    return sum(weights[name] * loss for name, loss in losses.items())  # pyrefly: ignore
 
 
 class Counts(NamedTuple):
@@ -48,16 +48,16 @@ def compute_losses(
     """
     with torch.autocast(visible.device.type, enabled=False):
         visible = visible.float()
-        samples, count = counts or (len(visible), visible.sum())
+        counts = counts or Counts(len(visible), visible.sum())
 
-        views = [(look.target_mask_prob, target_mask)]
+        views: list[tuple] = [(look.target_mask_prob, target_mask)]
         if query_mask is not None:
             views.append((look.query_mask_prob, query_mask))
-        losses = [mask_losses(*view, visible, object_weight) for view in views]
+        losses = [mask_losses(prob, truth, visible, object_weight) for prob, truth in views]
         bce, dice = (sum(parts) for parts in zip(*losses, strict=True))
-        mask, dice = bce / (len(views) * samples), dice / (len(views) * count.clamp(min=1))
-        existence = cross_entropy(look.logit.sigmoid().float(), visible) / samples
-        return {"mask": mask, "dice": dice, "existence": existence}
+        mask, dice = bce / (len(views) * counts.samples), dice / (len(views) * counts.visible.clamp(min=1))
+        existence = cross_entropy(look.logit.sigmoid().float(), visible) / counts.samples
+        return {"mask": mask, "dice": dice, "existence": existence}  # pyrefly: ignore
 
 
 def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor, object_weight: float) -> tuple[Tensor, Tensor]:

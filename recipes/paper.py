@@ -66,9 +66,11 @@ def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
 
 class Paper(NetworkRecipe):
     Config, Network, caches_all = XSegTxConfig, XSegTx, True
+    network: XSegTx
+    config: XSegTxConfig
 
     @property
-    def side(self) -> int:
+    def side(self) -> int:  # pyrefly: ignore
         return self.config.input_size
 
     # Training

@@ -90,7 +90,7 @@ def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def stacked_tensors(samples: Sequence[dict], *names: str) -> dict[str, Tensor]:
+def stacked_tensors(samples: Sequence[dict], *names: str) -> dict[str, Any]:
     return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
 
 
@@ -125,7 +125,7 @@ class TrainSamples(Dataset):
     def __init__(self, pairs: PairSet, read: Read, seed: int, block: float = 0.0):
         self.pairs, self.read, self.seed, self.block = pairs, read, seed, block
 
-    def __getitem__(self, n: int) -> dict:
+    def __getitem__(self, n: int) -> dict:  # pyrefly: ignore
         unreadable = []
         for attempt in range(REDRAWS):
             rng = np.random.default_rng((self.seed, n, attempt))

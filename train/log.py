@@ -52,7 +52,7 @@ class Log:
 
     def bar(self, items: Sized, name: str, unit: str) -> tqdm:
         """The items with a progress bar, which only a terminal shows. `close` also ends the bar."""
-        self._bar = tqdm(items, name, unit=unit, leave=False, disable=None if self.world.is_main else True)
+        self._bar = tqdm(items, name, unit=unit, leave=False, disable=None if self.world.is_main else True)  # pyrefly: ignore
         return self._bar
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from train.schedule import Schedule
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 WAYS = "give another --out-dir, or --overwrite to lose it"
-UNUSED = {  # flags of the published trainer that have no effect there
+UNUSED: dict[str, dict[str, Any]] = {  # flags of the published trainer that have no effect there
     "--batch-neg": {"type": int},
     "--prob-dir": {"nargs": "+"},
     "--prob-style": {"nargs": "+"},
@@ -51,7 +51,7 @@ class Options:
     n_epoch: int = option(250, "epochs after the warm-up", "--n-epoch", limits=[0])
     iter_epoch: int = option(1000, "training steps in an epoch", "--iter-epoch", limits=[1])
     iter_epoch_val: int = option(100, "validation batches, without --val_size", "--iter-epoch-val", limits=[1])
-    warmUpIter: int | None = option(
+    warmUpIter: int = option(
         None, "steps in which the rate rises from 0 (default: 1000, or a tenth of the others if fewer)", limits=[0]
     )
     lr: float = option(2e-4, "learning rate of Adam", limits=[0])
@@ -63,7 +63,7 @@ class Options:
         2000, "pairs to which the strong recipe fits its choice after the last step; 0: it stays", limits=[0]
     )
     seed: int = option(0, "seed of weights, samples and dropout", limits=[0])
-    val_size: int | None = option(
+    val_size: int = option(
         None, "validation pairs, always the same; 0: the whole split (default: --iter-epoch-val batches)", limits=[0]
     )
     backbone: str = option("moco", "moco, efficientnet_lite0, or a model of timm; it is frozen", group=NETWORK)
@@ -111,7 +111,7 @@ def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 CLASSES = (Options, *CONFIGS.values())
-DEFAULTS = {field.name: field.default for kind in CLASSES for field in fields(kind) if field.metadata}
+DEFAULTS: dict[str, Any] = {field.name: field.default for kind in CLASSES for field in fields(kind) if field.metadata}
 
 
 def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ WAYS = "give another --out-dir, or --overwrite to lose it"
 class Start(NamedTuple):
     """Where a training starts."""
 
-    path: Path | None = None  # a file, or None for a new network
+    path: Any = None  # the path of a file, or None for a new network
     content: Any = None  # of the file
     continues: bool = False  # True if the file is a checkpoint to continue, False if it has initial weights
     is_own: bool = False  # True if the training continues the run in its own folder
@@ -57,7 +57,7 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
     if path is None:
         start = Start(typed.get("init_weights"), notes=notes)
         content = read_torch(start.path, "give the file of a trained model") if start.path else None
-        network = stored_options(content, start.path) if start.path else {}
+        network = stored_options(content, start.path) if content is not None else {}
         options = merged(typed, network, {}, device)
         return options, start._replace(content=content, keeps_backbone=bool(network) and "backbone" not in typed)
     content, _ = read_checkpoint(path, WAYS) if is_own else read_checkpoint(path)
@@ -68,9 +68,7 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
     return options, Start(path, content, True, is_own, True, (*changed, *notes))
 
 
-def merged(
-    typed: Mapping[str, Any], network: Mapping[str, Any], kept: Mapping[str, Any], device: torch.device
-) -> Options:
+def merged(typed: dict[str, Any], network: dict[str, Any], kept: dict[str, Any], device: torch.device) -> Options:
     """Give each option its value from the first of these that has one: the command line, the network of the file to
     start from, what is kept of the run that wrote this file, the recipe's defaults, the defaults of the paper's recipe.
     """

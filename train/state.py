@@ -68,8 +68,8 @@ class TrainState:
         """Write a checkpoint under each of `names`, from which training continues as if it had never stopped."""
         content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
         content["pairs"] = self.pair_digests
-        for name in names if self.folder else ():
-            save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, self.optimizer, **content)
+        for path in [self.folder / name for name in names] if self.folder else []:
+            save_checkpoint(path, self.recipe, self.backbone, self.network, self.optimizer, **content)
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
         """Continue from the content of a checkpoint, with whose network this state was made. Returns the kinds of pairs
@@ -80,7 +80,7 @@ class TrainState:
         """
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
-        stored = {"step": 0, "history": {}, "scaler": {}, "pairs": {}} | content
+        stored: dict[str, Any] = {"step": 0, "history": {}, "scaler": {}, "pairs": {}, **content}
         form = {"step": int, "history": {str: int | float}, "scaler": {str: int | float}, "pairs": {str: str}}
         if not has_form(stored, form) or stored["step"] < 0:
             what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"

@@ -123,13 +123,14 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     loading = loader_options(workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
     numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
-    batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))
+    batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     step = Step(recipe, world, options.existence_weight)
     if world.size > 1:  # no buffers to sync: the position table is the same everywhere; the graph is always the same
         known = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the older name
-        step = DistributedDataParallel(step, **{sync: False}, gradient_as_bucket_view=True, static_graph=True)
+        more: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True, "static_graph": True}
+        step = DistributedDataParallel(step, **more)
     try:
         train_epochs(state, step, batches, validation, log, options.save_every)
         if any(world.gather(world.is_main and not finish_files(options, recipe, pairs, log))):

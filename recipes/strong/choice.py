@@ -67,8 +67,8 @@ class Choice(nn.Module):
             for name, weights in SUMS.items():
                 self.linear.weight[:, LookNumbers._fields.index(name)] = torch.tensor(weights)
             self.linear.bias[1] = EXISTENCE_BIAS
-        for name, value in (("mean", 0.0), ("deviation", 1.0)):  # of the numbers of the looks at training takes
-            self.register_buffer(name, torch.full((NUMBERS,), value))
+        # Mean and standard deviation of the numbers of the looks at training takes.
+        self.mean, self.deviation = nn.Buffer(torch.zeros(NUMBERS)), nn.Buffer(torch.ones(NUMBERS))
         self.requires_grad_(False)
 
     def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,8 +100,8 @@ def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs
     """Put the looks of pairs together: numbers (K, NUMBERS), IoUs (K,) and visibility of each pair."""
     numbers, ious, visible = zip(*pairs, strict=True)
     held = [torch.ones(len(iou), dtype=torch.bool) for iou in ious]
-    padded = (pad_sequence(rows, batch_first=True) for rows in (numbers, held, ious))
-    return LooksOfPairs(*padded, torch.tensor(visible))
+    padded = (pad_sequence(list(rows), batch_first=True) for rows in (numbers, held, ious))
+    return LooksOfPairs(*padded, torch.tensor(visible))  # pyrefly: ignore
 
 
 def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
@@ -113,8 +113,8 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     known = looks.numbers[looks.held]
     mean, deviation = known.mean(0), known.std(0).clamp(min=1e-3)
     with torch.no_grad():  # the sums stay the same while the numbers are normalized
-        choice.linear.bias += choice.linear.weight @ mean
-        choice.linear.weight *= deviation
+        choice.linear.bias.add_(choice.linear.weight @ mean)
+        choice.linear.weight.mul_(deviation)
         choice.mean.copy_(mean), choice.deviation.copy_(deviation)
     visible = looks.visible.float()
     share = visible.mean()

@@ -74,7 +74,7 @@ def largest_part(mask: np.ndarray, crop: Crop, size: Size) -> Part | None:
     return Part(Spot(row, col, extent), is_whole, area / areas.sum())
 
 
-def object_cells(mask: np.ndarray, grid: Size) -> np.ndarray:
+def object_cells(mask: np.ndarray, grid: Sequence[int]) -> np.ndarray:
     """The cells of a grid over a mask (H, W) of 0 and 1 that belong to the object (see COVERED), (h, w) bool."""
     cover = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
     return cover > max(COVERED * cover.max(), 1e-6)
@@ -91,6 +91,6 @@ def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
     return resize(image, frame_size(image.shape[:2], long_side))
 
 
-def cell_middles(cells: Sequence[Sequence[int]], grid: Size, size: Size) -> list[tuple[float, float]]:
+def cell_middles(cells: Sequence[Sequence[int]], grid: Sequence[int], size: Size) -> list[tuple[float, float]]:
     """Rows and columns of cells of a grid over an image of `size` -> the middles of these cells, in pixels."""
     return [((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]) for row, col in cells]

@@ -28,7 +28,7 @@ class Description(NamedTuple):
     shares: Tensor  # (B, PARTS): the share of the object's area that each part has
     context: Tensor  # (B, WIDTH): the mean of all cells of the view
 
-    def rows(self, rows: slice | Tensor) -> "Description":
+    def rows(self, rows: slice | Tensor | list[int]) -> "Description":
         return Description(*(x[rows] for x in self))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from model.features import Levels, coverage_of
 from model.transformer import InnerLayer
-from model.xsegtx import ExistenceHead, Look, MaskDecoder, Projection, as_grid, make_blocks, probabilities
+from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
 from recipes.strong.choice import Choice
 from recipes.strong.config import StrongConfig
 from recipes.strong.locator import NOTHING, Description, Locator, detail_of
@@ -40,9 +40,9 @@ class ObjectCrops(NamedTuple):
     coverage: Tensor  # (B, 2h, 2w): the part of each cell that the object covers
     description: Description
 
-    def rows(self, rows: Tensor) -> "ObjectCrops":
+    def rows(self, rows: Tensor | list[int]) -> "ObjectCrops":
         *tensors, description = self
-        return ObjectCrops(*(x[rows] for x in tensors), description.rows(rows))
+        return ObjectCrops(*(x[rows] for x in tensors), description.rows(rows))  # pyrefly: ignore
 
 
 class TargetCrops(NamedTuple):
@@ -74,7 +74,7 @@ class DetailDecoder(MaskDecoder):
         self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
         self.blocks = nn.ModuleList(residual_block(width // 2) for _ in range(BLOCKS))
 
-    def forward(self, features: Tensor, detail: Tensor) -> Tensor:
+    def forward(self, features: Tensor, detail: Tensor) -> Tensor:  # pyrefly: ignore
         x = F.relu(self.deconv1(features) + self.detail(detail))
         x = x + F.relu(self.mix(x))
         for block in self.blocks:
@@ -86,7 +86,7 @@ def residual_block(channels: int) -> nn.Sequential:
     """Two convolutions; the second one starts at 0, so that the block changes nothing before it is trained."""
     first, second = (nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(2))
     nn.init.zeros_(second.weight)
-    nn.init.zeros_(second.bias)
+    nn.init.zeros_(second.bias)  # pyrefly: ignore
     return nn.Sequential(first, nn.ReLU(), second)
 
 
@@ -94,21 +94,14 @@ class StrongNetwork(nn.Module):
     def __init__(self, config: StrongConfig):
         super().__init__()
         self.config, width, channels = config, config.width, config.detail_channels
-        blocks = make_blocks(config)
-        self.net = nn.ModuleDict(
-            {
-                "feat_proj": Projection(config.feature_channels, width, config.drop_feat),
-                "encoder_blocks": blocks,
-                "decoder": DetailDecoder(width, channels + MAPS),
-                "cls_branch": ExistenceHead(width, config.cells),
-            }
-        )
+        self.net = Parts(config, lambda width: DetailDecoder(width, channels + MAPS))
         self.locator = Locator(config.feature_channels, channels)
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
         self.target_mark = nn.Parameter(0.1 * torch.randn(4 * MAPS, width))
         # slope * (highest similarity in a look - threshold) is added to the look's existence logit.
         self.slope, self.threshold = nn.Parameter(torch.tensor(4.0)), nn.Parameter(torch.tensor(1.2))
         self.choice = Choice()
+        blocks = self.net.encoder_blocks
         for layer in blocks.layers[blocks.last_cross :]:  # only the query's tokens pass these, and none reads them
             if isinstance(layer, InnerLayer):
                 layer.cross_encoder_layer.requires_grad_(False)
@@ -162,5 +155,6 @@ class StrongNetwork(nn.Module):
         inside, outside = ((heat * x).sum((1, 2)) / (x.sum((1, 2)) + 1e-3) for x in (on_object, 1 - on_object))
         share = ((self.locator.scale * heat).flatten(1).softmax(1) * on_object.flatten(1)).sum(1)
         center = (answers.context + query.description.context) / 2
-        cosine = F.cosine_similarity(*(x.total / x.area - center for x in (answers, query.description)))
+        answer, thing = (x.total / x.area - center for x in (answers, query.description))
+        cosine = F.cosine_similarity(answer, thing)
         return LooksBack(heat.amax((1, 2)), inside, inside - outside, share, cosine)

@@ -38,6 +38,8 @@ LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, 
 
 class Strong(NetworkRecipe):
     Config, Network, looks_default = StrongConfig, StrongNetwork, 3
+    network: StrongNetwork
+    config: StrongConfig
     # Without dropout, a step takes four fifths of the time. --block is of the paper's recipe.
     defaults = {
         "existence_weight": 0.05,

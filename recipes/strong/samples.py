@@ -98,7 +98,7 @@ def read_crops(
         context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, 0
     if target_spot is None:
         rivals = TARGET_CROPS
-    places = [jittered(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]
+    places = [jittered(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
     places += [rival(pairs, drawn, size, share * max(size), rng) for _ in range(rivals)]
     wide = jittered(query_spot, rng, SHIFT, STRETCH)
     query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
@@ -146,11 +146,11 @@ def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, rng: np.
     spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
     other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
     if other is not None:
-        spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot
+        spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot  # pyrefly: ignore
     return jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
 
 
-def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tuple[np.ndarray, ...]:
+def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tuple[Any, ...]:
     """The picture in a target crop, the mask in it, and whether the crop shows the object."""
     cropped, area = cut_mask(mask, crop, side), int(mask.sum())
     shows = area and cropped.sum() * (crop.side / side) ** 2 > CONTAINED * area
@@ -182,4 +182,5 @@ def other_object(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) ->
 
 def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
     """The spot, moved by up to `shift` times its extent, and enlarged or reduced by up to `stretch` octaves."""
-    return spot.moved(*rng.uniform(-shift, shift, 2), rng.uniform(-stretch, stretch))
+    rows, cols = rng.uniform(-shift, shift, 2)
+    return spot.moved(rows, cols, rng.uniform(-stretch, stretch))

@@ -38,7 +38,7 @@ from recipes.strong.crops import (
     whole_frame,
 )
 from recipes.strong.locator import Description, peaks
-from recipes.strong.network import LooksBack, ObjectCrops, TargetCrops
+from recipes.strong.network import LooksBack, ObjectCrops, StrongNetwork, TargetCrops
 from recipes.strong.sizes import expected_shares, size_ratios
 
 SEARCH = 5  # version of this search, stored in a run's record; raise it with each change of the answers
@@ -85,7 +85,8 @@ class Search:
 
     def __init__(self, recipe: NetworkRecipe, frame: Frame, looks: int):
         """looks: the number of candidates of each pair."""
-        self.recipe, self.network, self.frame, self.looks = recipe, recipe.network, frame, looks
+        self.recipe, self.frame, self.looks = recipe, frame, looks
+        self.network: StrongNetwork = recipe.network
         queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
         self.spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
         self._cells_of: dict[tuple[str, int], Tensor] = {}
@@ -114,7 +115,8 @@ class Search:
         back = self.look_back(looks)
         of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
         of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device).unbind(1)
-        return looks, LookNumbers(similarity, looks.logits, (back + 1e-3).log(), back, *of_masks, *looks.back)
+        numbers = similarity, looks.logits, (back + 1e-3).log(), back, *of_masks, *looks.back
+        return looks, LookNumbers._make(numbers)
 
     # 1. objects
 
@@ -253,7 +255,7 @@ class Search:
         """
         drawn, places = list(answers), {}  # the places at which to look, by row
         for row, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
-            if part := self._largest_part(pair, answer.crop, answer.prob):
+            if answer.crop and (part := self._largest_part(pair, answer.crop, answer.prob)):
                 places[row] = Place(pair, part.spot)
         for _ in range(ROUNDS):
             looks = self._looks(objects, list(places.values()), CLOSE)
