@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.transformer import CrossLayer, EncoderLayer, InnerLayer
-from model.xsegtx import Look, XSegTx
+from model.xsegtx import Look, XSegTx, as_grid, probabilities
 
 
 def joined_forward(
@@ -23,23 +23,25 @@ def joined_forward(
     target_blocked: Tensor | None = None,
 ) -> Look:
     """The same as `model.forward`, up to rounding, with joined attention."""
-    query, target, mask = model.tokens(query_feat), model.tokens(target_feat), model.project(mask_feat)
+    project, blocks = model.net.feat_proj, model.net.encoder_blocks
+    query, target, mask = project.image(query_feat), project.image(target_feat), project(mask_feat)
     batch, tokens = query.shape[:2]
     nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
     blocked = torch.cat([nobody if b is None else b for b in (query_blocked, target_blocked)], dim=1)
     same, other = _halves(tokens, query.device)
-    for block in model.net["encoder_blocks"]:
+    for block in blocks:
         for layer in block.values():
             if isinstance(layer, InnerLayer):
                 # Query tokens attend only to mask tokens; the update of the mask tokens is computed, but not used.
                 joined = torch.cat((query, mask), dim=1)
                 query = _layer(layer.cross_encoder_layer.cross_encoder_layer, joined, other, None)[:, :tokens]
-                both = torch.cat((query + model.position, target + model.position), dim=1)
+                both = torch.cat((query + blocks.position, target + blocks.position), dim=1)
                 query, target = _layer(layer.inner_encoder_layer, both, same, blocked).chunk(2, dim=1)
             elif isinstance(layer, CrossLayer):
                 both = torch.cat((query, target), dim=1)
                 query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
-    return Look(model.mask_prob(target), model.existence_logit(target), model.mask_prob(query))
+    target_prob, query_prob = (probabilities(model.net.decoder(as_grid(view))) for view in (target, query))
+    return Look(target_prob, model.net.cls_branch(as_grid(target)).float(), query_prob)
 
 
 def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:

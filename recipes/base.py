@@ -53,6 +53,10 @@ class Recipe:
     side: Any = None  # `prepare` letterboxes images and masks to squares of this side; None: they stay
     options: dict[str, Any]  # all that decides the answers besides the checkpoint; a run's record stores the options
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a loader process gets if it does not share this process's memory: it prepares and reads, no more."""
+        return {name: value for name, value in vars(self).items() if name not in ("network", "encoder", "method")}
+
     def prepare(self, frame: Frame) -> Frame:
         """Turn a frame with whole images and RLE masks into the frame that `predict` takes, in a loader process."""
         return prepare_frame(frame, self.side)
@@ -108,10 +112,6 @@ class NetworkRecipe(Recipe):
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])
         self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
         self.options = {"precision": precision}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a loader process gets if it does not share this process's memory: it computes no network."""
-        return {name: value for name, value in vars(self).items() if name not in ("network", "encoder")}
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
