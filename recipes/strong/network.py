@@ -115,8 +115,8 @@ class StrongNetwork(nn.Module):
         """Encode B objects, from query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and mask features."""
         project, side = self.net.feat_proj, self.config.cells
         marks = coverage_of(masks, (side, side)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
-        mask = project(mask_feat)
-        tokens = self.net.encoder_blocks.encode_query(project.image(levels.feat) + marks, mask)
+        tokens, mask = project.image(levels.feat) + marks, project(mask_feat)
+        tokens = self.net.encoder_blocks.encode_query(tokens, mask)
         cells = self.locator.cells(levels)
         coverage = coverage_of(masks, cells.shape[1:3])
         return ObjectCrops(tokens, mask, cells, coverage, self.locator.describe(cells, coverage))
