@@ -170,9 +170,9 @@ class Strong(NetworkRecipe):
         if is_worse:
             choice.load_state_dict(former.state_dict())
         choice.to(self.device)
+        what = "stays as it was, since a fit is worse" if is_worse else "is fitted"
         change = f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
-        what = "stays as it was, since a fit is worse" if is_worse else "fitted"
-        return f"the choice among looks {what} on {int(held_out.sum())} pairs of takes held out: {change}"
+        return f"the choice among looks {what}: on {int(held_out.sum())} pairs of takes held out, {change}"
 
     def looks_at(self, frame: TakeFrame, truths: Sequence[RLE | None]) -> list[tuple[Tensor, Tensor, bool]]:
         """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible.

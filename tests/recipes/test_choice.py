@@ -71,7 +71,7 @@ def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_cha
     count = itertools.count()
     monkeypatch.setattr(recipe, "figures", lambda *_: (next(count), 0))  # ever better
     run_training(training_set, tmp_path / "fitted", *FLAGS)
-    assert "netBest.pth: the choice among looks fitted" in capsys.readouterr().out
+    assert "netBest.pth: the choice among looks is fitted" in capsys.readouterr().out
     plain = read_checkpoint(tmp_path / "plain" / "netLast.pth")[0]["encoder"]
     for encoder in encoders(tmp_path / "fitted"):
         changed = {name for name, x in encoder.items() if not torch.equal(x, plain[name])}
