@@ -84,9 +84,9 @@ class World:
         earlier second signal is the same request, which torchrun passes on although the terminal has sent it to all.
         """
         for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
+            signal.signal(number, self._note_signal)
 
-    def _note(self, number: int, _frame: Any) -> None:
+    def _note_signal(self, number: int, _frame: Any) -> None:
         if self.signal is None:
             self.signal, self._since = signal.Signals(number), time.monotonic()
             if self.is_main:  # print() inside an interrupted print() would raise

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers, add_splits_path
 from common.errors import UserError, counted
 from common.parallel import run_jobs
-from data.extraction import BROKEN, MISSING, read_failures
+from data.extraction import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.pairs import PairSet, pairs_path
 from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import annotation_path, find_split_path, read_split, read_splits, read_takes
@@ -103,8 +103,8 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
 def check_take(data_dir: Path, uid: str) -> Check:
     """Check that a take is processed. All frames that its pairs need must exist, and no frame may be cut off."""
     _, failures = read_failures(data_dir / uid)
-    broken_lines = [failure.describe(uid) for failure in failures if failure.kind == BROKEN]
-    missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING]
+    broken_lines = [failure.describe(uid) for failure in failures if failure.kind == BROKEN_FILE]
+    missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING_FILE]
     if not is_processed(data_dir, uid):
         unprocessed = [] if failures else [f"take {uid}: not processed; run data/process_data.py"]
         return Check(broken_lines + unprocessed, missing, Counter())

@@ -31,8 +31,8 @@ from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, 
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
-MISSING = "missing"  # the data set lacks the file: some videos of Ego-Exo4D were withdrawn
-BROKEN = "broken"  # the file cannot be used; downloading the file again should help
+MISSING_FILE = "missing"  # the data set lacks the file: some videos of Ego-Exo4D were withdrawn
+BROKEN_FILE = "broken"  # the file cannot be used; downloading the file again should help
 Masks = dict[int, RLE | str]  # by frame: the mask, or what is wrong with it if it is corrupt
 
 
@@ -66,7 +66,7 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
         if is_done(take, folder, paths, made_of, source):
             return
     except UserError as error:  # source.json or failed.json is damaged
-        write_failures(folder, take.name, [Failure(None, BROKEN, str(error))])
+        write_failures(folder, take.name, [Failure(None, BROKEN_FILE, str(error))])
         return
     videos, failures = index_videos(take, takes_dir, paths)
     masks: dict[str, dict[str, Masks]] = {}
@@ -75,11 +75,11 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
         for name, tracks in take.objects.items():
             masks[name] = {camera: _decode_masks(track) for camera, track in tracks.items() if camera in videos}
         failures += extract_videos(take, folder, videos, masks, threads)
-        broken = {failure.camera for failure in failures if failure.kind == BROKEN}
+        broken = {failure.camera for failure in failures if failure.kind == BROKEN_FILE}
         videos = {camera: index for camera, index in videos.items() if camera not in broken}
     if "ego" not in map(camera_kind, videos):
         if all(failure.camera for failure in failures):  # no failure says why the whole take is left out
-            failures.append(Failure(None, MISSING, "no usable ego video, without which a take has no pairs"))
+            failures.append(Failure(None, MISSING_FILE, "no usable ego video, without which a take has no pairs"))
         write_failures(folder, take.name, failures)
         return
     whole_masks = {}
@@ -162,11 +162,11 @@ def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dic
 def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
     """Read the packets of a take's videos without decoding them. Returns the usable videos by camera, and failures."""
     if not (takes_dir / take.name).is_dir():
-        return {}, [Failure(None, MISSING, f"no folder {takes_dir / take.name}")]
+        return {}, [Failure(None, MISSING_FILE, f"no folder {takes_dir / take.name}")]
     if "ego" not in map(camera_kind, paths):
         cameras = ", ".join(paths) or "there are none"
         reason = f"no name of its annotated cameras ({cameras}) begins with aria, as names of head-worn cameras do"
-        return {}, [Failure(None, MISSING, f"{reason}; import a take of your own again with data/import_take.py")]
+        return {}, [Failure(None, MISSING_FILE, f"{reason}; import a take of your own again with data/import_take.py")]
     videos, failures = {}, []
     for camera in sorted(paths, key=camera_kind):  # ego before exo
         if camera_kind(camera) == "exo" and not videos:
@@ -174,7 +174,7 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
         try:
             videos[camera] = index_video(paths[camera])
         except VideoError as error:
-            failures.append(Failure(camera, BROKEN if paths[camera].exists() else MISSING, str(error)))
+            failures.append(Failure(camera, BROKEN_FILE if paths[camera].exists() else MISSING_FILE, str(error)))
     return videos, failures
 
 
@@ -189,7 +189,7 @@ def extract_videos(
         if num_lost := sum(frame >= len(index) for frame in wanted_frames):
             length, lost = counted(len(index), "frame"), counted(num_lost, "wanted frame")
             reason = f"{index.path} ends after {length}; {lost} up to {wanted_frames[-1]} left out"
-            failures.append(Failure(camera, MISSING, reason))
+            failures.append(Failure(camera, MISSING_FILE, reason))
 
     def extract(camera: str) -> Failure | None:
         masks_of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
@@ -224,7 +224,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
         (folder.parent / ANNOTATION).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
-        return Failure(camera, BROKEN, f"{kind}{error}")
+        return Failure(camera, BROKEN_FILE, f"{kind}{error}")
     return None
 
 
@@ -254,7 +254,7 @@ def _whole_masks(
         if corrupt:
             frames = ", ".join(map(str, sorted(corrupt)))
             reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
-            failures.append(Failure(camera, BROKEN, reason))
+            failures.append(Failure(camera, BROKEN_FILE, reason))
         left_out |= corrupt.keys()
     kept = {
         camera: {

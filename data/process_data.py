@@ -29,7 +29,7 @@ from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_work
 from common.errors import UserError, counted, warn_once
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
-from data.extraction import BROKEN, MISSING, Failure, process_take, read_failures, write_failures
+from data.extraction import BROKEN_FILE, MISSING_FILE, Failure, process_take, read_failures, write_failures
 from formats.processed import SOURCE, claim_data_dir, is_processed
 from formats.takes import SPLITS, annotation_path, find_split_path, read_split, read_splits, read_takes
 
@@ -131,7 +131,9 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
     for uid in shard_uids:
         if uid not in takes:
-            fault = (BROKEN, malformed[uid]) if uid in malformed else (MISSING, f"{path} does not annotate it")
+            fault = MISSING_FILE, f"{path} does not annotate it"
+            if uid in malformed:
+                fault = BROKEN_FILE, malformed[uid]
             remove_leftovers(args.outputpath / uid)
             write_failures(args.outputpath / uid, "", [Failure(None, *fault)])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
@@ -157,7 +159,7 @@ def print_summary(args: argparse.Namespace, title: str, uids: list[str]) -> int:
         print(f"  {line}")
     if len(lines) > MAX_PRINTED:
         print(f"  and {len(lines) - MAX_PRINTED} more, which data/check_processed.py lists")
-    broken = any(failure.kind == BROKEN for _, failures in failures_of.values() for failure in failures)
+    broken = any(failure.kind == BROKEN_FILE for _, failures in failures_of.values() for failure in failures)
     return int(broken or bool(uids and not processed and not args.uids))
 
 

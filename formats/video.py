@@ -126,7 +126,7 @@ def read_frames(
         raise VideoError(f"{index.path} is damaged: {what}{reason}")
 
 
-def _plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
+def _decoding_plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     """The action for each packet, (M,): SKIP, FEED or WANT.
 
     A frame needs all packets from the last key frame that is not shown later than the frame. The stretches of packets
@@ -149,7 +149,8 @@ def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterat
     found in this way, or if the video is damaged.
     """
     assert index.pts is not None
-    return _images_at(((frame.pts, frame) for frame in _feed(index, _plan(index, wanted))), index.pts[wanted], pixels)
+    decoded = _decoded_frames(index, _decoding_plan(index, wanted))
+    return _images_at(((frame.pts, frame) for frame in decoded), index.pts[wanted], pixels)
 
 
 def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
@@ -180,7 +181,7 @@ def _images_at(
                 return
 
 
-def _feed(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
+def _decoded_frames(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
     """Decode the packets of the plan, one stretch after the other.
 
     Ends if a stretch does not begin with an I picture. Some streams have an I picture only at their beginning and renew

@@ -73,7 +73,9 @@ LIMITS = """This network is small, and was trained on rendered pictures only. It
 small household things, it calls a third of the visible ones not visible, and a quarter of the hidden ones visible."""
 
 
-def answer(predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, camera: str) -> tuple:
+def answer_visitor(
+    predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, camera: str
+) -> tuple:
     """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
     object, and the files of both masks. If an input is missing or wrong, the text says so, and the others are None.
     """
@@ -176,7 +178,7 @@ def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
         query.data_model = target.data_model = FileData
         inputs, outputs = [query, marks, target, camera], [text, found, marked, found_mask, marked_mask]
         one_at_a_time = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress_on": outputs[:2]}
-        call = {"fn": lambda *values: answer(predictor, *values), "inputs": inputs, "outputs": outputs}
+        call = {"fn": lambda *values: answer_visitor(predictor, *values), "inputs": inputs, "outputs": outputs}
         # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
         find = button.click(**call, **one_at_a_time, preprocess=False)
         samples.click(load_sample, samples, [query, marks, target], queue=False, show_progress="hidden")

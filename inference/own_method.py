@@ -87,7 +87,7 @@ class OwnMethod(Recipe):
         for pair, answer in zip(frame.pairs, answers, strict=True):
             size = frame.images[pair.target_camera].shape[:2]
             try:
-                checked.append(_checked(answer, size))
+                checked.append(_checked_answer(answer, size))
             except ValueError as error:
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
         return checked
@@ -119,7 +119,7 @@ def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> 
     try:
         signature.bind(**texts)
         kinds = {key: parameter.annotation for key, parameter in signature.parameters.items()}
-        values = {key: text if kinds.get(key) is str else _value(text) for key, text in texts.items()}
+        values = {key: text if kinds.get(key) is str else _literal_or_text(text) for key, text in texts.items()}
         for key, value in values.items():
             kind = kinds.get(key)
             if kind in (bool, int, float) and type(value) not in ((int, float) if kind is float else (kind,)):
@@ -130,14 +130,14 @@ def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> 
     return values
 
 
-def _value(text: str) -> Any:
+def _literal_or_text(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-def _checked(answer: Any, size: Size) -> Answer:
+def _checked_answer(answer: Any, size: Size) -> Answer:
     """Check a method's answer. Raises ValueError unless this is a mask of `size` and an existence, both from 0 to 1."""
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise ValueError(f"the answer is {type(answer).__name__}; give a pair (mask, existence)")

@@ -79,7 +79,7 @@ class Predictor:
         """For all pairs of a frame, the masks' probabilities in the targets' images, (H, W) float32, and existences."""
         answers = self.recipe.predict(self.recipe.prepare(frame))
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
-        probs = [answer.in_image(size) for answer, size in zip(answers, sizes, strict=True)]
+        probs = [answer.prob_in_image(size) for answer, size in zip(answers, sizes, strict=True)]
         return probs, [answer.existence for answer in answers]
 
     def segment(
@@ -175,7 +175,7 @@ class Predictor:
             for rank, answer in enumerate(places)
         ]
         for target, _, answer in sorted(ranked, key=lambda row: (row[1], -row[2].existence)):
-            prob = answer.in_image(targets[target].shape[:2])
+            prob = answer.prob_in_image(targets[target].shape[:2])
             mask, others = (prob > THRESHOLD).astype(np.uint8), found[target]
             if len(others) < count and all(iou(mask, other.mask > THRESHOLD) < SAME_PLACE for other in others):
                 others.append(Found(prob if probability else mask, answer.existence))

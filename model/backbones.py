@@ -126,7 +126,7 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     if not timm.is_model(name):  # a place on the hub or on this disk is no model either
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm")
     if weights is None:
-        return _fetched(name)
+        return _fetched_network(name)
     overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
     for classes in ({}, {"num_classes": 0}):  # the file may have a classifier or none
         try:
@@ -140,7 +140,7 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     return network
 
 
-def _fetched(name: str) -> nn.Module:
+def _fetched_network(name: str) -> nn.Module:
     import timm
 
     try:

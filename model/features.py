@@ -60,12 +60,12 @@ def fold_batch_norm(backbone: Backbone) -> Backbone:
                 # In float64, so that the weights are rounded only once, when they become float32.
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv.double(), norm.double()).float())
                 setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may end in an activation
-    if not _agree(backbone, folded):  # two neighboring modules did not follow each other in the forward pass
+    if not _features_agree(backbone, folded):  # two neighboring modules did not follow each other in the forward pass
         folded = copy.deepcopy(backbone)
     return folded.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
-def _agree(backbone: Backbone, folded: Backbone) -> bool:
+def _features_agree(backbone: Backbone, folded: Backbone) -> bool:
     if not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()):
         return True
     weight = next(backbone.parameters())

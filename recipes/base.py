@@ -41,7 +41,7 @@ class Answer(NamedTuple):
     existence: float
     crop: Crop | None = None  # the square of the image that `prob` shows; None: the whole image, letterboxed
 
-    def in_image(self, size: Size) -> np.ndarray:
+    def prob_in_image(self, size: Size) -> np.ndarray:
         """The mask's probability, (H, W) float32, in the target image of `size` (H, W)."""
         return put_back(self.prob, self.crop or Crop.whole(size), size)
 
@@ -73,7 +73,7 @@ class Recipe:
         """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
         image has `size` (H, W), and its video has the size `video`.
         """
-        return sample_for_score(answer.in_image(size), size, video)
+        return sample_for_score(answer.prob_in_image(size), size, video)
 
 
 class NetworkRecipe(Recipe):

@@ -77,12 +77,12 @@ class FrameDataset(Dataset):
         frame = TakeFrame([], {}, {}, {}, plan.take_uid, plan.number, plan.data_dir / plan.take_uid)
         for pair in plan.pairs:
             try:
-                self._add(frame, pair, plan)
+                self._add_pair(frame, pair, plan)
             except UserError as error:
                 frame.left_out[pair] = str(error)
         return self.prepare(frame)
 
-    def _add(self, frame: TakeFrame, pair: Correspondence, plan: FramePlan) -> None:
+    def _add_pair(self, frame: TakeFrame, pair: Correspondence, plan: FramePlan) -> None:
         """Read the images and the mask of a pair. Raises UserError if the take or an image cannot be read."""
         if self.take is None or self.take.folder != frame.folder:
             self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)

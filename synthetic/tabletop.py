@@ -59,9 +59,9 @@ class Tabletop:
         scales = self.object_size.scales(variety, len(items))
         self.scales = [scales[k if item.like is None else item.like] for k, item in enumerate(items)]
         self.items = [item.scaled(scale) for item, scale in zip(items, self.scales, strict=True)]
-        ego_distance = _distance(EGO_FOCAL, self.object_size.ego, self.sizes[0])
+        ego_distance = _distance_for_area(EGO_FOCAL, self.object_size.ego, self.sizes[0])
         spread = np.exp(variety.normal(0, self.object_size.cameras, options.num_exo).clip(-1, 0.7))
-        exo_distances = _distance(EXO_FOCAL, self.object_size.exo, self.sizes[1]) * spread
+        exo_distances = _distance_for_area(EXO_FOCAL, self.object_size.exo, self.sizes[1]) * spread
         self.spacing = max(1.5, (0.22 if self.modelled else 0.3) * ego_distance / EGO_FOCAL)
         self.places, self.yaws = self._place_items(rng, options.touching)
         photos = find_pictures(options.photos) if options.photos else []
@@ -133,7 +133,7 @@ class Tabletop:
             x[1::2] = x[:-1:2] + half_widths[:-1:2] + half_widths[1::2]
             y[1::2] = y[:-1:2]
             yaws[:] = 0
-        return np.stack([_standing(*at) for at in zip(self.items, x, y, strict=True)]), yaws
+        return np.stack([_on_table(*at) for at in zip(self.items, x, y, strict=True)]), yaws
 
     def _build_room(self, rng: np.random.Generator, reach: float, photos: list[Path]) -> tuple[Solid, Solid]:
         """A room with space for cameras at distances up to `reach` from the objects, and the table in it."""
@@ -141,7 +141,7 @@ class Tabletop:
         grounds = [paint_wall(rng, bool(rng.integers(2))) for _ in range(4)]
         grounds += [paint_wall(rng, True) // 2, paint_wood(rng)]
         if photos:
-            grounds = [_photo(rng, photos) if rng.random() < 0.8 else ground for ground in grounds]
+            grounds = [_random_photo(rng, photos) if rng.random() < 0.8 else ground for ground in grounds]
         *walls_and_floor, top = grounds
         half = np.array([reach + width + 2, reach + 3, (reach + TABLE_HEIGHT + 3) / 2])
         room = Solid("room", np.array([0, 0.5, half[2]]), half, np.hstack([*walls_and_floor, np.full_like(top, 225)]))
@@ -163,7 +163,7 @@ class Tabletop:
                 at = rng.uniform(-1, 1, 2) * (self.table.half_axes[:2] - min(thing.radius, 1))
                 if all(np.hypot(*(at - other)) > thing.radius + radius + 0.1 for other, radius in taken):
                     taken.append((at, thing.radius))
-                    solids += thing.solids(_standing(thing, *at), rotation_about(2, rng.uniform(-np.pi, np.pi)))
+                    solids += thing.solids(_on_table(thing, *at), rotation_about(2, rng.uniform(-np.pi, np.pi)))
                     break
         return solids
 
@@ -176,7 +176,7 @@ class Tabletop:
         if rng.integers(3) == 0 and thing.radius < 0.8 * item.radius and number not in lifted:
             return np.array([x, y, z + (item.half_axes[2] + thing.half_axes[2])]), rotation_about(2, angle)
         away = 0.85 * (item.radius + thing.radius)
-        return _standing(thing, x + away * np.cos(angle), y + away * np.sin(angle)), rotation_about(2, angle)
+        return _on_table(thing, x + away * np.cos(angle), y + away * np.sin(angle)), rotation_about(2, angle)
 
     def _plan_wearer(self, rng: np.random.Generator, seconds: float, distance: float) -> None:
         """Plan the paths of gaze and hand. In each episode the wearer looks at an object, reaches for it, lifts it out
@@ -299,12 +299,12 @@ class Tabletop:
         ]
 
 
-def _distance(focal: float, area: float, size: Size) -> float:
+def _distance_for_area(focal: float, area: float, size: Size) -> float:
     """The distance at which a median object fills the fraction `area` of a camera's picture of `size`."""
     return focal * np.sqrt(OBJECT_AREA / area * size[1] / size[0])
 
 
-def _photo(rng: np.random.Generator, photos: list[Path]) -> np.ndarray:
+def _random_photo(rng: np.random.Generator, photos: list[Path]) -> np.ndarray:
     """A random part of a random photograph, perhaps repeated, lighter or darker -> (GROUND, GROUND, 3) uint8 BGR."""
     picture = read_picture(photos[rng.integers(len(photos))])[..., ::-1]
     length = int(min(picture.shape[:2]) * rng.uniform(0.4, 1))
@@ -317,7 +317,7 @@ def _photo(rng: np.random.Generator, photos: list[Path]) -> np.ndarray:
     return cv2.convertScaleAbs(tiles, alpha=rng.uniform(0.6, 1.2))
 
 
-def _standing(item: Item, x: float, y: float) -> np.ndarray:
+def _on_table(item: Item, x: float, y: float) -> np.ndarray:
     """The middle of an item that stands on the table."""
     return np.array([x, y, TABLE_HEIGHT + item.half_axes[2]])
 

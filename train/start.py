@@ -51,24 +51,26 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
     path = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
     is_own = path == out_dir / LAST
     # True if --resume-pth names the folder's own run, which may then continue with another recipe.
-    is_meant = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
-    if named == "auto" or is_own and is_meant:
+    names_own = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
+    if named == "auto" or is_own and names_own:
         del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
     if path is None:
         start = Start(typed.get("init_weights"), notes=notes)
         content = read_torch(start.path, "give the file of a trained model") if start.path else None
         network = stored_options(content, start.path) if content is not None else {}
-        options = merged(typed, network, {}, device)
+        options = merged_options(typed, network, {}, device)
         return options, start._replace(content=content, keeps_backbone=bool(network) and "backbone" not in typed)
     content, _ = read_checkpoint(path, WAYS) if is_own else read_checkpoint(path)
     network, former = stored_options(content, path), former_options(content)
     kept = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
-    options = merged(typed, network, {name: former[name] for name in kept if name in former}, device)
-    changed = changes(path, former | network, options.stored, network, keeps_recipe=is_own and not is_meant)
+    options = merged_options(typed, network, {name: former[name] for name in kept if name in former}, device)
+    changed = changed_lines(path, former | network, options.stored, network, keeps_recipe=is_own and not names_own)
     return options, Start(path, content, True, is_own, True, (*changed, *notes))
 
 
-def merged(typed: dict[str, Any], network: dict[str, Any], kept: dict[str, Any], device: torch.device) -> Options:
+def merged_options(
+    typed: dict[str, Any], network: dict[str, Any], kept: dict[str, Any], device: torch.device
+) -> Options:
     """Give each option its value from the first of these that has one: the command line, the network of the file to
     start from, what is kept of the run that wrote this file, the recipe's defaults, the defaults of the paper's recipe.
     """
@@ -108,7 +110,7 @@ def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None
     return out_dir / LAST
 
 
-def changes(
+def changed_lines(
     start: Path, then: Mapping[str, Any], now: Mapping[str, Any], network: Mapping[str, Any], keeps_recipe: bool
 ) -> list[str]:
     """A line for each option whose value `now` differs from its value `then`, in the run that wrote the checkpoint.

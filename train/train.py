@@ -113,7 +113,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     state.origin = {**provenance(), "arguments": options.stored}
     state.folder = options.out_dir if world.is_main else None
     log = Log(options.out_dir, state.step, world, options.log_every)
-    introduce(options, log, state, notes, pairs, val_pairs)
+    print_introduction(options, log, state, notes, pairs, val_pairs)
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
@@ -192,7 +192,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
     return True
 
 
-def introduce(
+def print_introduction(
     options: Options, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet
 ) -> None:
     """Print and log the data, the network and the recipe of a run."""

@@ -138,7 +138,7 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
 
 
 @torch.no_grad()
-def figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
+def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
     """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
     scores, logits = choice(looks.numbers)
     best = scores.masked_fill(~looks.held, -1e9).argmax(1, keepdim=True)

@@ -32,7 +32,7 @@ class Spot(NamedTuple):
         side = max(1, round(side))
         return Crop(round(self.row - side / 2), round(self.col - side / 2), side)
 
-    def moved(self, rows: float, cols: float, octaves: float) -> "Spot":
+    def moved_and_scaled(self, rows: float, cols: float, octaves: float) -> "Spot":
         """The spot, moved by `rows` and `cols` times its extent, and enlarged by a factor of 2 ** `octaves`."""
         row, col = self.row + rows * self.extent, self.col + cols * self.extent
         return Spot(row, col, self.extent * math.pow(2, octaves))

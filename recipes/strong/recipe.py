@@ -25,7 +25,7 @@ from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame, FrameDataset, TakeFrame, frame_plans
 from recipes.losses import Counts, compute_losses
 from recipes.samples import DrawnPairs
-from recipes.strong.choice import LooksOfPairs, figures, fit, looks_of_pairs
+from recipes.strong.choice import LooksOfPairs, choice_figures, fit, looks_of_pairs
 from recipes.strong.config import StrongConfig
 from recipes.strong.network import StrongNetwork
 from recipes.strong.samples import TARGET_CROPS, CropBatch, FrameGroup, collate_crops, read_crops
@@ -163,9 +163,9 @@ class Strong(NetworkRecipe):
 
     def fit(self, looks: LooksOfPairs, held_out: Tensor, seed: int) -> str:
         choice, former = self.network.choice.cpu(), copy.deepcopy(self.network.choice)
-        before = figures(choice, looks.rows(held_out))
+        before = choice_figures(choice, looks.rows(held_out))
         fit(choice, looks.rows(~held_out), seed)
-        after = figures(choice, looks.rows(held_out))
+        after = choice_figures(choice, looks.rows(held_out))
         is_worse = not sum(after) >= sum(before)  # also if the takes held out have no visible object
         if is_worse:
             choice.load_state_dict(former.state_dict())
@@ -182,7 +182,7 @@ class Strong(NetworkRecipe):
         if not search.spots:
             return []
         with self.computing():
-            looks, numbers = search.first_looks(search.encode_objects())
+            looks, numbers = search.look_and_back(search.encode_objects())
             stacked = numbers.stacked().cpu()
         for pair in dict.fromkeys(place.pair for place in looks.places):
             rows = [row for row, place in enumerate(looks.places) if place.pair == pair]

@@ -98,11 +98,11 @@ def read_crops(
         context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, 0
     if target_spot is None:
         rivals = TARGET_CROPS
-    places = [jittered(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
+    places = [jittered_spot(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
     places += [rival(pairs, drawn, size, share * max(size), rng) for _ in range(rivals)]
-    wide = jittered(query_spot, rng, SHIFT, STRETCH)
+    wide = jittered_spot(query_spot, rng, SHIFT, STRETCH)
     query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
-    query_crop = jittered(query_spot, rng, *query_jitter).crop(query_size, context)
+    query_crop = jittered_spot(query_spot, rng, *query_jitter).crop(query_size, context)
     wide_crop, wide_size, side = config.wide_crop(wide, share), config.wide_size, config.input_size
 
     looks = [cut_target(target, target_mask, place.crop(size, context), side) for place in places]
@@ -147,7 +147,7 @@ def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, rng: np.
     other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
     if other is not None:
         spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot  # pyrefly: ignore
-    return jittered(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
+    return jittered_spot(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
 
 
 def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tuple[Any, ...]:
@@ -180,7 +180,7 @@ def other_object(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) ->
     return int(rng.choice(numbers[rng.integers(len(numbers))])) if numbers else None
 
 
-def jittered(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
+def jittered_spot(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
     """The spot, moved by up to `shift` times its extent, and enlarged or reduced by up to `stretch` octaves."""
     rows, cols = rng.uniform(-shift, shift, 2)
-    return spot.moved(rows, cols, rng.uniform(-stretch, stretch))
+    return spot.moved_and_scaled(rows, cols, rng.uniform(-stretch, stretch))

@@ -98,9 +98,9 @@ class Search:
         found: list[list[Answer]] = [[] for _ in self.frame.pairs]
         if self.spots:
             objects = self.encode_objects()
-            looks, numbers = self.first_looks(objects)
+            looks, numbers = self.look_and_back(objects)
             scores, logits = self.network.choice(numbers.stacked())
-            rows, existence = highest(scores.tolist(), looks.places, count), logits.sigmoid().tolist()
+            rows, existence = highest_rows(scores.tolist(), looks.places, count), logits.sigmoid().tolist()
             chosen = [Answer(looks.probs[row], existence[row], looks.crops[row]) for row in rows]
             pairs = [looks.places[row].pair for row in rows]
             for pair, answer in zip(pairs, self.draw(objects, pairs, chosen), strict=True):
@@ -108,7 +108,7 @@ class Search:
         side = self.network.config.input_size
         return [answers or [Answer(np.zeros((side, side), np.float32), 0.0)] for answers in found]
 
-    def first_looks(self, objects: Objects) -> tuple[Looks, LookNumbers]:
+    def look_and_back(self, objects: Objects) -> tuple[Looks, LookNumbers]:
         """Steps 2 to 4."""
         places, similarity = self.locate(objects)
         looks = self.look(objects, places)
@@ -174,7 +174,7 @@ class Search:
                     for middle, value in zip(cell_middles(cells_of_row, heat.shape[1:], size), of_row, strict=True):
                         if math.isfinite(value):  # the map may have fewer peaks
                             found[expected.pair].append((value, Place(expected.pair, Spot(*middle, extent))))
-        kept = [x for pair in sorted(found) for x in likeliest(found[pair], self.looks)]
+        kept = [x for pair in sorted(found) for x in likeliest_places(found[pair], self.looks)]
         similarity = torch.tensor([value for value, _ in kept], device=self.recipe.device)
         return [place for _, place in kept], similarity
 
@@ -293,7 +293,7 @@ class Search:
         return self.recipe.in_batches(self.recipe.encoder.levels, torch.from_numpy(images).to(self.recipe.device))
 
 
-def likeliest(found: Sequence[tuple[float, Place]], looks: int) -> list[tuple[float, Place]]:
+def likeliest_places(found: Sequence[tuple[float, Place]], looks: int) -> list[tuple[float, Place]]:
     """The `looks` places of a pair with the highest similarities, without places near better ones."""
     chosen: list[tuple[float, Place]] = []
     for similarity, place in sorted(found, key=lambda row: -row[0]):
@@ -302,7 +302,7 @@ def likeliest(found: Sequence[tuple[float, Place]], looks: int) -> list[tuple[fl
     return chosen
 
 
-def highest(scores: Sequence[float], places: Sequence[Place], count: int) -> list[int]:
+def highest_rows(scores: Sequence[float], places: Sequence[Place], count: int) -> list[int]:
     """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first."""
     rows_of = defaultdict(list)
     for row, place in enumerate(places):

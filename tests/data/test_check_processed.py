@@ -6,7 +6,7 @@ import pytest
 
 from data import check_processed
 from data.check_processed import check_take
-from data.extraction import BROKEN, MISSING, Failure, write_failures
+from data.extraction import BROKEN_FILE, MISSING_FILE, Failure, write_failures
 from tests.made import EGO
 from tests.made.processed import LAYOUT, create_pairs, make_data_set
 from tests.made.processes import run_main
@@ -88,14 +88,14 @@ def test_what_the_data_set_lacks_is_listed_and_what_is_broken_or_not_processed_i
     result = check(data_dir, "--split", "train")
     assert result.returncode == 1
     assert "train, take take-b: not processed; run data/process_data.py" in result.stdout
-    write_failures(data_dir / "take-b", "name", [Failure(None, MISSING, "no folder name")])
-    write_failures(data_dir / "take-a", "name", [Failure("cam05", MISSING, "no file cam05.mp4")])
+    write_failures(data_dir / "take-b", "name", [Failure(None, MISSING_FILE, "no folder name")])
+    write_failures(data_dir / "take-a", "name", [Failure("cam05", MISSING_FILE, "no file cam05.mp4")])
     result = check(data_dir, "--split", "train")
     assert result.returncode == 0, result.stdout
     assert result.stdout.splitlines()[1].split()[-2:] == ["2", "0"]
     assert "missing: train, take take-b: no folder name" in result.stdout
     assert "missing: train, take take-a, camera cam05: no file cam05.mp4" in result.stdout
-    write_failures(data_dir / "take-a", "name", [Failure("cam05", BROKEN, "cam05.mp4 has no moov atom")])
+    write_failures(data_dir / "take-a", "name", [Failure("cam05", BROKEN_FILE, "cam05.mp4 has no moov atom")])
     result = check(data_dir, "--split", "train")
     assert result.returncode == 1
     assert "train, take take-a, camera cam05: cam05.mp4 has no moov atom" in result.stdout

@@ -21,7 +21,7 @@ from common.drawing import PREDICTION
 from common.errors import UserError
 from formats.mask_pictures import read_mask
 from inference import demo
-from inference.demo import answer, draw_marks
+from inference.demo import answer_visitor, draw_marks
 from inference.predictor import Predictor
 from tests.made import ROOT
 from tests.made.browser import Page, needs_browser
@@ -60,7 +60,7 @@ def test_the_page_finds_in_its_samples_what_the_predictor_finds(checkpoint, tmp_
         mask = read_mask(SAMPLES / name / "query_mask.png")
         query, marks, target = demo.load_sample(number)
         expected, _ = predictor.segment(query, mask, target, setting="exo-ego")
-        *_, found, marked = answer(predictor, {"path": query}, marks, {"path": target}, "the second picture")
+        *_, found, marked = answer_visitor(predictor, {"path": query}, marks, {"path": target}, "the second picture")
         assert np.array_equal(read_white(found), expected) and np.array_equal(read_white(marked), mask), name
 
 
@@ -74,7 +74,7 @@ def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existen
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
     predictor = SimpleNamespace(segment=lambda *inputs, setting: (disc, existence))
-    said, picture, *_ = answer(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
+    said, picture, *_ = answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
     assert said == f"{text}robability that it is visible: {round(100 * existence)}%"
     line = cv2.dilate(disc, np.ones((3, 3), np.uint8)) - cv2.erode(disc, np.ones((3, 3), np.uint8))
     is_pink = abs(np.asarray(picture).astype(int) - PREDICTION).max(axis=2) < 60
@@ -92,7 +92,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
         ((SENT[0], [], SENT[1]), "mark the object in the first picture: paint over it, or draw a box around it"),
         (({"path": str(text)}, [BRUSH], SENT[1]), "text.jpg is no picture that can be read; give JPEG or PNG"),
     ]:
-        assert answer(None, *inputs, NOT_KNOWN) == (line, None, None, None, None)
+        assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, None, None, None, None)
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch):

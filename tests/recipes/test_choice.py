@@ -8,7 +8,7 @@ import torch
 from model.checkpoint import read_checkpoint
 from recipes.strong import choice as module
 from recipes.strong import recipe
-from recipes.strong.choice import NUMBERS, Choice, LookNumbers, LooksOfPairs, figures, fit
+from recipes.strong.choice import NUMBERS, Choice, LookNumbers, LooksOfPairs, choice_figures, fit
 from recipes.strong.recipe import Strong
 from tests.made.training import run_training
 
@@ -33,13 +33,13 @@ def looks_told_by(number: int, count: int = 600) -> LooksOfPairs:
 def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_sums(number, monkeypatch):
     looks, choice = looks_told_by(number), Choice()
     before = [x.clone() for x in choice(looks.numbers)]
-    assert figures(choice, looks) != pytest.approx((0.8, 1))
+    assert choice_figures(choice, looks) != pytest.approx((0.8, 1))
     with monkeypatch.context() as patch:
         patch.setattr(module, "STEPS", 0)
         fit(choice, looks, seed=0)
     torch.testing.assert_close(list(choice(looks.numbers)), before, rtol=1e-4, atol=1e-3)
     fit(choice, looks, seed=0)
-    assert figures(choice, looks) == pytest.approx((0.8, 1))
+    assert choice_figures(choice, looks) == pytest.approx((0.8, 1))
 
 
 def test_the_numbers_of_a_pairs_looks_can_be_read_as_a_table():
@@ -69,7 +69,7 @@ def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_cha
     run_training(training_set, tmp_path / "plain", *FLAGS[:-1], 0)
     assert "the choice among looks" not in capsys.readouterr().out
     count = itertools.count()
-    monkeypatch.setattr(recipe, "figures", lambda *_: (next(count), 0))  # ever better
+    monkeypatch.setattr(recipe, "choice_figures", lambda *_: (next(count), 0))  # ever better
     run_training(training_set, tmp_path / "fitted", *FLAGS)
     assert "netBest.pth: the choice among looks is fitted" in capsys.readouterr().out
     plain = read_checkpoint(tmp_path / "plain" / "netLast.pth")[0]["encoder"]
@@ -113,7 +113,7 @@ def test_with_few_pairs_or_a_worse_fit_the_former_choice_stays_and_a_line_says_s
     for name, least in {"LEAST_PAIRS": 10, "LEAST_HIDDEN": 2, "HELD_OUT": 3}.items():
         monkeypatch.setattr(recipe, name, least)
     count = itertools.count()
-    monkeypatch.setattr(recipe, "figures", lambda *_: (-next(count), 0))
+    monkeypatch.setattr(recipe, "choice_figures", lambda *_: (-next(count), 0))
     run_training(training_set, tmp_path / "worse", *FLAGS)
     assert "the choice among looks stays as it was, since a fit is worse" in capsys.readouterr().out
     for out_dir in ("few", "worse"):
