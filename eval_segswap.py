@@ -113,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{task.description}, on {world.size} x {task.recipe.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
         world.meet()  # other processes wait until the first one has claimed the files
-        if not task.overwrite and (made := run.made_already(plans)):
-            when = f"by commit {made['commit']}, {made['date']}"
+        if not task.overwrite and (former := run.made_already(plans)):
+            when = f"by commit {former['commit']}, {former['date']}"
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
@@ -184,18 +184,18 @@ def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, f
     begin, plans, run = time.perf_counter(), {uid: task.plans[uid] for uid in uids}, task.run
     todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
 
-    def write(uid: str, result: dict) -> None:
+    def write_part(uid: str, result: dict) -> None:
         write_json(run.part_path(plans[uid]), result)
 
     for plan in todo:
         if not plan.pair_count:  # a take without a pair still has its objects in the file
-            write(plan.uid, plan.empty_result())
+            write_part(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
     loader = make_loader(task.recipe, [frame for plan in todo for frame in plan.frames()], task.num_workers)
     # With the delay, no bar appears before an early error.
     bar_options = {"desc": task.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
-        predict_takes(task.recipe, loader, plans, write, bar.update)
+        predict_takes(task.recipe, loader, plans, write_part, bar.update)
     return pairs, time.perf_counter() - begin
 
 

@@ -155,6 +155,6 @@ class StrongNetwork(nn.Module):
         inside, outside = ((heat * x).sum((1, 2)) / (x.sum((1, 2)) + 1e-3) for x in (on_object, 1 - on_object))
         share = ((self.locator.scale * heat).flatten(1).softmax(1) * on_object.flatten(1)).sum(1)
         center = (answers.context + query.description.context) / 2
-        answer, thing = (x.total / x.area - center for x in (answers, query.description))
-        cosine = F.cosine_similarity(answer, thing)
+        answer, given = (x.total / x.area - center for x in (answers, query.description))
+        cosine = F.cosine_similarity(answer, given)
         return LooksBack(heat.amax((1, 2)), inside, inside - outside, share, cosine)

@@ -27,4 +27,4 @@ def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float,
     if query_kind is None or target_kind is None:
         return 1 / 3, 1.0, 3.0
     of_query, of_target = MAGNIFICATIONS[query_kind], MAGNIFICATIONS[target_kind]
-    return tuple(dict.fromkeys(target / query for target in of_target for query in of_query))
+    return tuple(dict.fromkeys(larger / smaller for larger in of_target for smaller in of_query))
