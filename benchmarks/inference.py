@@ -136,7 +136,9 @@ def predict_plainly(
         look = joined_forward(model, *(backbone(image[None].to(device)) for image in images))
         prob = look.target_mask_prob[:, None]  # (1, H, W) -> (1, 1, H, W)
         found = F.interpolate(prob, (EVAL_SIDE, EVAL_SIDE), mode="bilinear")[0, 0].cpu().numpy()
-        size = eval_size(take.video_size(target_camera))
+        video = take.video_size(target_camera)
+        assert video is not None  # all cameras of rendered takes have masks
+        size = eval_size(video)
         found = put_back(found, Crop.whole(size), size) > THRESHOLD
         entries[key] = {"pred_mask": encode_mask(found), "confidence": float(look.logit[0].sigmoid())}
     return entries

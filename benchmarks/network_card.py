@@ -217,7 +217,8 @@ def main() -> None:
     }
     print_table("takes", cases)
     for name, both in cases.items():
-        print_table(f"{name}: object in the target", grouped(both, lambda case: case.scores.truth_area, SIZES))
+        sizes = grouped(both, lambda case: case.scores.truth_area if case.scores else 0.0, SIZES)
+        print_table(f"{name}: object in the target", sizes)
     for data in own:
         name = data.parent.name
         angles = grouped(cases[name], functools.partial(angle, data.parent), ANGLES)

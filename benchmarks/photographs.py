@@ -60,7 +60,7 @@ def filled(outline: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[View, View]:
     """The masks of a flat thing in two pictures; `outline` is its outline in the first picture."""
-    sift = cv2.SIFT_create()
+    sift = cv2.SIFT_create()  # pyrefly: ignore[missing-attribute]
     (of_one, described), (of_other, sought) = (
         sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in (one, other)
     )

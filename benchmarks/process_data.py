@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.measure import in_turn, make_takes, print_times, run_script_apart
 from common.arguments import Parser, at_least
 from common.errors import UserError, run_script
-from formats.processed import frame_path, shrink
+from formats.processed import frame_path, read_frame, shrink
 from formats.takes import (
     ANNOTATION_TEMPLATE,
     FRAME_STEP,
@@ -106,7 +106,7 @@ def check_equal(ours: Path, theirs: Path) -> None:
     if own != other:
         raise UserError(f"{ours} and {theirs} hold different frames")
     for name in own:
-        difference = np.abs(cv2.imread(str(ours / name)).astype(int) - cv2.imread(str(theirs / name))).mean()
+        difference = np.abs(read_frame(ours / name).astype(int) - read_frame(theirs / name)).mean()
         if difference > 3:  # colors of older libraries differ by 2 to 3 gray levels
             raise UserError(f"{theirs / name} differs by {difference:.1f} grey levels on average")
 

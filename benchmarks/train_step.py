@@ -37,7 +37,7 @@ from common.distributed import World
 from common.errors import run_script
 from formats.masks import decode_mask
 from formats.pairs import PairSet
-from model.backbone import mask_to_image, normalize_image, resnet50_backbone
+from model.backbone import mask_to_image, resnet50_backbone
 from model.config import XSegTxConfig
 from model.device import PRECISIONS, resolve_device, tf32
 from model.xsegtx import XSegTx
@@ -76,7 +76,7 @@ def main() -> None:
         }
         reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
         measure("loader", reads, args.rounds, "sample", args.loader_samples)
-        batch = read(loaders[OURS], args.batch_size).to(device)
+        batch: Any = read(loaders[OURS], args.batch_size).to(device)
     steps = {
         PLAIN: make_step(args, batch, plain=True),
         OURS: make_step(args, batch),
@@ -122,9 +122,9 @@ def read(samples: TrainSamples, count: int) -> LetterboxedBatch:
 class PlainPaper(Paper):
     """Encodes in the published way: batch norms are not folded, images and masks are encoded one after the other."""
 
-    def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, ...]:
-        images = map(normalize_image, (batch.query_image, batch.target_image))
-        return tuple(map(self.backbone, (*images, mask_to_image(batch.query_mask))))
+    def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, Tensor, Tensor]:
+        mask_feat = self.encoder.backbone(mask_to_image(batch.query_mask))
+        return self.encoder.images(batch.query_image), self.encoder.images(batch.target_image), mask_feat
 
 
 def make_step(
@@ -133,12 +133,12 @@ def make_step(
     """A function that makes a training step, always on the same batch."""
     device, precision = batch.query_mask.device, "fp32" if plain else args.precision
     backbone, network = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=args.input_size))
-    recipe = (PlainPaper if plain else Paper)(
+    recipe: Any = (PlainPaper if plain else Paper)(
         network, backbone, device, precision, cache_size=CACHE_BYTES if cached else 0
     )
     step, optimizer = Step(recipe, World(), 1.0).train(), torch.optim.Adam(network.parameters(), lr=2e-4)
     if plain:
-        recipe.backbone, recipe.network = backbone.to(device), partial(joined_forward, network)
+        recipe.encoder.backbone, recipe.network = backbone.to(device), partial(joined_forward, network)
 
     def run() -> None:
         with tf32(precision == "tf32"):

@@ -105,7 +105,7 @@ def add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
 def _arguments(entry: Field) -> dict[str, Any]:
     """The arguments of `add_argument` for an `option`."""
     arguments = {"help": entry.metadata["help"]}
-    value = next(kind for kind in get_args(entry.type) or (entry.type,) if kind is not NoneType)  # of int | None: int
+    value: Any = next(kind for kind in get_args(entry.type) or (entry.type,) if kind is not NoneType)  # int | None: int
     if value is bool:
         arguments["action"] = "store_true"
     elif entry.metadata["limits"]:

@@ -45,7 +45,7 @@ class PredictedCase(NamedTuple):
     @property
     def caption(self) -> str:
         case = self.case
-        notes = ["empty"] if case.visible and case.scores.predicted_pixels == 0 else []
+        notes = ["empty"] if case.scores and case.scores.predicted_pixels == 0 else []
         if not (case.visible and case.predicted_visible):
             answer = "says visible" if case.predicted_visible else "says not visible"
             notes.append(f"{answer}: {'right' if case.predicted_visible == case.visible else 'wrong'}")
@@ -183,7 +183,7 @@ def draw_sheet(truth: GroundTruth, setting: str, results: Path, cases: Sequence[
 
 
 def iou_text(case: Case) -> str:
-    return f"IoU {METRICS['iou'].as_text(case.scores.iou)} %" if case.visible else "not visible"
+    return f"IoU {METRICS['iou'].as_text(case.scores.iou)} %" if case.scores else "not visible"
 
 
 def _header(case: Case, take: str, width: int) -> np.ndarray:
@@ -193,11 +193,10 @@ def _header(case: Case, take: str, width: int) -> np.ndarray:
     name = to_ascii(" ".join(case.object_name.split()))[:40] + "  "
     details = to_ascii(f"{take}, {case.target_camera}, frame {case.frame}")[:100]
     score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %"
-    for size in range(HEADER_SIZE, HEADER_SIZE // 2, -1):  # the largest font with which the line fits
-        font = ImageFont.load_default(size)
-        middle, left = draw.textlength(name, font), width - draw.textlength(score, font)
-        if middle + draw.textlength(details, font) <= left:
-            break
+    fonts = map(ImageFont.load_default, range(HEADER_SIZE, HEADER_SIZE // 2, -1))
+    fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score)) <= width)
+    font = next(fitting, ImageFont.load_default(HEADER_SIZE // 2 + 1))  # the largest font with which the line fits
+    middle, left = draw.textlength(name, font), width - draw.textlength(score, font)
     draw.text((0, 0), name, BLACK, font)
     draw.text((middle, 0), details, GRAY, font)
     draw.rectangle((left, 0, width, canvas.height), fill=WHITE)
@@ -205,6 +204,6 @@ def _header(case: Case, take: str, width: int) -> np.ndarray:
     return np.array(canvas)
 
 
-def _framed(image: np.ndarray, *borders: int) -> np.ndarray:
-    """The image with white borders; `borders` are their pixels above, below, on the left and on the right."""
-    return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=WHITE)
+def _framed(image: np.ndarray, above: int, below: int, left: int, right: int) -> np.ndarray:
+    """The image with white borders, whose widths are given in pixels."""
+    return cv2.copyMakeBorder(image, above, below, left, right, cv2.BORDER_CONSTANT, value=WHITE)

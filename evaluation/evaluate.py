@@ -19,6 +19,7 @@ If predictions cannot be scored, the script lists all of these predictions and w
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -114,12 +115,13 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: arg
         summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
         lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
     lines += warnings
-    shown, names = [], take_names(scores)
+    shown, names, sheet = [], take_names(scores), None
     if args.report:
         shown = choose_cases(scores.cases, args.order, 100 if args.num is None else args.num, with_hidden=True)
     if args.sheet:  # drawn before anything is written, because a frame may be missing
         chosen = choose_cases(scores.cases, args.order, 8 if args.num is None else args.num)
         sheet = draw_sheet(truth, scores.setting, path, chosen)
+        lines += [f"{counted(len(chosen), 'case')}: {args.sheet}"]
 
     out = args.out or path_beside(path, "evaluation")
     with output_folder(out) as folder:
@@ -130,10 +132,9 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: arg
         write_page(folder, title, lead, warnings, report_sections(summary, cards, args.order))
         write_cases(folder, [""], [scores.cases])
         write_json(folder / "metrics.json", summary, indent=1)
-    if args.sheet:
+    if sheet is not None:
         with claimed(args.sheet.parent, args.sheet.name, f"writes {args.sheet}"):
             write_picture(args.sheet, sheet)
-        lines += [f"{counted(len(chosen), 'case')}: {args.sheet}"]
     print("\n".join([*lines, f"report: open {out / PAGE}"]))
 
 
@@ -147,8 +148,8 @@ def compare_files(
     cases = common_cases(scores)
     if not cases[0]:
         raise UserError("these results files have no scored frame in common")
-    comparison = {"setting": setting, "split": truth.split, "provenance": provenance_of(list(files.values()))}
-    comparison |= compare(names, cases, scores[0])
+    comparison: dict[str, Any] = {"setting": setting, "split": truth.split}
+    comparison |= {"provenance": provenance_of(list(files.values())), **compare(names, cases, scores[0])}
     drawn = cases_at(cases, largest_disagreements(cases, 40 if args.num is None else args.num))
     takes = take_names(scores[0])
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"

@@ -10,7 +10,7 @@ size. Slow steps are computed only in the rectangle around both objects; the res
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -93,24 +93,25 @@ def score_masks(true_rle: RLE, prediction: np.ndarray, other_rles: Sequence[RLE]
 
     All masks have the same size. `other_rles` are the true masks of the other objects in the same frame.
     """
-    truth, rles = decode_mask(true_rle), [true_rle, encode_mask(prediction)]
-    size, boxes = truth.shape, coco.toBbox(rles).astype(int).tolist()
+    truth, predicted_rle = decode_mask(true_rle), encode_mask(prediction)
+    rles: list[Any] = [true_rle, predicted_rle]
+    size, (true_box, predicted_box) = truth.shape[:2], coco.toBbox(rles).astype(int).tolist()
     left, top, width, height = coco.toBbox(coco.merge(rles)).astype(int)
     # The window holds both objects and, except at the image's border, one pixel more on each side for the contour.
     window = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
     pair = np.ascontiguousarray(truth[window]), np.ascontiguousarray(prediction[window])
     truth_pixels, predicted_pixels = (int(np.count_nonzero(mask)) for mask in pair)
-    distance = location_error(*boxes, size)
-    others = [rle for rle in other_rles if coco.area(rle)]
+    distance = location_error(true_box, predicted_box, size)
+    others = [rle for rle in other_rles if coco.area(rle)]  # pyrefly: ignore[no-matching-overload]
     return MaskScores(
         iou=iou(*pair),
         contour_accuracy=contour_accuracy(*pair, radius=math.ceil(BOUNDARY_TOLERANCE * math.hypot(*size))),
         location_error=distance,
-        location_error_corrected=location_error(*boxes, size, official=False),
+        location_error_corrected=location_error(true_box, predicted_box, size, official=False),
         mask_presence=(truth_pixels > 0) == (predicted_pixels > 0),
         truth_pixels=truth_pixels,
         predicted_pixels=predicted_pixels,
-        right_object=right_object(*rles, others) if truth_pixels and others else math.nan,
+        right_object=right_object(true_rle, predicted_rle, others) if truth_pixels and others else math.nan,
         objects_in_view=len(others) + (truth_pixels > 0),
         shared_pixels=int(np.count_nonzero(pair[0] & pair[1])),
         location_error_own_diagonal=distance * LOCATION_SCALE / math.hypot(*size),
@@ -124,7 +125,7 @@ def right_object(true_rle: RLE, prediction: RLE, others: Sequence[RLE]) -> float
     A tie counts as 0, and so does an empty prediction. Unlike IoU, this tells whether the right object was found.
     """
     # With True, coco.iou divides the intersection by the area of each true mask and not by the union.
-    own_share, *other_shares = coco.iou([true_rle, *others], [prediction], [True])[:, 0]
+    own_share, *other_shares = coco.iou([true_rle, *others], [prediction], [True])[:, 0]  # pyrefly: ignore
     return float(own_share > max(other_shares))
 
 

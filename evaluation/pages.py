@@ -97,12 +97,12 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
     kinds = [VISIBLE if case.visible else HIDDEN]
     if case.predicted_visible != case.visible:
         kinds.append("hidden, predicted visible" if case.predicted_visible else "visible, predicted hidden")
-    if case.visible and case.scores.predicted_pixels == 0:
+    if case.scores and case.scores.predicted_pixels == 0:
         kinds.append("visible, empty mask")
-    if case.visible and case.scores.right_object == 0:
+    if case.scores and case.scores.right_object == 0:
         kinds.append("visible, wrong object")
     orders = {"IoU": "", "existence": case.existence, "object size": ""}
-    if case.visible:
+    if case.scores:
         orders |= {"IoU": 100 * case.scores.iou, "object size": case.scores.truth_pixels}
     scores = f"{iou_text(case)}, existence {100 * case.existence:.0f} %"
     return make_card(case, picture, take_name, scores, orders, kinds)
@@ -115,8 +115,8 @@ def comparison_card(cases: Sequence[Case], picture: str, names: Sequence[str], t
     if len({case.predicted_visible for case in cases}) > 1:
         kinds.append("existence: files disagree")
     orders = {"distance": disagreement(cases), "change from first to last file": "", "object size": ""}
-    if first.visible:
-        score, values = "IoU (%)", (case.scores.iou for case in cases)
+    if first.scores and last.scores:
+        score, values = "IoU (%)", (case.scores.iou for case in cases if case.scores)
         change = last.scores.iou - first.scores.iou
         orders |= {"change from first to last file": change, "object size": first.scores.truth_pixels}
     else:

@@ -65,7 +65,7 @@ class TakePredictions:
             prediction, faults = read_prediction(entries.get(str(frame)), size)
             refused = [kind for kind in faults if ACCEPTING_FLAGS.get(kind) not in self._accept]
             self.accepted.update(kind for kind in faults if kind not in refused)
-            if not refused:
+            if prediction and not refused:
                 usable[frame] = prediction
             for kind in refused:
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
@@ -113,10 +113,10 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         faults["mask cannot be decoded"] = str(error)
     if rle and (kind := _size_fault(rle, size)):
         faults[kind] = f"{rle['size']}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
-        mask = resize_mask(rle, size) if kind == OTHER_SIZE else None
+        mask = resize_mask(rle, size) if size and kind == OTHER_SIZE else None
     elif rle:
         mask = decode_mask(rle)
-    existence = raw.get("confidence")
+    existence: Any = raw.get("confidence")
     if "confidence" not in raw:
         faults[NO_CONFIDENCE] = ""
         existence = float(rle is not None and mask_area(rle) > 0)
@@ -127,7 +127,7 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         faults["confidence is not a number"] = repr(existence)[:60]
     elif not 0 <= existence <= 1:
         faults["confidence is not between 0 and 1"] = repr(existence)[:60]
-    if not faults.keys() <= ACCEPTING_FLAGS.keys():
+    if rle is None or mask is None or not faults.keys() <= ACCEPTING_FLAGS.keys():
         return None, faults
     return PredictedMask(mask, float(existence), rle), faults
 

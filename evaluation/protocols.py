@@ -40,7 +40,7 @@ def official(cases: Sequence[Case]) -> dict[str, Any]:
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
     """O-MaMa's rule: true masks are resized to the prediction, and distances are fractions of the image's diagonal."""
     visible = [case.visible for case in cases]
-    masks = [case.scores_at_file_size or case.scores for case in cases if case.visible]
+    masks = [case.scores_at_file_size or case.scores for case in cases if case.scores]
     values = mean_scores(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
     return protocol_scores([*values, metrics_of_cases(cases)["balanced_accuracy"]], "masks", len(masks), visible)
 
@@ -49,8 +49,7 @@ def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
     """ObjectRelator's rule: for each take, the sum of intersections divided by the sum of unions; mean over takes."""
     shared, union = Counter(), Counter()
     for case in cases:
-        if case.visible:
-            scores = case.scores
+        if scores := case.scores:
             shared[case.take_uid] += scores.shared_pixels
             union[case.take_uid] += scores.truth_pixels + scores.predicted_pixels - scores.shared_pixels
     pooled = mean(shared[uid] / (union[uid] + 1e-10) for uid in union)
@@ -61,7 +60,7 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
     """V2-SAM's rule "frame level": the mean over objects of each pair of query and target frame, then over pairs."""
     pairs: dict[tuple, list[MaskScores]] = {}
     for case in cases:
-        if case.visible:
+        if case.scores:
             pair = case.take_uid, case.query_camera, case.target_camera, case.frame
             pairs.setdefault(pair, []).append(case.scores)
     pair_means = np.array([mean_scores(masks, *MASK_SCORES) for masks in pairs.values()]).reshape(-1, len(MASK_SCORES))
@@ -71,8 +70,8 @@ def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
 
 def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
     """LM-EEC's rule: a mask above 0.1 % of the image says "visible"; true masks empty at 480 pixels are hidden."""
-    masks = [case.scores for case in cases if case.visible and case.scores.truth_pixels]
-    truth = np.array([case.visible and case.scores.truth_pixels > 0 for case in cases], bool)
+    masks = [case.scores for case in cases if case.scores and case.scores.truth_pixels]
+    truth = np.array([case.scores and case.scores.truth_pixels > 0 for case in cases], bool)
     predicted = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
     accuracy = balanced_accuracy(mean(predicted[truth]), mean(~predicted[~truth]))
     return protocol_scores([*mean_scores(masks, *MASK_SCORES), accuracy], "masks", len(masks), truth.tolist())

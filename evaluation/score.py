@@ -204,6 +204,7 @@ def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
                 scores = score_masks(true_rle, predicted.mask, others)
                 if options.at_file_size and file_size != predicted.mask.shape:
                     resized_truth = truth.mask(pair.object_name, *view, file_size)
+                    assert resized_truth is not None  # the object is visible
                     scores_at_file_size = score_masks(resized_truth, decode_mask(predicted.rle))
             visible, area = true_rle is not None, mask_area(predicted.rle) / math.prod(file_size)
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))

@@ -24,8 +24,8 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
     if order == "random":
         ranked = random.Random(0).sample(cases, len(cases))
     else:
-        visible = (case for case in cases if case.visible)
-        ranked = sorted(visible, key=lambda case: case.scores.iou, reverse=order != "worst")
+        scored = [(case.scores.iou, case) for case in cases if case.scores]
+        ranked = [case for _, case in sorted(scored, key=lambda pair: pair[0], reverse=order != "worst")]
     if order == "spread" and len(ranked) > number > 1:
         chosen = [ranked[round(place * (len(ranked) - 1) / (number - 1))] for place in range(number)]
     else:
@@ -38,13 +38,13 @@ def choose_cases(cases: list[Case], order: str, number: int, with_hidden: bool =
 
 def disagreement(file_cases: Sequence[Case]) -> float:
     """The largest difference between the files in a case: of IoU, or of existence if the object is not visible."""
-    values = [case.scores.iou if case.visible else case.existence for case in file_cases]
+    values = [case.scores.iou if case.scores else case.existence for case in file_cases]
     return max(values) - min(values)
 
 
 def best_files(file_cases: Sequence[Case]) -> list[int]:
     """The files that are best in a case: with the highest IoU, or the lowest existence if the object is not visible."""
-    values = [case.scores.iou if case.visible else -case.existence for case in file_cases]
+    values = [case.scores.iou if case.scores else -case.existence for case in file_cases]
     return [number for number, value in enumerate(values) if value == max(values)]
 
 

@@ -60,7 +60,7 @@ def case_sums(cases: Sequence[Case]) -> np.ndarray:
     right = (np.array([case.existence for case in cases]) > THRESHOLD) == visible
     column["visible"][:], column["visible_right"][:] = visible, visible & right
     column["hidden"][:], column["hidden_right"][:] = ~visible, ~visible & right
-    masks = [case.scores for case in cases if case.visible]
+    masks = [case.scores for case in cases if case.scores]
     for name in MASK_METRICS:
         column[name][visible] = [getattr(mask, name) for mask in masks]
     several = ~np.isnan(column["right_object"][visible])  # without another object, right_object is nan
@@ -151,7 +151,7 @@ def label_functions(scores: SplitScores) -> dict[str, Callable[[Case], str | Non
         "scenario": lambda case: scenarios[case.take_uid],
         "query camera": lambda case: case.query_camera,
         "target camera": lambda case: case.target_camera,
-        "object size": lambda case: size_label(case.scores.truth_area) if case.visible else None,
+        "object size": lambda case: size_label(case.scores.truth_area) if case.scores else None,
     }
 
 

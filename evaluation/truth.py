@@ -56,16 +56,17 @@ def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, 
             continue
         try:
             take = parse_take(uid, raw)
-            missing[uid] = annotation_change(data_dir, take)
+            if change := annotation_change(data_dir, take):
+                raise UserError(change)
         except UserError as error:
             missing[uid] = str(error)
-        if not missing[uid]:
-            del missing[uid]
-            frames = {
-                name: {camera: track.annotated_frames for camera, track in tracks.items()}
-                for name, tracks in take.objects.items()
-            }
-            infos[uid] = TakeInfo(frames, take.name, take.scenario)
+            continue
+        del missing[uid]
+        frames = {
+            name: {camera: track.annotated_frames for camera, track in tracks.items()}
+            for name, tracks in take.objects.items()
+        }
+        infos[uid] = TakeInfo(frames, take.name, take.scenario)
     return infos, missing
 
 

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder, coverage_of
-from recipes.base import Recipe
 
 
-class MaskedCosine(Recipe):
+class MaskedCosine:
     """The object's feature is the mean of the features under its mask. The predicted mask covers the features of the
     target whose cosine similarity with the object's feature exceeds the fraction `share` of the largest similarity.
     """

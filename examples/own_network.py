@@ -34,7 +34,6 @@ from model.device import resolve_device
 from model.features import Encoder, coverage_of
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
-from recipes.base import Recipe
 from recipes.losses import compute_losses
 from recipes.paper import collate_letterboxed, read_letterboxed
 from recipes.samples import TrainSamples, step_batches
@@ -61,8 +60,8 @@ class OwnNetwork(nn.Module):
         return Look(large[1].sigmoid(), logits[1].amax((1, 2, 3)), large[0].sigmoid())
 
 
-class OwnMethod(Recipe):
-    """The recipe that eval_segswap.py runs (--predictor)."""
+class OwnMethod:
+    """The method that eval_segswap.py runs (--predictor)."""
 
     def __init__(self, weights: str):
         trained = read_torch(Path(weights))

@@ -20,7 +20,8 @@ class Crop(NamedTuple):
     def whole(cls, size: Size) -> "Crop":
         """The smallest square around an image of `size` (H, W), which letterboxing shows. No crop is larger."""
         side = max(size)
-        return cls(*(-((side - length) // 2) for length in size), side)
+        top, left = (-((side - length) // 2) for length in size)
+        return cls(top, left, side)
 
 
 def cut(image: np.ndarray, crop: Crop, size: int, degrees: float = 0.0) -> np.ndarray:

@@ -34,20 +34,20 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     window = np.s_[max(0, top - margin_y) : bottom + margin_y, max(0, left - margin_x) : right + margin_x]
     around = image[window]
     scale = min(1, WORK_SIDE / max(right - left, bottom - top))
-    size = tuple(max(MIN_SIDE, round(length * scale)) for length in around.shape[:2])
-    small = resize(np.ascontiguousarray(around), size)
+    rows, columns = (max(MIN_SIDE, round(length * scale)) for length in around.shape[:2])
+    small = resize(np.ascontiguousarray(around), (rows, columns))
     small = cv2.bilateralFilter(small, 5, 40, 5)
 
     center = np.array([left + right, top + bottom]) / 2 - (window[1].start, window[0].start)
     half = np.array([right - left, bottom - top]) / 2
-    lengths = zip(size, around.shape[:2], strict=True)
+    lengths = zip((rows, columns), around.shape[:2], strict=True)
     y, x = np.meshgrid(*((np.arange(n) + 0.5) * whole / n for n, whole in lengths), indexing="ij")
     x, y = abs(x - center[0]) / half[0], abs(y - center[1]) / half[1]  # both are 1 at the box's sides
     labels = np.where((x < 1) & (y < 1), cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD  # GrabCut needs background, even if the box is the whole image
     labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # GrabCut's clusters begin at random
-    cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
     small_mask = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
 
     mask = np.zeros((height, width), np.uint8)

@@ -10,6 +10,7 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -46,7 +47,7 @@ try:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 except ImportError:  # gradio is not in requirements.txt
-    gr = None
+    gr: Any = None
 
 from common.drawing import PREDICTION, QUERY, Color, overlay
 from common.errors import UserError
@@ -145,7 +146,7 @@ def load_sample(number: int) -> tuple:
     return str(folder / "query.jpg"), [as_mark(read_mask(folder / "query_mask.png"))], str(folder / "target.jpg")
 
 
-def build_page(predictor: Predictor, limits: str) -> "gr.Blocks":
+def build_page(predictor: Predictor, limits: str) -> Any:  # gr.Blocks
     upload = {"sources": ("upload", "clipboard"), "buttons": [], "elem_classes": "picture"}
     output = {"interactive": False, "buttons": [], "elem_classes": "picture answer"}
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:

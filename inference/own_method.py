@@ -1,7 +1,7 @@
 """Predict with a user's method in place of the network: eval_segswap.py --predictor my_method.py:Method
 
-The class is a `Recipe` (recipes/base.py) with a method `predict` alone, and need not be derived from it. `predict` gets
-a `TakeFrame`, and returns a pair (mask, existence) for each of `frame.pairs`, in the order of the pairs:
+The class needs only a method `predict`, which gets a `TakeFrame` (recipes/frame.py), and returns a pair (mask,
+existence) for each of `frame.pairs`, in the order of the pairs:
 
 - The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel that the
   object covers. The mask is interpolated at the pixels that the benchmark compares; values above 0.5 are the object.
@@ -36,7 +36,6 @@ from common.errors import UserError
 from common.files import file_digest
 from formats.geometry import Size, sample_for_score
 from recipes.base import Answer, Recipe
-from recipes.frame import TakeFrame
 
 
 class OwnMethod(Recipe):
@@ -65,7 +64,7 @@ class OwnMethod(Recipe):
         self.digest = hashlib.sha256(code).hexdigest()
         with own_code(flag):  # the loader would read the file again, or run older code from __pycache__
             exec(compile(code, file, "exec"), vars(module))
-        method_class = getattr(module, self.class_name, None)
+        method_class: Any = getattr(module, self.class_name, None)
         if not callable(getattr(method_class, "predict", None)):
             raise UserError(f"{flag}: the file has no class {self.class_name} with a method predict(frame)")
         values = read_arguments(method_class, texts, flag)
@@ -76,7 +75,7 @@ class OwnMethod(Recipe):
         if self.side is not None and (type(self.side) is not int or self.side < 1):
             raise UserError(f"{flag}: side is {self.side!r:.40}; it must be a number of pixels or None")
 
-    def predict(self, frame: TakeFrame) -> list[Answer]:
+    def predict(self, frame: Any) -> list[Answer]:  # a TakeFrame
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
         with own_code(where):
             answers = self.method.predict(frame)

@@ -56,7 +56,7 @@ def predict_takes(
     frames: Iterable[TakeFrame],
     plans: dict[str, TakePlan],
     write: Callable[[str, dict], None],
-    progress: Callable[[int], None] = lambda pairs: None,
+    progress: Callable[[int], object] = lambda pairs: None,
 ) -> None:
     """Predict every frame, and call `write(take_uid, result)` with the results of each finished take, in the form of
     results files. Pairs that cannot be predicted are left out; `result["left_out"]` then has their number by reason.

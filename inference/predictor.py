@@ -136,8 +136,8 @@ class Predictor:
 
     def _find(
         self,
-        query_image: ImageLike | Sequence[ImageLike],
-        query_mask: ImageLike | Sequence[ImageLike] | None,
+        query_image: Any,  # as in `segment`
+        query_mask: Any,
         target_images: Sequence[ImageLike | None],
         count: int,
         query_box: Sequence[float] | None = None,

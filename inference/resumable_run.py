@@ -65,7 +65,7 @@ class ResumableRun:
         """
         if not self.results_path.exists():
             return None
-        record = {"run": None, "provenance": {}}
+        record: dict[str, Any] = {"run": None, "provenance": {}}
         if self.record_path.exists():
             record = read_record(self.record_path, RECORD_FORM, "delete it")
         remedy = "give another --out_path, or --overwrite to replace it"

@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
                     if gap < gaps.get(path, np.inf):
                         gaps[path] = gap
                         mask = sample_for_score(prob, prob.shape, cameras[camera].size) > THRESHOLD
-                        write_picture(path, np.uint8(mask) * 255)
+                        write_picture(path, mask.astype(np.uint8) * 255)
                         share = round(float(mask.mean()), 6)
                         rows[path] = frame.numbers[query], frame.seconds, camera, number, name, existence, share
                 write(draw_frame(frame, found, widths, objects))

@@ -6,6 +6,7 @@ model/backbones.py has the other backbones and chooses a backbone by its name.
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +55,8 @@ class Backbone(nn.Module):
         with this number of channels, and the features of the last layer.
         """
         super().__init__()
-        self.name, self.network, self.channels, self.stride = name, network, channels, stride
-        self.detail_channels = detail_channels
+        self.name, self.channels, self.stride, self.detail_channels = name, channels, stride, detail_channels
+        self.network: Any = network  # without a type, because `levels` is a method of some networks only
         self.mean, self.std, self.weights = mean, std, weights
         self.requires_grad_(False)
         self.train(False)
@@ -121,8 +122,8 @@ class ResNet50(nn.Sequential):
 
 def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
     """RGB uint8 (..., H, W, 3) -> normalized float32 (..., 3, H, W), channels last in memory."""
-    mean, std = _constant(tuple(mean), image.device), _constant(tuple(std), image.device)
-    return image.float().div_(255).sub_(mean).div_(std).movedim(-1, -3)
+    shift, scale = (_constant(tuple(values), image.device) for values in (mean, std))
+    return image.float().div_(255).sub_(shift).div_(scale).movedim(-1, -3)
 
 
 @functools.cache

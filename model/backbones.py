@@ -10,6 +10,7 @@ timm is imported only when one of its models is asked for, so users of the publi
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def _lite0_network(path: Path | None) -> nn.Module:
     return network
 
 
-def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) -> Backbone:
+def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backbone:
     """A backbone from a network of `create_network`. Layers after the last layer of stride 16 are removed. A plain
     vision transformer ends at its last layer; the tokens are normalized, and class and register tokens are left out.
 
@@ -85,16 +86,16 @@ def timm_backbone(name: str, network: nn.Module, weights: Path | None = None) ->
 class HalvingConv(nn.Conv2d):
     """Replaces timm's Conv2dSame for inputs with even sides: the same results without a padded copy of the input."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         before = (self.kernel_size[0] - 2) // 2  # rows of padding; two more add a first cell, which is cut off
-        cells = F.conv2d(x, self.weight, self.bias, self.stride, before + 2, self.dilation, self.groups)
+        cells = F.conv2d(input, self.weight, self.bias, self.stride, before + 2, self.dilation, self.groups)
         return cells[..., 1:, 1:]
 
 
 class Layer(nn.Module):
     """A timm network up to the layer `index`; the method `levels` also returns the earlier layer `detail`."""
 
-    def __init__(self, network: nn.Module, index: int, norm: bool, detail: int | None):
+    def __init__(self, network: Any, index: int, norm: bool, detail: int | None):
         super().__init__()
         self.network, self.index, self.norm, self.detail = network, index, norm, detail
 
@@ -102,14 +103,15 @@ class Layer(nn.Module):
         return self._layers(images, [self.index])[0]
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(self._layers(images, [self.detail, self.index]))
+        detail, last = self._layers(images, [self.detail, self.index])
+        return detail, last
 
-    def _layers(self, images: Tensor, indices: list[int]) -> list[Tensor]:
+    def _layers(self, images: Tensor, indices: list[int | None]) -> list[Tensor]:
         options = {"norm": self.norm, "stop_early": True, "intermediates_only": True}
         return self.network.forward_intermediates(images, indices=indices, **options)
 
 
-def create_network(name: str, **options: object) -> nn.Module:
+def create_network(name: str, **options: Any) -> nn.Module:
     """`timm.create_model` for images of any size."""
     import timm
 
@@ -123,7 +125,8 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     """A network of timm with its trained weights. Raises UserError, with the remedy, if these are missing or unfit."""
     import timm
 
-    if not timm.is_model(name):  # a place on the hub or on this disk is no model either
+    is_known = name in timm.list_models(include_tags=True) if "." in name else timm.is_model(name)
+    if not is_known:  # a place on the hub or on this disk is no model either
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm")
     if weights is None:
         return _fetched_network(name)
@@ -146,7 +149,7 @@ def _fetched_network(name: str) -> nn.Module:
     try:
         return create_network(name, pretrained=True)
     except Exception as error:  # client, network and disk can raise many kinds of errors
-        hub = timm.get_pretrained_cfg(name).hf_hub_id
+        hub = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
         place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
         raise UserError(
             f"the weights of {name} cannot be fetched ({one_line(error)}); download {place} yourself and give the "

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ def save_checkpoint(
     path: Path,
     recipe: str,
     backbone: Backbone,
-    network: nn.Module,
+    network: Any,  # a module
     optimizer: torch.optim.Optimizer | None = None,
     **extra: Any,
 ) -> None:
@@ -142,9 +142,9 @@ def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, ty
         recipe = content.get("recipe") or [*fitting, *kinds][0]
         kind = kinds[recipe]
         for field in fields(kind):
-            value = options.get(field.name, field.default)
+            value, expected = options.get(field.name, field.default), cast(Any, field.type)
             is_number = isinstance(value, int | float)
-            fits = is_number if field.type is float else isinstance(value, field.type)
+            fits = is_number if expected is float else isinstance(value, expected)
             if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
                 raise ValueError(f"{field.name} is {value!r:.40}")
         config = kind(**options)

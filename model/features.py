@@ -62,7 +62,7 @@ def fold_batch_norm(backbone: Backbone) -> Backbone:
                 setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may end in an activation
     if not _features_agree(backbone, folded):  # two neighboring modules did not follow each other in the forward pass
         folded = copy.deepcopy(backbone)
-    return folded.to(memory_format=torch.channels_last).requires_grad_(False)
+    return folded.to(memory_format=torch.channels_last).requires_grad_(False)  # pyrefly: ignore
 
 
 def _features_agree(backbone: Backbone, folded: Backbone) -> bool:

@@ -83,7 +83,7 @@ class MaskFeatures:
         """One mask (H, W) -> (1, 1024, H/16, W/16). In a batch, large objects would slow down small ones."""
         left, top, width, height = cv2.boundingRect((mask != 0).byte().numpy())
         box = Window(top, top + height, left, left + width)  # the cells that differ from an empty mask
-        empty = self._empty_activations(tuple(mask.shape))
+        empty = self._empty_activations((mask.shape[0], mask.shape[1]))
         x = mask_to_image(mask[None]).to(empty[0].dtype)
         full = held = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `held`, and is right in `valid`
         for block, background in zip(self.blocks, empty[:-1], strict=True):

@@ -61,9 +61,10 @@ def named_tensors(state: Any, what: str) -> dict[str, Tensor]:
     named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"{what}: it holds no tensors by name")
+    tensors = dict(state)
     for prefix in ("module.", "_orig_mod.") * 2:  # added by data-parallel training and torch.compile
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def load_state(module: nn.Module, state: Any, what: str) -> None:

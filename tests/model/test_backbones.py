@@ -162,7 +162,8 @@ def refused(name: str, weights: Path | None = None) -> str:
 
 
 def test_a_name_that_nobody_knows_and_a_network_for_images_of_one_size_are_refused():
-    assert "choose moco, efficientnet_lite0 or a model of timm" in refused("vit_small_patch14_reg_dinov2")
+    for name in ("vit_small_patch14_reg_dinov2", "resnet18.no_such_weights"):
+        assert "choose moco, efficientnet_lite0 or a model of timm" in refused(name)
     with pytest.raises(UserError, match="mixer.*does not take images of any size"):
         timm_backbone("mixer_s16_224", create_network("mixer_s16_224"))
 
