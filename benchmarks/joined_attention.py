@@ -29,17 +29,16 @@ def joined_forward(
     nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
     blocked = torch.cat([nobody if b is None else b for b in (query_blocked, target_blocked)], dim=1)
     same, other = _halves(tokens, query.device)
-    for block in blocks:
-        for layer in block.values():
-            if isinstance(layer, InnerLayer):
-                # Query tokens attend only to mask tokens; the update of the mask tokens is computed, but not used.
-                joined = torch.cat((query, mask), dim=1)
-                query = _layer(layer.cross_encoder_layer.cross_encoder_layer, joined, other, None)[:, :tokens]
-                both = torch.cat((query + blocks.position, target + blocks.position), dim=1)
-                query, target = _layer(layer.inner_encoder_layer, both, same, blocked).chunk(2, dim=1)
-            elif isinstance(layer, CrossLayer):
-                both = torch.cat((query, target), dim=1)
-                query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
+    for layer in blocks.layers:
+        if isinstance(layer, InnerLayer):
+            # Query tokens attend only to mask tokens; the update of the mask tokens is computed, but not used.
+            joined = torch.cat((query, mask), dim=1)
+            query = _layer(layer.cross_encoder_layer.cross_encoder_layer, joined, other, None)[:, :tokens]
+            both = torch.cat((query + blocks.position, target + blocks.position), dim=1)
+            query, target = _layer(layer.inner_encoder_layer, both, same, blocked).chunk(2, dim=1)
+        elif isinstance(layer, CrossLayer):
+            both = torch.cat((query, target), dim=1)
+            query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
     target_prob, query_prob = (probabilities(model.net.decoder(as_grid(view))) for view in (target, query))
     return Look(target_prob, model.net.cls_branch(as_grid(target)).float(), query_prob)
 

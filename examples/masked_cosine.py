@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from model.backbones import make_backbone
 from model.device import resolve_device
 from model.features import Encoder, coverage_of
+from recipes.base import Answer, Recipe
 
 
-class MaskedCosine:
+class MaskedCosine(Recipe):
     """The object's feature is the mean of the features under its mask. The predicted mask covers the features of the
     target whose cosine similarity with the object's feature exceeds the fraction `share` of the largest similarity.
     """
@@ -35,4 +36,5 @@ class MaskedCosine:
         cosine = torch.einsum("c,chw->hw", F.normalize(feature, dim=0), target)
         highest_cosine = cosine.max()
         cosine = F.interpolate(cosine[None, None], (self.side, self.side), mode="bilinear")[0, 0]
-        return cosine > self.share * highest_cosine, highest_cosine.clamp(0, 1)
+        mask = (cosine > self.share * highest_cosine).float()
+        return Answer(mask.cpu().numpy(), highest_cosine.clamp(0, 1).item())

@@ -34,6 +34,7 @@ from model.device import resolve_device
 from model.features import Encoder, coverage_of
 from model.weights import load_state, read_torch, write_torch
 from model.xsegtx import Look
+from recipes.base import Answer, Recipe
 from recipes.losses import compute_losses
 from recipes.paper import collate_letterboxed, read_letterboxed
 from recipes.samples import TrainSamples, step_batches
@@ -60,8 +61,8 @@ class OwnNetwork(nn.Module):
         return Look(large[1].sigmoid(), logits[1].amax((1, 2, 3)), large[0].sigmoid())
 
 
-class OwnMethod:
-    """The method that eval_segswap.py runs (--predictor)."""
+class OwnMethod(Recipe):
+    """The recipe that eval_segswap.py runs (--predictor)."""
 
     def __init__(self, weights: str):
         trained = read_torch(Path(weights))
@@ -77,7 +78,7 @@ class OwnMethod:
         for pair in frame.pairs:
             mask = torch.from_numpy(frame.masks[pair[:2]])[None].to(self.device)
             look = self.network(features[pair.query_camera], features[pair.target_camera], mask)
-            answers.append((look.target_mask_prob[0], look.logit[0].sigmoid()))
+            answers.append(Answer(look.target_mask_prob[0].cpu().numpy(), look.logit[0].sigmoid().item()))
         return answers
 
 

@@ -138,6 +138,8 @@ def _literal_or_text(text: str) -> Any:
 
 def _checked_answer(answer: Any, size: Size) -> Answer:
     """Check a method's answer. Raises ValueError unless this is a mask of `size` and an existence, both from 0 to 1."""
+    if isinstance(answer, Answer):
+        answer = answer[:2]
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise ValueError(f"the answer is {type(answer).__name__}; give a pair (mask, existence)")
     mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in answer)

@@ -75,4 +75,4 @@ def _features_agree(backbone: Backbone, folded: Backbone) -> bool:
 
 def coverage_of(masks: Tensor, size: Sequence[int]) -> Tensor:
     """Masks (B, H, W) -> the part of each cell of a grid of `size` (h, w) that they cover, (B, h, w) float32."""
-    return F.adaptive_avg_pool2d(masks.float()[:, None], tuple(size))[:, 0]
+    return F.adaptive_avg_pool2d(masks.float()[:, None], (size[0], size[1]))[:, 0]

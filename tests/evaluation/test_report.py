@@ -81,7 +81,7 @@ def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_dat
         path.unlink()
     for what in ([], ["--report"]):
         with pytest.raises(UserError, match="cam02/.* is missing"):
-            evaluate.main([*map(str, [*options(scored_data), *where]), "--num", "12", *what])
+            evaluate.main([*map(str, [*options(scored_data), *where]), "--num", "12", "--overwrite", *what])
     assert before == tree(tmp_path / "out") and not list(tmp_path.rglob("*.tmp"))
 
 
