@@ -2,7 +2,7 @@
 
     python -m tests.made.golden_answers     # writes the present answers to tests/golden/answers/answers.json
 
-If answers have changed on purpose, raise SEARCH in recipes/strong/search.py first, so that a run that was stopped before
+If answers have changed on purpose, first raise SEARCH in recipes/strong/search.py, so that a run which was stopped before
 the change does not continue after it.
 
 tests/golden/answers also holds one frame of a rendered take, of the head-worn camera and a static one, as processed
