@@ -2,8 +2,8 @@
 
     python -m tests.made.golden_answers     # writes the present answers to tests/golden/answers/answers.json
 
-If answers have changed on purpose, first raise SEARCH in recipes/strong/search.py, so that a run which was stopped before
-the change does not continue after it.
+If answers have changed on purpose, first raise SEARCH in recipes/strong/search.py: no run that was stopped before then
+goes on with other answers.
 
 tests/golden/answers also holds one frame of a rendered take, of the head-worn camera and a static one, as processed
 takes are stored. Its masks and pictures were made by
