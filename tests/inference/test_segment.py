@@ -257,6 +257,7 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
         segment_pair.main([*common, *flags])
         assert np.array_equal(read_mask(tmp_path / "found_mask.png"), read_mask(tmp_path / "target_mask.png"))
         assert not list(tmp_path.glob(".*.tmp"))
+    common += ["--overwrite"]
     with pytest.raises(UserError, match="^--query_box is for a single query picture; .*--query_mask$"):
         segment_pair.main([*common, "--query_box", "1", "1", "9", "9", "--query_image", "a.png", "b.png"])
     write_picture(tmp_path / "query.png", np.zeros((38, 760, 3), np.uint8))
@@ -265,4 +266,4 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     with Image.open(tmp_path / "found_overlay.jpg") as picture:  # a JPEG has at most 65535 pixels
         assert picture.size == (32_000 + 80, 1600)
     with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
-        segment_pair.main([*common, *labels, "--overwrite"])
+        segment_pair.main([*common, *labels])

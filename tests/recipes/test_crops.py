@@ -89,7 +89,7 @@ def test_the_spot_of_a_mask_is_its_middle_and_its_crop_shows_all_of_it(top, left
     assert spot == (top + height / 2, left + width / 2, max(height, width))
     crop = spot.crop(mask.shape)
     assert crop.side == min(CONTEXT * spot.extent, 100) and inside(crop, mask.shape)[mask].all()
-    moved = spot.moved(0.5, -1, 1)
+    moved = spot.moved_and_scaled(0.5, -1, 1)
     assert moved == (spot.row + spot.extent / 2, spot.col - spot.extent, 2 * spot.extent)
 
 
