@@ -88,7 +88,15 @@ def test_a_plain_install_segments_a_pair_when_the_clone_is_gone_and_names_no_com
     run(tmp_path, "-m", "pip", "install", "--quiet", *how, folder)
     shutil.rmtree(folder)
     names = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
-    assert names == {"common", "evaluation", "formats", "inference", "model", "recipes", "train"}  # docs/extending.md names them
+    assert names == {
+        "common",
+        "evaluation",
+        "formats",
+        "inference",
+        "model",
+        "recipes",
+        "train",
+    }  # docs/extending.md names them
     assert (site / "evaluation" / "web" / "page.html").is_file()
     assert_finds_the_jar(run(tmp_path, "-c", SEGMENT, *PAIR, python=warm_python, PYTHONPATH=str(site)))
     committer = "-c", "user.name=you", "-c", "user.email=you@there"

@@ -20,9 +20,8 @@ from model.weights import load_state, read_torch
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
-from train.run_files import LAST, WARMUP, run_files
 from train.schedule import usual_warmup
-from train.state import TrainState
+from train.state import LAST, WARMUP, TrainState, run_files
 
 WAYS = "give another --out-dir, or --overwrite to lose it"
 

@@ -1,5 +1,6 @@
-"""The state of a training, which checkpoints store."""
+"""The state of a training, which checkpoints store, and the folder with the files of a run."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from common.files import has_form
 from model.backbone import Backbone
 from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
+from train.log import LOG_NAME
 from train.options import Options
+
+LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 
 
 class TrainState:
@@ -91,3 +95,17 @@ class TrainState:
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
+
+
+def run_files(out_dir: Path) -> list[Path]:
+    """The files of a run in its folder, except TensorBoard's files."""
+    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
+    return [path for name in names for path in sorted(out_dir.glob(name))]
+
+
+def remove_run(out_dir: Path, keep: Path | None) -> None:
+    """Delete the files of a run in its folder, except the checkpoint `keep`."""
+    for path in run_files(out_dir):
+        if not (keep and path.samefile(keep)):
+            path.unlink()
+    shutil.rmtree(out_dir / "tensorboard", ignore_errors=True)

@@ -50,10 +50,9 @@ from recipes.samples import Batch, TrainSamples, step_batches
 from recipes.table import RECIPES
 from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
-from train.run_files import BEST, LAST, WARMUP, remove_run
 from train.schedule import LR_DROP
 from train.start import Start, resolve, starting_state
-from train.state import TrainState
+from train.state import BEST, LAST, WARMUP, TrainState, remove_run
 from train.validation import Validation
 
 
