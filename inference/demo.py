@@ -191,8 +191,6 @@ def build_page(predictor: Predictor, limits: str) -> Any:  # gr.Blocks
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the page as Ctrl-C does
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights)
@@ -209,6 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     except OSError:
         where = f", or {args.host} is no address of this machine: --host" if args.host != "127.0.0.1" else ""
         raise UserError(f"port {args.port} is taken; give --port{where}") from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the page as Ctrl-C does
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     print(f"Open {address} in a browser; Ctrl-C ends the page")
     page.block_thread()
 
