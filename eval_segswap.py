@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def make_parser() -> Parser:
+    """The command line. It stands before the heavy imports, so that --help need not wait for them."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)

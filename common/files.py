@@ -51,8 +51,8 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
 
 
 def check_output(path: Path, overwrite: bool, inputs: Iterable[Path | None]) -> None:
-    """Check a file that the user names, before the work begins. Raises UserError if the file is one of the command's
-    `inputs` or lies in an input folder, or if it exists and the user did not give --overwrite.
+    """Call this before the work begins, for a file that the user has named. Raises UserError if it is one of the
+    `inputs`, or lies in one; and if it exists and the user did not give --overwrite.
     """
     if path.exists():
         real, others = path.resolve(), [other for other in inputs if other and other.exists()]

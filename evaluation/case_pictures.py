@@ -54,8 +54,8 @@ class PredictedCase(NamedTuple):
 
 
 def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> np.ndarray:
-    """A case as a row of panels, (PANEL_HEIGHT, W, 3): the query with its mask, the target with each prediction, the
-    target with the true mask.
+    """Draw a case as panels side by side, (PANEL_HEIGHT, W, 3): the query with its mask, then the target, once with
+    each prediction and once with the true mask.
 
     Small objects are also shown enlarged in a corner. The outline of a prediction that says "not visible" is dashed.
     Raises UserError if a frame is missing.

@@ -146,7 +146,8 @@ def load_sample(number: int) -> tuple:
     return str(folder / "query.jpg"), [as_mark(read_mask(folder / "query_mask.png"))], str(folder / "target.jpg")
 
 
-def build_page(predictor: Predictor, limits: str) -> Any:  # gr.Blocks
+def build_page(predictor: Predictor, limits: str) -> Any:
+    """The page (`gr.Blocks`), not yet served. `limits` is said at its foot: what the network cannot do."""
     upload = {"sources": ("upload", "clipboard"), "buttons": [], "elem_classes": "picture"}
     output = {"interactive": False, "buttons": [], "elem_classes": "picture answer"}
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:

@@ -131,9 +131,9 @@ def names_backbone(stored: Any) -> bool:
 
 
 def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, type]) -> tuple[str, Any]:
-    """The name of a checkpoint's recipe, and the configuration of its network. `kinds` has the configuration class of
-    each recipe. Files of version 2.4 do not name their recipe: it is the first one that has all options of the file. A
-    published file has no configuration, so the tensors tell it.
+    """Which recipe wrote a checkpoint, by name, and the configuration of its network. `kinds` maps each recipe to its
+    configuration class. A file of version 2.4 does not name its recipe: it is the first one that has all options of
+    the file. A published file has no configuration either, so the tensors tell it.
     """
     try:
         options = dict(content.get("config") or implied_options(content["encoder"]))

@@ -121,8 +121,8 @@ class Tabletop:
         return Camera.look_at(head, gaze, focal, self.sizes[0], roll)
 
     def _place_items(self, rng: np.random.Generator, touching: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the centers (N, 3) and the turns (N,) about z of the objects, which stand in a row along x, at uneven
-        depths y. If `touching`, the bounding box of each second object touches the box of the object before it.
+        """Place the objects in a row along x, some nearer and some farther in y: their centers (N, 3), and by how much
+        each is turned about z (N,). If `touching`, every second one touches its predecessor's bounding box.
         """
         count, ragged = len(self.items), self.spacing - 0.7
         x = (np.arange(count) - (count - 1) / 2) * self.spacing

@@ -21,7 +21,7 @@ class StrongConfig(XSegTxConfig):
 
     @property
     def wide_size(self) -> int:
-        """The side, in pixels, of the wide query crops that the locator reads."""
+        """The locator reads wide query crops of this side, in pixels."""
         return max(2, self.input_size // (2 * STRIDE)) * STRIDE
 
     def frame_length(self, share: float) -> int:

@@ -125,7 +125,7 @@ class Strong(NetworkRecipe):
         return self.network.locator.cells(levels)
 
     def look(self, batch: CropBatch) -> Look:
-        """The looks at the target crops, B * TARGET_CROPS rows."""
+        """Look at every target crop: B * TARGET_CROPS rows, sample by sample."""
         count = len(batch)
         levels = self.encoder.levels(torch.cat((batch.query, batch.target.flatten(0, 1))))
         query, target = Levels(*(x[:count] for x in levels)), Levels(*(x[count:] for x in levels))

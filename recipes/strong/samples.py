@@ -75,8 +75,8 @@ def read_crops(
     config: StrongConfig,
     cached: Container[tuple[ViewKey, int]] = (),
 ) -> dict[str, Any]:
-    """One sample, with the fields of a `CropBatch`. A whole frame whose features are `cached` is left black. Raises
-    ValueError if the query mask is empty.
+    """Read one sample, which has the fields of a `CropBatch`. A whole frame whose features are `cached` is left black,
+    since nobody looks at it. Raises ValueError if the query mask is empty.
     """
     source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
     query, target = (read_view(pairs, view) for view in source[1:])

@@ -63,7 +63,7 @@ class Objects(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A place at which to look for the object of a pair."""
+    """Where to look for the object of a pair."""
 
     pair: int  # the pair's number in the frame
     spot: Spot
@@ -81,7 +81,7 @@ class Looks(NamedTuple):
 
 
 class Search:
-    """The search of one frame. `objects` whose query mask is empty are left out."""
+    """The search of one frame. Objects whose query mask is empty are left out: they have no spot."""
 
     def __init__(self, recipe: NetworkRecipe, frame: Frame, looks: int):
         """looks: the number of candidates of each pair."""
@@ -168,7 +168,7 @@ class Search:
                 described = [objects.descriptions[expected.query, expected.ratio] for expected in rows]
                 described = Description(*map(torch.cat, zip(*described, strict=True)))
                 heat = self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
-                values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # `likeliest` drops neighbors
+                values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # `likeliest_places` drops neighbors
                 for expected, of_row, cells_of_row in zip(rows, values, places, strict=True):
                     extent = expected.share * max(size)
                     for middle, value in zip(cell_middles(cells_of_row, heat.shape[1:], size), of_row, strict=True):
@@ -197,7 +197,7 @@ class Search:
     def _looks(
         self, objects: Objects, places: Sequence[Place], context: float
     ) -> Iterator[tuple[ObjectCrops, TargetCrops, Look]]:
-        """Look at places, `batch_size` at a time, in crops `context` times as large as the objects."""
+        """Yield the looks at places, `batch_size` at a time. A crop is `context` times as large as its object."""
         row_of, side = {query: row for row, query in enumerate(self.spots)}, self.network.config.input_size
         for batch in self.recipe.slices(places):
             crops = np.stack([cut(self._target(x.pair), self._crop(x, context), side) for x in batch])
@@ -231,7 +231,7 @@ class Search:
     # 5. choice
 
     def mask_numbers(self, place: Place, crop: Crop, prob: np.ndarray) -> list[float]:
-        """The numbers of `LookNumbers` that tell of the mask which a look has found."""
+        """What `LookNumbers` says of the mask that a look has found, from `log_area` to `expected_share`."""
         spot, size = place.spot, self._target(place.pair).shape[:2]
         mask, part = prob > THRESHOLD, self._largest_part(place.pair, crop, prob)
         area, found = float(mask.mean()), part.spot if part else spot._replace(extent=1.0)
