@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
+from common.arguments import PRECISIONS as PRECISION_NAMES
 from common.errors import UserError
 
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
+PRECISIONS = dict(zip(PRECISION_NAMES, DTYPES, strict=True))
 
 
 def resolve_device(name: str = "auto") -> torch.device:
