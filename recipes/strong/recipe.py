@@ -162,7 +162,7 @@ class Strong(NetworkRecipe):
         return self.fit(looks_of_pairs(looks), torch.tensor([takes.index(uid) % HELD_OUT == 0 for uid in uids]), seed)
 
     def fit(self, looks: LooksOfPairs, held_out: Tensor, seed: int) -> str:
-        """Fit the choice to the pairs that are not `held_out`, (P,) bool; tells in a line how good it is on the rest."""
+        """Fit the choice to the pairs that are not `held_out`, (P,) bool, and tell how good it is on the others."""
         choice, former = self.network.choice.cpu(), copy.deepcopy(self.network.choice)
         before = choice_figures(choice, looks.rows(held_out))
         fit(choice, looks.rows(~held_out), seed)
