@@ -141,10 +141,20 @@ class NetworkRecipe(Recipe):
         """The weight of each loss by its name; `existence` is the value of --existence_weight."""
         raise NotImplementedError
 
-    def finish(self, pairs: PairSet, size: int, seed: int, stopped: Callable[[], bool]) -> str:
+    def mine(self, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
+        """Search training pairs with the network as it is, for what training should look at from now on. The result is
+        stored and given to `use_mined`. All processes get the same; raises Stopped after a signal.
+        """
+        raise NotImplementedError
+
+    def use_mined(self, mined: dict[str, Tensor]) -> None:
+        """From now on, `read` draws from what was mined."""
+        raise NotImplementedError
+
+    def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
         it finds in `size` training pairs. Returns a line that tells what was done; an empty line if the recipe has no
-        such step. Ends early if `stopped()`, which is asked after each frame.
+        such step. All processes do this together; raises Stopped after a signal.
         """
         return ""
 

@@ -66,6 +66,7 @@ def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
 
 class Paper(NetworkRecipe):
     Config, Network, caches_all = XSegTxConfig, XSegTx, True
+    without = ("mine_epochs",)
     network: XSegTx
     config: XSegTxConfig
 

@@ -59,6 +59,9 @@ class Options:
     existence_weight: float = option(1.0, "weight of the losses of existence; the losses of masks have 1", limits=[0])
     weight_decay: float = option(0.0, "weight decay of Adam", "--weight-decay", limits=[0])
     block: float = option(0.5, "share of the paper's samples with blocked tokens around the object", limits=[0, 1])
+    mine_epochs: list[int] = option(
+        (), "epochs after which wrong places are mined, as rivals of the strong recipe; 0: the warm-up", limits=[0]
+    )
     fit_pairs: int = option(
         2000, "pairs to which the strong recipe fits its choice after the last step; 0: it stays", limits=[0]
     )
@@ -107,7 +110,8 @@ def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name, in the form in which a checkpoint stores them."""
     stored = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     del stored["overwrite"]
-    return stored | {"train_dir": " ".join(map(str, values["train_dir"])), "lr_schedule": list(values["lr_schedule"])}
+    lists = {name: list(values[name]) for name in ("lr_schedule", "mine_epochs")}
+    return stored | lists | {"train_dir": " ".join(map(str, values["train_dir"]))}
 
 
 CLASSES = (Options, *CONFIGS.values())

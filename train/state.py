@@ -16,7 +16,7 @@ from model.device import PRECISIONS
 from train.log import LOG_NAME
 from train.options import Options
 
-LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
+LAST, BEST, WARMUP, MINED = "netLast.pth", "netBest.pth", "net_warmup.pth", "mined.pth"
 
 
 class TrainState:
@@ -43,6 +43,7 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[options.precision] == torch.float16)
         self.step = 0
         self.history: dict[str, Any] = {}
+        self.miner = ""  # the digest of the network that mined the rivals of this run, if any were mined
         self.folder: Path | None = None  # the folder for checkpoints; None on all ranks except the first
         self.origin: dict[str, Any] = {}  # how the checkpoints were made; each checkpoint stores this
 
@@ -71,7 +72,7 @@ class TrainState:
     def save(self, *names: str) -> None:
         """Write a checkpoint under each of `names`, from which training continues as if it had never stopped."""
         content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
-        content["pairs"] = self.pair_digests
+        content |= {"pairs": self.pair_digests, "miner": self.miner}
         for path in [self.folder / name for name in names] if self.folder else []:
             save_checkpoint(path, self.recipe, self.backbone, self.network, self.optimizer, **content)
 
@@ -84,12 +85,14 @@ class TrainState:
         """
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
-        stored: dict[str, Any] = {"step": 0, "history": {}, "scaler": {}, "pairs": {}, **content}
-        form = {"step": int, "history": {str: int | float}, "scaler": {str: int | float}, "pairs": {str: str}}
+        stored: dict[str, Any] = {"step": 0, "history": {}, "scaler": {}, "pairs": {}, "miner": "", **content}
+        numbers = {str: int | float}
+        form = {"step": int, "history": numbers, "scaler": numbers, "pairs": {str: str}, "miner": str}
         if not has_form(stored, form) or stored["step"] < 0:
             what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
             raise UserError(f"{what}; take an earlier file")
         self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
+        self.miner = stored["miner"]
         if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
             self.scaler.load_state_dict(scaler)
         if self.step:
@@ -99,7 +102,7 @@ class TrainState:
 
 def run_files(out_dir: Path) -> list[Path]:
     """The files of a run in its folder, except TensorBoard's files."""
-    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
+    names = (LAST, BEST, WARMUP, MINED, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
     return [path for name in names for path in sorted(out_dir.glob(name))]
 
 

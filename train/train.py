@@ -6,7 +6,8 @@
     cd train && bash run_ego.sh --gpu 0,1      # two processes, by torchrun
 
 Writes net_warmup.pth, netLast.pth, netBest.pth (with the best validation IoU), the checkpoints of every --save_every-th
-epoch, log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the same command again: it continues.
+epoch, log.jsonl, tensorboard/ and, with --mine_epochs, mined.pth to --out-dir. If a run was stopped, give the same
+command again: it continues.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import inspect
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from common.provenance import provenance
 from formats.pairs import PairSet
 from model.checkpoint import read_checkpoint
 from model.device import memory_errors, resolve_device, tf32
-from model.weights import load_state, write_torch
+from model.weights import digest_of, load_state, read_torch, write_torch
 from recipes.base import NetworkRecipe
 from recipes.samples import Batch, TrainSamples, step_batches
 from recipes.table import RECIPES
@@ -52,7 +53,7 @@ from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP
 from train.start import Start, resolve, starting_state
-from train.state import BEST, LAST, WARMUP, TrainState, remove_run
+from train.state import BEST, LAST, MINED, WARMUP, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -121,8 +122,12 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     workers = 0 if reads_nothing and options.num_workers is None else options.num_workers
     loading = loader_options(workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
-    numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
-    batches = iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+
+    def load() -> Iterator[Batch]:  # anew after each mining, because loader processes have a copy of what was mined
+        use_mined(options, state, recipe, pairs, log)
+        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
+        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     step = Step(recipe, world, options.existence_weight)
     if world.size > 1:  # no buffers to sync: the position table is the same everywhere; the graph is always the same
@@ -131,9 +136,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
         more: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True, "static_graph": True}
         step = DistributedDataParallel(step, **more)
     try:
-        train_epochs(state, step, batches, validation, log, options.save_every)
-        if any(world.gather(world.is_main and not finish_files(options, recipe, pairs, log))):
-            raise Stopped
+        train_epochs(options, state, step, load, validation, log)
+        finish_files(options, recipe, pairs, log)
     except Stopped:
         if state.step < state.schedule.total_steps or not state.is_validated:
             state.save(LAST)
@@ -150,13 +154,22 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
 
 def train_epochs(
-    state: TrainState, step: nn.Module, batches: Iterator[Batch], validation: Validation, log: Log, save_every: int
+    options: Options,
+    state: TrainState,
+    step: nn.Module,
+    load: Callable[[], Iterator[Batch]],
+    validation: Validation,
+    log: Log,
 ) -> None:
-    """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up."""
-    schedule, history = state.schedule, state.history
+    """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load` gives the batches
+    from this step on.
+    """
+    schedule, history, batches = state.schedule, state.history, None
     if "start_iou" not in history:
         history["start_iou"] = validation.run(state.step, "start")
     for epoch in range(state.next_epoch, schedule.epochs + 1):
+        if batches is None or epoch - 1 in options.mine_epochs:
+            batches = load()
         train_one_epoch(state, step, batches, log, epoch)
         if epoch == 0:
             if schedule.warmup:
@@ -164,13 +177,33 @@ def train_epochs(
             continue
         state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
         is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
-        names = [f"net{epoch:03d}.pth"] if save_every and epoch % save_every == 0 else []
+        names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> bool:
-    """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it; False if a signal
-    came meanwhile. If both files hold the same network, both get the network that the first one becomes.
+def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+    """Give the recipe what was mined last at this step: what mined.pth holds, or if that is of another step, network or
+    of other pairs, what the network finds now.
+    """
+    ends = [state.schedule.epoch_end(epoch) for epoch in options.mine_epochs]
+    if not (ends := [end for end in ends if end <= state.step]):
+        return
+    network, path = digest_of(recipe.network), options.out_dir / MINED
+    miner = state.miner if max(ends) < state.step else network
+    made_of = {"step": max(ends), "pairs": state.pair_digests["training"], "network": miner}
+    content: dict[str, Any] = read_torch(path, "delete it; it is made again") if path.exists() else {}
+    if any(content.get(name) != value for name, value in made_of.items()):
+        log.say("mining rivals in the training pairs ...")
+        content = {**made_of, "network": network, "mined": recipe.mine(pairs, options.seed, log.world)}
+        if log.world.is_main:
+            write_torch(path, content)
+    state.miner = content["network"]
+    recipe.use_mined(content["mined"])
+
+
+def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+    """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it. If both files hold
+    the same network, both get the network that the first one becomes.
     """
     done: dict[int, dict[str, Any]] = {}  # finished networks by step
     for path in (options.out_dir / name for name in (BEST, LAST)):
@@ -179,16 +212,14 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
             continue
         if content["step"] not in done:
             load_state(recipe.network, content["encoder"], str(path))
-            stopped = lambda: log.world.signal is not None  # noqa: E731
-            text = recipe.finish(pairs, options.fit_pairs, options.seed, stopped)
-            if stopped():
-                return False
+            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world)
             if not text:  # this recipe has no such step
-                return True
+                return
             log.say(f"{path.name}: {text}")
             done[content["step"]] = recipe.network.state_dict()
-        write_torch(path, {**content, "encoder": done[content["step"]], "is_finished": True})
-    return True
+        if log.world.is_main:
+            write_torch(path, {**content, "encoder": done[content["step"]], "is_finished": True})
+        log.world.meet()  # before another process reads the next file
 
 
 def print_introduction(

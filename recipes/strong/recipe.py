@@ -5,16 +5,16 @@ search.py finds the objects of a frame, samples.py draws the crops of training, 
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.distributed import World
+from common.distributed import Stopped, World
 from common.errors import UserError
 from formats.crop import put_back
-from formats.masks import RLE, fit_rle, iou
+from formats.masks import fit_rle, iou
 from formats.pairs import PairSet
 from formats.results import THRESHOLD
 from model.backbone import Backbone
@@ -22,24 +22,28 @@ from model.device import autocast
 from model.features import Levels
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe
-from recipes.frame import Frame, FrameDataset, TakeFrame, frame_plans
+from recipes.frame import Frame, FrameDataset, FramePlan, PairKey, TakeFrame, frame_plans
 from recipes.losses import Counts, compute_losses
 from recipes.samples import DrawnPairs
 from recipes.strong.choice import LooksOfPairs, choice_figures, fit, looks_of_pairs
 from recipes.strong.config import StrongConfig
+from recipes.strong.crops import spot_of
 from recipes.strong.network import StrongNetwork
-from recipes.strong.samples import TARGET_CROPS, CropBatch, FrameGroup, collate_crops, read_crops
+from recipes.strong.samples import TARGET_CROPS, CropBatch, FrameGroup, WrongPlaces, collate_crops, read_crops
 from recipes.strong.search import SEARCH, Search
 
 PLACE_WEIGHT = 0.15  # of the loss `place`
 HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tells how good it is
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
+MINED_PAIRS, MINED_LOOKS = 20_000, 5  # training pairs that are searched for wrong places, and the places in each
+T = TypeVar("T")
 
 
 class Strong(NetworkRecipe):
     Config, Network, looks_default = StrongConfig, StrongNetwork, 3
     network: StrongNetwork
     config: StrongConfig
+    mined: WrongPlaces | None = None
     # Without dropout, a step takes four fifths of the time. --block is of the paper's recipe.
     defaults = {
         "existence_weight": 0.05,
@@ -73,7 +77,7 @@ class Strong(NetworkRecipe):
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_crops(pairs, drawn, rng, self.config, self.cache)
+        return read_crops(pairs, drawn, rng, self.config, self.cache, self.mined)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
         return collate_crops(samples)
@@ -133,16 +137,60 @@ class Strong(NetworkRecipe):
         rows = torch.arange(count, device=batch.query.device).repeat_interleave(TARGET_CROPS)
         return self.network.look(query.rows(rows), self.network.encode_target(target))
 
-    # The fit of the choice
+    # What training learns from searches
 
-    def finish(self, pairs: PairSet, size: int, seed: int, stopped: Callable[[], bool]) -> str:
+    def mine(self, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
+        plans, number_of = random_frames(pairs, MINED_PAIRS, seed)
+        found = self.search_frames(plans, number_of, pairs, world, self.wrong_places)
+        numbers, *spots = torch.tensor(sorted(sum(found, [])), dtype=torch.float64).reshape(-1, 4).T
+        return {"pairs": numbers.long(), "spots": torch.stack(spots, 1).float()}
+
+    def use_mined(self, mined: dict[str, Tensor]) -> None:
+        self.mined = WrongPlaces(mined["pairs"].numpy(), mined["spots"].numpy())
+
+    def wrong_places(self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple[float, ...]]:
+        """The candidates in a frame that are not at their objects: the pair's number, and the fields of the `Spot`."""
+        search = Search(self, frame, MINED_LOOKS)
+        if not search.spots:
+            return []
+        with self.computing():
+            places, _ = search.locate(search.describe_objects())
+        true = [spot_of(truth) for truth in truths]
+        wrong = [place for place in places if not ((spot := true[place.pair]) and spot.is_near(place.spot))]
+        return [(numbers[place.pair], *place.spot) for place in wrong]
+
+    def search_frames(
+        self,
+        plans: Sequence[FramePlan],
+        number_of: dict[PairKey, int],
+        pairs: PairSet,
+        world: World,
+        search: Callable[[TakeFrame, list[int], list[np.ndarray]], T],
+    ) -> list[T]:
+        """What `search` returns for each frame, in the order of the plans. The processes share the work, and all get
+        the result. `search` is given a frame, and the numbers of its pairs and their true masks, (H, W) uint8.
+        """
+        self.network.eval()
+        found = []
+        frames = FrameDataset(plans[world.rank :: world.size], self.prepare)
+        for frame in map(frames.__getitem__, range(len(frames))):
+            if world.signal:
+                break
+            numbers = [number_of[frame.take_uid, frame.number, pair] for pair in frame.pairs]
+            sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
+            rles = [pairs.target_mask(number) for number in numbers]
+            truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
+            found.append(search(frame, numbers, truths))
+        signals, parts = zip(*world.gather((world.signal, found)), strict=True)
+        if any(signals):
+            raise Stopped
+        return [parts[i % world.size][i // world.size] for i in range(len(plans))]
+
+    def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
         """Fit the choice among looks, and the existence, to what the search finds in random frames with `size` training
         pairs. A fifth of the takes is held out from the fit; if the fit makes these worse, the former choice stays.
         """
-        plans, number_of = frame_plans(pairs, range(len(pairs)))
-        order = np.random.default_rng(seed).permutation(len(plans))
-        counts = np.cumsum([len(plans[i].pairs) for i in order])
-        plans = [plans[i] for i in order[: np.searchsorted(counts, min(size, len(pairs))) + 1]]
+        plans, number_of = random_frames(pairs, size, seed)
         numbers = [number_of[plan.take_uid, plan.number, pair] for plan in plans for pair in plan.pairs]
         takes, visible = sorted({plan.take_uid for plan in plans}), int(pairs.visible[numbers].sum())
         hidden = len(numbers) - visible
@@ -150,16 +198,12 @@ class Strong(NetworkRecipe):
             needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
             found = f"{len(numbers)} pairs of {len(takes)}, {hidden} hidden"
             return f"the choice among looks stays as it was, since a fit needs {needed}, and there are {found}"
-        looks, uids = [], []
-        for frame in map(FrameDataset(plans, self.prepare).__getitem__, range(len(plans))):
-            if stopped():
-                return ""
-            truths = [pairs.target_mask(number_of[frame.take_uid, frame.number, pair]) for pair in frame.pairs]
-            looks += self.looks_at(frame, truths)
-            uids += [frame.take_uid] * (len(looks) - len(uids))
+        found = self.search_frames(plans, number_of, pairs, world, self.looks_at)
+        looks = sum(found, [])
         if len(looks) < LEAST_PAIRS:
             return f"the choice among looks stays as it was, since only {len(looks)} of its pairs can be read"
-        return self.fit(looks_of_pairs(looks), torch.tensor([takes.index(uid) % HELD_OUT == 0 for uid in uids]), seed)
+        held_out = [takes.index(plan.take_uid) % HELD_OUT == 0 for plan, x in zip(plans, found, strict=True) for _ in x]
+        return self.fit(looks_of_pairs(looks), torch.tensor(held_out), seed)
 
     def fit(self, looks: LooksOfPairs, held_out: Tensor, seed: int) -> str:
         """Fit the choice to the pairs that are not `held_out`, (P,) bool, and tell how good it is on the others."""
@@ -175,23 +219,32 @@ class Strong(NetworkRecipe):
         change = f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
         return f"the choice among looks {what}: on {int(held_out.sum())} pairs of takes held out, {change}"
 
-    def looks_at(self, frame: TakeFrame, truths: Sequence[RLE | None]) -> list[tuple[Tensor, Tensor, bool]]:
-        """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible.
-        `truths` has the true masks of the pairs. A pair whose query mask is empty has no looks, and is left out.
+    def looks_at(
+        self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]
+    ) -> list[tuple[Tensor, Tensor, bool]]:
+        """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible. A pair
+        whose query mask is empty has no looks, and is left out.
         """
         search, found = Search(self, frame, self.looks), []
         if not search.spots:
             return []
         with self.computing():
-            looks, numbers = search.look_and_back(search.encode_objects())
-            stacked = numbers.stacked().cpu()
+            looks, of_looks = search.look_and_back(search.encode_objects())
+            stacked = of_looks.stacked().cpu()
         for pair in dict.fromkeys(place.pair for place in looks.places):
             rows = [row for row, place in enumerate(looks.places) if place.pair == pair]
-            size, rle = frame.images[frame.pairs[pair].target_camera].shape[:2], truths[pair]
-            truth = np.zeros(size, bool) if rle is None else fit_rle(rle, size).astype(bool)
-            ious = [iou(put_back(looks.probs[row], looks.crops[row], size) > THRESHOLD, truth) for row in rows]
-            found.append((stacked[rows], torch.tensor(ious), rle is not None))
+            truth = truths[pair].astype(bool)
+            ious = [iou(put_back(looks.probs[row], looks.crops[row], truth.shape) > THRESHOLD, truth) for row in rows]
+            found.append((stacked[rows], torch.tensor(ious), bool(truth.any())))
         return found
+
+
+def random_frames(pairs: PairSet, size: int, seed: int) -> tuple[list[FramePlan], dict[PairKey, int]]:
+    """Random frames with `size` pairs or a few more, and the number of each pair."""
+    plans, number_of = frame_plans(pairs, range(len(pairs)))
+    order = np.random.default_rng(seed).permutation(len(plans))
+    counts = np.cumsum([len(plans[i].pairs) for i in order])
+    return [plans[i] for i in order[: np.searchsorted(counts, min(size, len(pairs))) + 1]], number_of
 
 
 def place_loss(logits: Tensor, cells: Tensor) -> Tensor:

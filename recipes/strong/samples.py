@@ -32,6 +32,7 @@ CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half 
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
 LOCATED = 0.25  # the share of samples that train the locator: the locator learns faster than the rest, and costs more
 OTHER_OBJECTS = 0.7  # the share of rivals that are other objects; the rest can be anywhere
+MINED = 0.7  # the share of rivals that are mined, if the pair has mined ones
 CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of the object
 TARGET_CROPS, RIVALS = 3, 1  # crops of each target, and how many of them show rivals if the crops have context
 
@@ -42,6 +43,16 @@ class WholeFrame(NamedTuple):
     key: tuple[ViewKey, int]  # the view and the frame's long side
     image: np.ndarray  # (h, w, 3) uint8 RGB
     cells: np.ndarray  # (h / 8, w / 8) bool, the cells of the object
+
+
+class WrongPlaces(NamedTuple):
+    """Places that the search takes for the objects of training pairs, and that are wrong."""
+
+    pairs: np.ndarray  # (N,) int64, ascending: the number of the pair
+    spots: np.ndarray  # (N, 3) float32, the fields of a `Spot`
+
+    def of_pair(self, number: int) -> np.ndarray:
+        return self.spots[slice(*np.searchsorted(self.pairs, (number, number + 1)))]
 
 
 class FrameGroup(NamedTuple):
@@ -74,9 +85,10 @@ def read_crops(
     rng: np.random.Generator,
     config: StrongConfig,
     cached: Container[tuple[ViewKey, int]] = (),
+    mined: WrongPlaces | None = None,
 ) -> dict[str, Any]:
-    """Read one sample, which has the fields of a `CropBatch`. A whole frame whose features are `cached` is left black,
-    since nobody looks at it. Raises ValueError if the query mask is empty.
+    """Read one sample, which has the fields of a `CropBatch`. Most rivals are `mined`, if there are any. A whole frame
+    whose features are `cached` is left black, since nobody looks at it. Raises ValueError if the query mask is empty.
     """
     source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
     query, target = (read_view(pairs, view) for view in source[1:])
@@ -93,13 +105,15 @@ def read_crops(
     share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
     if target_spot is not None:
         share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+    has_mined = mined is not None and drawn.query == drawn.target
+    wrong = mined.of_pair(drawn.target) if has_mined else np.empty((0, 3))
     context, shift, stretch, rivals = CONTEXT, TARGET_SHIFT, TARGET_STRETCH, RIVALS
     if is_close := rng.random() < CLOSE_LOOKS:
-        context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, 0
+        context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, RIVALS if len(wrong) else 0
     if target_spot is None:
         rivals = TARGET_CROPS
     places = [jittered_spot(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
-    places += [rival(pairs, drawn, size, share * max(size), rng) for _ in range(rivals)]
+    places += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
     wide = jittered_spot(query_spot, rng, SHIFT, STRETCH)
     query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
     query_crop = jittered_spot(query_spot, rng, *query_jitter).crop(query_size, context)
@@ -139,10 +153,14 @@ def collate_crops(samples: list[dict[str, Any]]) -> CropBatch:
     return CropBatch(**common_fields(samples), **stacked_tensors(samples, *names), frames=frames)
 
 
-def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, rng: np.random.Generator) -> Spot:
-    """A place in the target view of `size` (H, W) that probably is not the place of the object: the place of another
-    object, or any place, with this `extent`.
+def rival(
+    pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, wrong: np.ndarray, rng: np.random.Generator
+) -> Spot:
+    """A place in the target view of `size` (H, W) that probably is not the place of the object: one of the `wrong`
+    places, the place of another object, or any place, with this `extent`.
     """
+    if len(wrong) and rng.random() < MINED:
+        return jittered_spot(Spot(*rng.choice(wrong).tolist()), rng, SHIFT, STRETCH)
     spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
     other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
     if other is not None:

@@ -55,11 +55,14 @@ class ExpectedSize(NamedTuple):
     share: float  # the part of the target's long side that the object is expected to span
 
 
+Descriptions = dict[tuple[QueryObject, float], Description]  # by object and ratio; each has one row
+
+
 class Objects(NamedTuple):
     """The encoded objects of a frame, in the order of `Search.spots`."""
 
     crops: dict[float, ObjectCrops]  # by CONTEXT and CLOSE
-    descriptions: dict[tuple[QueryObject, float], Description]  # by object and ratio; each has one row
+    descriptions: Descriptions
 
 
 class Place(NamedTuple):
@@ -110,7 +113,7 @@ class Search:
 
     def look_and_back(self, objects: Objects) -> tuple[Looks, LookNumbers]:
         """Steps 2 to 4."""
-        places, similarity = self.locate(objects)
+        places, similarity = self.locate(objects.descriptions)
         looks = self.look(objects, places)
         back = self.look_back(looks)
         of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
@@ -129,11 +132,14 @@ class Search:
             mask_feat = self.recipe.in_batches(self.recipe.encoder.masks, masks)
             with autocast(self.recipe.device, self.recipe.precision):
                 encoded[context] = self.network.encode(levels, masks, mask_feat)
+        return Objects(encoded, self.describe_objects())
+
+    def describe_objects(self) -> Descriptions:
         wide_crop, wide_size = self.network.config.wide_crop, self.network.config.wide_size
         wide = {(x.query, x.ratio): wide_crop(self.spots[x.query], x.share) for x in self.expected_sizes()}
         crops = [(query, crop) for (query, _), crop in wide.items()]
         described = self.network.describe(*self._query_crops(crops, wide_size))
-        return Objects(encoded, {key: described.rows(slice(i, i + 1)) for i, key in enumerate(wide)})
+        return {key: described.rows(slice(i, i + 1)) for i, key in enumerate(wide)}
 
     def expected_sizes(self) -> list[ExpectedSize]:
         """The sizes at which to seek the objects."""
@@ -153,7 +159,7 @@ class Search:
 
     # 2. candidates
 
-    def locate(self, objects: Objects) -> tuple[list[Place], Tensor]:
+    def locate(self, descriptions: Descriptions) -> tuple[list[Place], Tensor]:
         """The N places at which to look in the targets, pair by pair, with the highest similarity first; and their
         similarities (N,). A target is encoded once for each long side at which it is searched.
         """
@@ -165,7 +171,7 @@ class Search:
         for (camera, long_side), group in groups.items():
             size, cells = self.frame.images[camera].shape[:2], self._cells(camera, long_side)
             for rows in self.recipe.slices(group):
-                described = [objects.descriptions[expected.query, expected.ratio] for expected in rows]
+                described = [descriptions[expected.query, expected.ratio] for expected in rows]
                 described = Description(*map(torch.cat, zip(*described, strict=True)))
                 heat = self.network.locator.heat(described, cells.expand(len(rows), *cells.shape[1:]))
                 values, places = (x.tolist() for x in peaks(heat, 2 * self.looks))  # `likeliest_places` drops neighbors

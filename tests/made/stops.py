@@ -81,6 +81,7 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
     note_calls(TrainState, "set_rate", "step")
     for recipe in (Paper, Strong):
         note_calls(recipe, "predict", "frame of a validation")
+    note_calls(Strong, "wrong_places", "frame of a mining")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:

@@ -184,7 +184,7 @@ def test_the_end_of_a_run_names_the_file_that_is_better_than_all_its_epochs(trai
         assert [warning.split()[-2] for warning in warnings] == (["a.pth"] if began == "a.pth" else [])
 
 
-@pytest.mark.parametrize("recipe", [(), STRONG_RECIPE], ids=["paper", "strong"])
+@pytest.mark.parametrize("recipe", [(), (*STRONG_RECIPE, "--mine_epochs", 0)], ids=["paper", "strong"])
 def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(training_set, tmp_path, warm_python, recipe):
     flags = (*recipe, "--dropout", 0, "--drop-feat", 0, "--warmUpIter", 2, "--iter-epoch", 2)
     run_training(training_set, tmp_path / "one", *flags)

@@ -1,0 +1,90 @@
+"""Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
+
+import numpy as np
+import pytest
+import torch
+
+from formats.pairs import PairSet
+from recipes.samples import DrawnPairs, read_view, source_of
+from recipes.strong import samples
+from recipes.strong.crops import spot_of
+from recipes.strong.samples import WrongPlaces, read_crops
+from tests.made.networks import strong_config
+from tests.made.training import log_lines, make_training_set, run_training
+from train.state import MINED
+
+FLAGS = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--n-epoch", 2)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_training_set(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def mined(data_dir, tmp_path_factory):
+    """The folder of a run that mines after the warm-up and after the first epoch, and what it mined last."""
+    out_dir = tmp_path_factory.mktemp("mined")
+    run_training(data_dir, out_dir, *FLAGS, "--mine_epochs", 0, 1)
+    return out_dir, torch.load(out_dir / MINED, weights_only=True)
+
+
+def encoder(out_dir):
+    return torch.load(out_dir / "netLast.pth", weights_only=True)["encoder"]
+
+
+def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(data_dir, mined):
+    pairs, content = PairSet([data_dir], "train", "ego-exo"), mined[1]
+    places = WrongPlaces(content["mined"]["pairs"].numpy(), content["mined"]["spots"].numpy())
+    assert content["step"] == 3 + 4 and (np.diff(places.pairs) >= 0).all()
+    shares = []
+    for number in range(len(pairs)):
+        mine = places.of_pair(number)
+        assert len(mine) == (places.pairs == number).sum() <= 5
+        if rle := pairs.target_mask(number):
+            target = read_view(pairs, source_of(pairs, DrawnPairs(number, number)).target)
+            truth = spot_of(samples.fit_rle(rle, target.shape[:2]))
+            assert not any(truth.is_near(samples.Spot(*spot)) for spot in mine)
+        shares.append(len(mine) / 5)
+    assert np.mean(shares) > 0.5
+
+
+def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for_other_targets(data_dir, monkeypatch):
+    pairs, shown = PairSet([data_dir], "train", "ego-exo"), []
+    monkeypatch.setattr(samples, "MINED", 1.0)
+    monkeypatch.setattr(
+        samples, "cut_target", lambda image, mask, crop, side: shown.append(crop) or (image, mask, True)
+    )
+    number = int(np.flatnonzero(pairs.visible)[0])
+    places = WrongPlaces(np.array([number, number]), np.array([[20, 30, 10], [70, 60, 10]], np.float32))
+    for seed in range(40):
+        read_crops(pairs, DrawnPairs(number, number), np.random.default_rng(seed), strong_config(48), mined=places)
+        row, col = shown[-1].top + shown[-1].side / 2, shown[-1].left + shown[-1].side / 2
+        assert min(max(abs(row - x[0]), abs(col - x[1])) for x in places.spots) < 4
+    assert len({crop.side for crop in shown[2::3]}) > 10
+    other = next(i for i in range(len(pairs)) if pairs[i].take_uid != pairs[number].take_uid)
+    monkeypatch.setattr(WrongPlaces, "of_pair", lambda *_: pytest.fail("these are places in another picture"))
+    read_crops(pairs, DrawnPairs(number, other), np.random.default_rng(0), strong_config(48), mined=places)
+
+
+def test_a_network_that_mined_trains_otherwise_from_then_on(data_dir, mined, tmp_path):
+    run_training(data_dir, tmp_path, *FLAGS)
+    assert not (tmp_path / MINED).exists()
+    assert any(not torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
+    steps = [[line["loss"] for line in log_lines(out_dir, "train")] for out_dir in (tmp_path, mined[0])]
+    assert steps[0][:3] == steps[1][:3] and steps[0][3:] != steps[1][3:]
+
+
+@pytest.mark.parametrize("change", ["removed", "of another network", "of other pairs", "of another step"])
+def test_what_was_mined_by_another_run_is_not_taken(data_dir, mined, tmp_path, change):
+    run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1, "--n-epoch", 1)
+    if change == "removed":
+        (tmp_path / MINED).unlink()
+    else:
+        other = {"network": "ab12"} if "network" in change else {"pairs": "ab12"} if "pairs" in change else {"step": 1}
+        empty = {"pairs": torch.empty(0, dtype=torch.int64), "spots": torch.empty(0, 3)}
+        torch.save(mined[1] | {"mined": empty} | other, tmp_path / MINED)
+    run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)
+    content = torch.load(tmp_path / MINED, weights_only=True)
+    assert torch.equal(content["mined"]["spots"], mined[1]["mined"]["spots"])
+    assert all(torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
