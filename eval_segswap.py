@@ -51,8 +51,6 @@ def make_parser() -> Parser:
     add_network_options(parser)
     text = f"pairs computed at once; fewer need less memory, and may move an existence by 2e-7 (default: {BATCH_SIZE})"
     add("--batch_size", type=at_least(1), help=text)
-    text = "number of places in a target at which the network looks for the object (default: 3)"
-    add("--looks", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
     add("--overwrite", action="store_true", help="replace a results file that another run has made")

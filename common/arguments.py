@@ -11,6 +11,8 @@ from typing import Any, NoReturn, get_args, get_origin
 from common.parallel import default_workers
 
 SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of the query and of the target camera
+# How large the object is in the target, and the kinds of cameras between which things become so.
+SIZES = {"smaller": SETTINGS["ego-exo"], "larger": SETTINGS["exo-ego"], "same": ("exo", "exo")}
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
 DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
@@ -149,6 +151,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone_weights", type=Path, help=text)
     add_device(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
+    text = "number of places in a target at which the network looks for the object (default: 3)"
+    parser.add_argument("--looks", type=at_least(1), help=text)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

@@ -20,7 +20,7 @@ from evaluation.truth import GroundTruth, TakeTruth
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
-from formats.results import camera_pair_key, iter_results
+from formats.results import camera_pair_key, iter_results, verdict
 
 BLACK, GRAY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
@@ -192,7 +192,7 @@ def _header(case: Case, take: str, width: int) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     name = to_ascii(" ".join(case.object_name.split()))[:40] + "  "
     details = to_ascii(f"{take}, {case.target_camera}, frame {case.frame}")[:100]
-    score = f"  {iou_text(case)}  existence {100 * case.existence:.0f} %"
+    score = f"  {iou_text(case)}  said {verdict(case.existence)}"
     fonts = map(ImageFont.load_default, range(HEADER_SIZE, HEADER_SIZE // 2, -1))
     fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score)) <= width)
     font = next(fitting, ImageFont.load_default(HEADER_SIZE // 2 + 1))  # the largest font with which the line fits

@@ -20,6 +20,7 @@ from evaluation.tables import (
     interval_note,
     percent,
 )
+from formats.results import verdict
 
 PAGE = "index.html"
 VISIBLE, HIDDEN = "object visible", "object hidden"
@@ -104,7 +105,7 @@ def report_card(case: Case, picture: str, take_name: str) -> dict[str, Any]:
     orders = {"IoU": "", "existence": case.existence, "object size": ""}
     if case.scores:
         orders |= {"IoU": 100 * case.scores.iou, "object size": case.scores.truth_pixels}
-    scores = f"{iou_text(case)}, existence {100 * case.existence:.0f} %"
+    scores = f"{iou_text(case)}, said {verdict(case.existence)}"
     return make_card(case, picture, take_name, scores, orders, kinds)
 
 

@@ -24,8 +24,18 @@ from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
 
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
+# What a person is told: visible from the first existence on, not visible below the second; see `verdict`.
+SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
 DETECTION = '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id", "segmentation", "score"}'
+
+
+def verdict(existence: float) -> str:
+    """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "not visible (4 %)". Scores do
+    not use it: the benchmark knows visible and hidden, which THRESHOLD separates.
+    """
+    sure = "visible" if existence >= SURELY_VISIBLE else "not visible"
+    return f"{'perhaps visible' if SURELY_HIDDEN <= existence < SURELY_VISIBLE else sure} ({100 * existence:.0f} %)"
 
 
 def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:

@@ -54,7 +54,7 @@ from common.errors import UserError
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
-from formats.results import THRESHOLD
+from formats.results import SURELY_VISIBLE, verdict
 from inference.cut_out import cut_out
 from inference.predictor import Predictor
 
@@ -66,7 +66,7 @@ SAMPLES |= {"packet": "hard", "cup": "not there"}
 MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
-CAMERAS = {"the first picture": "ego-exo", "the second picture": "exo-ego", "neither, or I don't know": None}
+SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Give a second picture,
 and press Find."""
@@ -75,7 +75,7 @@ small household things, it calls a third of the visible ones not visible, and a 
 
 
 def answer_visitor(
-    predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, camera: str
+    predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, size: str
 ) -> tuple:
     """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
     object, and the files of both masks. If an input is missing or wrong, the text says so, and the others are None.
@@ -85,15 +85,14 @@ def answer_visitor(
             raise UserError(f"give the {'second' if query else 'first'} picture")
         query_image, target_image = (read_picture(Path(file["path"])) for file in (query, target))
         marked = draw_marks(query_image, marks)
-        found, existence = predictor.segment(query_image, marked, target_image, setting=CAMERAS[camera])
+        found, existence = predictor.segment(query_image, marked, target_image, size=SIZE_WORDS[size])
     except UserError as error:
         text = str(error)
         for file in filter(None, (query, target)):
             text = text.replace(file["path"], Path(file["path"]).name)
         return text, None, None, None, None
-    visible = existence > THRESHOLD
-    text = f"{'Found' if visible else 'Not visible'}. Probability that it is visible: {existence:.0%}"
-    pictures = outline(target_image, found, PREDICTION, dashed=not visible), outline(query_image, marked, QUERY)
+    text, is_sure = verdict(existence).capitalize(), existence >= SURELY_VISIBLE
+    pictures = outline(target_image, found, PREDICTION, dashed=not is_sure), outline(query_image, marked, QUERY)
     return text, *pictures, save_mask(found, "found_mask"), save_mask(marked, "marked_mask")
 
 
@@ -163,12 +162,12 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
             with gr.Column(scale=4, min_width=300):
                 target = gr.Image(label="Second picture", elem_id="target", **upload)
-                label = "Which picture is from a head-worn camera?"
-                camera = gr.Radio(list(CAMERAS), value=list(CAMERAS)[-1], label=label, elem_id="camera")
+                label = "How large is the object in the second picture, beside the first one?"
+                size = gr.Radio(list(SIZE_WORDS), value=list(SIZE_WORDS)[-1], label=label, elem_id="size")
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-                found = gr.Image(label="Found (dashed: not visible)", elem_id="found", **output)
+                found = gr.Image(label="Found (dashed: perhaps not visible)", elem_id="found", **output)
                 marked = gr.Image(label="Marked", elem_id="marked", **output)
                 with gr.Row(elem_classes="answer"):
                     found_mask = gr.DownloadButton("Save the found mask", size="sm", elem_id="saved")
@@ -178,14 +177,14 @@ def build_page(predictor: Predictor, limits: str) -> Any:
         # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's
         # own data model, a request could name any file of this machine.
         query.data_model = target.data_model = FileData
-        inputs, outputs = [query, marks, target, camera], [text, found, marked, found_mask, marked_mask]
+        inputs, outputs = [query, marks, target, size], [text, found, marked, found_mask, marked_mask]
         one_at_a_time = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress_on": outputs[:2]}
         call = {"fn": lambda *values: answer_visitor(predictor, *values), "inputs": inputs, "outputs": outputs}
         # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
         find = button.click(**call, **one_at_a_time, preprocess=False)
         samples.click(load_sample, samples, [query, marks, target], queue=False, show_progress="hidden")
         query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
-        changes = [query.change, marks.input, target.change, camera.change]
+        changes = [query.change, marks.input, target.change, size.change]
         gr.on(changes, None, None, outputs, js="() => ['', null, null, null, null]", cancels=find)
     return page.queue(max_size=20, api_open=False)
 
@@ -194,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
     print(f"{args.ckpt_path}: {predictor.description}")
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from common.arguments import SETTINGS, SHIPPED
+from common.arguments import SETTINGS, SHIPPED, SIZES
 from common.errors import UserError, counted
 from formats.masks import encode_mask, iou
 from formats.processed import Correspondence
@@ -99,8 +99,10 @@ class Predictor:
         Options:
         - query_box: in place of the mask, a box around the object, (left, top, right, bottom) in the image's pixels, in
           which `cut_out` finds the mask.
-        - setting: ego-exo if the query image is from a head-worn camera, exo-ego if the target image is. Without a
-          setting, a network that looks at several places seeks the object at three sizes.
+        - size: how large the object is in the target, measured in parts of the picture: smaller, larger or same. If
+          the target is from a static camera and the query from a head-worn one, it is smaller. Without a size, a
+          network that looks at several places seeks the object at five sizes.
+        - setting: ego-exo in place of size="smaller", exo-ego in place of "larger".
         - probability: if True, masks are probabilities.
 
         Raises UserError if an argument does not fit.
@@ -141,14 +143,18 @@ class Predictor:
         target_images: Sequence[ImageLike | None],
         count: int,
         query_box: Sequence[float] | None = None,
+        size: str | None = None,
         setting: str | None = None,
         probability: bool = False,
     ) -> list[list[Found]]:
         """For each target image, what is found at up to `count` places."""
         if (query_mask is None) == (query_box is None):
             raise UserError("give either query_mask or query_box")
-        if setting not in (None, *SETTINGS):
-            raise UserError(f"setting {setting!r} is unknown; choose from {', '.join(SETTINGS)}, or None")
+        for name, value, known in (("size", size, SIZES), ("setting", setting, SETTINGS)):
+            if value not in (None, *known):
+                raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(known)}, or None")
+        if size and setting:
+            raise UserError(f"size {size!r} and setting {setting!r} say the same; give one of them")
         if not isinstance(query_image, list | tuple):
             query_image, query_mask = [query_image], [query_mask]
         elif query_box is not None:
@@ -165,7 +171,8 @@ class Predictor:
         if not targets:
             return []
         encoded = {("", name): encode_mask(mask) for name, mask in zip(queries, masks, strict=True)}
-        kinds = {name: SETTINGS[setting][name in targets] for name in queries | targets} if setting else {}
+        of_query, of_target = (SETTINGS | SIZES).get(setting or size or "", ("", ""))
+        kinds = dict.fromkeys(queries, of_query) | dict.fromkeys(targets, of_target) if of_query else {}
         pairs = [Correspondence("", query, target) for target in targets for query in queries]
         answers = self.recipe.places(self.recipe.prepare(Frame(pairs, queries | targets, encoded, kinds)), count)
         found: dict[str, list[Found]] = {target: [] for target in targets}

@@ -5,7 +5,8 @@
     python inference/segment_pair.py --query_image a.jpg c.jpg --query_mask a.png c.png --target_image b.jpg
 
 Writes the mask <out>_mask.png (0 and 255, in the size of the target image) and <out>_overlay.jpg, which shows all
-pictures with the object. assets/samples/ has pictures to try.
+pictures with the object. With --places 3, the masks of the next places are <out>_mask_2.png and <out>_mask_3.png.
+assets/samples/ has pictures to try.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from common.errors import run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, add_network_options
+from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, SIZES, Parser, add_network_options, at_least
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -35,7 +36,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
-    add("--setting", choices=SETTINGS, help="which picture is of a head-worn camera (default: not known)")
+    size = parser.add_mutually_exclusive_group()
+    text = "how large the object is in the target, beside the query (default: not known)"
+    size.add_argument("--size", choices=SIZES, help=text)
+    text = "or which picture is of a head-worn camera, which shows things larger"
+    size.add_argument("--setting", choices=SETTINGS, help=text)
+    add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--out", type=Path, default="pair", help="beginning of the names of both output files")
     add("--overwrite", action="store_true", help="replace output files that exist")
@@ -59,6 +65,7 @@ from common.files import check_output, claimed
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
+from formats.results import SURELY_VISIBLE, verdict
 from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import Predictor
@@ -73,7 +80,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
     mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
-    for path in (mask_path, overlay_path):
+    more_paths = [args.out.with_name(f"{args.out.name}_mask_{place}.png") for place in range(2, args.places + 1)]
+    for path in (mask_path, overlay_path, *more_paths):
         check_output(path, args.overwrite, inputs)
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
     if args.query_mask:
@@ -82,20 +90,23 @@ def main(argv: list[str] | None = None) -> None:
         masks = [cut_out(queries[0], args.query_box)]
     for query, mask in zip(queries, masks, strict=True):  # errors of a mask come before the network is loaded
         as_mask(mask, "query mask", query.shape[:2])
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
     print(f"{args.ckpt_path.name}: {predictor.description}")
-    mask, existence = predictor.segment(queries, masks, target, setting=args.setting)
-    print(f"visible with probability {existence:.3f}, {mask.mean():.2%} of the target image")
+    found = predictor.places(queries, masks, target, args.places, size=args.size, setting=args.setting)
+    for mask, existence in found:
+        print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
 
     marked = zip(queries, masks, strict=True)
     views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY) for query, query_mask in marked]
-    views.append(overlay(target, mask, PREDICTION))
+    views += [overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE) for mask, existence in found]
     height = min(1600, max(image.shape[0] for image in views))  # a JPEG has at most 65535 pixels in a row
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
-        write_picture(mask_path, mask * 255)
+        written = dict(zip((mask_path, *more_paths), found, strict=False))  # fewer places may be found
+        for path, (mask, _) in written.items():
+            write_picture(path, mask * 255)
         write_picture(overlay_path, np.hstack(views))
-    print(f"{mask_path}\n{overlay_path}")
+    print(*written, overlay_path, sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 The camera with masks is the query camera; all others are targets. At each frame with a mask, the script seeks the
 object in all cameras that have a picture at this time. The folder --out, which must not exist, receives
 
-    video.mp4                             all cameras side by side; objects that are predicted hidden are dashed
+    video.mp4                             all cameras side by side; objects that are not surely visible are dashed
     existence.csv                         the probability that an object is visible, for each object, camera and frame
     masks/{camera}/{object}/{frame}.png   masks of 0 and 255 with a long side of 480 pixels, also of hidden objects
 
@@ -60,7 +60,7 @@ from formats.geometry import resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
-from formats.results import THRESHOLD
+from formats.results import SURELY_VISIBLE, THRESHOLD, verdict
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
 from inference.predictor import Predictor
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
         print("no camera is taken for head-worn; if one is, then say so with --ego CAMERA; results get better")
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, backbone_weights=args.backbone_weights)
+    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
@@ -209,8 +209,8 @@ def draw_frame(
             elif (name, camera) in answers:
                 prob, existence = answers[name, camera]
                 mask = cv2.resize(prob, size[::-1]) > THRESHOLD
-                panel = overlay(panel, mask, color, dashed=existence <= THRESHOLD)
-                lines.append((f"{name} {existence:.2f}", color))
+                panel = overlay(panel, mask, color, dashed=existence < SURELY_VISIBLE)
+                lines.append((f"{name}: {verdict(existence)}", color))
         picture, line = Image.fromarray(panel), HEIGHT // 26
         draw, font = ImageDraw.Draw(picture), ImageFont.load_default(line)
         for row, (text, color) in enumerate(lines):

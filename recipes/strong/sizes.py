@@ -8,6 +8,7 @@ from recipes.strong.crops import LARGEST, Spot
 # For each kind of camera, how many times larger a camera shows things than an exo camera does, if sizes are measured in
 # parts of the image's long side. Ego cameras have two values, because the magnification differs among takes.
 MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
+UNKNOWN = 1 / 3, 3**-0.5, 1.0, 3**0.5, 3.0  # the ratios for cameras of unknown kind
 
 
 def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> dict[float, float]:
@@ -25,6 +26,6 @@ def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float,
     keys of MAGNIFICATIONS, or None for a camera of unknown kind.
     """
     if query_kind is None or target_kind is None:
-        return 1 / 3, 1.0, 3.0
+        return UNKNOWN
     of_query, of_target = MAGNIFICATIONS[query_kind], MAGNIFICATIONS[target_kind]
     return tuple(dict.fromkeys(larger / smaller for larger in of_target for smaller in of_query))

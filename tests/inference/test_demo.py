@@ -32,7 +32,7 @@ needs_gradio = pytest.mark.skipif(
 SAMPLES = ROOT / "assets/samples"
 QUERY, TARGET = SAMPLES / "jar/query.jpg", SAMPLES / "jar/target.jpg"
 SENT = [{"path": str(path)} for path in (QUERY, TARGET)]  # as the browser sends them
-NOT_KNOWN = list(demo.CAMERAS)[-1]
+NOT_KNOWN = list(demo.SIZE_WORDS)[-1]
 BRUSH = {"tool": "brush", "width": 40, "lines": [[[100, 100], [140, 100]]]}
 
 
@@ -59,8 +59,8 @@ def test_the_page_finds_in_its_samples_what_the_predictor_finds(checkpoint, tmp_
     for number, name in enumerate(demo.SAMPLES):
         mask = read_mask(SAMPLES / name / "query_mask.png")
         query, marks, target = demo.load_sample(number)
-        expected, _ = predictor.segment(query, mask, target, setting="exo-ego")
-        *_, found, marked = answer_visitor(predictor, {"path": query}, marks, {"path": target}, "the second picture")
+        expected, _ = predictor.segment(query, mask, target, size="larger")
+        *_, found, marked = answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
         assert np.array_equal(read_white(found), expected) and np.array_equal(read_white(marked), mask), name
 
 
@@ -69,13 +69,13 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 
 @needs_gradio
-@pytest.mark.parametrize(("existence", "text"), [(0.93, "Found. P"), (0.08, "Not visible. P")])
+@pytest.mark.parametrize(("existence", "text"), [(0.93, "Visible"), (0.31, "Perhaps visible"), (0.08, "Not visible")])
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
-    predictor = SimpleNamespace(segment=lambda *inputs, setting: (disc, existence))
+    predictor = SimpleNamespace(segment=lambda *inputs, size: (disc, existence))
     said, picture, *_ = answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
-    assert said == f"{text}robability that it is visible: {round(100 * existence)}%"
+    assert said == f"{text} ({round(100 * existence)} %)"
     line = cv2.dilate(disc, np.ones((3, 3), np.uint8)) - cv2.erode(disc, np.ones((3, 3), np.uint8))
     is_pink = abs(np.asarray(picture).astype(int) - PREDICTION).max(axis=2) < 60
     assert (is_pink[line > 0].mean() > 0.95) == (existence > 0.5)
@@ -239,9 +239,9 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         page.drag("#query canvas", (0.5 + tool / 50, 0.4), (0.7, 0.6))
         answers(page, "")
         page.run("document.querySelector('#find').click()")
-        page.wait_for("return /^(Found|Not visible)/.test(document.querySelector('#answer textarea').value)")
+        page.wait_for("return /isible \\(/.test(document.querySelector('#answer textarea').value)")
         page.wait_for("return document.querySelector('#found img')?.naturalWidth")
-    page.run("document.querySelectorAll('#camera input')[1].click()")
+    page.run("document.querySelectorAll('#size input')[1].click()")
     answers(page, "")
     assert not page.run("return document.querySelector('#found img')")
 
