@@ -32,7 +32,7 @@ from recipes.strong.crops import (
     Part,
     Spot,
     cell_middles,
-    largest_part,
+    connected_parts,
     object_cells,
     spot_of,
     whole_frame,
@@ -115,7 +115,7 @@ class Search:
         """Steps 2 to 4."""
         places, similarity = self.locate(objects.descriptions)
         looks = self.look(objects, places)
-        back = self.look_back(looks)
+        back = self.look_back(looks.places, looks.described)
         of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
         of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device).unbind(1)
         numbers = similarity, looks.logits, (back + 1e-3).log(), back, *of_masks, *looks.back
@@ -216,14 +216,14 @@ class Search:
 
     # 4. look back
 
-    def look_back(self, looks: Looks) -> Tensor:
-        """How well the looks lead back to their objects in the whole query frames, (N,)."""
+    def look_back(self, places: Sequence[Place], described: Description) -> Tensor:
+        """How well what the masks at places show leads back to the objects in the whole query frames, (N,)."""
         groups = defaultdict(list)  # by query camera and long side
-        for row, place in enumerate(looks.places):
+        for row, place in enumerate(places):
             query = self.frame.pairs[place.pair][:2]
             share = min(self.spots[query].extent / max(self.frame.masks[query].shape), LARGEST)
             groups[query[1], self.network.config.frame_length(share)].append((row, query))
-        back = torch.zeros(len(looks.places), device=self.recipe.device)
+        back = torch.zeros(len(places), device=self.recipe.device)
         for key, group in groups.items():
             cells = self._cells(*key)
             for part in self.recipe.slices(group):
@@ -231,7 +231,7 @@ class Search:
                 on_object = self.recipe.stacked(object_cells(self.frame.masks[x], cells.shape[1:3]) for x in queries)
                 rows = torch.tensor(rows, device=self.recipe.device)
                 of_rows = cells.expand(len(rows), *cells.shape[1:])
-                back[rows] = self.network.look_back(looks.described.rows(rows), of_rows, on_object)
+                back[rows] = self.network.look_back(described.rows(rows), of_rows, on_object)
         return back
 
     # 5. choice
@@ -239,7 +239,8 @@ class Search:
     def mask_numbers(self, place: Place, crop: Crop, prob: np.ndarray) -> list[float]:
         """What `LookNumbers` says of the mask that a look has found, from `log_area` to `expected_share`."""
         spot, size = place.spot, self._target(place.pair).shape[:2]
-        mask, part = prob > THRESHOLD, self._largest_part(place.pair, crop, prob)
+        mask, parts = prob > THRESHOLD, self._parts(place.pair, crop, prob)
+        part = parts[0] if parts else None
         area, found = float(mask.mean()), part.spot if part else spot._replace(extent=1.0)
         return [
             math.log(area + 1e-3),
@@ -256,28 +257,41 @@ class Search:
     # 6. close look
 
     def draw(self, objects: Objects, pairs: Sequence[int], answers: Sequence[Answer]) -> list[Answer]:
-        """Draw the masks of answers, which belong to the `pairs`, in close looks at their largest parts. If a new mask
-        is cut off by its crop, the network looks once more, at the new mask.
+        """Draw the masks of answers, which belong to the `pairs`, in close looks at their parts that lead back best. If
+        a new mask is cut off by its crop, the network looks once more, at the new mask.
         """
         drawn, places = list(answers), {}  # the places at which to look, by row
         for row, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
-            if answer.crop and (part := self._largest_part(pair, answer.crop, answer.prob)):
-                places[row] = Place(pair, part.spot)
+            if answer.crop and (parts := self._parts(pair, answer.crop, answer.prob)):
+                places[row] = Place(pair, self._best_part(pair, answer.crop, parts).spot)
         for _ in range(ROUNDS):
             looks = self._looks(objects, list(places.values()), CLOSE)
             probs = [prob for *_, look in looks for prob in look.target_mask_prob.float().cpu().numpy()]
             cut_off = {}
             for (row, place), prob in zip(places.items(), probs, strict=True):
                 crop = self._crop(place, CLOSE)
-                if part := self._largest_part(place.pair, crop, prob):  # if it shows nothing, the previous answer stays
+                if parts := self._parts(place.pair, crop, prob):  # if it shows nothing, the previous answer stays
                     drawn[row] = Answer(prob, drawn[row].existence, crop)
-                    if not part.is_whole:
-                        cut_off[row] = place._replace(spot=part.spot)
+                    if not parts[0].is_whole:
+                        cut_off[row] = place._replace(spot=parts[0].spot)
             places = cut_off
         return drawn
 
-    def _largest_part(self, pair: int, crop: Crop, prob: np.ndarray) -> Part | None:
-        return largest_part(prob > THRESHOLD, crop, self._target(pair).shape[:2])
+    def _parts(self, pair: int, crop: Crop, prob: np.ndarray) -> list[Part]:
+        return connected_parts(prob > THRESHOLD, crop, self._target(pair).shape[:2])
+
+    def _best_part(self, pair: int, crop: Crop, parts: list[Part]) -> Part:
+        """The part of an answer that leads back best: an answer can cover two things that look alike."""
+        if len(parts) == 1:
+            return parts[0]
+        levels = self._levels(cut(self._target(pair), crop, self.network.config.input_size)[None])
+        with autocast(self.recipe.device, self.recipe.precision):
+            target = self.network.encode_target(levels)
+        masks = self.recipe.stacked(part.mask for part in parts)
+        target = type(target)(*(x.expand(len(parts), *x.shape[1:]) for x in target))
+        described = self.network.describe_answers(target, masks.float())
+        place = Place(pair, parts[0].spot)
+        return parts[int(self.look_back([place] * len(parts), described).argmax())]
 
     def _target(self, pair: int) -> np.ndarray:
         """The target image of the pair with this number."""

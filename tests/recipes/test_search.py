@@ -12,6 +12,7 @@ from inference.predictor import Predictor
 from recipes.frame import Frame
 from recipes.strong.crops import spot_of
 from recipes.strong.recipe import Strong
+from recipes.strong.search import Search
 from recipes.table import load_checkpoint
 from tests.made.known_answer import BACKGROUND, NearestColor, color_recipe, edges, scene
 
@@ -122,6 +123,16 @@ def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen():
     without_back = color_recipe(NearestColor)
     without_back.network.look_back = lambda answers, *_: torch.ones(len(answers.area))
     assert not finds(*look_alikes(), without_back)
+
+
+def test_of_two_things_in_one_answer_the_one_that_leads_back_to_the_object_is_kept_though_it_is_smaller(monkeypatch):
+    frame, truth = look_alikes()
+    frame.images["right"][:], truth[:] = BACKGROUND, 0
+    frame.images["right"][60:84, 120:144], truth[60:84, 120:144] = (200, 70, 90), 1
+    frame.images["right"][55:89, 151:185] = 200, 126, 90
+    assert finds(frame, truth, color_recipe(NearestColor))
+    monkeypatch.setattr(Search, "_best_part", lambda search, pair, crop, parts: parts[0])  # the largest
+    assert not finds(frame, truth, color_recipe(NearestColor))
 
 
 def test_the_places_of_a_target_are_the_chosen_one_first_and_then_the_other_without_repetition():
