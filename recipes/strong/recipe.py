@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from common.distributed import Stopped, World
 from common.errors import UserError
@@ -173,7 +174,8 @@ class Strong(NetworkRecipe):
         self.network.eval()
         found = []
         frames = FrameDataset(plans[world.rank :: world.size], self.prepare)
-        for frame in map(frames.__getitem__, range(len(frames))):
+        rows = tqdm(range(len(frames)), "search", unit="frame", leave=False, disable=None if world.is_main else True)
+        for frame in map(frames.__getitem__, rows):
             if world.signal:
                 break
             numbers = [number_of[frame.take_uid, frame.number, pair] for pair in frame.pairs]
