@@ -21,7 +21,7 @@ from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
 from train.schedule import usual_warmup
-from train.state import LAST, WARMUP, TrainState, run_files
+from train.state import LAST, MINED, WARMUP, TrainState, run_files
 
 WAYS = "give another --out-dir, or --overwrite to lose it"
 
@@ -100,7 +100,7 @@ def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None
     """The checkpoint that a training into `out_dir` continues: the last one in this folder, otherwise the file `named`,
     or None. Raises UserError if the folder holds a run that would be lost.
     """
-    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
+    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, MINED, LOG_NAME)]
     if overwrite or not held:
         return Path(named) if named else None
     if not (out_dir / LAST).exists():
