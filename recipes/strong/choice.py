@@ -15,6 +15,7 @@ from formats.results import balanced_accuracy
 HIDDEN = 64  # hidden units of `Choice`
 DROPOUT = 0.2  # dropout of these units
 STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
+SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
 
 
@@ -28,6 +29,9 @@ class LookNumbers(NamedTuple):
     log_back: Tensor  # the logarithm of `back` + .001
     back: Tensor  # the share of the whole query frame's similarity map, by what was found, that lies on the object
 
+    home: Tensor  # the highest similarity of the object's own place in the query frame to its description
+    elsewhere: Tensor  # the highest one away from this place: that of its look-alikes at home
+
     log_area: Tensor  # the logarithm of the mask's share of the crop + .001
     certainty: Tensor  # the mean probability in the mask; 0 if it is empty
     uncertain: Tensor  # the share of pixels between .2 and .8, divided by the mask's share + .01
@@ -37,12 +41,6 @@ class LookNumbers(NamedTuple):
     highest_prob: Tensor  # the highest probability
     largest_share: Tensor  # the found part's share of the mask
     expected_share: Tensor  # expected length / long side of the target
-
-    crop_similarity: Tensor  # the fields of `LooksBack`, in the query crop
-    crop_on_object: Tensor
-    crop_contrast: Tensor
-    crop_share: Tensor
-    crop_cosine: Tensor
 
     def stacked(self) -> Tensor:
         """(N, NUMBERS)."""
@@ -104,11 +102,22 @@ def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs
     return LooksOfPairs(*padded, torch.tensor(visible))  # pyrefly: ignore
 
 
+def with_absences(looks: LooksOfPairs) -> LooksOfPairs:
+    """The looks, and those of each visible object once more as if it had left: as a hidden object, without the looks
+    that show some of it. What is left are the likeliest wrong places of the same picture.
+    """
+    held = looks.held & (looks.iou < SHOWN)
+    rows = looks.visible & held.any(1)
+    absent = LooksOfPairs(looks.numbers[rows], held[rows], torch.zeros_like(looks.iou[rows]), ~looks.visible[rows])
+    return LooksOfPairs(*map(torch.cat, zip(looks, absent, strict=True)))
+
+
 def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     """Fit the choice in place, with two losses: minus the expected IoU of visible objects, if a look is drawn with the
     softmax of the scores; and the cross-entropy of existence, in which visible and hidden objects weigh the same.
     """
     torch.manual_seed(seed)
+    looks = with_absences(looks)
     choice.load_state_dict(Choice().state_dict())  # a second fit gives the same result as the first
     known = looks.numbers[looks.held]
     mean, deviation = known.mean(0), known.std(0).clamp(min=1e-3)

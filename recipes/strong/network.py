@@ -25,7 +25,7 @@ from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
 from recipes.strong.choice import Choice
 from recipes.strong.config import StrongConfig
-from recipes.strong.locator import NOTHING, Description, Locator, detail_of
+from recipes.strong.locator import APART, NOTHING, Description, Locator, detail_of
 
 MAPS = 2  # maps of a target crop from the locator
 BLOCKS = 2  # residual blocks of the mask decoder
@@ -51,16 +51,6 @@ class TargetCrops(NamedTuple):
     tokens: Tensor  # (B, L, C)
     cells: Tensor  # (B, 2h, 2w, WIDTH) cells of the locator
     detail: Tensor  # (B, D, 2h, 2w)
-
-
-class LooksBack(NamedTuple):
-    """How well B answers lead back to their objects in the query crops, by the similarity map of the query crop."""
-
-    highest: Tensor  # (B,): the highest similarity
-    on_object: Tensor  # (B,): the mean similarity on the object
-    contrast: Tensor  # (B,): by how much this mean exceeds the mean elsewhere
-    share: Tensor  # (B,): the share of the map's softmax that lies on the object
-    cosine: Tensor  # (B,): of the mean cells of answer and object
 
 
 class DetailDecoder(MaskDecoder):
@@ -149,12 +139,11 @@ class StrongNetwork(nn.Module):
         share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
-    def look_back_closely(self, answers: Description, query: ObjectCrops) -> LooksBack:
-        """How well answers lead back to their objects in the query crops."""
-        heat, on_object = self.locator.heat(answers, query.cells), query.coverage
-        inside, outside = ((heat * x).sum((1, 2)) / (x.sum((1, 2)) + 1e-3) for x in (on_object, 1 - on_object))
-        share = ((self.locator.scale * heat).flatten(1).softmax(1) * on_object.flatten(1)).sum(1)
-        center = (answers.context + query.description.context) / 2
-        answer, given = (x.total / x.area - center for x in (answers, query.description))
-        cosine = F.cosine_similarity(answer, given)
-        return LooksBack(heat.amax((1, 2)), inside, inside - outside, share, cosine)
+    def at_home(self, objects: Description, cells: Tensor, on_objects: Tensor) -> Tensor:
+        """The highest similarity of objects to the cells of their own frames, on them and away from them: (B, 2).
+
+        cells: (B, h, w, WIDTH), the locator's cells of query frames; on_objects: (B, h, w) bool, the objects' cells.
+        """
+        heat = self.locator.heat(objects, cells)
+        around = F.max_pool2d(on_objects[:, None].float(), 2 * APART + 1, 1, APART)[:, 0] > 0
+        return torch.stack([heat.masked_fill(x, -1).amax((1, 2)) for x in (~on_objects, around)], 1)

@@ -38,10 +38,10 @@ from recipes.strong.crops import (
     whole_frame,
 )
 from recipes.strong.locator import Description, peaks
-from recipes.strong.network import LooksBack, ObjectCrops, StrongNetwork, TargetCrops
+from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
 from recipes.strong.sizes import expected_shares, size_ratios
 
-SEARCH = 5  # version of this search, stored in a run's record; raise it with each change of the answers
+SEARCH = 6  # version of this search, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 QueryObject = tuple[str, str]  # object, query camera
 
@@ -80,7 +80,6 @@ class Looks(NamedTuple):
     probs: np.ndarray  # (N, S, S) masks in the crops
     logits: Tensor  # (N,) logits of existence
     described: Description  # what the masks show
-    back: LooksBack
 
 
 class Search:
@@ -118,7 +117,9 @@ class Search:
         back = self.look_back(looks.places, looks.described)
         of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
         of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device).unbind(1)
-        numbers = similarity, looks.logits, (back + 1e-3).log(), back, *of_masks, *looks.back
+        row_of = {query: row for row, query in enumerate(self.spots)}
+        home = self.at_home(objects)[[row_of[self.frame.pairs[place.pair][:2]] for place in places]].unbind(1)
+        numbers = similarity, looks.logits, (back + 1e-3).log(), back, *home, *of_masks
         return looks, LookNumbers._make(numbers)
 
     # 1. objects
@@ -188,21 +189,17 @@ class Search:
 
     def look(self, objects: Objects, places: list[Place]) -> Looks:
         """Look at places in crops with context."""
-        probs, logits, described, back = [], [], [], []
-        for query, target, look in self._looks(objects, places, CONTEXT):
+        probs, logits, described = [], [], []
+        for target, look in self._looks(objects, places, CONTEXT):
             with autocast(self.recipe.device, self.recipe.precision):
-                shown = self.network.describe_answers(target, look.target_mask_prob)
-                back.append(self.network.look_back_closely(shown, query))
-            described.append(shown)
+                described.append(self.network.describe_answers(target, look.target_mask_prob))
             probs.append(look.target_mask_prob.float())
             logits.append(look.logit.float())
-        described, back = (type(x[0])(*map(torch.cat, zip(*x, strict=True))) for x in (described, back))
+        described = Description(*map(torch.cat, zip(*described, strict=True)))
         crops = [self._crop(place, CONTEXT) for place in places]
-        return Looks(places, crops, torch.cat(probs).cpu().numpy(), torch.cat(logits), described, back)
+        return Looks(places, crops, torch.cat(probs).cpu().numpy(), torch.cat(logits), described)
 
-    def _looks(
-        self, objects: Objects, places: Sequence[Place], context: float
-    ) -> Iterator[tuple[ObjectCrops, TargetCrops, Look]]:
+    def _looks(self, objects: Objects, places: Sequence[Place], context: float) -> Iterator[tuple[TargetCrops, Look]]:
         """Yield the looks at places, `batch_size` at a time. A crop is `context` times as large as its object."""
         row_of, side = {query: row for row, query in enumerate(self.spots)}, self.network.config.input_size
         for batch in self.recipe.slices(places):
@@ -210,9 +207,8 @@ class Search:
             rows = [row_of[self.frame.pairs[x.pair][:2]] for x in batch]
             with autocast(self.recipe.device, self.recipe.precision):
                 target = self.network.encode_target(self._levels(crops))
-                query = objects.crops[context].rows(rows)
-                look = self.network.look(query, target)
-            yield query, target, look
+                look = self.network.look(objects.crops[context].rows(rows), target)
+            yield target, look
 
     # 4. look back
 
@@ -221,8 +217,7 @@ class Search:
         groups = defaultdict(list)  # by query camera and long side
         for row, place in enumerate(places):
             query = self.frame.pairs[place.pair][:2]
-            share = min(self.spots[query].extent / max(self.frame.masks[query].shape), LARGEST)
-            groups[query[1], self.network.config.frame_length(share)].append((row, query))
+            groups[self._own_frame(query)].append((row, query))
         back = torch.zeros(len(places), device=self.recipe.device)
         for key, group in groups.items():
             cells = self._cells(*key)
@@ -235,6 +230,15 @@ class Search:
         return back
 
     # 5. choice
+
+    def at_home(self, objects: Objects) -> Tensor:
+        """How much the objects' own frames resemble them, at their places and elsewhere: (objects, 2)."""
+        found, described = [], objects.crops[CONTEXT].description
+        for row, query in enumerate(self.spots):
+            cells = self._cells(*self._own_frame(query))
+            on_object = self.recipe.stacked([object_cells(self.frame.masks[query], cells.shape[1:3])])
+            found.append(self.network.at_home(described.rows([row]), cells, on_object))
+        return torch.cat(found)
 
     def mask_numbers(self, place: Place, crop: Crop, prob: np.ndarray) -> list[float]:
         """What `LookNumbers` says of the mask that a look has found, from `log_area` to `expected_share`."""
@@ -266,7 +270,7 @@ class Search:
                 places[row] = Place(pair, self._best_part(pair, answer.crop, parts).spot)
         for _ in range(ROUNDS):
             looks = self._looks(objects, list(places.values()), CLOSE)
-            probs = [prob for *_, look in looks for prob in look.target_mask_prob.float().cpu().numpy()]
+            probs = [prob for _, look in looks for prob in look.target_mask_prob.float().cpu().numpy()]
             cut_off = {}
             for (row, place), prob in zip(places.items(), probs, strict=True):
                 crop = self._crop(place, CLOSE)
@@ -300,6 +304,11 @@ class Search:
     def _crop(self, place: Place, context: float) -> Crop:
         """The crop of the target in which the network looks at a place."""
         return place.spot.crop(self._target(place.pair).shape[:2], context)
+
+    def _own_frame(self, query: QueryObject) -> tuple[str, int]:
+        """The camera, and the long side of its frame at which the locator reads it to seek the object at home."""
+        share = min(self.spots[query].extent / max(self.frame.masks[query].shape), LARGEST)
+        return query[1], self.network.config.frame_length(share)
 
     def _cells(self, camera: str, long_side: int) -> Tensor:
         """The locator's cells of a whole frame, which is encoded once: (1, h, w, WIDTH)."""

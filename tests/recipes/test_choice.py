@@ -8,7 +8,7 @@ import torch
 from model.checkpoint import read_checkpoint
 from recipes.strong import choice as module
 from recipes.strong import recipe
-from recipes.strong.choice import NUMBERS, Choice, LookNumbers, LooksOfPairs, choice_figures, fit
+from recipes.strong.choice import NUMBERS, Choice, LookNumbers, LooksOfPairs, choice_figures, fit, with_absences
 from recipes.strong.recipe import Strong
 from tests.made.training import run_training
 
@@ -119,3 +119,14 @@ def test_with_few_pairs_or_a_worse_fit_the_former_choice_stays_and_a_line_says_s
     for out_dir in ("few", "worse"):
         for encoder in encoders(tmp_path / out_dir):
             assert torch.equal(encoder["choice.linear.weight"], plain["linear.weight"])
+
+
+def test_each_visible_object_is_learned_once_more_as_one_that_has_left_with_the_looks_that_do_not_show_it():
+    looks = looks_told_by(0)
+    both = with_absences(looks)
+    count, visible = len(looks.visible), looks.visible
+    absent = both.rows(torch.arange(count, len(both.visible)))
+    assert not absent.visible.any() and len(absent.visible) == visible.sum() and absent.held.any(1).all()
+    assert torch.equal(absent.held, looks.held[visible] & (looks.iou[visible] == 0))
+    assert torch.equal(absent.numbers, looks.numbers[visible])
+    assert all(torch.equal(*x) for x in zip(both.rows(torch.arange(count)), looks, strict=True))
