@@ -56,6 +56,7 @@ class Options:
     )
     lr: float = option(2e-4, "learning rate of Adam", limits=[0])
     lr_schedule: list[int] = option((50,), "epochs after which the rate is multiplied by 0.05", "--lr-schedule")
+    lr_falls: int | None = option(None, "epoch after which the rate falls, linearly to 0 at the end", limits=[0])
     existence_weight: float = option(1.0, "weight of the losses of existence; the losses of masks have 1", limits=[0])
     weight_decay: float = option(0.0, "weight decay of Adam", "--weight-decay", limits=[0])
     block: float = option(0.5, "share of the paper's samples with blocked tokens around the object", limits=[0, 1])
@@ -103,7 +104,8 @@ class Options:
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(self.lr, self.warmUpIter, self.iter_epoch, self.n_epoch, tuple(self.lr_schedule))
+        milestones = tuple(self.lr_schedule)
+        return Schedule(self.lr, self.warmUpIter, self.iter_epoch, self.n_epoch, milestones, self.lr_falls)
 
 
 def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:

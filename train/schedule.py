@@ -14,7 +14,8 @@ def usual_warmup(steps: int) -> int:
 @dataclass(frozen=True)
 class Schedule:
     """Epoch 0 is the warm-up, in which the learning rate rises linearly from 0. After the warm-up, the rate is
-    constant, except for drops at milestones. Everything depends on the step alone.
+    constant, except for drops at milestones, and for its fall from an epoch on, linearly to 0 in the last step.
+    Everything depends on the step alone.
     """
 
     lr: float
@@ -22,6 +23,7 @@ class Schedule:
     steps_per_epoch: int
     epochs: int  # epochs after the warm-up
     milestones: tuple[int, ...] = ()  # epochs after which the rate drops
+    falls: int | None = None  # the epoch after which the rate falls; None: it does not
 
     @property
     def total_steps(self) -> int:
@@ -43,4 +45,7 @@ class Schedule:
         if step < self.warmup:
             return self.lr * step / self.warmup
         finished = self.epoch(step) - 1
-        return self.lr * LR_DROP ** sum(finished >= milestone for milestone in self.milestones)
+        rate = self.lr * LR_DROP ** sum(finished >= milestone for milestone in self.milestones)
+        if self.falls is None or finished < self.falls:
+            return rate
+        return rate * (self.total_steps - step) / (self.total_steps - self.epoch_end(self.falls))

@@ -1,9 +1,10 @@
 """Samples of the strong recipe: crops around the object, which has about the same size in them, and around its rivals.
 
-Each target has three crops. In half of the samples the crops have context, to train finding the object: two crops are
-around the object, and one is around a rival, which is another object or any place. In the other half, close crops of
-both views train drawing the object: all three are around it. If the object is hidden, all crops are around rivals. A
-quarter of the samples also has the whole target, to train the locator.
+Each target has three crops. In a fifth of the samples the crops have context, to train finding the object: two crops
+are around the object, and one is around a rival: a place at which the search was wrong, another object or any place. In
+the others, close crops of both views train drawing the object: all three are around it, but one if the search was wrong
+in this pair. If the object is hidden, all crops are around rivals. A quarter of the samples also has the whole target,
+to train the locator.
 """
 
 from collections.abc import Container, Sequence
@@ -27,7 +28,7 @@ from recipes.strong.sizes import expected_shares, size_ratios
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
 SHIFT, STRETCH = 0.25, 0.4  # for query crops
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; larger, since ratios of objects' sizes differ among takes
-CLOSE_LOOKS = 0.5  # the share of samples with close looks
+CLOSE_LOOKS = 0.8  # the share of samples with close looks
 CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half of this for query crops of close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
 LOCATED = 0.25  # the share of samples that train the locator: the locator learns faster than the rest, and costs more

@@ -430,6 +430,9 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     schedule = Schedule(2e-4, 1000, 1000, 250, (50,))
     assert [schedule.learning_rate(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
     assert schedule.learning_rate(51_000) == schedule.learning_rate(250_999) == pytest.approx(1e-5)
+    falling = Schedule(1e-3, 10, 100, 4, falls=2)
+    rates = [falling.learning_rate(step) for step in (10, 209, 210, 310, 409)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-6])
     assert [schedule.epoch_end(epoch) for epoch in (0, 1, 250)] == [1000, 2000, 251_000]
     assert schedule.total_steps == 251_000
     assert [schedule.epoch(step) for step in (0, 999, 1000, 1999, 2000)] == [0, 0, 1, 1, 2]
