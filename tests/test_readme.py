@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text()
 VERSION = re.search(r'version = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
 SKIPPED = {  # beginning of a command -> why it is not run here
+    "git clone": "is how one gets what this test copies",
     "python3 -m venv": "installs; so does .ci/run",
     "(cd model/pretrained && bash download_model.sh)": "downloads; tests/data/test_download.py has a server for it",
     "bash data/download_split.sh": "downloads; tests/data/test_download.py has a server for it",
