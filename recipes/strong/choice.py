@@ -147,10 +147,34 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
 
 
 @torch.no_grad()
-def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
-    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
+def shift_existence(choice: Choice, looks: LooksOfPairs) -> float:
+    """Add to the logits of existence what makes visible and hidden objects equally often right, in the mean of their
+    probabilities; returns what was added. One number can be fitted to a few pairs.
+    """
+    looks = with_absences(looks)
+    if not looks.visible.any() or looks.visible.all():
+        return 0.0
+    logits, _ = best_looks(choice, looks)
+    low, high = -20.0, 20.0
+    for _ in range(40):  # the share of visible ones that is missed falls, and that of hidden ones grows
+        probs = (logits + (low + high) / 2).sigmoid()
+        missed, wrong = 1 - probs[looks.visible].mean(), probs[~looks.visible].mean()
+        low, high = ((low + high) / 2, high) if missed > wrong else (low, (low + high) / 2)
+    choice.linear.bias[1] += low
+    return low
+
+
+@torch.no_grad()
+def best_looks(choice: Choice, looks: LooksOfPairs) -> tuple[Tensor, Tensor]:
+    """The logit of existence and the IoU of each pair's chosen look, (P,) each."""
     scores, logits = choice(looks.numbers)
     best = scores.masked_fill(~looks.held, -1e9).argmax(1, keepdim=True)
-    visible, predicted = looks.visible, logits.gather(1, best)[:, 0] > 0
+    return logits.gather(1, best)[:, 0], looks.iou.gather(1, best)[:, 0]
+
+
+def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
+    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
+    logits, iou = best_looks(choice, looks)
+    visible, predicted = looks.visible, logits > 0
     recalls = predicted[visible].float().mean(), (~predicted[~visible]).float().mean()
-    return float(looks.iou.gather(1, best)[visible].mean()), float(balanced_accuracy(*recalls))
+    return float(iou[visible].mean()), float(balanced_accuracy(*recalls))

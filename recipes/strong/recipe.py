@@ -26,7 +26,7 @@ from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame, FrameDataset, FramePlan, PairKey, TakeFrame, frame_plans
 from recipes.losses import Counts, compute_losses
 from recipes.samples import DrawnPairs
-from recipes.strong.choice import LooksOfPairs, choice_figures, fit, looks_of_pairs
+from recipes.strong.choice import choice_figures, fit, looks_of_pairs, shift_existence
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import spot_of
 from recipes.strong.network import StrongNetwork
@@ -190,36 +190,35 @@ class Strong(NetworkRecipe):
 
     def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
         """Fit the choice among looks, and the existence, to what the search finds in random frames with `size` training
-        pairs. A fifth of the takes is held out from the fit; if the fit makes these worse, the former choice stays.
+        pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few
+        pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads.
         """
         plans, number_of = random_frames(pairs, size, seed)
-        numbers = [number_of[plan.take_uid, plan.number, pair] for plan in plans for pair in plan.pairs]
-        takes, visible = sorted({plan.take_uid for plan in plans}), int(pairs.visible[numbers].sum())
-        hidden = len(numbers) - visible
-        if len(numbers) < LEAST_PAIRS or min(visible, hidden) < LEAST_HIDDEN or len(takes) < HELD_OUT:
-            needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
-            found = f"{len(numbers)} pairs of {len(takes)}, {hidden} hidden"
-            return f"the choice among looks stays as it was, since a fit needs {needed}, and there are {found}"
         found = self.search_frames(plans, number_of, pairs, world, self.looks_at)
-        looks = sum(found, [])
-        if len(looks) < LEAST_PAIRS:
-            return f"the choice among looks stays as it was, since only {len(looks)} of its pairs can be read"
+        takes = sorted({plan.take_uid for plan in plans})
         held_out = [takes.index(plan.take_uid) % HELD_OUT == 0 for plan, x in zip(plans, found, strict=True) for _ in x]
-        return self.fit(looks_of_pairs(looks), torch.tensor(held_out), seed)
-
-    def fit(self, looks: LooksOfPairs, held_out: Tensor, seed: int) -> str:
-        """Fit the choice to the pairs that are not `held_out`, (P,) bool, and tell how good it is on the others."""
+        if not held_out:
+            return "the choice among looks stays as it was, since no training pair can be read"
+        looks, held_out = looks_of_pairs(sum(found, [])), torch.tensor(held_out)
+        count, hidden = len(held_out), int((~looks.visible).sum())
         choice, former = self.network.choice.cpu(), copy.deepcopy(self.network.choice)
-        before = choice_figures(choice, looks.rows(held_out))
-        fit(choice, looks.rows(~held_out), seed)
-        after = choice_figures(choice, looks.rows(held_out))
-        is_worse = not sum(after) >= sum(before)  # also if the takes held out have no visible object
-        if is_worse:
+        if count < LEAST_PAIRS or min(hidden, count - hidden) < LEAST_HIDDEN or len(takes) < HELD_OUT:
+            needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
+            text = f"since a fit needs {needed}, and there are {count} pairs of {len(takes)}, {hidden} hidden"
+        else:
+            before = choice_figures(choice, looks.rows(held_out))
+            fit(choice, looks.rows(~held_out), seed)
+            after = choice_figures(choice, looks.rows(held_out))
+            text = f"on {int(held_out.sum())} pairs of takes held out, "
+            text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
+            if sum(after) >= sum(before):  # not so if the takes held out have no visible object
+                choice.to(self.device)
+                return f"the choice among looks is fitted: {text}"
             choice.load_state_dict(former.state_dict())
+            text = f"since a fit is worse: {text}"
+        shift = shift_existence(choice, looks)
         choice.to(self.device)
-        what = "stays as it was, since a fit is worse" if is_worse else "is fitted"
-        change = f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
-        return f"the choice among looks {what}: on {int(held_out.sum())} pairs of takes held out, {change}"
+        return f"the choice among looks stays as it was, but for a shift of existence by {shift:.2f}, {text}"
 
     def looks_at(
         self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]
