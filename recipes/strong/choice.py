@@ -56,6 +56,8 @@ EXISTENCE_BIAS = -2.4
 class Choice(nn.Module):
     """Scores looks by `LookNumbers`: a sum, plus the output of a layer of hidden units, which `fit` trains."""
 
+    is_whole = True  # a file gives all of its tensors or none: a file of 2.4 has other numbers
+
     def __init__(self):
         super().__init__()
         self.linear, self.hidden, self.out = nn.Linear(NUMBERS, 2), nn.Linear(NUMBERS, HIDDEN), nn.Linear(HIDDEN, 2)
