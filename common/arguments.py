@@ -20,8 +20,8 @@ SHIPPED = DATA_FOLDER.parent / "model" / "pretrained" / "xsegtx_tiny.pth"  # the
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 PRECISION_HELP = (
-    "fp32 is exact; tf32 rounds products to TensorFloat-32; masks in bf16 have an IoU of 0.99 with exact masks, "
-    "0.92 with a strong network (default: bf16 on GPUs that compute in it, else fp32)"
+    "fp32 is exact; tf32 rounds products to TensorFloat-32; bf16 and fp16 compute in half precision (default: bf16 "
+    "on GPUs that compute in it, else fp32; docs/accuracy.md says what it costs)"
 )
 BATCH_SIZE = 32  # pairs that a network computes at once; a frame of the data set has 20 to 40 pairs
 
