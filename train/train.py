@@ -164,11 +164,12 @@ def train_epochs(
     """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load` gives the batches
     from this step on.
     """
-    schedule, history, batches = state.schedule, state.history, None
+    schedule, history = state.schedule, state.history
+    batches: Any = None  # until there is a step to take
     if "start_iou" not in history:
         history["start_iou"] = validation.run(state.step, "start")
     for epoch in range(state.next_epoch, schedule.epochs + 1):
-        if batches is None or epoch - 1 in options.mine_epochs:
+        if state.step < schedule.epoch_end(epoch) and (batches is None or epoch - 1 in options.mine_epochs):
             batches = load()
         train_one_epoch(state, step, batches, log, epoch)
         if epoch == 0:
@@ -205,6 +206,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
     """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it. If both files hold
     the same network, both get the network that the first one becomes.
     """
+    log.world.meet()  # before another process reads what the first one has written
     done: dict[int, dict[str, Any]] = {}  # finished networks by step
     for path in (options.out_dir / name for name in (BEST, LAST)):
         content = read_checkpoint(path)[0] if path.exists() and options.fit_pairs else {"is_finished": True}
@@ -219,7 +221,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
             done[content["step"]] = recipe.network.state_dict()
         if log.world.is_main:
             write_torch(path, {**content, "encoder": done[content["step"]], "is_finished": True})
-        log.world.meet()  # before another process reads the next file
+        log.world.meet()
 
 
 def print_introduction(

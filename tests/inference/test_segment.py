@@ -123,11 +123,11 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(input
     frames = (cv2.VideoCapture(str(inputs / f"{camera}.mp4")).read()[1] for camera in ("head", "left"))
     query, target = (cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in frames)
     mask = inputs / "masks" / "cup" / "00000.png"
-    for name, setting in {"head": "ego-exo", "left": "exo-ego", "right": None}.items():
+    for name, size in {"head": "smaller", "left": "larger", "right": "same"}.items():
         out = tmp_path / name
         done = call(inputs, out, "--ckpt_path", strong_checkpoint, "--stride", 99, "--ego", name)
         assert done.returncode == 0 and "--ego CAMERA" not in done.stdout
-        alone, existence = Predictor.load(strong_checkpoint, "cpu").segment(query, mask, target, setting=setting)
+        alone, existence = Predictor.load(strong_checkpoint, "cpu").segment(query, mask, target, size=size)
         answers = {(row["object"], row["camera"], row["frame"]): row["existence"] for row in rows_of(out)}
         assert float(answers["cup", "left", "0"]) == pytest.approx(existence, abs=2e-4)
         written = cv2.resize(read_mask(out / "masks" / "left" / "cup" / "00000.png"), alone.shape[::-1])

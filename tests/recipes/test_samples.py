@@ -80,17 +80,17 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
     assert 2 <= located <= 14  # a quarter
 
 
-def test_half_of_the_strong_samples_show_both_views_and_only_the_object_from_close_by(pairs):
+def test_most_strong_samples_show_both_views_and_only_the_object_from_close_by(pairs):
     """In a close crop, the object spans two thirds; in the others, it spans a third."""
     samples, spans = TrainSamples(pairs, STRONG, 0), []
-    for n in range(60):
+    for n in range(150):
         sample = samples[n]
         if sample["visible"]:
             masks = sample["query_mask"], sample["target_mask"][0]
             spans.append([spot_of(mask).extent / SIDE for mask in masks] + [sample["contained"].sum()])
     query, target, shown = np.array(spans).T
     close = query > 0.55
-    assert 0.25 < close.mean() < 0.75
+    assert 0.6 < close.mean() < 0.95
     assert np.median(target[close]) > np.median(target[~close]) + 0.12
     assert (shown[close] == 3).mean() > 0.9 and (shown[~close] == 2).any()  # with context, one shows a rival
 
