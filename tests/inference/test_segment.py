@@ -193,6 +193,27 @@ def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, strong_c
     assert len(answers) == 2
 
 
+def test_size_is_the_setting_in_plain_words_and_the_likeliest_places_have_a_mask_each(
+    files, strong_checkpoint, tmp_path, capsys
+):
+    files = files | {"ckpt_path": str(strong_checkpoint)}
+    said = []
+    for name, value in (("size", "larger"), ("setting", "exo-ego"), ("size", "same"), ("looks", "1")):
+        segment(files | {name: value, "out": str(tmp_path / f"{name}-{value}")})
+        said.append(capsys.readouterr().out.splitlines()[1])
+    assert said[0] == said[1] and len(set(said)) > 1
+    predictor, out = Predictor.load(strong_checkpoint, "cpu"), tmp_path / "three"
+    segment(files | {"places": "3", "out": str(out)})
+    places = predictor.places(files["query_image"], files["query_mask"], files["target_image"], 3)
+    names = [f"three_mask{end}.png" for end in ("", "_2", "_3")][: len(places)]
+    assert len(places) > 1 and {path.name for path in tmp_path.glob("three*")} == {*names, "three_overlay.jpg"}
+    for name, place in zip(names, places, strict=True):
+        assert np.array_equal(read_mask(tmp_path / name), place.mask)
+    (tmp_path / "four_mask_3.png").touch()
+    with pytest.raises(UserError, match="four_mask_3.png exists; name another file"):
+        segment(files | {"places": "3", "out": str(tmp_path / "four")})
+
+
 def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(files, monkeypatch, capsys):
     monkeypatch.setattr(segment_pair, "SHIPPED", Path(files["ckpt_path"]))
     segment({name: path for name, path in files.items() if name != "ckpt_path"})
