@@ -4,7 +4,7 @@ search.py finds the objects of a frame, samples.py draws the crops of training, 
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from model.device import autocast
 from model.features import Levels
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe
-from recipes.frame import Frame, FrameDataset, FramePlan, PairKey, TakeFrame, frame_plans
+from recipes.frame import Frame, FrameDataset, TakeFrame, frame_plans
 from recipes.losses import Counts, compute_losses
 from recipes.samples import DrawnPairs
 from recipes.strong.choice import choice_figures, fit, looks_of_pairs, shift_existence
@@ -141,8 +141,7 @@ class Strong(NetworkRecipe):
     # What training learns from searches
 
     def mine(self, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
-        plans, number_of = random_frames(pairs, MINED_PAIRS, seed)
-        found = self.search_frames(plans, number_of, pairs, world, self.wrong_places)
+        _, found = self.search_frames(pairs, MINED_PAIRS, seed, world, self.wrong_places)
         numbers, *spots = torch.tensor(sorted(sum(found, [])), dtype=torch.float64).reshape(-1, 4).T
         return {"pairs": numbers.long(), "spots": torch.stack(spots, 1).float()}
 
@@ -162,18 +161,23 @@ class Strong(NetworkRecipe):
 
     def search_frames(
         self,
-        plans: Sequence[FramePlan],
-        number_of: dict[PairKey, int],
         pairs: PairSet,
+        size: int,
+        seed: int,
         world: World,
         search: Callable[[TakeFrame, list[int], list[np.ndarray]], T],
-    ) -> list[T]:
-        """What `search` returns for each frame, in the order of the plans. The processes share the work, and all get
-        the result. `search` is given a frame, and the numbers of its pairs and their true masks, (H, W) uint8.
+    ) -> tuple[list[str], list[T]]:
+        """What `search` finds in random frames with `size` pairs or a few more: the take of each frame, and the result.
+        The processes share the frames, and all get all results. `search` is given a frame, and the numbers of its pairs
+        and their true masks, (H, W) uint8.
         """
         self.network.eval()
-        found = []
-        frames = FrameDataset(plans[world.rank :: world.size], self.prepare)
+        plans, number_of = frame_plans(pairs, range(len(pairs)))
+        order = np.random.default_rng(seed).permutation(len(plans))
+        counts = np.cumsum([len(plans[i].pairs) for i in order])
+        chosen = np.sort(order[: np.searchsorted(counts, min(size, len(pairs))) + 1])  # a take is read once
+        plans = [plans[i] for i in chosen]
+        found, frames = [], FrameDataset(plans[world.rank :: world.size], self.prepare)
         rows = tqdm(range(len(frames)), "search", unit="frame", leave=False, disable=None if world.is_main else True)
         for frame in map(frames.__getitem__, rows):
             if world.signal:
@@ -186,17 +190,16 @@ class Strong(NetworkRecipe):
         signals, parts = zip(*world.gather((world.signal, found)), strict=True)
         if any(signals):
             raise Stopped
-        return [parts[i % world.size][i // world.size] for i in range(len(plans))]
+        return [plan.take_uid for plan in plans], [parts[i % world.size][i // world.size] for i in range(len(plans))]
 
     def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
         """Fit the choice among looks, and the existence, to what the search finds in random frames with `size` training
         pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few
         pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads.
         """
-        plans, number_of = random_frames(pairs, size, seed)
-        found = self.search_frames(plans, number_of, pairs, world, self.looks_at)
-        takes = sorted({plan.take_uid for plan in plans})
-        held_out = [takes.index(plan.take_uid) % HELD_OUT == 0 for plan, x in zip(plans, found, strict=True) for _ in x]
+        uids, found = self.search_frames(pairs, size, seed, world, self.looks_at)
+        takes = sorted(set(uids))
+        held_out = [takes.index(uid) % HELD_OUT == 0 for uid, rows in zip(uids, found, strict=True) for _ in rows]
         if not held_out:
             return "the choice among looks stays as it was, since no training pair can be read"
         looks, held_out = looks_of_pairs(sum(found, [])), torch.tensor(held_out)
@@ -238,14 +241,6 @@ class Strong(NetworkRecipe):
             ious = [iou(put_back(looks.probs[row], looks.crops[row], truth.shape) > THRESHOLD, truth) for row in rows]
             found.append((stacked[rows], torch.tensor(ious), bool(truth.any())))
         return found
-
-
-def random_frames(pairs: PairSet, size: int, seed: int) -> tuple[list[FramePlan], dict[PairKey, int]]:
-    """Random frames with `size` pairs or a few more, and the number of each pair."""
-    plans, number_of = frame_plans(pairs, range(len(pairs)))
-    order = np.random.default_rng(seed).permutation(len(plans))
-    counts = np.cumsum([len(plans[i].pairs) for i in order])
-    return [plans[i] for i in order[: np.searchsorted(counts, min(size, len(pairs))) + 1]], number_of
 
 
 def place_loss(logits: Tensor, cells: Tensor) -> Tensor:
