@@ -30,7 +30,7 @@ from recipes.strong.choice import choice_figures, fit, looks_of_pairs, shift_exi
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import spot_of
 from recipes.strong.network import StrongNetwork
-from recipes.strong.samples import TARGET_CROPS, CropBatch, FrameGroup, WrongPlaces, collate_crops, read_crops
+from recipes.strong.samples import TARGET_CROPS, CropBatch, FrameGroup, collate_crops, read_crops
 from recipes.strong.search import SEARCH, Search
 
 PLACE_WEIGHT = 0.15  # of the loss `place`
@@ -44,7 +44,7 @@ class Strong(NetworkRecipe):
     Config, Network, looks_default = StrongConfig, StrongNetwork, 3
     network: StrongNetwork
     config: StrongConfig
-    mined: WrongPlaces | None = None
+    mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
     # Without dropout, a step takes four fifths of the time. --block is of the paper's recipe.
     defaults = {
         "existence_weight": 0.05,
@@ -146,7 +146,8 @@ class Strong(NetworkRecipe):
         return {"pairs": numbers.long(), "spots": torch.stack(spots, 1).float()}
 
     def use_mined(self, mined: dict[str, Tensor]) -> None:
-        self.mined = WrongPlaces(mined["pairs"].numpy(), mined["spots"].numpy())
+        numbers, firsts = np.unique(mined["pairs"].numpy(), return_index=True)
+        self.mined = dict(zip(numbers.tolist(), np.split(mined["spots"].numpy(), firsts[1:]), strict=False))
 
     def wrong_places(self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple[float, ...]]:
         """The candidates in a frame that are not at their objects: the pair's number, and the fields of the `Spot`."""

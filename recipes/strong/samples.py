@@ -7,7 +7,7 @@ in this pair. If the object is hidden, all crops are around rivals. A quarter of
 to train the locator.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,16 +46,6 @@ class WholeFrame(NamedTuple):
     cells: np.ndarray  # (h / 8, w / 8) bool, the cells of the object
 
 
-class WrongPlaces(NamedTuple):
-    """Places that the search takes for the objects of training pairs, and that are wrong."""
-
-    pairs: np.ndarray  # (N,) int64, ascending: the number of the pair
-    spots: np.ndarray  # (N, 3) float32, the fields of a `Spot`
-
-    def of_pair(self, number: int) -> np.ndarray:
-        return self.spots[slice(*np.searchsorted(self.pairs, (number, number + 1)))]
-
-
 class FrameGroup(NamedTuple):
     """The frames of a batch that have the same size."""
 
@@ -86,10 +76,11 @@ def read_crops(
     rng: np.random.Generator,
     config: StrongConfig,
     cached: Container[tuple[ViewKey, int]] = (),
-    mined: WrongPlaces | None = None,
+    mined: Mapping[int, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Read one sample, which has the fields of a `CropBatch`. Most rivals are `mined`, if there are any. A whole frame
-    whose features are `cached` is left black, since nobody looks at it. Raises ValueError if the query mask is empty.
+    """Read one sample, which has the fields of a `CropBatch`. A whole frame whose features are `cached` is left black,
+    since nobody looks at it. `mined` has the wrong places of pairs, (n, 3) of the fields of a `Spot`. Raises ValueError
+    if the query mask is empty.
     """
     source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
     query, target = (read_view(pairs, view) for view in source[1:])
@@ -106,8 +97,7 @@ def read_crops(
     share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
     if target_spot is not None:
         share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-    has_mined = mined is not None and drawn.query == drawn.target
-    wrong = mined.of_pair(drawn.target) if has_mined else np.empty((0, 3))
+    wrong = (mined or {}).get(drawn.target, ()) if drawn.query == drawn.target else ()
     context, shift, stretch, rivals = CONTEXT, TARGET_SHIFT, TARGET_STRETCH, RIVALS
     if is_close := rng.random() < CLOSE_LOOKS:
         context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, RIVALS if len(wrong) else 0
@@ -154,9 +144,7 @@ def collate_crops(samples: list[dict[str, Any]]) -> CropBatch:
     return CropBatch(**common_fields(samples), **stacked_tensors(samples, *names), frames=frames)
 
 
-def rival(
-    pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, wrong: np.ndarray, rng: np.random.Generator
-) -> Spot:
+def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:
     """A place in the target view of `size` (H, W) that probably is not the place of the object: one of the `wrong`
     places, the place of another object, or any place, with this `extent`.
     """

@@ -1,5 +1,7 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from formats.pairs import PairSet
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
 from recipes.strong.crops import spot_of
-from recipes.strong.samples import WrongPlaces, read_crops
+from recipes.strong.recipe import Strong
+from recipes.strong.samples import read_crops
 from tests.made.networks import strong_config
 from tests.made.training import log_lines, make_training_set, run_training
 from train.state import MINED
@@ -35,12 +38,18 @@ def encoder(out_dir):
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(data_dir, mined):
     pairs, content = PairSet([data_dir], "train", "ego-exo"), mined[1]
-    places = WrongPlaces(content["mined"]["pairs"].numpy(), content["mined"]["spots"].numpy())
-    assert content["step"] == 3 + 4 and (np.diff(places.pairs) >= 0).all()
+    numbers, spots = (content["mined"][name].numpy() for name in ("pairs", "spots"))
+    recipe = SimpleNamespace()
+    Strong.use_mined(recipe, content["mined"])
+    Strong.use_mined(
+        nothing := SimpleNamespace(), {"pairs": torch.empty(0, dtype=torch.int64), "spots": torch.empty(0, 3)}
+    )
+    assert nothing.mined == {}
+    assert content["step"] == 3 + 4 and sum(map(len, recipe.mined.values())) == len(spots)
     shares = []
     for number in range(len(pairs)):
-        mine = places.of_pair(number)
-        assert len(mine) == (places.pairs == number).sum() <= 5
+        mine = recipe.mined.get(number, np.empty((0, 3)))
+        assert np.array_equal(mine, spots[numbers == number]) and len(mine) <= 5
         if rle := pairs.target_mask(number):
             target = read_view(pairs, source_of(pairs, DrawnPairs(number, number)).target)
             truth = spot_of(samples.fit_rle(rle, target.shape[:2]))
@@ -56,15 +65,20 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
         samples, "cut_target", lambda image, mask, crop, side: shown.append(crop) or (image, mask, True)
     )
     number = int(np.flatnonzero(pairs.visible)[0])
-    places = WrongPlaces(np.array([number, number]), np.array([[20, 30, 10], [70, 60, 10]], np.float32))
+    places = np.array([[20, 30, 10], [70, 60, 10]], np.float32)
     for seed in range(40):
-        read_crops(pairs, DrawnPairs(number, number), np.random.default_rng(seed), strong_config(48), mined=places)
+        read_crops(
+            pairs, DrawnPairs(number, number), np.random.default_rng(seed), strong_config(48), mined={number: places}
+        )
         row, col = shown[-1].top + shown[-1].side / 2, shown[-1].left + shown[-1].side / 2
-        assert min(max(abs(row - x[0]), abs(col - x[1])) for x in places.spots) < 4
+        assert min(max(abs(row - x[0]), abs(col - x[1])) for x in places) < 4
     assert len({crop.side for crop in shown[2::3]}) > 10
     other = next(i for i in range(len(pairs)) if pairs[i].take_uid != pairs[number].take_uid)
-    monkeypatch.setattr(WrongPlaces, "of_pair", lambda *_: pytest.fail("these are places in another picture"))
-    read_crops(pairs, DrawnPairs(number, other), np.random.default_rng(0), strong_config(48), mined=places)
+    samples_of_both = [
+        read_crops(pairs, DrawnPairs(number, other), np.random.default_rng(0), strong_config(48), mined=mined)["target"]
+        for mined in (None, {number: places, other: places})  # these are places in other pictures
+    ]
+    assert np.array_equal(*samples_of_both)
 
 
 def test_a_network_that_mined_trains_otherwise_from_then_on(data_dir, mined, tmp_path):
