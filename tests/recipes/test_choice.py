@@ -124,7 +124,7 @@ def test_with_few_pairs_or_a_worse_fit_existence_alone_is_shifted_and_a_line_say
     count = itertools.count()
     monkeypatch.setattr(recipe, "choice_figures", lambda *_: (-next(count), 0))
     run_training(training_set, tmp_path / "worse", *FLAGS)
-    assert re.search("a shift of existence by -?[\d.]+, since a fit is worse: on", capsys.readouterr().out)
+    assert re.search(r"a shift of existence by -?[\d.]+, since a fit is worse: on", capsys.readouterr().out)
     plain = {f"choice.{name}": x for name, x in Choice().state_dict().items()}
     for encoder in (*encoders(tmp_path / "few"), *encoders(tmp_path / "worse")):
         changed = [
