@@ -154,7 +154,7 @@ class Predictor:
             if value not in (None, *known):
                 raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(known)}, or None")
         if size and setting:
-            raise UserError(f"size {size!r} and setting {setting!r} say the same; give one of them")
+            raise UserError(f"size {size!r} and setting {setting!r} both say how large the object is; give one")
         if not isinstance(query_image, list | tuple):
             query_image, query_mask = [query_image], [query_mask]
         elif query_box is not None:

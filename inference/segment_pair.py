@@ -101,7 +101,8 @@ def main(argv: list[str] | None = None) -> None:
     views += [overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE) for mask, existence in found]
     height = min(1600, max(image.shape[0] for image in views))  # a JPEG has at most 65535 pixels in a row
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
-    with claimed(args.out.parent, args.out.name, f"writes {mask_path}", (mask_path.name, overlay_path.name)):
+    names = [path.name for path in (mask_path, overlay_path, *more_paths)]
+    with claimed(args.out.parent, args.out.name, f"writes {mask_path}", names):
         written = dict(zip((mask_path, *more_paths), found, strict=False))  # fewer places may be found
         for path, (mask, _) in written.items():
             write_picture(path, mask * 255)

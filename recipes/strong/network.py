@@ -140,7 +140,8 @@ class StrongNetwork(nn.Module):
         return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
 
     def at_home(self, objects: Description, cells: Tensor, on_objects: Tensor) -> Tensor:
-        """The highest similarity of objects to the cells of their own frames, on them and away from them: (B, 2).
+        """The highest similarity of objects to the cells of their own frames, on them and away from them: (B, 2). It is
+        -1 away from an object that fills its frame.
 
         cells: (B, h, w, WIDTH), the locator's cells of query frames; on_objects: (B, h, w) bool, the objects' cells.
         """

@@ -136,6 +136,7 @@ class Search:
         return Objects(encoded, self.describe_objects())
 
     def describe_objects(self) -> Descriptions:
+        """Describe each object for the locator, at each size that it may have in the targets."""
         wide_crop, wide_size = self.network.config.wide_crop, self.network.config.wide_size
         wide = {(x.query, x.ratio): wide_crop(self.spots[x.query], x.share) for x in self.expected_sizes()}
         crops = [(query, crop) for (query, _), crop in wide.items()]
