@@ -106,6 +106,8 @@ def main(argv: list[str] | None = None) -> None:
         written = dict(zip((mask_path, *more_paths), found, strict=False))  # fewer places may be found
         for path, (mask, _) in written.items():
             write_picture(path, mask * 255)
+        for path in {*more_paths}.difference(written):
+            path.unlink(missing_ok=True)  # of a former run, which --overwrite allows to replace
         write_picture(overlay_path, np.hstack(views))
     print(*written, overlay_path, sep="\n")
 

@@ -92,6 +92,7 @@ class Search:
         queries = dict.fromkeys(pair[:2] for pair in frame.pairs)
         self.spots = {query: spot for query in queries if (spot := spot_of(frame.masks[query]))}
         self._cells_of: dict[tuple[str, int], Tensor] = {}
+        self._homes: dict[QueryObject, tuple[Tensor, Tensor]] = {}
 
     def places(self, count: int) -> list[list[Answer]]:
         """For each pair, the answers at up to `count` places, the likeliest first. An object whose query mask is empty
@@ -215,31 +216,22 @@ class Search:
 
     def look_back(self, places: Sequence[Place], described: Description) -> Tensor:
         """How well what the masks at places show leads back to the objects in the whole query frames, (N,)."""
-        groups = defaultdict(list)  # by query camera and long side
+        rows_of, back = defaultdict(list), torch.zeros(len(places), device=self.recipe.device)
         for row, place in enumerate(places):
-            query = self.frame.pairs[place.pair][:2]
-            groups[self._own_frame(query)].append((row, query))
-        back = torch.zeros(len(places), device=self.recipe.device)
-        for key, group in groups.items():
-            cells = self._cells(*key)
-            for part in self.recipe.slices(group):
-                rows, queries = zip(*part, strict=True)
-                on_object = self.recipe.stacked(object_cells(self.frame.masks[x], cells.shape[1:3]) for x in queries)
-                rows = torch.tensor(rows, device=self.recipe.device)
-                of_rows = cells.expand(len(rows), *cells.shape[1:])
-                back[rows] = self.network.look_back(described.rows(rows), of_rows, on_object)
+            rows_of[self.frame.pairs[place.pair][:2]].append(row)
+        for query, rows in rows_of.items():
+            for part in self.recipe.slices(rows):
+                cells, on_object = (x.expand(len(part), *x.shape[1:]) for x in self._home(query))
+                back[part] = self.network.look_back(described.rows(part), cells, on_object)
         return back
 
     # 5. choice
 
     def at_home(self, objects: Objects) -> Tensor:
         """How much the objects' own frames resemble them, at their places and elsewhere: (objects, 2)."""
-        found, described = [], objects.crops[CONTEXT].description
-        for row, query in enumerate(self.spots):
-            cells = self._cells(*self._own_frame(query))
-            on_object = self.recipe.stacked([object_cells(self.frame.masks[query], cells.shape[1:3])])
-            found.append(self.network.at_home(described.rows([row]), cells, on_object))
-        return torch.cat(found)
+        described = objects.crops[CONTEXT].description
+        homes = [(described.rows([row]), *self._home(query)) for row, query in enumerate(self.spots)]
+        return torch.cat([self.network.at_home(*home) for home in homes])
 
     def mask_numbers(self, place: Place, crop: Crop, prob: np.ndarray) -> list[float]:
         """What `LookNumbers` says of the mask that a look has found, from `log_area` to `expected_share`."""
@@ -306,10 +298,14 @@ class Search:
         """The crop of the target in which the network looks at a place."""
         return place.spot.crop(self._target(place.pair).shape[:2], context)
 
-    def _own_frame(self, query: QueryObject) -> tuple[str, int]:
-        """The camera, and the long side of its frame at which the locator reads it to seek the object at home."""
-        share = min(self.spots[query].extent / max(self.frame.masks[query].shape), LARGEST)
-        return query[1], self.network.config.frame_length(share)
+    def _home(self, query: QueryObject) -> tuple[Tensor, Tensor]:
+        """The locator's cells of an object's own frame, (1, h, w, WIDTH), and which of them show it, (1, h, w)."""
+        if query not in self._homes:
+            mask = self.frame.masks[query]
+            share = min(self.spots[query].extent / max(mask.shape), LARGEST)
+            cells = self._cells(query[1], self.network.config.frame_length(share))
+            self._homes[query] = cells, self.recipe.stacked([object_cells(mask, cells.shape[1:3])])
+        return self._homes[query]
 
     def _cells(self, camera: str, long_side: int) -> Tensor:
         """The locator's cells of a whole frame, which is encoded once: (1, h, w, WIDTH)."""

@@ -180,8 +180,9 @@ def files(checkpoint, tmp_path_factory) -> dict[str, str]:
     return {name: str(folder / file) for name, file in names.items()} | {"ckpt_path": str(checkpoint)}
 
 
-def segment(files: dict[str, str]) -> None:
-    segment_pair.main([word for name, path in files.items() for word in (f"--{name}", path)] + ["--device", "cpu"])
+def segment(files: dict[str, str], *flags: str) -> None:
+    words = [word for name, path in files.items() for word in (f"--{name}", path)]
+    segment_pair.main([*words, "--device", "cpu", *flags])
 
 
 def test_the_setting_says_which_picture_is_of_a_head_worn_camera(files, strong_checkpoint, tmp_path, capsys):
@@ -209,6 +210,8 @@ def test_size_is_the_setting_in_plain_words_and_the_likeliest_places_have_a_mask
     assert len(places) > 1 and {path.name for path in tmp_path.glob("three*")} == {*names, "three_overlay.jpg"}
     for name, place in zip(names, places, strict=True):
         assert np.array_equal(read_mask(tmp_path / name), place.mask)
+    segment(files | {"places": "3", "out": str(out), "looks": "1"}, "--overwrite")  # fewer places than before
+    assert {path.name for path in tmp_path.glob("three*")} == {names[0], "three_overlay.jpg"}
     (tmp_path / "four_mask_3.png").touch()
     with pytest.raises(UserError, match="four_mask_3.png exists; name another file"):
         segment(files | {"places": "3", "out": str(tmp_path / "four")})
