@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from evaluation import evaluate
+from evaluation import case_pictures, evaluate
 from evaluation.case_pictures import PredictedCase
 from evaluation.metrics import METRICS, MaskScores
 from evaluation.outputs import output_folder, predictions_provenance
@@ -108,7 +108,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_others_st
     assert event > 10
 
 
-def test_results_without_any_visible_target_can_be_reported(tmp_path):
+def test_results_without_any_visible_target_can_be_reported(tmp_path, monkeypatch):
     make_data_set(tmp_path, {"val": UIDS}, {"cup_0": {EGO: [0, 30], "cam01": []}})
     empty = {"pred_mask": encode_mask(np.zeros((270, 480), np.uint8)), "confidence": 0.7}
     results = {uid: {"masks": {"cup_0": {f"{EGO}_cam01": dict.fromkeys(("0", "30"), empty)}}} for uid in UIDS}
@@ -119,6 +119,9 @@ def test_results_without_any_visible_target_can_be_reported(tmp_path):
     assert not (tmp_path / "out").exists()
     report(*words, "--sheet", tmp_path / "sheet.jpg", "--order", "random")
     assert (tmp_path / "sheet.jpg").stat().st_size > 1000
+    monkeypatch.setattr(case_pictures, "MAX_ROWS", 900)
+    with pytest.raises(UserError, match="4 cases need more than 900 rows of pixels; give a smaller --num"):
+        report(*words, "--sheet", tmp_path / "tall.jpg", "--order", "random")
     assert "not the official protocol" in (tmp_path / "out" / "index.html").read_text()
 
 
@@ -170,8 +173,8 @@ def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_
     seen, hidden = Case(*place, True, 0.9, mask), Case(*place, False, 0.9)
     cases = (seen, seen._replace(existence=0.1), hidden._replace(existence=0.1), hidden)
     predictions = [PredictedCase(case, {"size": [1, 1], "counts": "1"}) for case in cases]
-    answers = ("not visible: wrong", "not visible: right", "visible: wrong")
-    captions = ["prediction", *(f"prediction (says {answer})" for answer in answers)]
+    answers = ("hidden: wrong", "hidden: right", "visible: wrong")
+    captions = ["prediction", *(f"prediction (counts as {answer})" for answer in answers)]
     assert [prediction.caption for prediction in predictions] == captions
     assert [prediction.drawn_rle is None for prediction in predictions] == [False, False, True, False]
 
