@@ -220,7 +220,7 @@ class Search:
         for row, place in enumerate(places):
             rows_of[self.frame.pairs[place.pair][:2]].append(row)
         for query, rows in rows_of.items():
-            for part in self.recipe.slices(rows):
+            for part in map(list, self.recipe.slices(rows)):
                 cells, on_object = (x.expand(len(part), *x.shape[1:]) for x in self._home(query))
                 back[part] = self.network.look_back(described.rows(part), cells, on_object)
         return back
