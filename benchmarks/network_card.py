@@ -1,6 +1,6 @@
-"""Print the tables of model/pretrained/README.md: the accuracy of a network on the test takes of `train_network.sh`, by
-kind of takes, size of the object, angle between the views of the cameras, and rotation of the target camera; its
-existence of hidden objects, by the reason why they are hidden; and how far its existence can be trusted.
+"""Print the tables of model/pretrained/README.md and figures.md: the accuracy of a network on the test takes of
+`train_network.sh`; for some of them also by size of the object, by angle between the views of the cameras, and by the
+reason why an object is hidden; and how far its existence can be trusted.
 
     python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card --more data/mine/processed
 
@@ -11,7 +11,6 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -20,26 +19,33 @@ from common.errors import run_script, say_errors
 
 say_errors(__name__)
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from benchmarks.measure import PROCESSED, run_script_apart
 from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, at_least
-from common.files import write_json
 from evaluation.score import Case, ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, take_names
 from evaluation.truth import GroundTruth
-from formats.masks import decode_mask, encode_mask
-from formats.processed import ProcessedTake, frames_in
 from formats.results import THRESHOLD, results_path
-from formats.takes import FRAME_STEP, camera_kind, find_split_path, read_split
+from formats.takes import FRAME_STEP
 from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions
 from synthetic.tabletop import EGO, Tabletop
 from synthetic.take import TakeId, build_tabletop
 
 SPLIT = "test"
+TAKES = {  # folders of train_network.sh, and what they show
+    "models": "modelled things, real sizes",
+    "models_slivers": "the same takes, with slivers and dark things",
+    "models_mixed": "modelled things, 0.5 to 30 %",
+    "models_touching": "modelled things, 0.5 to 30 %, touching",
+    "models_left_out": "modelled things, many left out",
+    "models_odd": "modelled things, odd cameras",
+    "patterned": "patterned solids, real sizes",
+    "patterned_large": "patterned solids, 20 %",
+    "patterned_larger": "patterned solids, 3 to 40 %",
+}
+DETAILED = "models", "models_mixed", "patterned"  # with tables by size, angle and reason
 SIZES = {
     "under 0.05 %": 5e-4,
     "to 0.15 %": 1.5e-3,
@@ -52,9 +58,8 @@ SIZES = {
 ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # degrees
 HIDDEN = "left out", "out of view", "behind something"
 THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence: an object above the threshold is predicted visible
-ROTATIONS = (0, 30, 60, 90, 180)  # degrees
-TURNED = "models", "patterned"  # the kinds of takes that are also predicted with rotated targets
-COLUMNS = "objects", "IoU", "right object", "visible, predicted so", "hidden, predicted so"
+FOUND = 0.5  # an object is found if its mask has a higher IoU
+COLUMNS = "visible", "hidden", "IoU", "right object", "visible said", "found said visible", "hidden said"
 Both = Sequence[list[Case]]  # the cases of ego-exo and of exo-ego
 
 
@@ -69,20 +74,26 @@ def score(data: Path, out: Path, network: Sequence[object], setting: str, all_fr
     return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
 
 
-def print_table(title: str, rows: Mapping[str, Both]) -> None:
-    """Print the columns COLUMNS of both settings, in percent: IoU and right object of the visible objects, the visible
-    objects that are predicted visible, and the hidden objects that are predicted hidden.
+def figures(cases: list[Case]) -> list[str]:
+    """The COLUMNS, in percent but for the two counts: IoU and right object of the visible objects, and the shares of
+    the visible objects, of the found ones and of the hidden ones whose existence is predicted rightly.
     """
-    print(f"\n| {' | '.join((title, *COLUMNS))} |\n|{'---|' * (1 + len(COLUMNS))}")
-    for name, both in rows.items():
-        figures = [
-            (of["iou"], of["right_object"], 1 - of["missed_existence"], 1 - of["false_existence"])
-            for of in map(metrics_of_cases, both)
-        ]
-        columns = (
-            "/".join("-" if np.isnan(x) else f"{100 * x:.1f}" for x in column) for column in zip(*figures, strict=True)
-        )
-        print(f"| {name} | {'/'.join(str(len(cases)) for cases in both)} | {' | '.join(columns)} |", flush=True)
+    of, visible = metrics_of_cases(cases), sum(case.visible for case in cases)
+    found = [case.predicted_visible for case in cases if case.scores and case.scores.iou > FOUND]
+    share = float(np.mean(found)) if found else np.nan
+    shares = of["iou"], of["right_object"], 1 - of["missed_existence"], share, 1 - of["false_existence"]
+    counts = (str(count or "-") for count in (visible, len(cases) - visible))
+    return [*counts, *("-" if np.isnan(x) else f"{100 * x:.1f}" for x in shares)]
+
+
+def print_table(title: str, rows: Mapping[str, Both]) -> None:
+    """Print the columns COLUMNS of both settings, but for those in which no row has a figure."""
+    table = {name: list(map("/".join, zip(*map(figures, both), strict=True))) for name, both in rows.items()}
+    shown = [k for k in range(len(COLUMNS)) if any(row[k] != "-/-" for row in table.values())]
+    heads = [*title.split(" | "), *(COLUMNS[k] for k in shown)]
+    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for name, row in table.items():
+        print(f"| {' | '.join([name, *(row[k] for k in shown)])} |", flush=True)
 
 
 def grouped(both: Both, value: Callable[[Case], float], limits: Mapping[str, float]) -> dict[str, Both]:
@@ -160,78 +171,34 @@ def print_existence(cases: Mapping[str, Both]) -> None:
             print(f"| {k / 10} to {(k + 1) / 10} | {chosen.sum()} | {100 * mean:.1f} | {100 * share:.1f} |")
 
 
-def turned(data: Path, out: Path, kind: str, degrees: int, takes: int) -> Path:
-    """Write test takes in which the pictures and masks of cameras of one kind are rotated, and enlarged to hold all."""
-    if (out / "split.json").exists():
-        return out
-    uids = read_split(find_split_path(data), SPLIT)[:takes]
-    for uid in uids:
-        take = ProcessedTake.read(data, uid)
-        by = {camera: degrees if camera_kind(camera) == kind else 0 for camera in take.cameras}
-        masks = {
-            name: {
-                camera: {
-                    frame: encode_mask(turn(decode_mask(rle), by[camera], cv2.INTER_NEAREST))
-                    for frame, rle in rles.items()
-                }
-                for camera, rles in tracks.items()
-            }
-            for name, tracks in take.masks.items()
-        }
-        new = replace(take, folder=out / uid, masks=masks)
-        for camera in take.cameras:
-            (new.folder / camera).mkdir(parents=True, exist_ok=True)
-            for frame, path in frames_in(take.folder / camera).items():
-                picture = turn(np.asarray(Image.open(path)), by[camera], cv2.INTER_LINEAR)
-                Image.fromarray(picture).save(new.frame_path(camera, frame), quality=95)
-        new.write_annotation()
-    write_json(out / "split.json", {SPLIT: uids})  # written last, as a sign that all takes are there
-    return out
-
-
-def turn(image: np.ndarray, degrees: int, method: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    cos, sin = abs(np.cos(np.deg2rad(degrees))), abs(np.sin(np.deg2rad(degrees)))
-    size = round(width * cos + height * sin), round(height * cos + width * sin)
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
-    matrix[:, 2] += ((size[0] - width) / 2, (size[1] - height) / 2)
-    return cv2.warpAffine(image, matrix, size, flags=method)
-
-
 def main() -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="folder of train_network.sh, with its takes")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--precision", choices=PRECISIONS, default="fp32", help="of prediction")
-    add("--out", type=Path, required=True, help="folder for predictions")
+    add("--looks", type=at_least(1), help="places at which the network looks (default: its own number)")
+    add("--out", type=Path, required=True, help="folder for predictions; another one for each network")
     add("--more", type=Path, nargs="*", default=[], help="further folders of processed takes")
-    add("--turned_takes", type=at_least(0), default=6, help="takes of each kind to rotate the targets of")
     args = parser.parse_args()
-    network = ("--ckpt_path", args.ckpt_path, "--precision", args.precision)
-    own = sorted(path for path in args.folder.glob(f"*/{PROCESSED}") if not path.parent.name.endswith("_more"))
-    kinds = {path.parent.name: path for path in (*own, *args.more)}
+    network = ["--ckpt_path", args.ckpt_path, "--precision", args.precision]
+    network += ["--looks", args.looks] if args.looks else []
+    own = {name: args.folder / name / PROCESSED for name in TAKES if (args.folder / name / PROCESSED).exists()}
     cases = {
         name: [score(data, args.out / name, network, setting, data in args.more) for setting in SETTINGS]
-        for name, data in kinds.items()
+        for name, data in (own | {path.parent.name: path for path in args.more}).items()
     }
-    print_table("takes", cases)
-    for name, both in cases.items():
+    print_table("test takes", {TAKES.get(name, name): both for name, both in cases.items()})
+    tables: dict[str, dict[str, Both]] = {"share of the target": {}, "degrees": {}, "why hidden": {}}
+    for name in (name for name in DETAILED if name in own):
+        both, folder = cases[name], args.folder / name
         sizes = grouped(both, lambda case: case.scores.truth_area if case.scores else 0.0, SIZES)
-        print_table(f"{name}: object in the target", sizes)
-    for data in own:
-        name = data.parent.name
-        angles = grouped(cases[name], functools.partial(angle, data.parent), ANGLES)
-        print_table(f"{name}: degrees between the views", angles)
-        print_table(f"{name}: why hidden", by_reason(data.parent, cases[name]))
+        groups = sizes, grouped(both, functools.partial(angle, folder), ANGLES), by_reason(folder, both)
+        for rows, group in zip(tables.values(), groups, strict=True):
+            rows |= {f"{TAKES[name]} | {row}": of for row, of in group.items()}
+    for title, rows in tables.items():
+        print_table(f"test takes | {title}", rows)
     print_existence(cases)
-    for name in (name for name in TURNED if args.turned_takes and name in kinds):
-        rows: dict[str, list[list[Case]]] = {}
-        for degrees in ROTATIONS:
-            for setting, (_, target) in SETTINGS.items():
-                data = turned(kinds[name], args.out / f"{name}_{target}_{degrees}", target, degrees, args.turned_takes)
-                rows.setdefault(str(degrees), []).append(score(data, data / "out", network, setting, True))
-        print_table(f"{name}: target turned by degrees", rows)
 
 
 if __name__ == "__main__":

@@ -69,22 +69,21 @@ def test_training_is_measured_by_loader_and_step():
     assert list(ratios(lines, "training step")) == ["the published way", "this project", "cached features"]
 
 
-def test_the_card_tells_figures_by_size_angle_and_rotation(strong_checkpoint, tmp_path, monkeypatch):
+def test_the_card_tells_figures_by_size_angle_and_reason(strong_checkpoint, tmp_path):
     small = ("--size", "tiny", "--num_frames", 31, "--num_exo", 1)
     measure.make_takes(tmp_path / "patterned", "test", 1, *small, "--left_out", 0.3)
     measure.process_takes(tmp_path / "patterned")
-    monkeypatch.setattr(network_card, "ROTATIONS", (0, 90))
-    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", strong_checkpoint, "--turned_takes", 1)
+    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", strong_checkpoint)
     lines = lines_of(run_main(network_card.main, *where))
     heads = [line for line, rule in zip(lines, lines[1:], strict=False) if rule.startswith("|---")]
-    titles = [head.split(" | ")[0].strip("| ") for head in heads]
-    kinds = ("object in the target", "degrees between the views", "why hidden")
-    of_kinds = [f"patterned: {kind}" for kind in kinds]
-    assert titles == ["takes", *of_kinds, "threshold", "existence", "patterned: target turned by degrees"]
-    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines if line.startswith("| ")}
-    objects, iou = ({name: rows[name][k] for name in ("0", "90")} for k in (0, 1))
-    assert objects["0"] == objects["90"] != "0/0" and iou["0"] != iou["90"]  # the same objects, seen turned
-    hidden = [{name: int(rows[name][0].split("/")[k]) for name in network_card.HIDDEN if name in rows} for k in (0, 1)]
+    kinds = [f"test takes | {kind} | " for kind in ("share of the target", "degrees", "why hidden")]
+    starts = ("| test takes | visible | ", *(f"| {kind}" for kind in kinds), "| threshold | ", "| existence | ")
+    assert all(head.startswith(start) for head, start in zip(heads, starts, strict=True))
+    rows = [[word.strip() for word in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    hidden = [
+        {row[1]: int(row[2].split("/")[k].replace("-", "0")) for row in rows if row[1] in network_card.HIDDEN}
+        for k in (0, 1)
+    ]
     assert any(of.get("left out") for of in hidden)
     for setting, of in zip(SETTINGS, hidden, strict=True):
         results = results_path(tmp_path / "out" / "patterned", setting, "test")
