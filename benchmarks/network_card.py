@@ -26,7 +26,7 @@ from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, at_least
 from evaluation.score import Case, ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, take_names
 from evaluation.truth import GroundTruth
-from formats.results import THRESHOLD, results_path
+from formats.results import THRESHOLD, results_path, verdict
 from formats.takes import FRAME_STEP
 from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions
@@ -79,7 +79,7 @@ def figures(cases: list[Case]) -> list[str]:
     the visible objects, of the found ones and of the hidden ones whose existence is predicted rightly.
     """
     of, visible = metrics_of_cases(cases), sum(case.visible for case in cases)
-    found = [case.predicted_visible for case in cases if case.scores and case.scores.iou > FOUND]
+    found = [case.predicted_visible for case in cases if is_found(case)]
     share = float(np.mean(found)) if found else np.nan
     shares = of["iou"], of["right_object"], 1 - of["missed_existence"], share, 1 - of["false_existence"]
     counts = (str(count or "-") for count in (visible, len(cases) - visible))
@@ -155,20 +155,33 @@ def accuracy_above(limit: float, cases: list[Case]) -> float:
 
 
 def print_existence(cases: Mapping[str, Both]) -> None:
-    """Print the balanced accuracy of existence at several thresholds, as a mean over all kinds of takes; and for each
-    tenth of existence, the share of objects that are visible.
+    """Print what existence is worth: its balanced accuracy at several thresholds, as a mean of all kinds of takes; and
+    for each verdict and each tenth of existence, the count of objects, and the shares that are visible and found.
     """
     print(f"\n| threshold | {' | '.join(map(str, THRESHOLDS))} |\n|{'---|' * (1 + len(THRESHOLDS))}")
     sets = [scored for both in cases.values() for scored in both if scored]
     accuracy = [np.mean([accuracy_above(limit, scored) for scored in sets]) for limit in THRESHOLDS]
     print(f"| balanced accuracy | {' | '.join(f'{100 * x:.1f}' for x in accuracy)} |")
-    existence, visible = np.array([(case.existence, case.visible) for scored in sets for case in scored]).T
-    tenth = np.minimum((10 * existence).astype(int), 9)
-    print("\n| existence | objects | mean | visible |\n|---|---|---|---|")
-    for k in range(10):
-        if (chosen := tenth == k).any():
-            mean, share = existence[chosen].mean(), visible[chosen].mean()
-            print(f"| {k / 10} to {(k + 1) / 10} | {chosen.sum()} | {100 * mean:.1f} | {100 * share:.1f} |")
+    scored = [case for of_set in sets for case in of_set]
+    for title, name_of in ("it says", verdict_of), ("existence", tenth_of):
+        print(f"\n| {title} | objects | visible | found |\n|---|---|---|---|")
+        for name in sorted({name_of(case) for case in scored}):
+            chosen = [case for case in scored if name_of(case) == name]
+            shares = np.mean([(case.visible, is_found(case)) for case in chosen], axis=0)
+            print(f"| {name} | {len(chosen)} | {' | '.join(f'{100 * x:.1f}' for x in shares)} |")
+
+
+def verdict_of(case: Case) -> str:
+    return verdict(case.existence).rpartition(" (")[0]
+
+
+def tenth_of(case: Case) -> str:
+    tenth = min(int(10 * case.existence), 9)
+    return f"{tenth / 10} to {(tenth + 1) / 10}"
+
+
+def is_found(case: Case) -> bool:
+    return bool(case.scores and case.scores.iou > FOUND)
 
 
 def main() -> None:

@@ -77,7 +77,13 @@ def test_the_card_tells_figures_by_size_angle_and_reason(strong_checkpoint, tmp_
     lines = lines_of(run_main(network_card.main, *where))
     heads = [line for line, rule in zip(lines, lines[1:], strict=False) if rule.startswith("|---")]
     kinds = [f"test takes | {kind} | " for kind in ("share of the target", "degrees", "why hidden")]
-    starts = ("| test takes | visible | ", *(f"| {kind}" for kind in kinds), "| threshold | ", "| existence | ")
+    starts = (
+        "| test takes | visible | ",
+        *(f"| {kind}" for kind in kinds),
+        "| threshold | ",
+        "| it says | ",
+        "| existence | ",
+    )
     assert all(head.startswith(start) for head, start in zip(heads, starts, strict=True))
     rows = [[word.strip() for word in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     hidden = [
