@@ -11,26 +11,16 @@ If a run was stopped, give the same command again: it continues where it stopped
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from argparse import Namespace
 from pathlib import Path
 
 from common.cpu import tune_cpu
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import (
-    BATCH_SIZE,
-    SHIPPED,
-    Parser,
-    add_data_path,
-    add_network_options,
-    add_setting,
-    add_splits_path,
-    at_least,
-)
+from common.arguments import BATCH_SIZE, SHIPPED, Parser, add_data_path, add_network_options, add_setting, at_least
 
 ROOT = Path(__file__).resolve().parent
 
@@ -40,15 +30,13 @@ def make_parser() -> Parser:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)
-    add("--ckpt_path", type=Path, help="checkpoint (default: netBest.pth of a training in train/checkpoints)")
     own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
     add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
     add_data_path(parser)
-    add_splits_path(parser)
     add("--split", default="val", help="split to predict: train, val or test")
     add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
     add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
-    add_network_options(parser)
+    add_network_options(parser, "checkpoint (default: netBest.pth of a training in train/checkpoints)")
     text = f"pairs computed at once; fewer need less memory, and may move an existence by 2e-7 (default: {BATCH_SIZE})"
     add("--batch_size", type=at_least(1), help=text)
     workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
@@ -65,7 +53,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.distributed import World
-from common.errors import UserError, counted, warn_once
 from common.files import write_json
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
@@ -76,64 +63,49 @@ from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.device import resolve_device
 from recipes.base import Recipe
-from recipes.frame import FrameDataset, FramePlan
+from recipes.frame import FrameDataset
 
-BOTH_DIR = "egoexo_v2_480x480_both"
-CHECKPOINT_DIRS = {"ego-exo": ("egoexo_v2_480x480", BOTH_DIR), "exo-ego": ("egoexo_v2_480x480_reverse", BOTH_DIR)}
+CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
 # The options that are not for a user's method.
 NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
-@dataclass(frozen=True)
-class Task:
-    """The resolved command line: the takes to predict, the recipe that predicts them, and where the results go."""
-
-    setting: str
-    recipe: Recipe
-    description: str  # a text about the recipe
-    plans: dict[str, TakePlan]  # by uid
-    failed: dict[str, str]  # by uid: why a take cannot be read
-    run: ResumableRun
-    num_workers: int | None
-    overwrite: bool
-    save_inter: bool
-
-
 def main(argv: list[str] | None = None) -> int:
-    task = resolve(argv)
-    run, plans = task.run, task.plans
+    args = make_parser().parse_args(argv)
+    recipe, description, run, failed = resolve(args)
     world = World()
     world.start()
-    if len(set(map(tuple, world.gather([run.part_path(plan) for plan in plans.values()])))) > 1:
+    if len(set(map(tuple, world.gather([run.part_path(plan) for plan in run.plans.values()])))) > 1:
         what = "have read different files, because the checkpoint, the method or a take has just been replaced"
         raise UserError(f"the processes of torchrun {what}; run the same command again")
     if world.is_main:
-        print(f"{task.description}, on {world.size} x {task.recipe.device}")
+        print(f"{description}, on {world.size} x {recipe.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
         world.meet()  # other processes wait until the first one has claimed the files
-        if not task.overwrite and (former := run.made_already(plans)):
+        if not args.overwrite and (former := run.made_already()):
             when = f"by commit {former['commit']}, {former['date']}"
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
             if world.is_main:
                 run.remove_other_parts()
-            largest_first = sorted(plans, key=lambda uid: plans[uid].pair_count, reverse=True)
+            largest_first = sorted(run.plans.values(), key=lambda plan: plan.pair_count, reverse=True)
             mine = largest_first[world.rank :: world.size]  # each process gets about as many pairs
-            reports = world.gather(predict_part(task, mine, world.is_main))
+            reports = world.gather(predict_part(run, recipe, mine, args.num_workers, world.is_main))
             world.stop()
-            status = finish(task, reports) if world.is_main else 0
-        if world.is_main and task.save_inter:
+            status = finish(run, failed, reports) if world.is_main else 0
+        if world.is_main and args.save_inter:
             run.write_take_files()
         if world.is_main and not status:
             run.remove_parts()
     return status
 
 
-def resolve(argv: list[str] | None) -> Task:
-    """Resolve a command line. Raises UserError if a file is missing, or if options do not fit each other."""
-    args = make_parser().parse_args(argv)
+def resolve(args: Namespace) -> tuple[Recipe, str, ResumableRun, dict[str, str]]:
+    """The recipe that predicts, a text about it, the run with the takes to predict, and by uid why a take cannot be
+    read. Raises UserError if a file is missing, or if options do not fit each other.
+    """
     uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     device = resolve_device(args.device)
     if device.type == "cuda":
@@ -160,56 +132,48 @@ def resolve(argv: list[str] | None) -> Task:
     if not plans:
         raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
     options = {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
-    run = ResumableRun(args.out_path, args.setting, args.split, options)
-    how = {name: getattr(args, name) for name in ("num_workers", "overwrite", "save_inter")}
-    return Task(args.setting, recipe, description, plans, failed, run, **how)
+    return recipe, description, ResumableRun(args.out_path, args.setting, args.split, options, plans), failed
 
 
 def default_checkpoint(setting: str) -> Path:
     """netBest.pth, or else netLast.pth, of a training for this setting, or else of a training for both settings."""
-    folders = [ROOT / "train" / "checkpoints" / name for name in CHECKPOINT_DIRS[setting]]
+    folders = [ROOT / "train" / "checkpoints" / x for x in (CHECKPOINT_DIRS[setting], "egoexo_v2_480x480_both")]
     paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
     if checkpoint := next((path for path in paths if path.exists()), None):
         return checkpoint
     script = "run_ego.sh" if setting == "ego-exo" else "run_exo.sh"
-    remedy = (
-        f"train one with `bash train/{script}` or give --ckpt_path, such as {SHIPPED}, the network of this repository"
-    )
-    raise UserError(f"no checkpoint {paths[0]}; {remedy}")
+    what = f"no checkpoint {paths[0]}; train one with `bash train/{script}` or give --ckpt_path"
+    raise UserError(f"{what}, such as {SHIPPED}, the network of this repository")
 
 
-def predict_part(task: Task, uids: Sequence[str], has_bar: bool) -> tuple[int, float]:
-    """Predict the takes `uids` that are not finished yet; returns the number of pairs and the seconds they took."""
-    begin, plans, run = time.perf_counter(), {uid: task.plans[uid] for uid in uids}, task.run
-    todo = [plan for plan in plans.values() if not run.part_path(plan).exists()]
+def predict_part(
+    run: ResumableRun, recipe: Recipe, plans: list[TakePlan], workers: int | None, has_bar: bool
+) -> tuple[int, float]:
+    """Predict the takes that are not finished yet; returns the number of pairs and the seconds they took."""
+    begin, todo = time.perf_counter(), [plan for plan in plans if not run.part_path(plan).exists()]
 
     def write_part(uid: str, result: dict) -> None:
-        write_json(run.part_path(plans[uid]), result)
+        write_json(run.part_path(run.plans[uid]), result)
 
     for plan in todo:
         if not plan.pair_count:  # a take without a pair still has its objects in the file
             write_part(plan.uid, plan.empty_result())
-    total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans.values(), todo))
-    loader = make_loader(task.recipe, [frame for plan in todo for frame in plan.frames()], task.num_workers)
+    total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans, todo))
+    frames = FrameDataset([frame for plan in todo for frame in plan.frames()], recipe.prepare)
+    if workers is None:  # a CPU's cores are busy with the network already
+        workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
+    loader = DataLoader(frames, batch_size=None, **loader_options(min(workers, len(frames))))
     # With the delay, no bar appears before an early error.
-    bar_options = {"desc": task.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
+    bar_options = {"desc": run.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
-        predict_takes(task.recipe, loader, plans, write_part, bar.update)
+        predict_takes(recipe, loader, run.plans, write_part, bar.update)
     return pairs, time.perf_counter() - begin
 
 
-def make_loader(recipe: Recipe, frames: list[FramePlan], workers: int | None) -> DataLoader:
-    dataset = FrameDataset(frames, recipe.prepare)
-    if workers is None:  # a CPU's cores are busy with the network already
-        workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
-    return DataLoader(dataset, batch_size=None, **loader_options(min(workers, len(frames))))
-
-
-def finish(task: Task, reports: list[tuple[int, float]]) -> int:
+def finish(run: ResumableRun, failed: dict[str, str], reports: list[tuple[int, float]]) -> int:
     """Write the results file and the run's record, and print a summary; returns the exit status."""
-    run, failed = task.run, task.failed
     pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
-    left_out = run.finish(task.plans, {"failed": failed, "pairs": pairs, "seconds": seconds})
+    left_out = run.finish({"failed": failed, "pairs": pairs, "seconds": seconds})
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     for uid, reason in failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
@@ -218,7 +182,7 @@ def finish(task: Task, reports: list[tuple[int, float]]) -> int:
         print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
     missing = f", {counted(len(failed), 'take')} skipped" if failed else ""
     missing += f", {counted(sum(sum(x.values()) for x in left_out.values()), 'pair')} left out" if left_out else ""
-    print(f"{counted(len(task.plans), 'take')} in {run.results_path}{missing}")
+    print(f"{counted(len(run.plans), 'take')} in {run.results_path}{missing}")
     return INCOMPLETE_STATUS if missing else 0
 
 

@@ -132,8 +132,10 @@ def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--setting", choices=SETTINGS, required=required, help=text)
 
 
-def add_data_path(parser: argparse.ArgumentParser) -> None:
+def add_data_path(parser: argparse.ArgumentParser, splits: bool = True) -> None:
     parser.add_argument("--data_path", "--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes")
+    if splits:
+        add_splits_path(parser)
 
 
 def add_splits_path(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +148,8 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(*spellings, type=Path, help=text)
 
 
-def add_network_options(parser: argparse.ArgumentParser) -> None:
+def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str, default: Path | None = None) -> None:
+    parser.add_argument("--ckpt_path", type=Path, default=default, help=ckpt_help)
     text = "weights of the checkpoint's backbone, which its file does not hold (default: the file used in training)"
     parser.add_argument("--backbone_weights", type=Path, help=text)
     add_device(parser)

@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers, add_splits_path
-from common.errors import UserError, counted
+from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.pairs import PairSet, pairs_path
@@ -37,7 +36,6 @@ END_BYTES = 4096  # the number of last bytes of a JPEG file that are read to fin
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add_data_path(parser)
-    add_splits_path(parser)
     add = parser.add_argument
     text = "annotations to compare the takes with, if the file exists"
     add_annotations(parser, f"{text} (default: annotations/relations_{{split}}.json beside --data_path)")

@@ -14,14 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_data_path, add_splits_path
-from common.errors import UserError, counted, warn_once
+from common.arguments import SETTINGS, Parser, add_data_path
 from common.files import atomic_write, claimed
 from formats.pairs import PairSet, pairs_path, write_pairs
 from formats.processed import is_processed
@@ -31,7 +30,6 @@ from formats.takes import SPLITS, find_split_path, read_split, read_splits
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add_data_path(parser)
-    add_splits_path(parser)
     add = parser.add_argument
     add("--split", choices=SPLITS, nargs="+", help="splits to list (default: all splits that have processed takes)")
     legacy = "also write {split}_{egoexo,exoego}_pairs.json, which the original implementation reads"

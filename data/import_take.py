@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.errors import MALFORMED, UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 
@@ -27,7 +27,6 @@ import numpy as np
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser
-from common.errors import MALFORMED, UserError, counted
 from common.files import atomic_folder, claimed, is_file_name, read_json, remove_leftovers, write_json
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
@@ -108,8 +107,6 @@ def check_name(args: argparse.Namespace) -> None:
 
 def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
     """The name of each camera in the take; there the name of the head-worn camera begins with aria."""
-    if ego not in cameras:
-        raise UserError(f"--ego {ego!r} is none of the cameras {', '.join(cameras)}")
     if other := next((camera for camera in cameras if camera_kind(camera) == "ego" and camera != ego), None):
         raise UserError(f"camera {other!r}: a name that begins with aria is a head-worn camera's; call it otherwise")
     return {camera: camera for camera in cameras} | {ego: ego if camera_kind(ego) == "ego" else f"aria_{ego}"}

@@ -19,14 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
-from common.errors import UserError, counted, warn_once
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, Failure, process_take, read_failures, write_failures

@@ -23,13 +23,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
-from common.errors import UserError, counted
 from common.files import check_output, claimed, write_json
 from evaluation.case_pictures import draw_sheet, write_gallery
 from evaluation.comparison import cases_at, common_cases, compare, short_names

@@ -16,14 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.errors import counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
-from common.errors import counted, warn_once
 from common.files import check_output, claimed, write_json
 from evaluation.options import add_split_options, open_truth
 from evaluation.outputs import RESULTS_DIR

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from common.arguments import add_annotations, add_data_path, add_splits_path
+from common.arguments import add_annotations, add_data_path
 from evaluation.score import MISSING_HINT, refuse
 from evaluation.truth import GroundTruth
 
@@ -11,7 +11,6 @@ from evaluation.truth import GroundTruth
 def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the options that choose processed takes."""
     add_data_path(parser)
-    add_splits_path(parser)
     parser.add_argument("--split", help=f"train, val or test (default: {default})")
 
 

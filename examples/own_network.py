@@ -85,7 +85,7 @@ class OwnMethod(Recipe):
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add_setting(parser)
-    add_data_path(parser)
+    add_data_path(parser, splits=False)
     parser.add_argument("--input_size", type=at_least(48), default=480, help="side of the square input in pixels")
     parser.add_argument("--batch_size", type=at_least(1), default=8, help="pairs in a step")
     parser.add_argument("--steps", type=at_least(1), default=2000, help="training steps")

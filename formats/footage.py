@@ -141,8 +141,9 @@ def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str
         raise UserError("--videos takes two or more cameras, each once")
     if len(masks) < len(args.masks):
         raise UserError("--masks takes one path of each camera; put several objects into a folder {object}/{frame}.png")
-    for flag, names in (("--masks", masks), ("--offset", offsets)):
-        if unknown := names.keys() - cameras.keys():
+    egos = [args.ego] if args.ego else []
+    for flag, names in (("--masks", masks), ("--offset", offsets), ("--ego", egos)):
+        if unknown := {*names} - cameras.keys():
             raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(cameras)}")
     for name, path in masks.items():
         if inner := next((camera for camera in (name, *cameras) if any((path / camera).glob("*/*"))), None):

@@ -9,8 +9,6 @@ import numpy as np
 from common.errors import UserError
 from formats.geometry import Size, resize
 
-PixelBox = tuple[int, int, int, int]  # left, top, right, bottom in pixels, where right and bottom are not included
-
 MIN_SIDE = 4  # pixels that each side of a box has at least
 WORK_SIDE = 240  # colors are compared in a reduced image, in which the box's long side has at most so many pixels
 MARGIN = 0.35  # width of the margin around the box, which counts as background, as a fraction of the box's sides
@@ -29,7 +27,6 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     Raises UserError as `whole_pixels` does.
     """
     left, top, right, bottom = whole_pixels(box, image.shape[:2])
-    height, width = image.shape[:2]
     margin_x, margin_y = round(MARGIN * (right - left)) + 1, round(MARGIN * (bottom - top)) + 1
     window = np.s_[max(0, top - margin_y) : bottom + margin_y, max(0, left - margin_x) : right + margin_x]
     around = image[window]
@@ -50,16 +47,16 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
     small_mask = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
 
-    mask = np.zeros((height, width), np.uint8)
+    mask = np.zeros(image.shape[:2], np.uint8)
     mask[window] = cv2.resize(small_mask, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    inside = np.zeros_like(mask)
-    inside[top:bottom, left:right] = 1
-    return mask & inside
+    mask[:top] = mask[bottom:] = mask[:, :left] = mask[:, right:] = 0
+    return mask
 
 
-def whole_pixels(box: Any, size: Size) -> PixelBox:
-    """The box of whole pixels around a box of four numbers, in an image of `size` (H, W). Raises UserError if the box
-    is not four numbers, has a side of less than MIN_SIDE, or reaches out of the image by more than a pixel.
+def whole_pixels(box: Any, size: Size) -> tuple[int, int, int, int]:
+    """The box of whole pixels around a box of four numbers, in an image of `size` (H, W); right and bottom are not
+    included. Raises UserError if the box is not four numbers, has a side of less than MIN_SIDE, or reaches out of the
+    image by more than a pixel.
     """
     height, width = size
     try:

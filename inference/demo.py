@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.errors import UserError, run_script, say_errors
 
 say_errors(__name__)
 
@@ -24,8 +24,7 @@ from common.arguments import CKPT_HELP, SHIPPED, Parser, add_network_options, at
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add_network_options(parser)
+    add_network_options(parser, CKPT_HELP, SHIPPED)
     everybody = "0.0.0.0 admits everybody who can reach this machine"
     add("--host", default="127.0.0.1", help=f"name or address under which the page opens; {everybody}")
     add("--port", type=at_least(1), default=7860, help="port of the page")
@@ -50,7 +49,6 @@ except ImportError:  # gradio is not in requirements.txt
     gr: Any = None
 
 from common.drawing import PREDICTION, QUERY, Color, overlay
-from common.errors import UserError
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
@@ -74,9 +72,7 @@ LIMITS = """This network is small, and was trained on rendered pictures only. It
 small household things, it calls a third of the visible ones not visible, and a quarter of the hidden ones visible."""
 
 
-def answer_visitor(
-    predictor: Predictor, query: dict | None, marks: list[dict], target: dict | None, size: str
-) -> tuple:
+def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target: dict | None, size: str) -> tuple:
     """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
     object, and the files of both masks. If an input is missing or wrong, the text says so, and the others are None.
     """
@@ -152,9 +148,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(TO_DO)
         names = [[f"{name}: {word}"] for name, word in SAMPLES.items() if (SAMPLES_DIR / name).exists()]
-        samples = gr.Dataset(
-            components=[gr.Textbox(visible=False)], samples=names, type="index", label="Samples to try"
-        )
+        samples = gr.Dataset(components=[gr.Textbox(visible=False)], samples=names, type="index", label="Try a sample")
         with gr.Row():
             with gr.Column(scale=5, min_width=300):
                 query = gr.Image(label="First picture", elem_id="query", **upload)

@@ -48,10 +48,8 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     """
     mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_tensor_to_array(mask), what)
     if not same_aspect_ratio(mask.shape, size):
-        raise UserError(
-            f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; it may be larger or smaller, "
-            "but must have the image's aspect ratio"
-        )
+        remedy = "it may be larger or smaller, but must have the image's aspect ratio"
+        raise UserError(f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; {remedy}")
     if not mask.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     if mask.all():

@@ -32,7 +32,8 @@ from recipes.base import Recipe
 from recipes.frame import Frame
 from recipes.table import load_checkpoint
 
-ImageLike = np.ndarray | Image | Path | str  # an image or a mask
+Picture = np.ndarray | Image | Path | str  # an image or a mask
+Query = Picture | Sequence[Picture]  # one picture of the object, or several
 SAME_PLACE = 0.5  # two masks with this IoU show the same place
 
 
@@ -75,19 +76,14 @@ class Predictor:
         made = recipe(network, backbone, device, precision, batch_size, looks)
         return cls(made, description, settings if arguments else (), digest)
 
-    def predict(self, frame: Frame) -> tuple[list[np.ndarray], list[float]]:
-        """For all pairs of a frame, the masks' probabilities in the targets' images, (H, W) float32, and existences."""
+    def predict(self, frame: Frame) -> list[Found]:
+        """What is found for each pair of a frame, with the mask's probabilities."""
         answers = self.recipe.predict(self.recipe.prepare(frame))
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
-        probs = [answer.prob_in_image(size) for answer, size in zip(answers, sizes, strict=True)]
-        return probs, [answer.existence for answer in answers]
+        return [Found(x.prob_in_image(size), x.existence) for x, size in zip(answers, sizes, strict=True)]
 
     def segment(
-        self,
-        query_image: ImageLike | Sequence[ImageLike],
-        query_mask: ImageLike | Sequence[ImageLike] | None = None,
-        target_image: ImageLike | None = None,
-        **options: Any,
+        self, query_image: Query, query_mask: Query | None = None, target_image: Picture | None = None, **options: Any
     ) -> Found:
         """Find an object of the query image in the target image.
 
@@ -110,11 +106,7 @@ class Predictor:
         return self._find(query_image, query_mask, [target_image], 1, **options)[0][0]
 
     def segment_all(
-        self,
-        query_image: ImageLike | Sequence[ImageLike],
-        query_mask: ImageLike | Sequence[ImageLike] | None = None,
-        target_images: Sequence[ImageLike] = (),
-        **options: Any,
+        self, query_image: Query, query_mask: Query | None = None, target_images: Sequence[Picture] = (), **options: Any
     ) -> list[Found]:
         """`segment` for each image of a list or tuple of target images; the query is encoded only once."""
         if not isinstance(target_images, list | tuple):
@@ -123,9 +115,9 @@ class Predictor:
 
     def places(
         self,
-        query_image: ImageLike | Sequence[ImageLike],
-        query_mask: ImageLike | Sequence[ImageLike] | None = None,
-        target_image: ImageLike | None = None,
+        query_image: Query,
+        query_mask: Query | None = None,
+        target_image: Picture | None = None,
         count: int = 3,
         **options: Any,
     ) -> list[Found]:
@@ -140,7 +132,7 @@ class Predictor:
         self,
         query_image: Any,  # as in `segment`
         query_mask: Any,
-        target_images: Sequence[ImageLike | None],
+        target_images: Sequence[Picture | None],
         count: int,
         query_box: Sequence[float] | None = None,
         size: str | None = None,
@@ -176,14 +168,10 @@ class Predictor:
         pairs = [Correspondence("", query, target) for target in targets for query in queries]
         answers = self.recipe.places(self.recipe.prepare(Frame(pairs, queries | targets, encoded, kinds)), count)
         found: dict[str, list[Found]] = {target: [] for target in targets}
-        ranked = [
-            (target, rank, answer)
-            for (_, _, target), places in zip(pairs, answers, strict=True)
-            for rank, answer in enumerate(places)
-        ]
-        for target, _, answer in sorted(ranked, key=lambda row: (row[1], -row[2].existence)):
-            prob = answer.prob_in_image(targets[target].shape[:2])
-            mask, others = (prob > THRESHOLD).astype(np.uint8), found[target]
+        ranked = [(rank, pair, x) for pair, places in zip(pairs, answers, strict=True) for rank, x in enumerate(places)]
+        for _, pair, answer in sorted(ranked, key=lambda row: (row[0], -row[2].existence)):
+            prob = answer.prob_in_image(targets[pair.target_camera].shape[:2])
+            mask, others = (prob > THRESHOLD).astype(np.uint8), found[pair.target_camera]
             if len(others) < count and all(iou(mask, other.mask > THRESHOLD) < SAME_PLACE for other in others):
                 others.append(Found(prob if probability else mask, answer.existence))
         return list(found.values())

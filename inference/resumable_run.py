@@ -34,11 +34,12 @@ RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": d
 
 
 class ResumableRun:
-    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any]) -> None:
-        """options: all that decides the numbers besides setting and takes, by name. "checkpoint" is the name of a file
-        and "checkpoint_sha256" the file's digest; two files with the same digest are the same checkpoint.
+    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any], plans: dict[str, TakePlan]):
+        """options: by name, all that decides the numbers besides setting and takes. "checkpoint" is a file's name, and
+        "checkpoint_sha256" its digest: two files with one digest are the same checkpoint. plans: the takes by uid.
         """
-        self.out_dir, self.setting, self.options, self.name = Path(out_dir), setting, options, f"{setting}_{split}"
+        self.out_dir, self.setting, self.options, self.plans = out_dir, setting, options, plans
+        self.name = f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
         decisive = options | {"setting": setting, "checkpoint": None}
@@ -59,7 +60,7 @@ class ResumableRun:
         """The file with the results of a finished take, until all takes are finished."""
         return self.folder / part_name(plan.uid, plan.digest)
 
-    def made_already(self, plans: dict[str, TakePlan]) -> dict[str, Any] | None:
+    def made_already(self) -> dict[str, Any] | None:
         """The provenance of the results file, if this run made it from these takes in their present state; None if
         there is no complete results file. Raises UserError if another run made the file.
         """
@@ -79,17 +80,17 @@ class ResumableRun:
             if self.joined_path.exists():
                 return None  # this run was stopped before it replaced another run's results
             raise UserError(f"{self.results_path} was changed, or copied here, after it was made; {remedy}")
-        takes = {uid: self.part_path(plan).name for uid, plan in plans.items()}
+        takes = {uid: self.part_path(plan).name for uid, plan in self.plans.items()}
         missing = record["failed"] or record.get("left_out")
         return record["provenance"] if record["takes"] == takes and not missing else None
 
-    def finish(self, plans: dict[str, TakePlan], figures: dict[str, Any]) -> dict[str, dict[str, int]]:
+    def finish(self, figures: dict[str, Any]) -> dict[str, dict[str, int]]:
         """Join the finished takes into the results file. The run's record, with the SHA-256 of the results, is written
         first: a kill in between leaves a record without its results, but never results with another run's record.
 
         Returns the number of pairs that are left out, by take and reason.
         """
-        parts = {uid: self.part_path(plan) for uid, plan in plans.items()}
+        parts = {uid: self.part_path(plan) for uid, plan in self.plans.items()}
         left_out: dict[str, dict[str, int]] = {}
 
         def takes() -> Iterator[tuple[str, dict]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 tune_cpu(__name__)
@@ -42,10 +42,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "or which picture is of a head-worn camera, which shows things larger"
     size.add_argument("--setting", choices=SETTINGS, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
-    add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
     add("--out", type=Path, default="pair", help="beginning of the names of both output files")
     add("--overwrite", action="store_true", help="replace output files that exist")
-    add_network_options(parser)
+    add_network_options(parser, CKPT_HELP, SHIPPED)
     return parser.parse_args(argv)
 
 
@@ -60,7 +59,6 @@ import cv2
 import numpy as np
 
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
-from common.errors import UserError, counted
 from common.files import check_output, claimed
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
@@ -78,10 +76,10 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
     if args.query_mask and len(args.query_mask) != number:
         raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
-    mask_path, overlay_path = (args.out.with_name(args.out.name + end) for end in ("_mask.png", "_overlay.jpg"))
+    ends = "_mask.png", *(f"_mask_{place}.png" for place in range(2, args.places + 1)), "_overlay.jpg"
+    *mask_paths, overlay_path = paths = [args.out.with_name(args.out.name + end) for end in ends]
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
-    more_paths = [args.out.with_name(f"{args.out.name}_mask_{place}.png") for place in range(2, args.places + 1)]
-    for path in (mask_path, overlay_path, *more_paths):
+    for path in paths:
         check_output(path, args.overwrite, inputs)
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
     if args.query_mask:
@@ -96,20 +94,17 @@ def main(argv: list[str] | None = None) -> None:
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
 
-    marked = zip(queries, masks, strict=True)
-    views = [overlay(query, fit_mask(query_mask, query.shape[:2]), QUERY) for query, query_mask in marked]
+    views = [overlay(query, fit_mask(mask, query.shape[:2]), QUERY) for query, mask in zip(queries, masks, strict=True)]
     views += [overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE) for mask, existence in found]
     height = min(1600, max(image.shape[0] for image in views))  # a JPEG has at most 65535 pixels in a row
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
-    names = [path.name for path in (mask_path, overlay_path, *more_paths)]
-    with claimed(args.out.parent, args.out.name, f"writes {mask_path}", names):
-        written = dict(zip((mask_path, *more_paths), found, strict=False))  # fewer places may be found
-        for path, (mask, _) in written.items():
+    with claimed(args.out.parent, args.out.name, f"writes {mask_paths[0]}", [path.name for path in paths]):
+        for path, (mask, _) in zip(mask_paths, found, strict=False):  # fewer places may be found
             write_picture(path, mask * 255)
-        for path in {*more_paths}.difference(written):
+        for path in mask_paths[len(found) :]:
             path.unlink(missing_ok=True)  # of a former run, which --overwrite allows to replace
         write_picture(overlay_path, np.hstack(views))
-    print(*written, overlay_path, sep="\n")
+    print(*mask_paths[: len(found)], overlay_path, sep="\n")
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 tune_cpu(__name__)
@@ -40,8 +39,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "the head-worn camera, which shows things larger (default: the first whose name begins with aria)"
     add("--ego", metavar="CAMERA", help=text)
     add("--stride", type=at_least(1), default=1, help="predict only each n-th frame with a mask")
-    add("--ckpt_path", type=Path, help="checkpoint for this direction (default: the network in the repository)")
-    add_network_options(parser)
+    add_network_options(parser, "checkpoint for this direction (default: the network in the repository)")
     return parser.parse_args(argv)
 
 
@@ -54,7 +52,6 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common.drawing import overlay, to_ascii, write_picture
-from common.errors import UserError, counted
 from common.files import atomic_folder
 from formats.geometry import resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
@@ -63,7 +60,7 @@ from formats.processed import Correspondence, shrink
 from formats.results import SURELY_VISIBLE, THRESHOLD, verdict
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
-from inference.predictor import Predictor
+from inference.predictor import Found, Predictor
 from recipes.frame import Frame
 
 COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
@@ -71,22 +68,11 @@ COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 1
 HEIGHT = 480  # height of the video's panels in pixels
 
 
-@dataclass
-class VideoFrame(Frame):
-    """A moment at which the query camera has a mask, with the pictures of all cameras that have one then."""
-
-    seconds: float  # on the query camera's clock
-    numbers: dict[str, int]  # by camera: the number of its frame
-    gaps: dict[str, float]  # by camera: the seconds between its frame and the query camera's frame
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cameras, offsets = open_cameras(args)
     if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
-    if args.ego not in (None, *cameras):
-        raise UserError(f"--ego names camera {args.ego!r}; --videos has {', '.join(cameras)}")
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
@@ -114,18 +100,19 @@ def main(argv: list[str] | None = None) -> None:
     rows, gaps = {}, {}  # by the path of the mask
     with atomic_folder(args.out) as out:
         with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
-            for frame in bar:
-                answers = zip(*predictor.predict(frame), strict=True) if frame.pairs else ()
-                found = dict(zip(frame.pairs, answers, strict=True))
-                for (name, _, camera), (prob, existence) in found.items():
-                    number, gap = frame.numbers[camera], frame.gaps[camera]
+            for moment, frame in zip(moments, bar, strict=True):
+                answers = predictor.predict(frame) if frame.pairs else []
+                found = {(name, camera): x for (name, _, camera), x in zip(frame.pairs, answers, strict=True)}
+                for (name, camera), (prob, existence) in found.items():
+                    position, gap = matches[camera][moment]
+                    number = cameras[camera].numbers[position]
                     path = out / "masks" / camera / name / f"{number:05d}.png"
                     if gap < gaps.get(path, np.inf):
                         gaps[path] = gap
                         mask = sample_for_score(prob, prob.shape, cameras[camera].size) > THRESHOLD
                         write_picture(path, mask.astype(np.uint8) * 255)
-                        share = round(float(mask.mean()), 6)
-                        rows[path] = frame.numbers[query], frame.seconds, camera, number, name, existence, share
+                        seconds, share = float(footage.seconds[moment]), round(float(mask.mean()), 6)
+                        rows[path] = footage.numbers[moment], seconds, camera, number, name, existence, share
                 write(draw_frame(frame, found, widths, objects))
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows.values()])
@@ -167,7 +154,7 @@ def read_frames(
     query_masks: Mapping[int, dict[tuple[str, str], RLE]],
     query: str,
     ego: str | None,
-) -> Iterator[VideoFrame]:
+) -> Iterator[Frame]:
     """Yield a frame for each of the moments in `query_masks`. The visible objects are sought in all cameras that have a
     picture then. Without `ego`, the network does not know which camera shows things larger.
     """
@@ -176,26 +163,20 @@ def read_frames(
         for name, camera in cameras.items()
     }
     for moment, masks in query_masks.items():
-        found = {name: match[moment] for name, match in matches.items() if moment in match}
-        images = {name: shrink(next(readers[name]), MAX_SHORT_SIDE["ego"]) for name in found}
+        shown = [name for name, match in matches.items() if moment in match]
+        images = {name: shrink(next(readers[name]), MAX_SHORT_SIDE["ego"]) for name in shown}
         pairs = [Correspondence(*key, camera) for camera in images if camera != query for key in masks]
         kinds = {name: "ego" if name == ego else "exo" for name in images} if ego else {}
-        numbers = {name: cameras[name].numbers[position] for name, (position, _) in found.items()}
-        gaps, seconds = {name: gap for name, (_, gap) in found.items()}, float(cameras[query].seconds[moment])
-        yield VideoFrame(pairs, images, masks, kinds, seconds, numbers, gaps)
+        yield Frame(pairs, images, masks, kinds)
 
 
 def draw_frame(
-    frame: VideoFrame,
-    found: Mapping[Correspondence, tuple[np.ndarray, float]],
-    widths: Mapping[str, int],
-    objects: Sequence[str],
+    frame: Frame, found: Mapping[tuple[str, str], Found], widths: Mapping[str, int], objects: Sequence[str]
 ) -> np.ndarray:
     """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own.
 
-    `found` has the probability (H, W) and the existence of each pair.
+    `found` has the mask's probability and the existence by object and camera.
     """
-    answers = {(name, camera): answer for (name, _, camera), answer in found.items()}
     panels = []
     for camera, width in widths.items():
         size = HEIGHT, width
@@ -206,8 +187,8 @@ def draw_frame(
             if (name, camera) in frame.masks:
                 panel = overlay(panel, resize_mask(frame.masks[name, camera], size), color)
                 lines.append((name, color))
-            elif (name, camera) in answers:
-                prob, existence = answers[name, camera]
+            elif (name, camera) in found:
+                prob, existence = found[name, camera]
                 mask = cv2.resize(prob, size[::-1]) > THRESHOLD
                 panel = overlay(panel, mask, color, dashed=existence < SURELY_VISIBLE)
                 lines.append((f"{name}: {verdict(existence)}", color))

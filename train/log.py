@@ -17,7 +17,6 @@ from common.files import atomic_write, json_errors
 from recipes.samples import Batch
 
 LOG_NAME = "log.jsonl"
-NO_LOG = "move it away, or give another --out-dir"
 
 
 class Log:
@@ -88,7 +87,12 @@ class Log:
         """
         losses = torch.stack(self._losses)  # (steps, terms), this process's part of the global losses
         losses = self.world.sum(losses).cpu().double()  # the only wait for the device
-        self._check_finite(losses, step)
+        if len(bad := (~losses.isfinite()).any(1).nonzero()):
+            i = int(bad[0])
+            named = zip(self._terms, losses[i].tolist(), strict=True)
+            terms = ", ".join(f"{name} {value:g}" for name, value in named)
+            remedy = "the last checkpoint is from before; lower --lr or give --precision fp32"
+            raise UserError(f"step {step - len(losses) + i + 1}: the loss is not finite ({terms}); {remedy}")
         seconds = time.perf_counter() - self._start
         values = dict(zip(self._terms, losses.mean(0).tolist(), strict=True))
         rate = self._num_samples * self.world.size / seconds
@@ -111,16 +115,6 @@ class Log:
         unreadable = f", {figures['unreadable']} more unreadable" if "unreadable" in figures else ""
         self.say(f"{epoch} validation on {figures['samples']} pairs{unreadable}: {text}")
 
-    def _check_finite(self, losses: torch.Tensor, step: int) -> None:
-        bad = (~losses.isfinite()).any(1).nonzero()
-        if not len(bad):
-            return
-        i = int(bad[0])
-        terms = ", ".join(f"{name} {value:g}" for name, value in zip(self._terms, losses[i].tolist(), strict=True))
-        number = step - len(losses) + i + 1
-        remedy = "the last checkpoint is from before; lower --lr or give --precision fp32"
-        raise UserError(f"step {number}: the loss is not finite ({terms}); {remedy}")
-
     def note_unreadable(self, reasons: list[str]) -> None:
         """Note samples that were left out, and print the first one."""
         if reasons and not self._unreadable:
@@ -138,15 +132,9 @@ def cut_log(path: Path, step: int, validated: bool) -> None:
     """Delete lines of a log that will be written again when a training continues at `step`: lines that a killed run
     wrote after its last checkpoint and, unless `validated`, lines of the validation at `step`.
     """
-    lines = read_log(path) if path.exists() and step else []
+    texts = path.read_bytes().split(b"\n")[:-1] if path.exists() and step else []  # a crash can cut off the last line
+    with json_errors(path, "move it away, or give another --out-dir"):
+        lines = [json.loads(text) for text in texts]
     kept = [line for line in lines if line["step"] < step + (validated or line["kind"] != "val")]
     with atomic_write(path) as file:
         file.writelines(json.dumps(line) + "\n" for line in kept)
-
-
-def read_log(path: Path) -> list[dict]:
-    """The lines of a log, without an incomplete last line, which a crash can leave."""
-    *lines, _ = path.read_bytes().split(b"\n")
-    with json_errors(path, NO_LOG):
-        lines = [json.loads(line) for line in lines]
-    return lines

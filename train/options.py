@@ -15,19 +15,10 @@ from recipes.configs import CONFIGS
 from train.schedule import Schedule
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
-WAYS = "give another --out-dir, or --overwrite to lose it"
-UNUSED: dict[str, dict[str, Any]] = {  # flags of the published trainer that have no effect there
-    "--batch-neg": {"type": int},
-    "--prob-dir": {"nargs": "+"},
-    "--prob-style": {"nargs": "+"},
-    "--feat-pth": {},
-    "--warp-mask": {"action": "store_true"},
-    "--tps-grid": {"type": int, "nargs": "+"},
-    "--eta-corr": {"type": float},
-}
+# Flags of the published trainer that have no effect there.
+UNUSED = ("--batch-neg", "--prob-dir", "--prob-style", "--feat-pth", "--warp-mask", "--tps-grid", "--eta-corr")
 RECIPE = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
 NETWORK = "network (if training starts from a checkpoint, its values are the defaults)"
-START, RUNNING = "where to start", "running"
 RESUME = "checkpoint to continue; auto: netLast.pth in --out-dir, if it exists, even if flags have changed (default: "
 RESUME += "netLast.pth in --out-dir, if it exists and has the same recipe)"
 FOLDER = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
@@ -42,43 +33,33 @@ class Options:
     """All options of a training; the options of its network are in `config`."""
 
     recipe: str = option("paper", "method to train (docs/training.md)", choices=CONFIGS, group=RECIPE)
-    train_dir: list[Path] = option(
-        (DEFAULT_DATA_DIR,), "folders of processed takes with train and val pair files", "--train-dir", nargs="+"
-    )
+    train_dir: list[Path] = option((DEFAULT_DATA_DIR,), "folders of processed takes", "--train-dir", nargs="+")
     reverse: bool = option(False, "train exo-ego instead of ego-exo")
     both: bool = option(False, "train one network for both settings")
     batch_pos: int = option(32, "batch size of all processes together", "--batch-pos", limits=[1])
     n_epoch: int = option(250, "epochs after the warm-up", "--n-epoch", limits=[0])
     iter_epoch: int = option(1000, "training steps in an epoch", "--iter-epoch", limits=[1])
     iter_epoch_val: int = option(100, "validation batches, without --val_size", "--iter-epoch-val", limits=[1])
-    warmUpIter: int = option(
-        None, "steps in which the rate rises from 0 (default: 1000, or a tenth of the others if fewer)", limits=[0]
-    )
+    warmUpIter: int = option(None, "warm-up steps (default: 1000, or a tenth of the others if fewer)", limits=[0])
     lr: float = option(2e-4, "learning rate of Adam", limits=[0])
     lr_schedule: list[int] = option((50,), "epochs after which the rate is multiplied by 0.05", "--lr-schedule")
     lr_falls: int | None = option(None, "epoch after which the rate falls, linearly to 0 at the end", limits=[0])
     existence_weight: float = option(1.0, "weight of the losses of existence; the losses of masks have 1", limits=[0])
     weight_decay: float = option(0.0, "weight decay of Adam", "--weight-decay", limits=[0])
     block: float = option(0.5, "share of the paper's samples with blocked tokens around the object", limits=[0, 1])
-    mine_epochs: list[int] = option(
-        (), "epochs after which wrong places are mined, as rivals of the strong recipe; 0: the warm-up", limits=[0]
-    )
-    fit_pairs: int = option(
-        2000, "pairs to which the strong recipe fits its choice after the last step; 0: it stays", limits=[0]
-    )
+    mine_epochs: list[int] = option((), "epochs after which the strong recipe mines rivals; 0: the warm-up", limits=[0])
+    fit_pairs: int = option(2000, "pairs to which the strong recipe fits its choice at the end; 0: none", limits=[0])
     seed: int = option(0, "seed of weights, samples and dropout", limits=[0])
-    val_size: int = option(
-        None, "validation pairs, always the same; 0: the whole split (default: --iter-epoch-val batches)", limits=[0]
-    )
+    val_size: int = option(None, "validation pairs; 0: the whole split (default: --iter-epoch-val batches)", limits=[0])
     backbone: str = option("moco", "moco, efficientnet_lite0, or a model of timm; it is frozen", group=NETWORK)
     moco_path: Path | None = option(
         None, "the backbone's weights (default: for moco, in model/pretrained)", "--moco_path", "--backbone_weights"
     )
-    resume_pth: str | None = option(None, RESUME, "--resume-pth", group=START)
+    resume_pth: str | None = option(None, RESUME, "--resume-pth", group="where to start")
     resume_epoch: int = option(0, "epochs of the checkpoint, if its file does not tell", "--resume-epoch", limits=[0])
     init_weights: Path | None = option(None, "network, or related model, from whose tensors a new training starts")
     overwrite: bool = option(False, "delete the run in --out-dir, and start anew")
-    out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group=RUNNING)
+    out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
     gpu: str | None = option(None, "CUDA GPUs, such as 0 or 0,1; run_*.sh start a process for each by torchrun")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
     precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISIONS)
@@ -125,8 +106,8 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     parser = Parser(doc)
     for kind in CLASSES:
         add_fields(parser, kind, NETWORK)
-    for flag, arguments in UNUSED.items():
-        parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **arguments)
+    for flag in UNUSED:
+        parser.add_argument(flag, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     unset = argparse.Namespace(**dict.fromkeys(DEFAULTS))  # with these values, argparse sets no defaults
     typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     if typed.get("both") and typed.get("reverse"):
@@ -134,7 +115,6 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     if typed.get("overwrite") and typed.get("resume_pth") == "auto":
         raise UserError("--overwrite removes the run that --resume-pth auto would continue; drop one of them")
     if typed.get("resume_epoch") and typed.get("resume_pth", "auto") == "auto":
-        epoch = typed["resume_epoch"]
-        raise UserError(f"--resume-epoch {epoch} needs a checkpoint to start from: --resume-pth FILE")
+        raise UserError(f"--resume-epoch {typed['resume_epoch']} needs a checkpoint to start from: --resume-pth FILE")
     suffix = "_both" if typed.get("both") else "_reverse" if typed.get("reverse") else ""
     return {"out_dir": CHECKPOINT_DIR / f"egoexo_v2_480x480{suffix}"} | typed

@@ -3,12 +3,6 @@
 from dataclasses import dataclass
 
 LR_DROP = 0.05  # at each milestone, the learning rate is multiplied by this factor
-USUAL_WARMUP = 1000  # steps, as in the paper
-
-
-def usual_warmup(steps: int) -> int:
-    """The usual number of warm-up steps: USUAL_WARMUP, or a tenth of the `steps` that follow, if these are fewer."""
-    return max(1, steps // 10) if 0 < steps < USUAL_WARMUP else USUAL_WARMUP
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from common.errors import UserError
-from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.checkpoint import load_matching, read_checkpoint, stored_backbone
 from model.config import FREE
@@ -20,15 +18,12 @@ from model.weights import load_state, read_torch
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
-from train.schedule import usual_warmup
 from train.state import LAST, MINED, WARMUP, TrainState, run_files
 
 WAYS = "give another --out-dir, or --overwrite to lose it"
 
 
 class Start(NamedTuple):
-    """Where a training starts."""
-
     path: Any = None  # the path of a file, or None for a new network
     content: Any = None  # of the file
     continues: bool = False  # True if the file is a checkpoint to continue, False if it has initial weights
@@ -60,7 +55,8 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
         options = merged_options(typed, network, {}, device)
         return options, start._replace(content=content, keeps_backbone=bool(network) and "backbone" not in typed)
     content, _ = read_checkpoint(path, WAYS) if is_own else read_checkpoint(path)
-    network, former = stored_options(content, path), former_options(content)
+    network, arguments = stored_options(content, path), content.get("arguments")
+    former = as_stored(DEFAULTS) | arguments if arguments else {}  # the run may be older than some options
     kept = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
     options = merged_options(typed, network, {name: former[name] for name in kept if name in former}, device)
     changed = changed_lines(path, former | network, options.stored, network, keeps_recipe=is_own and not names_own)
@@ -82,18 +78,13 @@ def merged_options(
     values = DEFAULTS | kind.defaults | kept | network | typed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
     values["precision"] = resolve_precision(values["precision"], device)
-    if values["warmUpIter"] is None:
-        values["warmUpIter"] = usual_warmup(values["n_epoch"] * values["iter_epoch"])
+    if values["warmUpIter"] is None:  # 1000 as in the paper, or a tenth of the steps that follow, if these are fewer
+        steps = values["n_epoch"] * values["iter_epoch"]
+        values["warmUpIter"] = max(1, steps // 10) if 0 < steps < 1000 else 1000
     if values["val_size"] is None:
         values["val_size"] = values["iter_epoch_val"] * values["batch_pos"]
     config = kind.Config(**{field.name: values[field.name] for field in fields(kind.Config) if field.metadata})
     return Options(**{field.name: values[field.name] for field in fields(Options) if field.metadata}, config=config)
-
-
-def former_options(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run that wrote a checkpoint, newer options with their defaults; empty for a published file."""
-    arguments = content.get("arguments")
-    return as_stored(DEFAULTS) | arguments if arguments else {}
 
 
 def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None:
@@ -134,9 +125,17 @@ def starting_state(
 
     `pair_digests`: the digests of pairs and pictures, by kind. Raises UserError if a file is missing or unfit.
     """
-    backbone, network, notes = network_of(options, start)
+    if start.keeps_backbone:
+        backbone = stored_backbone(start.content["backbone"], options.moco_path, start.path)
+    else:
+        backbone = make_backbone(options.backbone, options.moco_path)
+    torch.manual_seed(options.seed)
+    recipe = RECIPES[options.recipe]
+    network = recipe.Network(replace(options.config, **recipe.channels_of(backbone)))
     state = TrainState(options, backbone, network, device, pair_digests)
+    notes = [f"{options.backbone} backbone, new transformer"]
     if start.continues:
+        load_state(network, start.content["encoder"], f"{start.path}, encoder")
         others = state.restore(start.content, start.path)
         if not start.is_own or any(kind.endswith("validation") for kind in others):
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
@@ -147,23 +146,9 @@ def starting_state(
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         notes = [f"{start.path}, continued at step {state.step}"]
         notes += [f"changed since then: the {kind} pairs{anew[kind.split()[-1]]}" for kind in others]
-    return state, [*notes, *start.notes]
-
-
-def network_of(options: Options, start: Start) -> tuple[Backbone, nn.Module, list[str]]:
-    """The backbone, the network with the fitting tensors of the file, and lines that tell which tensors fit."""
-    if start.keeps_backbone:
-        backbone = stored_backbone(start.content["backbone"], options.moco_path, start.path)
-    else:
-        backbone = make_backbone(options.backbone, options.moco_path)
-    torch.manual_seed(options.seed)
-    kind = RECIPES[options.recipe]
-    network = kind.Network(replace(options.config, **kind.channels_of(backbone)))
-    if start.continues:
-        load_state(network, start.content["encoder"], f"{start.path}, encoder")
     elif start.path:
         loaded, left_out = load_matching(network, start.content, start.path)
         tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
         notes = [f"{options.backbone} backbone, transformer with {tensors} from {start.path}"]
-        return backbone, network, notes + [f"not taken from {start.path}: {text}" for text in left_out]
-    return backbone, network, [f"{options.backbone} backbone, new transformer"]
+        notes += [f"not taken from {start.path}: {text}" for text in left_out]
+    return state, [*notes, *start.notes]

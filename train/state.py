@@ -27,16 +27,11 @@ class TrainState:
     """
 
     def __init__(
-        self,
-        options: Options,
-        backbone: Backbone,
-        network: nn.Module,
-        device: torch.device,
-        pair_digests: dict[str, str],
+        self, options: Options, backbone: Backbone, network: nn.Module, device: torch.device, digests: dict[str, str]
     ):
-        """`pair_digests`: the digests of pairs and pictures, by kind. With precision fp16, the loss is scaled."""
+        """`digests`: the digests of pairs and pictures, by kind. With precision fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
-        self.network, self.device, self.pair_digests = network.to(device), device, pair_digests
+        self.network, self.device, self.pair_digests = network.to(device), device, digests
         self.recipe, self.schedule, self.seed = options.recipe, options.schedule, options.seed
         adam = {"lr": options.lr, "weight_decay": options.weight_decay, "fused": device.type == "cuda"}
         self.optimizer = torch.optim.Adam(network.parameters(), **adam)
@@ -91,10 +86,9 @@ class TrainState:
         if not has_form(stored, form) or stored["step"] < 0:
             what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
             raise UserError(f"{what}; take an earlier file")
-        self.step, self.history, scaler = stored["step"], dict(stored["history"]), stored["scaler"]
-        self.miner = stored["miner"]
-        if scaler.keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
-            self.scaler.load_state_dict(scaler)
+        self.step, self.history, self.miner = stored["step"], dict(stored["history"]), stored["miner"]
+        if stored["scaler"].keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
+            self.scaler.load_state_dict(stored["scaler"])
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
-from common.errors import run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 tune_cpu(__name__)
@@ -38,7 +38,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
-from common.errors import UserError, counted
 from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
@@ -97,9 +96,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
         raise UserError(f"--batch-pos {options.batch_pos} cannot be split evenly over {world.size} processes")
     pairs, val_pairs = (PairSet(options.train_dir, split, options.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
-        raise UserError(
-            "no validation pair shows its object in the target, so no epoch is best; add masks of the targets"
-        )
+        raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
     if world.is_main:  # the other processes need not read the folders of all takes, too
         digests["pictures of the training"] = pairs.frames_digest()
@@ -154,12 +151,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
 
 def train_epochs(
-    options: Options,
-    state: TrainState,
-    step: nn.Module,
-    load: Callable[[], Iterator[Batch]],
-    validation: Validation,
-    log: Log,
+    options: Options, state: TrainState, step: nn.Module, load: Callable[[], Iterator], validation: Validation, log: Log
 ) -> None:
     """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load` gives the batches
     from this step on.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.arguments import Parser, add_data_path, add_num_workers, add_setting, add_splits_path, at_least
+from common.arguments import Parser, add_data_path, add_num_workers, add_setting, at_least
 from tests.made import ROOT
 from tests.test_structure import SCRIPTS
 
@@ -61,7 +61,6 @@ def parser():
     parser = Parser("First line.\n\n    a command\n")
     add_setting(parser)
     add_data_path(parser)
-    add_splits_path(parser)
     add_num_workers(parser)
     parser.add_argument("--out_path", type=Path, default=Path("results"), help="a folder")
     parser.add_argument("--ckpt_path", type=Path, help="a file")

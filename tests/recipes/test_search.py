@@ -27,7 +27,7 @@ def parts(strong_checkpoint):
 
 
 def answers(parts, frame: Frame, **options) -> tuple[list[np.ndarray], list[float]]:
-    return Predictor(Strong(*parts, **options)).predict(frame)
+    return tuple(map(list, zip(*Predictor(Strong(*parts, **options)).predict(frame), strict=True)))
 
 
 def frame_of(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Frame:
@@ -106,7 +106,7 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
 
 def finds(frame: Frame, truth: np.ndarray, used: Strong) -> bool:
     """Whether what is found is the object."""
-    [prob], [existence] = Predictor(used).predict(frame)
+    [(prob, existence)] = Predictor(used).predict(frame)
     assert existence > 0.5 and (prob > 0.5).any()
     return overlap(prob > 0.5, truth) > 0.8
 
@@ -166,5 +166,5 @@ def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_cou
 def test_an_object_that_has_left_is_said_to_be_hidden():
     frame, _ = look_alikes()
     frame.images["right"][:] = BACKGROUND
-    [prob], [existence] = Predictor(color_recipe(NearestColor)).predict(frame)
+    [(prob, existence)] = Predictor(color_recipe(NearestColor)).predict(frame)
     assert not (prob > 0.5).any() and existence < 0.5
