@@ -19,7 +19,6 @@ from model.weights import digest_of, load_state, named_tensors, read_torch
 MODEL_DIR = Path(__file__).resolve().parent
 MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted to torchvision's layout
 MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # the file that MoCo's authors publish
-MOCO_PREFIX = "encoder_q."
 REMEDY = (
     "give --backbone efficientnet_lite0, which needs no download, or get MoCo's weights: "
     "cd model/pretrained && bash download_model.sh"
@@ -161,7 +160,7 @@ def moco_backbone(path: Path | None = None) -> Backbone:
         raise UserError(f"{path} holds no MoCo ResNet-50; {REMEDY}")
     state = {}
     for name, tensor in named_tensors(content[forms[0]], str(path)).items():
-        child, _, rest = name.removeprefix(MOCO_PREFIX).partition(".")
+        child, _, rest = name.removeprefix("encoder_q.").partition(".")
         if child in CHILDREN:
             state[f"{CHILDREN[child]}.{rest}"] = tensor
     backbone = resnet50_backbone()

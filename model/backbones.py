@@ -102,9 +102,8 @@ class Layer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self._layers(images, [self.index])[0]
 
-    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        detail, last = self._layers(images, [self.detail, self.index])
-        return detail, last
+    def levels(self, images: Tensor) -> list[Tensor]:
+        return self._layers(images, [self.detail, self.index])
 
     def _layers(self, images: Tensor, indices: list[int | None]) -> list[Tensor]:
         options = {"norm": self.norm, "stop_early": True, "intermediates_only": True}
@@ -129,29 +128,20 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     if not is_known:  # a place on the hub or on this disk is no model either
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm")
     if weights is None:
-        return _fetched_network(name)
+        try:
+            return create_network(name, pretrained=True)
+        except Exception as error:  # client, network and disk can raise many kinds of errors
+            hub = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+            place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
+            raise UserError(
+                f"the weights of {name} cannot be fetched ({one_line(error)}); download {place} yourself and give the "
+                "file as --backbone_weights"
+            ) from None
     overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
     for classes in ({}, {"num_classes": 0}):  # the file may have a classifier or none
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it leaves out
-                network = create_network(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
-            break
+                return create_network(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
         except Exception as error:  # a file of another layout can make timm raise any exception
             reason = one_line(error)
-    else:
-        raise UserError(f"{weights} does not fit {name} ({reason}); give another --backbone_weights")
-    return network
-
-
-def _fetched_network(name: str) -> nn.Module:
-    import timm
-
-    try:
-        return create_network(name, pretrained=True)
-    except Exception as error:  # client, network and disk can raise many kinds of errors
-        hub = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
-        place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
-        raise UserError(
-            f"the weights of {name} cannot be fetched ({one_line(error)}); download {place} yourself and give the "
-            "file as --backbone_weights"
-        ) from None
+    raise UserError(f"{weights} does not fit {name} ({reason}); give another --backbone_weights")

@@ -27,15 +27,11 @@ REMEDY = "give a checkpoint of train.py, or a published one"
 
 
 def save_checkpoint(
-    path: Path,
-    recipe: str,
-    backbone: Backbone,
-    network: Any,  # a module
-    optimizer: torch.optim.Optimizer | None = None,
-    **extra: Any,
+    path: Path, recipe: str, backbone: Backbone, network: Any, optimizer: torch.optim.Adam | None = None, **extra: Any
 ) -> None:
-    """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy; `network` has a
-    `config`. `extra` may hold tensors, plain values and containers of them; anything else could not be loaded safely.
+    """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy; `network` is a
+    module with a `config`. `extra` may hold tensors, plain values and containers of them; anything else could not be
+    loaded safely.
     """
     if isinstance(backbone.network, ResNet50):
         stored = backbone.network.state_dict()
@@ -60,12 +56,6 @@ def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any]
 def is_checkpoint(content: Any) -> bool:
     has_networks = isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
     return has_networks and isinstance(content.get("arguments", {}), dict)  # a published file has no arguments
-
-
-def holds_network(content: Any) -> bool:
-    """True if a file's content has a network of this project. SegSwap's files have the same keys, but another head."""
-    encoder = content["encoder"] if is_checkpoint(content) else None
-    return isinstance(encoder, Mapping) and any("cls_branch.mlp.0." in str(name) for name in encoder)
 
 
 def load_matching(network: nn.Module, state: Any, path: Path) -> tuple[list[str], list[str]]:
@@ -179,5 +169,4 @@ def implied_options(encoder: Any) -> dict[str, Any]:
     if not of_width:
         raise ValueError(f"width {width} is none of {', '.join(f'{mode} {size[0]}' for mode, size in MODES.items())}")
     mode = min(of_width, key=lambda mode: abs(MODES[mode][3] - blocks))  # base and large differ only in depth
-    options = {"mode": mode, "input_size": cells * STRIDE, "layer_types": " ".join(layers)}
-    return options | {"feature_channels": channels}
+    return {"mode": mode, "input_size": cells * STRIDE, "layer_types": " ".join(layers), "feature_channels": channels}

@@ -9,8 +9,7 @@ import torch
 from common.arguments import PRECISIONS as PRECISION_NAMES
 from common.errors import UserError
 
-DTYPES = (torch.float32, torch.float32, torch.bfloat16, torch.float16)
-PRECISIONS = dict(zip(PRECISION_NAMES, DTYPES, strict=True))
+PRECISIONS = dict(zip(PRECISION_NAMES, (torch.float32, torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -28,10 +28,7 @@ class FeatureCache:
         if not self.size:
             return list(encode(pictures))
         stored = [key for key in dict.fromkeys(keys) if key in self.entries]
-        rows: dict[Hashable, int] = {}  # rows of pictures that are not in the cache
-        for row, key in enumerate(keys):
-            if key not in self.entries:
-                rows.setdefault(key, row)
+        rows = {key: row for row, key in enumerate(keys) if key not in self.entries}  # not in the cache
         features: dict[Hashable, tuple[Tensor, ...]] = {}
         if stored:  # the stored features are copied to the device together
             parts = (torch.stack(part) for part in zip(*(self.entries[key] for key in stored), strict=True))

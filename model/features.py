@@ -24,23 +24,19 @@ class Encoder:
     """Runs the frozen backbone on one device. The backbone computes in `dtype`; features are float32."""
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float32):
-        self.device = device
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # The windows of MaskFeatures depend on the masks, so on a GPU they would cost synchronization and new kernels.
         in_windows = device.type == "cpu" and isinstance(backbone.network, ResNet50)
         self._mask_features = MaskFeatures(self.backbone) if in_windows else None
 
-    @torch.no_grad()
     def images(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB on the device -> unit vectors (N, F, H / 16, W / 16) float32."""
         return self.backbone(self.backbone.normalize(images))
 
-    @torch.no_grad()
     def levels(self, images: Tensor) -> Levels:
         """The features of two layers, for images as in `images`."""
         return Levels(*self.backbone.levels(self.backbone.normalize(images)))
 
-    @torch.no_grad()
     def masks(self, masks: Tensor) -> Tensor:
         """(M, S, S) of 0 and 1, any dtype, on the device -> features of the mask images (M, F, h, w) float32."""
         if self._mask_features:

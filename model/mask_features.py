@@ -21,14 +21,6 @@ from model.backbone import Backbone, mask_to_image
 FULL_SHARE = 0.8  # a window of more than this fraction of the image is not cut out; the whole image is computed
 
 
-class Block(NamedTuple):
-    """A part of the backbone. An output cell depends on the input at its place, and at most `reach` cells away."""
-
-    module: nn.Module
-    stride: int
-    reach: int  # in output cells
-
-
 class Window(NamedTuple):
     """A rectangle of cells: rows [top, bottom), columns [left, right)."""
 
@@ -42,18 +34,14 @@ class Window(NamedTuple):
         return Window(*(factor * x for x in self))
 
     def grown(self, cells: int, full: "Window") -> "Window":
-        """The window with `cells` more cells on each side, but not beyond the window `full`."""
-        top, bottom, left, right = self
-        return Window(top - cells, bottom + cells, left - cells, right + cells).intersect(full)
+        """The window with `cells` more cells on each side, but not beyond the window `full`, which begins at 0."""
+        top, left = max(self.top - cells, 0), max(self.left - cells, 0)
+        return Window(top, min(self.bottom + cells, full.bottom), left, min(self.right + cells, full.right))
 
     def on_coarser_grid(self, factor: int) -> "Window":
         """The smallest window that contains this one, in cells whose sides are `factor` times larger."""
         top, bottom, left, right = self
         return Window(top // factor, -(-bottom // factor), left // factor, -(-right // factor))
-
-    def intersect(self, other: "Window") -> "Window":
-        top, left = max(self.top, other.top), max(self.left, other.left)
-        return Window(top, max(top, min(self.bottom, other.bottom)), left, max(left, min(self.right, other.right)))
 
     def index_in(self, outer: "Window") -> tuple:
         """The index of this window in a tensor (..., H, W) that holds the window `outer`."""
@@ -70,8 +58,9 @@ class MaskFeatures:
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
         children = list(backbone.network)
-        self.blocks = [Block(nn.Sequential(*children[:4]), 4, 2)]
-        self.blocks += [Block(module, module.stride, 1) for layer in children[4:] for module in layer]
+        # (module, stride, reach): an output cell depends on the input at its place, and at most `reach` cells away.
+        self.blocks = [(nn.Sequential(*children[:4]), 4, 2)]
+        self.blocks += [(module, module.stride, 1) for layer in children[4:] for module in layer]
         self._empty: dict[tuple[int, int], list[Tensor]] = {}
 
     @torch.no_grad()
@@ -82,18 +71,18 @@ class MaskFeatures:
     def _features(self, mask: Tensor) -> Tensor:
         """One mask (H, W) -> (1, 1024, H/16, W/16). In a batch, large objects would slow down small ones."""
         left, top, width, height = cv2.boundingRect((mask != 0).byte().numpy())
-        box = Window(top, top + height, left, left + width)  # the cells that differ from an empty mask
+        box = valid = Window(top, top + height, left, left + width)  # the cells that differ from an empty mask
         empty = self._empty_activations((mask.shape[0], mask.shape[1]))
         x = mask_to_image(mask[None]).to(empty[0].dtype)
-        full = held = valid = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `held`, and is right in `valid`
-        for block, background in zip(self.blocks, empty[:-1], strict=True):
-            full, box = full.on_coarser_grid(block.stride), box.on_coarser_grid(block.stride)
-            box = box.grown(block.reach, full)
-            window = box.grown(block.reach, full)
+        full = held = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `held`, and is right in `valid`
+        for (module, stride, reach), background in zip(self.blocks, empty[:-1], strict=True):
+            full, box = full.on_coarser_grid(stride), box.on_coarser_grid(stride)
+            box = box.grown(reach, full)
+            window = box.grown(reach, full)
             if (window.bottom - window.top) * (window.right - window.left) > FULL_SHARE * full.bottom * full.right:
-                window = full
-            x = block.module(_on_background(background, x, held, window.on_finer_grid(block.stride), valid))
-            held, valid = window, _without_margin(window, block.reach, full)
+                window = box = full
+            x = module(_on_background(background, x, held, window.on_finer_grid(stride), valid))
+            held, valid = window, box
         return _on_background(empty[-1], F.normalize(x.float(), dim=1), held, full, valid)
 
     def _empty_activations(self, size: tuple[int, int]) -> list[Tensor]:
@@ -102,28 +91,17 @@ class MaskFeatures:
             weight = self.backbone.network[0].weight
             x = mask_to_image(torch.zeros((1, *size), device=weight.device)).to(weight.dtype)
             activations = []
-            for block in self.blocks:
+            for module, _, _ in self.blocks:
                 activations.append(x)
-                x = block.module(x)
+                x = module(x)
             self._empty[size] = [*activations, F.normalize(x.float(), dim=1)]
         return self._empty[size]
 
 
-def _without_margin(window: Window, reach: int, full: Window) -> Window:
-    """The part of a window to which the padding outside of it has not spread; at an image border padding is right."""
-    return Window(
-        window.top + reach * (window.top > full.top),
-        window.bottom - reach * (window.bottom < full.bottom),
-        window.left + reach * (window.left > full.left),
-        window.right - reach * (window.right < full.right),
-    )
-
-
 def _on_background(background: Tensor, x: Tensor, held: Window, wanted: Window, valid: Window) -> Tensor:
     """The window `wanted` of the background (1, C, H, W), overwritten by the part `valid` of x, which holds `held`."""
-    part = valid.intersect(wanted)
-    if part == wanted:
+    if valid == wanted:
         return x[wanted.index_in(held)]
     out = background[wanted.index_in(Window(0, background.shape[2], 0, background.shape[3]))].clone()
-    out[part.index_in(wanted)] = x[part.index_in(held)]
+    out[valid.index_in(wanted)] = x[valid.index_in(held)]
     return out

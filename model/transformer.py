@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-POSITION_TEMPERATURE = 10000.0
-
 
 class LayerNorm(nn.LayerNorm):
     """Layer norm that computes and returns float32 in every precision, so the residual stream is float32."""
@@ -66,9 +64,8 @@ class EncoderLayer(nn.Module):
         self.activation = getattr(F, activation)
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """
-        tokens: (B, L, C); context: (B, L', C), the keys and values; blocked: (B, L') bool or None, True = this context
-        token may not be attended to. Returns (B, L, C).
+        """tokens: (B, L, C); context: (B, L', C), the keys and values; blocked: (B, L') bool or None, True = this
+        context token may not be attended to. Returns (B, L, C).
         """
         tokens = self.norm1(tokens + self.dropout(self.self_attn(tokens, context, blocked)))
         hidden = self.dropout(self.activation(self.linear1(tokens)))
@@ -110,12 +107,7 @@ class EncoderBlocks(nn.ModuleList):
     """The layers of a network, two for each block. `layer_types` has I, C or N, which does nothing, for each layer."""
 
     def __init__(
-        self,
-        layer_types: Sequence[str],
-        cells: int,
-        layer_args: tuple[int, int, int, float, str],
-        pos_weight: float,
-        feat_weight: float,
+        self, layer_types: Sequence[str], cells: int, layer_args: tuple, pos_weight: float, feat_weight: float
     ):
         """cells: the side of the square grid of tokens. layer_args: the arguments of `EncoderLayer`."""
         make = {
@@ -189,7 +181,7 @@ def sine_position(cells: int, channels: int, weight: float) -> Tensor:
     per_axis = channels // 2
     exponent = 2 * torch.div(torch.arange(per_axis), 2, rounding_mode="floor") / per_axis
     angle = torch.arange(1, cells + 1) / (cells + 1e-6) * (2 * math.pi)
-    angle = angle[:, None] / POSITION_TEMPERATURE**exponent
+    angle = angle[:, None] / 10000.0**exponent
     waves = torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)  # (cells, per_axis)
     y, x = waves[:, None].expand(-1, cells, -1), waves.expand(cells, -1, -1)
     return weight * torch.cat((y, x), dim=2).flatten(0, 1)

@@ -128,14 +128,10 @@ class XSegTx(nn.Module):
         query_blocked: Tensor | None = None,
         target_blocked: Tensor | None = None,
     ) -> Look:
-        """The forward expects, with h = w = input_size / 16:
-           - query_feat, target_feat, mask_feat: backbone features (B, F, h, w) of the images and of the query mask
-           - query_blocked, target_blocked: (B, h * w) bool or None, True = no token may attend to this token of the
-             view. Blocking acts in the layers (c) and C, not in mask conditioning (a); a view with all tokens blocked
-             counts as not blocked.
-
-        The forward returns a `Look` with the probabilities that a pixel of query and target belongs to the object, and
-        the logit of "the object is visible in the target view".
+        """query_feat, target_feat, mask_feat: backbone features (B, F, h, w) of the images and of the query mask;
+        h = w = input_size / 16. query_blocked, target_blocked: (B, h * w) bool or None, True = no token may attend to
+        this token of the view. Blocking acts in the layers (c) and C, not in mask conditioning (a); a view with all
+        tokens blocked counts as not blocked. Returns the masks of both views.
         """
         project, blocks = self.net.feat_proj, self.net.encoder_blocks
         query, target, mask = project.image(query_feat), project.image(target_feat), project(mask_feat)

@@ -9,7 +9,7 @@ docs/extending.md has a recipe of a newcomer, from the network to the scores.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,7 +20,8 @@ from common.arguments import BATCH_SIZE
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, put_back
-from formats.geometry import Size, sample_for_score
+from formats.geometry import Size, letterbox, sample_for_score
+from formats.masks import fit_rle, letterbox_mask
 from formats.pairs import PairSet
 from formats.processed import Correspondence
 from formats.results import THRESHOLD
@@ -28,7 +29,7 @@ from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
 from model.feature_cache import FeatureCache
 from model.features import Encoder
-from recipes.frame import Frame, TakeFrame, prepare_frame
+from recipes.frame import Frame, TakeFrame
 from recipes.samples import Batch, DrawnPairs
 
 MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
@@ -58,8 +59,15 @@ class Recipe:
         return {name: value for name, value in vars(self).items() if name not in ("network", "encoder", "method")}
 
     def prepare(self, frame: Frame) -> Frame:
-        """Turn a frame with whole images and RLE masks into the frame that `predict` takes, in a loader process."""
-        return prepare_frame(frame, self.side)
+        """Turn a frame with whole images and RLE masks into the frame that `predict` takes, in a loader process. Masks
+        become (H, W) uint8 of 0 and 1 in the size of their images, which stay or are letterboxed (`side`).
+        """
+        if self.side is None:
+            masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}
+            return replace(frame, masks=masks)
+        images = {camera: letterbox(image, self.side) for camera, image in frame.images.items()}
+        masks = {key: letterbox_mask(rle, self.side) for key, rle in frame.masks.items()}
+        return replace(frame, images=images, masks=masks)
 
     def predict(self, frame: Frame) -> list[Answer]:
         """The answer for each of the frame's pairs, in the order of the pairs. A frame has at least one pair."""
@@ -117,8 +125,7 @@ class NetworkRecipe(Recipe):
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
         """The fields of the configuration that depend on the backbone. Raises UserError if the backbone is unfit."""
         channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
-        names = {field.name for field in fields(cls.Config)}
-        return {name: count for name, count in channels.items() if name in names}
+        return {field.name: channels[field.name] for field in fields(cls.Config) if field.name in channels}
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """Read one training sample, with a `source` and `visible`. All that is random comes from `rng`.
@@ -173,8 +180,7 @@ class NetworkRecipe(Recipe):
 
     def slices(self, rows: Sequence) -> Iterator[Sequence]:
         """At most `batch_size` rows at a time."""
-        for start in range(0, len(rows), self.batch_size):
-            yield rows[start : start + self.batch_size]
+        return (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
 
     def stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Stack arrays of the same shape to a tensor on the device."""

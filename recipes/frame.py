@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from formats.geometry import Size, letterbox
-from formats.masks import fit_rle, letterbox_mask
+from formats.geometry import Size
 from formats.pairs import PairSet
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.takes import camera_kind
@@ -23,9 +22,7 @@ class Frame:
 
     pairs: list[Correspondence]  # (object_name, query_camera, target_camera)
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
-    # By pair[:2]: the query mask, which may be larger or smaller than its image. `prepare_frame` turns it into an array
-    # (H, W) uint8 of 0 and 1 that is as large as the image.
-    masks: dict[tuple[str, str], Any]
+    masks: dict[tuple[str, str], Any]  # by pair[:2]: an RLE of any size; once prepared, (H, W) uint8 of 0 and 1
     kinds: dict[str, str]  # by camera: ego or exo; a camera of unknown kind has no entry
 
 
@@ -39,17 +36,6 @@ class TakeFrame(Frame):
     sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the frame, before it was letterboxed
     video_sizes: dict[str, Size] = field(default_factory=dict)  # by camera: (H, W) of the video, often larger
     left_out: dict[Correspondence, str] = field(default_factory=dict)  # pairs that cannot be predicted, with reasons
-
-
-def prepare_frame(frame: Frame, side: int | None = None) -> Frame:
-    """A `Recipe.prepare`. With a `side`, images and masks are letterboxed to squares of `side` pixels. Otherwise
-    images stay as they are, and masks get the size of their images. Masks become (H, W) uint8 of 0 and 1.
-    """
-    if side is None:
-        masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}
-        return replace(frame, masks=masks)
-    images = {camera: letterbox(image, side) for camera, image in frame.images.items()}
-    return replace(frame, images=images, masks={key: letterbox_mask(rle, side) for key, rle in frame.masks.items()})
 
 
 class FramePlan(NamedTuple):

@@ -3,12 +3,11 @@
 docs/extending.md says how to add a loss.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.distributed import World
 from model.xsegtx import OBJECT_WEIGHT, Look
 
 
@@ -17,19 +16,12 @@ def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     return sum(weights[name] * loss for name, loss in losses.items())  # pyrefly: ignore
 
 
-class Counts(NamedTuple):
-    """Counts in the global batch, which several processes may share."""
-
-    samples: int
-    visible: Tensor  # scalar
-
-
 def compute_losses(
     look: Look,
     query_mask: Tensor | None,
     target_mask: Tensor,
     visible: Tensor,
-    counts: Counts | None = None,
+    world: World | None = None,
     object_weight: float = OBJECT_WEIGHT,
 ) -> dict[str, Tensor]:
     """The losses of a batch by name, scalars on the device, from true masks (B, H, W) and `visible` (B,), which is True
@@ -42,21 +34,23 @@ def compute_losses(
       0 if there are no such samples.
     - existence: BCE of the existence probability against `visible`, mean over the samples.
 
-    With several processes, give the `counts` of the global batch. Each process then returns its part; the sum of the
-    parts is the loss of the global batch. DDP averages gradients over processes, so multiply each part by the number of
-    processes before `backward`.
+    With several processes, give the `world`. Each process then returns its part; the sum of the parts is the loss of
+    the global batch. DDP averages gradients over processes, so multiply each part by the number of processes before
+    `backward`.
     """
     with torch.autocast(visible.device.type, enabled=False):
         visible = visible.float()
-        counts = counts or Counts(len(visible), visible.sum())
+        samples, shown = len(visible), visible.sum()
+        if world:  # the counts of the global batch
+            samples, shown = samples * world.size, world.sum(shown)
 
         views: list[tuple] = [(look.target_mask_prob, target_mask)]
         if query_mask is not None:
             views.append((look.query_mask_prob, query_mask))
         losses = [mask_losses(prob, truth, visible, object_weight) for prob, truth in views]
         bce, dice = (sum(parts) for parts in zip(*losses, strict=True))
-        mask, dice = bce / (len(views) * counts.samples), dice / (len(views) * counts.visible.clamp(min=1))
-        existence = cross_entropy(look.logit.sigmoid().float(), visible) / counts.samples
+        mask, dice = bce / (len(views) * samples), dice / (len(views) * shown.clamp(min=1))
+        existence = cross_entropy(look.logit.sigmoid().float(), visible) / samples
         return {"mask": mask, "dice": dice, "existence": existence}  # pyrefly: ignore
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from common.distributed import World
-from formats.crop import Crop, put_back
 from formats.geometry import Size, eval_size, letterbox
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
@@ -19,8 +18,8 @@ from model.device import autocast
 from model.xsegtx import Query, XSegTx
 from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame
-from recipes.losses import Counts, compute_losses
-from recipes.samples import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
+from recipes.losses import compute_losses
+from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
 
 
 @dataclass
@@ -59,9 +58,8 @@ def read_letterboxed(
 
 
 def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
-    tensors = stacked_tensors(samples, "query_image", "target_image", "query_mask", "target_mask", "block")
-    block = tensors.pop("block")  # attention without a mask has faster kernels
-    return LetterboxedBatch(**common_fields(samples), **tensors, block=block if block.any() else None)
+    block = torch.tensor([sample["block"] for sample in samples])  # attention without a mask has faster kernels
+    return LetterboxedBatch.of(samples, block=block if block.any() else None)
 
 
 class Paper(NetworkRecipe):
@@ -86,12 +84,10 @@ class Paper(NetworkRecipe):
         return {"mask": 1.0, "dice": 1.0, "existence": existence}
 
     def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
-        """The losses of `compute_losses`."""
         features = self.encode(batch)
         with autocast(self.device, self.precision):
             look = self.network(*features, target_blocked=blocked_tokens(batch))
-        counts = Counts(len(batch) * world.size, world.sum(batch.visible.sum()))
-        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, counts)
+        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
 
     def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Features of query images, target images and query masks."""
@@ -128,8 +124,7 @@ class Paper(NetworkRecipe):
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         """Letterboxing by nearest neighbor keeps the pixels of the video that the benchmark compares."""
-        compared = eval_size(video)
-        return put_back(answer.prob, Crop.whole(compared), compared)
+        return answer.prob_in_image(eval_size(video))
 
 
 def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:

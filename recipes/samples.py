@@ -56,9 +56,6 @@ class DrawnPairs(NamedTuple):
     block: bool = False  # True if target tokens outside the object are blocked
 
 
-Read = Callable[[PairSet, DrawnPairs, np.random.Generator], dict[str, Any]]  # `NetworkRecipe.read`
-
-
 @dataclass
 class Batch:
     """B samples."""
@@ -66,6 +63,15 @@ class Batch:
     sources: list[Source]
     unreadable: list[str]  # samples that were left out, with the reasons
     visible: Tensor  # (B,) bool, the object is visible in the target view
+
+    @classmethod
+    def of(cls, samples: Sequence[dict[str, Any]], **given: Any) -> Any:
+        """The batch of samples from `TrainSamples`: all fields except the `given` ones are stacked."""
+        given["sources"] = [sample["source"] for sample in samples]
+        given["unreadable"] = [text for sample in samples for text in sample["unreadable"]]
+        names = [field.name for field in fields(cls) if field.name not in given]
+        tensors: Any = {x: torch.from_numpy(np.stack([sample[x] for sample in samples])) for x in names}
+        return cls(**given, **tensors)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -77,8 +83,7 @@ class Batch:
         return self._changed(Tensor.pin_memory)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: with_tensors_changed(value, change) for name, value in values.items()})
+        return replace(self, **{name: with_tensors_changed(value, change) for name, value in vars(self).items()})
 
 
 def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -88,19 +93,6 @@ def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, list) and value and hasattr(value[0], "_fields"):
         return [type(row)(*(with_tensors_changed(x, change) for x in row)) for row in value]
     return value
-
-
-def stacked_tensors(samples: Sequence[dict], *names: str) -> dict[str, Any]:
-    return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
-
-
-def common_fields(samples: Sequence[dict]) -> dict[str, Any]:
-    """The fields of every `Batch`."""
-    return {
-        "sources": [sample["source"] for sample in samples],
-        "unreadable": [text for sample in samples for text in sample["unreadable"]],
-        **stacked_tensors(samples, "visible"),
-    }
 
 
 def source_of(pairs: PairSet, drawn: DrawnPairs) -> Source:
@@ -118,11 +110,11 @@ def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
 
 
 class TrainSamples(Dataset):
-    """An endless stream of samples; sample `n` depends on the seed and n alone. In the share `block` of the samples,
-    the target tokens outside the object are to be blocked.
+    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone. In the share
+    `block` of the samples, the target tokens outside the object are to be blocked.
     """
 
-    def __init__(self, pairs: PairSet, read: Read, seed: int, block: float = 0.0):
+    def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int, block: float = 0.0):
         self.pairs, self.read, self.seed, self.block = pairs, read, seed, block
 
     def __getitem__(self, n: int) -> dict:  # pyrefly: ignore
@@ -131,11 +123,9 @@ class TrainSamples(Dataset):
             rng = np.random.default_rng((self.seed, n, attempt))
             drawn = self.draw(rng)
             try:
-                sample = self.read(self.pairs, drawn, rng)
+                return self.read(self.pairs, drawn, rng) | {"unreadable": unreadable}
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source_of(self.pairs, drawn)}: {error}")
-                continue
-            return sample | {"unreadable": unreadable}
         raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
 
     def draw(self, rng: np.random.Generator) -> DrawnPairs:

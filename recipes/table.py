@@ -9,7 +9,7 @@ from torch import nn
 
 from common.errors import UserError
 from model.backbone import Backbone
-from model.checkpoint import holds_network, names_backbone, read_checkpoint, stored_backbone, stored_config
+from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
 from model.weights import load_state
 from recipes.base import NetworkRecipe
 from recipes.configs import CONFIGS
@@ -46,9 +46,10 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
 
 def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The training options that rebuild this file's network: the options of its configuration, `recipe` and `backbone`.
-    The result is empty if the file holds a related model.
+    The result is empty if the file holds a related model: SegSwap's files have the same keys, but another head.
     """
-    if not holds_network(content):
+    encoder = content["encoder"] if is_checkpoint(content) else None
+    if not isinstance(encoder, Mapping) or not any("cls_branch.mlp.0." in str(name) for name in encoder):
         return {}
     name, config = stored_config(content, path, CONFIGS)
     options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}

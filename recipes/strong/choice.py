@@ -42,10 +42,6 @@ class LookNumbers(NamedTuple):
     largest_share: Tensor  # the found part's share of the mask
     expected_share: Tensor  # expected length / long side of the target
 
-    def stacked(self) -> Tensor:
-        """(N, NUMBERS)."""
-        return torch.stack(self, 1)
-
 
 NUMBERS = len(LookNumbers._fields)
 # Before the fit, score and logit of existence are sums of these numbers, with weights for each of the two.
@@ -79,7 +75,7 @@ class Choice(nn.Module):
 
     def as_table(self, numbers: LookNumbers) -> str:
         """The numbers of the looks at one pair as text, a column for each look; then their scores and existences."""
-        scores, logits = self(numbers.stacked())
+        scores, logits = self(torch.stack(numbers, 1))
         rows = numbers._asdict() | {"score": scores, "existence": logits.sigmoid()}
         return "\n".join(f"{name:16}" + "".join(f"{x:10.3f}" for x in row.tolist()) for name, row in rows.items())
 

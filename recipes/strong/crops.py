@@ -1,6 +1,5 @@
 """Where an object is in a picture, and the crops and grids of cells in which the strong network sees it."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,11 +31,6 @@ class Spot(NamedTuple):
         """The crop around the object with this side, in whole pixels."""
         side = max(1, round(side))
         return Crop(round(self.row - side / 2), round(self.col - side / 2), side)
-
-    def moved_and_scaled(self, rows: float, cols: float, octaves: float) -> "Spot":
-        """The spot, moved by `rows` and `cols` times its extent, and enlarged by a factor of 2 ** `octaves`."""
-        row, col = self.row + rows * self.extent, self.col + cols * self.extent
-        return Spot(row, col, self.extent * math.pow(2, octaves))
 
     def is_near(self, other: "Spot") -> bool:
         """True if the middle of the other spot is closer than half of this spot's extent."""
@@ -93,8 +87,3 @@ def frame_size(size: Size, long_side: int) -> Size:
 def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
     """Resize an image (H, W, 3) to its `frame_size`."""
     return resize(image, frame_size(image.shape[:2], long_side))
-
-
-def cell_middles(cells: Sequence[Sequence[int]], grid: Sequence[int], size: Size) -> list[tuple[float, float]]:
-    """Rows and columns of cells of a grid over an image of `size` -> the middles of these cells, in pixels."""
-    return [((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]) for row, col in cells]

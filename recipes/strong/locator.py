@@ -58,9 +58,8 @@ class Locator(nn.Module):
         with torch.autocast(levels.feat.device.type, enabled=False):
             coarse = self.coarse(levels.feat.float().movedim(1, 3)).movedim(3, 1)
             detail = detail_of(levels)
-            size = detail.shape[2:]
             fine = self.fine(detail.movedim(1, 3) / detail.shape[1] ** 0.5)
-            return F.interpolate(coarse, size, mode="bilinear", align_corners=False).movedim(1, 3) + fine
+            return F.interpolate(coarse, detail.shape[2:], mode="bilinear", align_corners=False).movedim(1, 3) + fine
 
     def describe(self, cells: Tensor, coverage: Tensor) -> Description:
         """Describe B objects, from cells of views (B, h, w, WIDTH) and the covered part of each cell (B, h, w)."""

@@ -5,7 +5,7 @@ search.py finds the objects of a frame, samples.py draws the crops of training, 
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,20 +24,19 @@ from model.features import Levels
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame, FrameDataset, TakeFrame, frame_plans
-from recipes.losses import Counts, compute_losses
+from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
 from recipes.strong.choice import choice_figures, fit, looks_of_pairs, shift_existence
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import spot_of
 from recipes.strong.network import StrongNetwork
-from recipes.strong.samples import TARGET_CROPS, CropBatch, FrameGroup, collate_crops, read_crops
+from recipes.strong.samples import TARGET_CROPS, CropBatch, frame_groups, read_crops
 from recipes.strong.search import SEARCH, Search
 
 PLACE_WEIGHT = 0.15  # of the loss `place`
 HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tells how good it is
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
 MINED_PAIRS, MINED_LOOKS = 20_000, 5  # training pairs that are searched for wrong places, and the places in each
-T = TypeVar("T")
 
 
 class Strong(NetworkRecipe):
@@ -81,7 +80,7 @@ class Strong(NetworkRecipe):
         return read_crops(pairs, drawn, rng, self.config, self.cache, self.mined)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
-        return collate_crops(samples)
+        return CropBatch.of(samples, frames=frame_groups([sample["frame"] for sample in samples]))
 
     def weights(self, existence: float) -> dict[str, float]:
         return {"mask": 1.0, "dice": 1.0, "existence": existence, "place": PLACE_WEIGHT, "choice": existence}
@@ -98,15 +97,15 @@ class Strong(NetworkRecipe):
         with autocast(self.device, self.precision):
             heat, looks = self.heat(batch), self.look(batch)
         locator, contained = self.network.locator, batch.contained
-        counts = Counts(contained.numel() * world.size, world.sum(contained.sum()))
         target_mask = batch.target_mask.flatten(0, 1)
-        paper = compute_losses(looks, None, target_mask, contained.flatten(), counts, object_weight=1)
+        paper = compute_losses(looks, None, target_mask, contained.flatten(), world, object_weight=1)
 
         # In every step, each parameter takes part in the losses, as data-parallel training requires.
         place, located = 0 * locator.scale, torch.zeros_like(locator.scale)
         for group_heat, group in zip(heat, batch.frames, strict=True):
-            visible = batch.visible[group.rows].float()
-            place = place + (place_loss(locator.scale * group_heat, group.cells) * visible).sum()
+            logits, visible = locator.scale * group_heat, batch.visible[group.rows].float()
+            loss = logits.logsumexp((1, 2)) - logits.masked_fill(~group.cells, -1e4).logsumexp((1, 2))
+            place = place + (loss * visible).sum()
             located = located + visible.sum()
         place = place / world.sum(located).clamp(min=1)
         logit = looks.logit.float().view(-1, TARGET_CROPS)
@@ -120,14 +119,10 @@ class Strong(NetworkRecipe):
         heat = []
         for group in batch.frames:
             described = self.network.describe(self.encoder.levels(batch.wide[group.rows]), batch.wide_mask[group.rows])
-            heat.append(self.network.locator.heat(described, self.cells(group)))
+            with torch.autocast(self.device.type, enabled=False):  # under autocast, float16 cannot be stacked
+                levels = Levels(*self.cache(group.keys, group.images, self.encoder.levels))
+            heat.append(self.network.locator.heat(described, self.network.locator.cells(levels)))
         return heat
-
-    def cells(self, group: FrameGroup) -> Tensor:
-        """The locator's cells of whole frames: (n, h, w, WIDTH)."""
-        with torch.autocast(self.device.type, enabled=False):  # under autocast, float16 cannot be stacked
-            levels = Levels(*self.cache(group.keys, group.images, self.encoder.levels))
-        return self.network.locator.cells(levels)
 
     def look(self, batch: CropBatch) -> Look:
         """Look at every target crop: B * TARGET_CROPS rows, sample by sample."""
@@ -155,19 +150,14 @@ class Strong(NetworkRecipe):
         if not search.spots:
             return []
         with self.computing():
-            places, _ = search.locate(search.describe_objects())
+            places, _ = search.locate()
         true = [spot_of(truth) for truth in truths]
         wrong = [place for place in places if not ((spot := true[place.pair]) and spot.is_near(place.spot))]
         return [(numbers[place.pair], *place.spot) for place in wrong]
 
     def search_frames(
-        self,
-        pairs: PairSet,
-        size: int,
-        seed: int,
-        world: World,
-        search: Callable[[TakeFrame, list[int], list[np.ndarray]], T],
-    ) -> tuple[list[str], list[T]]:
+        self, pairs: PairSet, size: int, seed: int, world: World, search: Callable[..., list]
+    ) -> tuple[list[str], list[list]]:
         """What `search` finds in random frames with `size` pairs or a few more: the take of each frame, and the result.
         The processes share the frames, and all get all results. `search` is given a frame, and the numbers of its pairs
         and their true masks, (H, W) uint8.
@@ -224,9 +214,7 @@ class Strong(NetworkRecipe):
         choice.to(self.device)
         return f"the choice among looks stays as it was, but for a shift of existence by {shift:.2f}, {text}"
 
-    def looks_at(
-        self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]
-    ) -> list[tuple[Tensor, Tensor, bool]]:
+    def looks_at(self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple]:
         """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible. A pair
         whose query mask is empty has no looks, and is left out.
         """
@@ -235,15 +223,10 @@ class Strong(NetworkRecipe):
             return []
         with self.computing():
             looks, of_looks = search.look_and_back(search.encode_objects())
-            stacked = of_looks.stacked().cpu()
+            stacked = torch.stack(of_looks, 1).cpu()
         for pair in dict.fromkeys(place.pair for place in looks.places):
             rows = [row for row, place in enumerate(looks.places) if place.pair == pair]
             truth = truths[pair].astype(bool)
             ious = [iou(put_back(looks.probs[row], looks.crops[row], truth.shape) > THRESHOLD, truth) for row in rows]
             found.append((stacked[rows], torch.tensor(ious), bool(truth.any())))
         return found
-
-
-def place_loss(logits: Tensor, cells: Tensor) -> Tensor:
-    """Logits of targets (n, h, w) and cells of the object (n, h, w) bool -> -log of the cells' softmax sum, (n,)."""
-    return logits.logsumexp((1, 2)) - logits.masked_fill(~cells, -1e4).logsumexp((1, 2))

@@ -20,7 +20,7 @@ from formats.crop import Crop, cut, cut_mask
 from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
-from recipes.samples import Batch, DrawnPairs, ViewKey, common_fields, read_view, source_of, stacked_tensors
+from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import CLOSE, CONTEXT, LARGEST, Spot, frame_size, object_cells, spot_of, whole_frame
 from recipes.strong.sizes import expected_shares, size_ratios
@@ -49,8 +49,7 @@ class WholeFrame(NamedTuple):
 class FrameGroup(NamedTuple):
     """The frames of a batch that have the same size."""
 
-    numbers: list[int]  # positions of the frames' samples in the batch
-    rows: Tensor  # (n,) int64, the same positions on the device
+    rows: Tensor  # (n,) int64, positions of the frames' samples in the batch
     keys: list[tuple[ViewKey, int]]
     images: Tensor  # (n, h, w, 3)
     cells: Tensor  # (n, h / 8, w / 8)
@@ -138,12 +137,6 @@ def read_whole(
     return WholeFrame(key, shown, object_cells(mask, (size[0] // 8, size[1] // 8)))
 
 
-def collate_crops(samples: list[dict[str, Any]]) -> CropBatch:
-    names = "wide", "wide_mask", "query", "query_mask", "target", "target_mask", "contained"
-    frames = frame_groups([sample["frame"] for sample in samples])
-    return CropBatch(**common_fields(samples), **stacked_tensors(samples, *names), frames=frames)
-
-
 def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:
     """A place in the target view of `size` (H, W) that probably is not the place of the object: one of the `wrong`
     places, the place of another object, or any place, with this `extent`.
@@ -173,7 +166,7 @@ def frame_groups(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
     for numbers in numbers_by_size.values():
         keys, images, cells = zip(*(frames[number] for number in numbers), strict=True)
         images, cells = (torch.from_numpy(np.stack(arrays)) for arrays in (images, cells))
-        groups.append(FrameGroup(numbers, torch.tensor(numbers), list(keys), images, cells))
+        groups.append(FrameGroup(torch.tensor(numbers), list(keys), images, cells))
     return groups
 
 
@@ -189,5 +182,5 @@ def other_object(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) ->
 
 def jittered_spot(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
     """The spot, moved by up to `shift` times its extent, and enlarged or reduced by up to `stretch` octaves."""
-    rows, cols = rng.uniform(-shift, shift, 2)
-    return spot.moved_and_scaled(rows, cols, rng.uniform(-stretch, stretch))
+    rows, cols = spot.extent * rng.uniform(-shift, shift, 2)
+    return Spot(spot.row + rows, spot.col + cols, spot.extent * 2 ** rng.uniform(-stretch, stretch))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from formats.crop import Crop, cut, cut_mask
+from formats.geometry import Size
 from formats.results import THRESHOLD
 from model.device import autocast
 from model.features import Levels
@@ -25,18 +26,7 @@ from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame
 from recipes.strong.choice import LookNumbers
-from recipes.strong.crops import (
-    CLOSE,
-    CONTEXT,
-    LARGEST,
-    Part,
-    Spot,
-    cell_middles,
-    connected_parts,
-    object_cells,
-    spot_of,
-    whole_frame,
-)
+from recipes.strong.crops import CLOSE, CONTEXT, Part, Spot, connected_parts, object_cells, spot_of, whole_frame
 from recipes.strong.locator import Description, peaks
 from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
 from recipes.strong.sizes import expected_shares, size_ratios
@@ -44,6 +34,7 @@ from recipes.strong.sizes import expected_shares, size_ratios
 SEARCH = 6  # version of this search, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 QueryObject = tuple[str, str]  # object, query camera
+Objects = dict[float, ObjectCrops]  # the objects of a frame, in the order of `Search.spots`, by CONTEXT and CLOSE
 
 
 class ExpectedSize(NamedTuple):
@@ -53,16 +44,6 @@ class ExpectedSize(NamedTuple):
     query: QueryObject
     ratio: float  # the object's share of the long side in the target, divided by its share in the query
     share: float  # the part of the target's long side that the object is expected to span
-
-
-Descriptions = dict[tuple[QueryObject, float], Description]  # by object and ratio; each has one row
-
-
-class Objects(NamedTuple):
-    """The encoded objects of a frame, in the order of `Search.spots`."""
-
-    crops: dict[float, ObjectCrops]  # by CONTEXT and CLOSE
-    descriptions: Descriptions
 
 
 class Place(NamedTuple):
@@ -102,7 +83,7 @@ class Search:
         if self.spots:
             objects = self.encode_objects()
             looks, numbers = self.look_and_back(objects)
-            scores, logits = self.network.choice(numbers.stacked())
+            scores, logits = self.network.choice(torch.stack(numbers, 1))
             rows, existence = highest_rows(scores.tolist(), looks.places, count), logits.sigmoid().tolist()
             chosen = [Answer(looks.probs[row], existence[row], looks.crops[row]) for row in rows]
             pairs = [looks.places[row].pair for row in rows]
@@ -113,7 +94,7 @@ class Search:
 
     def look_and_back(self, objects: Objects) -> tuple[Looks, LookNumbers]:
         """Steps 2 to 4."""
-        places, similarity = self.locate(objects.descriptions)
+        places, similarity = self.locate()
         looks = self.look(objects, places)
         back = self.look_back(looks.places, looks.described)
         of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
@@ -126,7 +107,7 @@ class Search:
     # 1. objects
 
     def encode_objects(self) -> Objects:
-        """Encode and describe the objects; crops of the same size go through the backbone together."""
+        """Encode the objects; crops of the same size go through the backbone together."""
         encoded = {}
         for context in (CONTEXT, CLOSE):
             crops = {query: spot.crop(self.frame.masks[query].shape, context) for query, spot in self.spots.items()}
@@ -134,10 +115,10 @@ class Search:
             mask_feat = self.recipe.in_batches(self.recipe.encoder.masks, masks)
             with autocast(self.recipe.device, self.recipe.precision):
                 encoded[context] = self.network.encode(levels, masks, mask_feat)
-        return Objects(encoded, self.describe_objects())
+        return encoded
 
-    def describe_objects(self) -> Descriptions:
-        """Describe each object for the locator, at each size that it may have in the targets."""
+    def describe_objects(self) -> dict[tuple[QueryObject, float], Description]:
+        """Describe each object for the locator, at each size that it may have in the targets, by object and ratio."""
         wide_crop, wide_size = self.network.config.wide_crop, self.network.config.wide_size
         wide = {(x.query, x.ratio): wide_crop(self.spots[x.query], x.share) for x in self.expected_sizes()}
         crops = [(query, crop) for (query, _), crop in wide.items()]
@@ -145,7 +126,6 @@ class Search:
         return {key: described.rows(slice(i, i + 1)) for i, key in enumerate(wide)}
 
     def expected_sizes(self) -> list[ExpectedSize]:
-        """The sizes at which to seek the objects."""
         sizes = []
         for number, pair in enumerate(self.frame.pairs):
             if spot := self.spots.get(pair[:2]):
@@ -162,10 +142,11 @@ class Search:
 
     # 2. candidates
 
-    def locate(self, descriptions: Descriptions) -> tuple[list[Place], Tensor]:
+    def locate(self) -> tuple[list[Place], Tensor]:
         """The N places at which to look in the targets, pair by pair, with the highest similarity first; and their
         similarities (N,). A target is encoded once for each long side at which it is searched.
         """
+        descriptions = self.describe_objects()
         groups = defaultdict(list)  # by camera and long side
         for expected in self.expected_sizes():
             camera = self.frame.pairs[expected.pair].target_camera
@@ -209,7 +190,7 @@ class Search:
             rows = [row_of[self.frame.pairs[x.pair][:2]] for x in batch]
             with autocast(self.recipe.device, self.recipe.precision):
                 target = self.network.encode_target(self._levels(crops))
-                look = self.network.look(objects.crops[context].rows(rows), target)
+                look = self.network.look(objects[context].rows(rows), target)
             yield target, look
 
     # 4. look back
@@ -229,7 +210,7 @@ class Search:
 
     def at_home(self, objects: Objects) -> Tensor:
         """How much the objects' own frames resemble them, at their places and elsewhere: (objects, 2)."""
-        described = objects.crops[CONTEXT].description
+        described = objects[CONTEXT].description
         homes = [(described.rows([row]), *self._home(query)) for row, query in enumerate(self.spots)]
         return torch.cat([self.network.at_home(*home) for home in homes])
 
@@ -302,7 +283,7 @@ class Search:
         """The locator's cells of an object's own frame, (1, h, w, WIDTH), and which of them show it, (1, h, w)."""
         if query not in self._homes:
             mask = self.frame.masks[query]
-            share = min(self.spots[query].extent / max(mask.shape), LARGEST)
+            share = expected_shares(self.spots[query], mask.shape, [1.0])[1.0]
             cells = self._cells(query[1], self.network.config.frame_length(share))
             self._homes[query] = cells, self.recipe.stacked([object_cells(mask, cells.shape[1:3])])
         return self._homes[query]
@@ -317,6 +298,11 @@ class Search:
 
     def _levels(self, images: np.ndarray) -> Levels:
         return self.recipe.in_batches(self.recipe.encoder.levels, torch.from_numpy(images).to(self.recipe.device))
+
+
+def cell_middles(cells: Sequence[Sequence[int]], grid: Sequence[int], size: Size) -> list[tuple[float, float]]:
+    """Rows and columns of cells of a grid over an image of `size` -> the middles of these cells, in pixels."""
+    return [((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]) for row, col in cells]
 
 
 def likeliest_places(found: Sequence[tuple[float, Place]], looks: int) -> list[tuple[float, Place]]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox
 from recipes.strong.config import StrongConfig
-from recipes.strong.crops import CONTEXT, LARGEST, Spot, cell_middles, object_cells, spot_of, whole_frame
+from recipes.strong.crops import CONTEXT, LARGEST, Spot, object_cells, spot_of, whole_frame
+from recipes.strong.search import cell_middles
 from recipes.strong.sizes import expected_shares
 
 SIDES = st.integers(1, 60)
@@ -89,8 +90,6 @@ def test_the_spot_of_a_mask_is_its_middle_and_its_crop_shows_all_of_it(top, left
     assert spot == (top + height / 2, left + width / 2, max(height, width))
     crop = spot.crop(mask.shape)
     assert crop.side == min(CONTEXT * spot.extent, 100) and inside(crop, mask.shape)[mask].all()
-    moved = spot.moved_and_scaled(0.5, -1, 1)
-    assert moved == (spot.row + spot.extent / 2, spot.col - spot.extent, 2 * spot.extent)
 
 
 @given(st.floats(1, 400), st.floats(0.1, 10))
