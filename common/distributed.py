@@ -1,5 +1,6 @@
 """The processes that torchrun starts: their ranks, communication, and signals to stop."""
 
+import inspect
 import os
 import signal
 import time
@@ -8,6 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
 from common.parallel import STOP_SIGNALS
@@ -52,6 +55,7 @@ class World:
                 reason = str(error).partition("\n")[0].rstrip(".")
                 raise UserError(f"the processes of torchrun have not met: {reason}; start torchrun again") from None
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self._group = dist.new_group(timeout=PATIENCE)  # the first group would end a training that was suspended
 
     def meet(self) -> None:
         """Wait until all processes have called this method."""
@@ -74,8 +78,17 @@ class World:
         """The element-wise sum over all processes, on the tensor's device, without waiting for the device."""
         if self.size > 1:
             values = values.clone()
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self._group)
         return values
+
+    def data_parallel(self, step: nn.Module) -> nn.Module:
+        """The module with gradients that are means over all processes. Its graph has to be the same in each call."""
+        if self.size == 1:
+            return step
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the older name
+        more: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True, "static_graph": True}
+        return DistributedDataParallel(step, process_group=self._group, **more)  # buffers are the same everywhere
 
     def catch_signals(self) -> None:
         """From now on, note signals that ask to stop, so that these signals no longer end the process.

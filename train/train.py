@@ -11,7 +11,6 @@ command again: it continues.
 """
 
 import contextlib
-import inspect
 import signal
 import sys
 import threading
@@ -34,7 +33,6 @@ if __name__ == "__main__":
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
@@ -126,12 +124,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
         return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
-    step = Step(recipe, world, options.existence_weight)
-    if world.size > 1:  # no buffers to sync: the position table is the same everywhere; the graph is always the same
-        known = inspect.signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the older name
-        more: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True, "static_graph": True}
-        step = DistributedDataParallel(step, **more)
+    step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
         finish_files(options, recipe, pairs, log)

@@ -228,6 +228,37 @@ def test_processes_that_look_for_a_killed_torchrun_end_in_time_in_one_line(
     assert not (tmp_path / "run").exists()  # nobody has claimed it, and others need not wait
 
 
+SUSPENDED = """
+import sys, time
+from datetime import timedelta
+sys.path.insert(0, ROOT)
+import torch
+import common.distributed
+common.distributed.MEETING = timedelta(seconds=3)
+world = common.distributed.World()
+world.start()
+step = world.data_parallel(torch.nn.Linear(1, 1, bias=False))
+for _ in range(2):
+    time.sleep(4 * world.rank)
+    step(torch.full((1, 1), 1.0 + world.rank)).backward()
+    time.sleep(4 * world.rank)
+    print(world.sum(torch.ones(1)).item(), step.module.weight.grad.item(), flush=True)
+world.stop()
+"""
+
+
+def test_processes_wait_for_one_that_is_suspended_for_longer_than_they_take_to_meet(tmp_path, warm_python):
+    (tmp_path / "script.py").write_text(SUSPENDED.replace("ROOT", repr(str(ROOT))))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    words = [warm_python, tmp_path / "script.py"]
+    environments = [os.environ | place | {"RANK": str(rank)} for rank in range(2)]
+    processes = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert outputs == ["2.0 1.5\n2.0 3.0\n"] * 2
+
+
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, warm_python):
     """At Slurm's signal, which torchrun does not pass on by itself, as it does with those of a terminal."""
     process = start_training(warm_python, training_set, tmp_path, *LONG, "--num_workers", 1, processes=2)
