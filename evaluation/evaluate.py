@@ -10,10 +10,10 @@ One file: the script prints the benchmark's four numbers and further numbers (ma
 cases.csv and index.html, which any browser opens. With --report, index.html also shows pictures of cases.
 
 Several files: the script compares each file with the first file, on the frames that all files have. It prints paired
-differences with 95 % intervals, also by scenario, object size and camera, and writes comparison.json, cases.csv and
-index.html, which shows the cases on which the files disagree most.
+differences with 95 % intervals, and writes comparison.json, cases.csv and index.html, which also have them by scenario,
+object size and camera; index.html shows the cases on which the files disagree most.
 
-If predictions cannot be scored, the script lists all of these predictions and writes nothing.
+If predictions cannot be scored, the script lists all of these predictions and writes no scores.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     rules = "also score by the rule of another group, besides the official rule (docs/evaluation.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="names of the results files (default: names of the files or of their folders)")
-    add("--out", type=Path, help="output folder (default: results/{setting}_{split}_evaluation or _comparison)")
+    add("--out", type=Path, help="output folder (default: {name}_evaluation or _comparison beside the first file)")
     text = "write the benchmark's ground-truth JSON to this file; without --setting, do only this"
     add("--write_gt", "--output_path", type=Path, help=text)
     add("--overwrite", action="store_true", help="replace a file of --write_gt or --sheet that exists")

@@ -69,7 +69,7 @@ TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Give a second picture,
 and press Find."""
 LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
-small household things, it calls a third of the visible ones not visible, and a quarter of the hidden ones visible."""
+small household things, a third of the visible ones are not called visible, and a quarter of the hidden ones are."""
 
 
 def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target: dict | None, size: str) -> tuple:

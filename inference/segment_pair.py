@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "or which picture is of a head-worn camera, which shows things larger"
     size.add_argument("--setting", choices=SETTINGS, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
-    add("--out", type=Path, default="pair", help="beginning of the names of both output files")
+    add("--out", type=Path, default="pair", help="beginning of the names of the output files")
     add("--overwrite", action="store_true", help="replace output files that exist")
     add_network_options(parser, CKPT_HELP, SHIPPED)
     return parser.parse_args(argv)

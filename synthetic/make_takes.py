@@ -3,7 +3,7 @@
     python synthetic/make_takes.py --outputpath data/egoexo
 
 Solids with printed patterns stand on a table. A person with a head-worn camera looks along the solids and picks some
-of the solids up; static cameras record the person and the table. The script writes `split.json`,
+of the solids up; static cameras record the hand and the table. The script writes `split.json`,
 `takes/<take_name>/frame_aligned_videos/*.mp4` and `annotations/relations_{train,val,test}.json` (docs/formats.md). An
 object of one split never occurs in another split. The same options give the same takes; a rerun keeps finished takes.
 

@@ -21,7 +21,6 @@ from tests.made.results import make_results_file
 pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
-VERSION = re.search(r'version = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
 SKIPPED = {  # beginning of a command -> why it is not run here
     "git clone": "is how one gets what this test copies",
     "python3 -m venv": "installs; so does .ci/run",
@@ -96,7 +95,6 @@ def test_every_command_of_the_readme_runs(tmp_path, warm_python):
     assert (folder / "results" / "submission.json").is_file()
 
     for code in blocks("python"):
-        code = code.replace(f'("OWNER/REPO:v{VERSION}", ', '(".", source="local", model=')
         code = f"{PICTURES}{code}\nprint(mask.shape, 0 <= existence <= 1)\n"
         assert run(f"python - <<'END'\n{code}END").endswith("True\n")
 
