@@ -100,7 +100,7 @@ def _draw_panel(frame: np.ndarray, outline: Outline, caption: str, window: tuple
     image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
     image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
-        side = PANEL_HEIGHT * 2 // 5
+        side = min(PANEL_HEIGHT * 2 // 5, image.shape[1])
         mask = np.ascontiguousarray(resize_mask(rle, frame.shape[:2])[window])
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
         inset = overlay(resize(frame[window], (side, side)), mask, color, dashed)

@@ -63,6 +63,7 @@ SAMPLES = {"jar": "easy", "pot": "easy", "bin": "fair", "motorcycle": "fair", "p
 SAMPLES |= {"packet": "hard", "cup": "not there"}
 MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
+MAX_SIDE = 10_000  # pixels of a picture's long side; an answer can need a square of this side, 700 MB
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
@@ -79,7 +80,9 @@ def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target
     try:
         if not query or not target:
             raise UserError(f"give the {'second' if query else 'first'} picture")
-        query_image, target_image = (read_picture(Path(file["path"])) for file in (query, target))
+        query_image, target_image = images = [read_picture(Path(file["path"])) for file in (query, target)]
+        if max(side for image in images for side in image.shape) > MAX_SIDE:
+            raise UserError(f"a picture is more than {MAX_SIDE} pixels long; reduce it")
         marked = draw_marks(query_image, marks)
         found, existence = predictor.segment(query_image, marked, target_image, size=SIZE_WORDS[size])
     except UserError as error:

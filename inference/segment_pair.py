@@ -76,7 +76,12 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
     if args.query_mask and len(args.query_mask) != number:
         raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
-    ends = "_mask.png", *(f"_mask_{place}.png" for place in range(2, args.places + 1)), "_overlay.jpg"
+    if not args.out.name:
+        raise UserError(f"--out {args.out} is a folder; give the beginning of a file's name: {args.out / 'pair'}")
+    count = args.places
+    while args.out.with_name(f"{args.out.name}_mask_{count + 1}.png").exists():
+        count += 1  # a former run had more places
+    ends = "_mask.png", *(f"_mask_{place}.png" for place in range(2, count + 1)), "_overlay.jpg"
     *mask_paths, overlay_path = paths = [args.out.with_name(args.out.name + end) for end in ends]
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
     for path in paths:
@@ -96,7 +101,8 @@ def main(argv: list[str] | None = None) -> None:
 
     views = [overlay(query, fit_mask(mask, query.shape[:2]), QUERY) for query, mask in zip(queries, masks, strict=True)]
     views += [overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE) for mask, existence in found]
-    height = min(1600, max(image.shape[0] for image in views))  # a JPEG has at most 65535 pixels in a row
+    widest = 65_000 / sum(image.shape[1] / image.shape[0] for image in views)  # a JPEG has at most 65,500 columns
+    height = min(1600, max(image.shape[0] for image in views), int(widest))
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     with claimed(args.out.parent, args.out.name, f"writes {mask_paths[0]}", [path.name for path in paths]):
         for path, (mask, _) in zip(mask_paths, found, strict=False):  # fewer places may be found

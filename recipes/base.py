@@ -96,7 +96,7 @@ class NetworkRecipe(Recipe):
     Config: ClassVar[type]  # its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
     defaults: ClassVar[dict[str, Any]] = {}  # defaults of train.py's options, where they differ from the paper's
-    without: ClassVar[tuple[str, ...]] = ()  # options of train.py that the recipe does not have
+    without: ClassVar[tuple[str, ...]] = ("mine_epochs", "fit_pairs")  # options of train.py that it does not have
     caches_all: ClassVar[bool] = False  # True if it reads no picture whose features are cached
     looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 

@@ -64,7 +64,6 @@ def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
 
 class Paper(NetworkRecipe):
     Config, Network, caches_all = XSegTxConfig, XSegTx, True
-    without = ("mine_epochs", "fit_pairs")
     network: XSegTx
     config: XSegTxConfig
 

@@ -42,4 +42,5 @@ class Schedule:
         rate = self.lr * LR_DROP ** sum(finished >= milestone for milestone in self.milestones)
         if self.falls is None or finished < self.falls:
             return rate
-        return rate * (self.total_steps - step) / (self.total_steps - self.epoch_end(self.falls))
+        left, fall = self.total_steps - step, self.total_steps - self.epoch_end(self.falls)
+        return rate * left / fall if fall > 0 else rate  # a run may be given fewer epochs than it had

@@ -129,7 +129,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
         train_epochs(options, state, step, load, validation, log)
         finish_files(options, recipe, pairs, log)
     except Stopped:
-        if state.step < state.schedule.total_steps or not state.is_validated:
+        if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be that of netBest.pth
             state.save(LAST)
         log.count_unreadable()
         reason = world.signal.name if world.signal else "another process"
@@ -177,7 +177,8 @@ def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs:
     network, path = digest_of(recipe.network), options.out_dir / MINED
     miner = state.miner if max(ends) < state.step else network
     made_of = {"step": max(ends), "pairs": state.pair_digests["training"], "network": miner}
-    content: dict[str, Any] = read_torch(path, "delete it; it is made again") if path.exists() else {}
+    is_there = log.world.is_main and path.exists()
+    content = log.world.gather(read_torch(path, "delete it; it is made again") if is_there else {})[0]
     if any(content.get(name) != value for name, value in made_of.items()):
         log.say("mining rivals in the training pairs ...")
         content = {**made_of, "network": network, "mined": recipe.mine(pairs, options.seed, log.world)}
@@ -188,14 +189,14 @@ def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs:
 
 
 def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
-    """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it. If both files hold
-    the same network, both get the network that the first one becomes.
+    """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it with as many pairs.
+    If both files hold the same network, both get the network that the first one becomes.
     """
-    log.world.meet()  # before another process reads what the first one has written
     done: dict[int, dict[str, Any]] = {}  # finished networks by step
     for path in (options.out_dir / name for name in (BEST, LAST)):
-        content = read_checkpoint(path)[0] if path.exists() and options.fit_pairs else {"is_finished": True}
-        if content.get("is_finished"):
+        is_there = log.world.is_main and path.exists() and options.fit_pairs  # other machines may not have the file
+        content = log.world.gather(read_checkpoint(path)[0] if is_there else {"finished_with": options.fit_pairs})[0]
+        if content.get("finished_with") == options.fit_pairs:
             continue
         if content["step"] not in done:
             load_state(recipe.network, content["encoder"], str(path))
@@ -205,8 +206,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
             log.say(f"{path.name}: {text}")
             done[content["step"]] = recipe.network.state_dict()
         if log.world.is_main:
-            write_torch(path, {**content, "encoder": done[content["step"]], "is_finished": True})
-        log.world.meet()
+            write_torch(path, {**content, "encoder": done[content["step"]], "finished_with": options.fit_pairs})
 
 
 def print_introduction(

@@ -86,11 +86,14 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
+    Image.new("RGB", (10_001, 600)).save(tmp_path / "long.png")
+    long = {"path": str(tmp_path / "long.png")}  # in a square of its length, it would take the memory of all
     for inputs, line in [
         ((None, [], SENT[1]), "give the first picture"),
         ((SENT[0], [BRUSH], None), "give the second picture"),
         ((SENT[0], [], SENT[1]), "mark the object in the first picture: paint over it, or draw a box around it"),
         (({"path": str(text)}, [BRUSH], SENT[1]), "text.jpg is no picture that can be read; give JPEG or PNG"),
+        ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
         assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, None, None, None, None)
 

@@ -212,6 +212,10 @@ def test_size_is_the_setting_in_plain_words_and_the_likeliest_places_have_a_mask
         assert np.array_equal(read_mask(tmp_path / name), place.mask)
     segment(files | {"places": "3", "out": str(out), "looks": "1"}, "--overwrite")  # fewer places than before
     assert {path.name for path in tmp_path.glob("three*")} == {names[0], "three_overlay.jpg"}
+    for number in (2, 3, 4):
+        (tmp_path / f"three_mask_{number}.png").touch()
+    segment(files | {"out": str(out)}, "--overwrite")  # nothing of a run with more places lies beside the new answer
+    assert {path.name for path in tmp_path.glob("three*")} == {names[0], "three_overlay.jpg"}
     (tmp_path / "four_mask_3.png").touch()
     with pytest.raises(UserError, match="four_mask_3.png exists; name another file"):
         segment(files | {"places": "3", "out": str(tmp_path / "four")})
@@ -247,6 +251,8 @@ def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(fil
     (tmp_path / "b_overlay.jpg").touch()
     with pytest.raises(UserError, match="b_overlay.jpg exists; name another file to write, or give --overwrite"):
         segment(given | {"out": str(tmp_path / "b")})
+    with pytest.raises(UserError, match="--out . is a folder; give the beginning of a file's name: pair"):
+        segment(given | {"out": "."})
     assert mask.read_bytes() == before and not (tmp_path / "b_overlay.jpg").read_bytes()
 
 
@@ -263,6 +269,16 @@ def test_bad_files_are_named_in_one_line_before_the_network_is_loaded(files, mon
     folder = files["out"].removesuffix("found")
     with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
         segment(files | {argument: folder + file, "out": folder + "other"})
+
+
+def test_pictures_side_by_side_fit_into_a_jpeg(files, tmp_path, monkeypatch):
+    target = np.zeros((1600, 32_000, 3), np.uint8)
+    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
+    found = [predictor.Found(np.zeros(target.shape[:2], np.uint8), 0.9)] * 3
+    monkeypatch.setattr(segment_pair.Predictor, "places", lambda *args, **options: found)
+    write_picture(tmp_path / "wide.png", target)
+    segment(files | {"target_image": str(tmp_path / "wide.png"), "out": str(tmp_path / "a"), "places": "3"})
+    assert 60_000 < Image.open(tmp_path / "a_overlay.jpg").width <= 65_000
 
 
 def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from common.distributed import Stopped, World
 from model.checkpoint import read_checkpoint
 from recipes.strong import choice as module
 from recipes.strong import recipe
@@ -69,7 +70,7 @@ def few_suffice(monkeypatch):
 
 def encoders(out_dir):
     contents = [read_checkpoint(out_dir / name)[0] for name in ("netBest.pth", "netLast.pth")]
-    assert all(content["is_finished"] for content in contents)
+    assert all(content["finished_with"] for content in contents)
     return [content["encoder"] for content in contents]
 
 
@@ -89,6 +90,28 @@ def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_cha
     before = [(tmp_path / "fitted" / name).read_bytes() for name in ("netBest.pth", "netLast.pth")]
     run_training(training_set, tmp_path / "fitted", *FLAGS)  # there is nothing left to do
     assert before == [(tmp_path / "fitted" / name).read_bytes() for name in ("netBest.pth", "netLast.pth")]
+    capsys.readouterr()
+    run_training(training_set, tmp_path / "fitted", *FLAGS[:-1], 30, "--resume-pth", "auto")
+    assert "netBest.pth: the choice among looks" in capsys.readouterr().out  # it was asked for other pairs
+    assert read_checkpoint(tmp_path / "fitted" / "netLast.pth")[0]["finished_with"] == 30
+
+
+def test_stopped_in_the_fit_of_the_best_network_the_last_one_stays_what_it_is(
+    training_set, tmp_path, few_suffice, monkeypatch
+):
+    flags = *FLAGS, "--n-epoch", 2, "--iter-epoch", 3, "--warmUpIter", 1
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "stop_requested", lambda self, step=0: step == 5)  # within the second epoch
+        assert run_training(training_set, tmp_path, *flags)
+    last = read_checkpoint(tmp_path / "netLast.pth")[0]["encoder"]
+
+    def stop(*given):
+        raise Stopped
+
+    monkeypatch.setattr(Strong, "looks_at", stop)
+    assert run_training(training_set, tmp_path, *flags, "--n-epoch", 1)  # fewer epochs than it has begun
+    now = read_checkpoint(tmp_path / "netLast.pth")[0]["encoder"]
+    assert all(torch.equal(x, last[name]) for name, x in now.items())
 
 
 def test_stopped_in_the_fit_the_same_command_ends_with_the_same_choice(

@@ -462,6 +462,8 @@ def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     assert [schedule.learning_rate(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
     assert schedule.learning_rate(51_000) == schedule.learning_rate(250_999) == pytest.approx(1e-5)
     falling = Schedule(1e-3, 10, 100, 4, falls=2)
+    fewer = [Schedule(1e-3, 10, 100, epochs, falls=2) for epochs in (1, 2)]  # a run can go on with fewer epochs
+    assert [schedule.learning_rate(210) for schedule in fewer] == [1e-3] * 2
     rates = [falling.learning_rate(step) for step in (10, 209, 210, 310, 409)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-6])
     assert [schedule.epoch_end(epoch) for epoch in (0, 1, 250)] == [1000, 2000, 251_000]
