@@ -8,7 +8,7 @@
 # Environment variables:
 #   PACKAGE  Debian's package sweethome3d-furniture, a .deb file (default: `apt-get download` fetches it)
 #   FROM     network whose training is continued (default: none, a new network)
-#   EPOCHS   epochs of training, with 2400 steps each (default: 15)
+#   EPOCHS   epochs of training, with 2400 steps each (default: 12)
 #   NPROC    processes that train, with 8 GB each (default: 1)
 #   SEED     seed of the training (default: 0). Only seed 0 replaces xsegtx_tiny.pth; other networks stay in FOLDER
 #   PYTHON   an interpreter that has the requirements (default: .venv, which is made if needed)
@@ -20,7 +20,7 @@ setup_env requirements.txt requirements-models.txt
 
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
-epochs=${EPOCHS:-15}
+epochs=${EPOCHS:-12}
 start=(--backbone efficientnet_lite0 --mode tiny --input_size 192 --lr 5e-4)
 if [ -n "${FROM:-}" ]; then start=(--init_weights "$FROM" --lr 3e-4 --dropout 0 --drop-feat 0); fi
 precision=fp32 # or bfloat16, if the CPU computes in it
