@@ -238,11 +238,10 @@ common.distributed.MEETING = timedelta(seconds=3)
 world = common.distributed.World()
 world.start()
 step = world.data_parallel(torch.nn.Linear(1, 1, bias=False))
-for _ in range(2):
-    time.sleep(4 * world.rank)
-    step(torch.full((1, 1), 1.0 + world.rank)).backward()
-    time.sleep(4 * world.rank)
-    print(world.sum(torch.ones(1)).item(), step.module.weight.grad.item(), flush=True)
+time.sleep(4 * world.rank)
+step(torch.full((1, 1), 1.0 + world.rank)).backward()
+time.sleep(4 * world.rank)
+print(world.sum(torch.ones(1)).item(), step.module.weight.grad.item())
 world.stop()
 """
 
@@ -256,7 +255,7 @@ def test_processes_wait_for_one_that_is_suspended_for_longer_than_they_take_to_m
     environments = [os.environ | place | {"RANK": str(rank)} for rank in range(2)]
     processes = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert outputs == ["2.0 1.5\n2.0 3.0\n"] * 2
+    assert outputs == ["2.0 1.5\n"] * 2
 
 
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, warm_python):
