@@ -132,10 +132,9 @@ def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--setting", choices=SETTINGS, required=required, help=text)
 
 
-def add_data_path(parser: argparse.ArgumentParser, splits: bool = True) -> None:
+def add_data_path(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_path", "--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes")
-    if splits:
-        add_splits_path(parser)
+    add_splits_path(parser)
 
 
 def add_splits_path(parser: argparse.ArgumentParser) -> None:

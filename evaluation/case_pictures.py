@@ -180,8 +180,8 @@ def draw_sheet(truth: GroundTruth, setting: str, results: Path, cases: Sequence[
         picture = np.vstack([_header(case, take, panels.shape[1]), panels])
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         rows.append(_framed(resize(picture, (height, SHEET_WIDTH)), GAP, GAP, GAP, GAP))
-    if sum(map(len, rows)) > MAX_ROWS:
-        raise UserError(f"{len(cases)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
+        if sum(map(len, rows)) > MAX_ROWS:
+            raise UserError(f"{len(cases)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
     return np.vstack(rows)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.arguments import Parser, add_data_path, add_setting, at_least
+from common.arguments import DEFAULT_DATA_DIR, Parser, add_setting, at_least
 from common.files import check_output
 from common.parallel import loader_failures, loader_options
 from formats.pairs import PairSet
@@ -85,7 +85,7 @@ class OwnMethod(Recipe):
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add_setting(parser)
-    add_data_path(parser, splits=False)
+    parser.add_argument("--data_path", type=Path, default=DEFAULT_DATA_DIR, help="processed takes")
     parser.add_argument("--input_size", type=at_least(48), default=480, help="side of the square input in pixels")
     parser.add_argument("--batch_size", type=at_least(1), default=8, help="pairs in a step")
     parser.add_argument("--steps", type=at_least(1), default=2000, help="training steps")

@@ -28,7 +28,8 @@ class FeatureCache:
         if not self.size:
             return list(encode(pictures))
         stored = [key for key in dict.fromkeys(keys) if key in self.entries]
-        rows = {key: row for row, key in enumerate(keys) if key not in self.entries}  # not in the cache
+        # A row for each picture that is not in the cache.
+        rows = {key: row for row, key in enumerate(keys) if key not in self.entries}
         features: dict[Hashable, tuple[Tensor, ...]] = {}
         if stored:  # the stored features are copied to the device together
             parts = (torch.stack(part) for part in zip(*(self.entries[key] for key in stored), strict=True))

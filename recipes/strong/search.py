@@ -301,7 +301,7 @@ class Search:
 
 
 def cell_middles(cells: Sequence[Sequence[int]], grid: Sequence[int], size: Size) -> list[tuple[float, float]]:
-    """Rows and columns of cells of a grid over an image of `size` -> the middles of these cells, in pixels."""
+    """The middles, in pixels, of cells (row, column) of a grid that lies over an image of `size`."""
     return [((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]) for row, col in cells]
 
 
