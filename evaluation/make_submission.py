@@ -68,9 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")
-    submission = {}
-    for setting, path in files.items():
-        submission[setting] = {"version": "xx", "challenge": "xx", "results": complete_results(truth, path, setting)}
+    results = {setting: complete_results(truth, path, setting) for setting, path in files.items()}
+    submission = {setting: {"version": "xx", "challenge": "xx", "results": takes} for setting, takes in results.items()}
     with claimed(out.parent, out.name, f"writes {out}"):
         write_json(out, submission)
     print(f"{out}: {out.stat().st_size:,} bytes")
@@ -81,7 +80,7 @@ def complete_results(truth: GroundTruth, path: Path, setting: str) -> Iterator[t
     for uid, raw in iter_results(path, setting):
         if uid in truth.uids:
             take = truth.load_take(uid).take
-            masks = {name: raw["masks"].get(name, {}) for name in take.masks}
+            masks = {name: raw.get("masks", {}).get(name, {}) for name in take.masks}
             yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
 

@@ -69,10 +69,12 @@ class TakePredictions:
                 usable[frame] = prediction
             for kind in refused:
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
+        if "missing" in faulty and entries and not usable:  # "00030" in place of "30", for example
+            faulty["missing"] = f"the file has frame {next(iter(entries))!r}", faulty["missing"][1]
         for kind, (detail, frames) in faulty.items():
             flag = ACCEPTING_FLAGS.get(kind, "")
             text = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}: {kind}"
-            text += f" ({detail})" * bool(detail) + f"; {flag} accepts it" * bool(flag)
+            text += f" ({detail})" * bool(detail)
             self.problems.append(Problem(text, kind == "missing", flag))
         return usable
 

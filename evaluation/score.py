@@ -208,6 +208,5 @@ def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
                     scores_at_file_size = score_masks(resized_truth, decode_mask(predicted.rle))
             visible, area = true_rle is not None, mask_area(predicted.rle) / math.prod(file_size)
             cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
-    info = truth.info
-    read = predictions.problems, predictions.accepted
+    info, read = truth.info, (predictions.problems, predictions.accepted)
     return TakeScores(take.uid, info.name, info.scenario, cases, num_to_score, *read, take.digest)

@@ -89,9 +89,8 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
         star = "" if name == "official" and not all_frames else "* "
-        values = (
-            figures if figures["existence_classes"] == 2 else {**figures, "balanced_accuracy": None}
-        )  # see printed_values
+        has_both = figures["existence_classes"] == 2  # see printed_values
+        values = figures if has_both else {**figures, "balanced_accuracy": None}
         cells = (METRICS[metric].as_text(values[metric]) for metric in OFFICIAL)
         rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
     return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/evaluation.md says what each does"])

@@ -76,6 +76,7 @@ class Footage:
 
 def open_footage(path: Path, fps: float = 30) -> Footage:
     """Open a video, or a folder of pictures at `fps`. Raises UserError if there is nothing to read."""
+    path = path.absolute()  # FFmpeg would take "2026-05-01T10:15.mp4" for a protocol
     if path.is_dir():
         files = by_number(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != ".")
         if not files:
@@ -128,7 +129,7 @@ def add_footage_options(parser: Parser) -> None:
     add("--mask_frame", type=at_least(0), default=0, help="the frame of a mask that is a single PNG")
     text = (
         "the camera's frame at the moment at which the other cameras show frame 0 or their offset; -5 if it began 5 "
-        "frames later (default: 0)"
+        "frames later (default: 0); pictures of a folder are counted from 0"
     )
     add("--offset", type=name_value(int), default=[], metavar="CAMERA=FRAME", help=text, **several)
     add("--fps", type=at_least(0.001, float), default=30, help="frames per second of folders of pictures")

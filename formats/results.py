@@ -27,7 +27,10 @@ THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an objec
 # What a person is told: visible from the first existence on, not visible below the second; see `verdict`.
 SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
-DETECTION = '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id", "segmentation", "score"}'
+DETECTION = (
+    '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id": "{object}", '
+    '"segmentation": {"size", "counts"}, "score": 0.5}'
+)
 
 
 def verdict(existence: float) -> str:
@@ -55,7 +58,7 @@ def results_path(out_dir: Path, setting: str, split: str) -> Path:
 def path_beside(results: Path, what: str) -> Path:
     """The path of another file of the same run: `results/ego-exo_val_results.json` -> `results/ego-exo_val_{what}`."""
     stem = Path(results.name.removesuffix(".gz")).stem
-    return results.with_name(f"{stem.removesuffix('_results')}_{what}")
+    return results.absolute().with_name(f"{stem.removesuffix('_results')}_{what}")
 
 
 def read_run(results: Path) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
     for take in sorted(path for path in folder.iterdir() if path.is_dir()):
         masks: dict[str, Any] = {}
         for path in png_files(take):
-            *object_name, pair, _ = path.relative_to(take).parts
+            *object_name, pair = path.parent.relative_to(take).parts or ("",)
             if object_name and path.stem.isdecimal():
                 frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
                 frames[str(int(path.stem))] = {"pred_mask": encode_mask(read_mask(path))}

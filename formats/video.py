@@ -159,10 +159,8 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Itera
         stream = container.streams.video[0]
         _single_threaded(stream)
         frames = container.decode(stream)
-        if index.pts is None:
-            yield from _images_at(enumerate(frames), wanted, pixels)
-        else:
-            yield from _images_at(((frame.pts, frame) for frame in frames), index.pts[wanted], pixels)
+        timed = enumerate(frames) if index.pts is None else ((frame.pts, frame) for frame in frames)
+        yield from _images_at(timed, wanted if index.pts is None else index.pts[wanted], pixels)
 
 
 def _images_at(

@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_network_options(parser, CKPT_HELP, SHIPPED)
     everybody = "0.0.0.0 admits everybody who can reach this machine"
     add("--host", default="127.0.0.1", help=f"name or address under which the page opens; {everybody}")
-    add("--port", type=at_least(1), default=7860, help="port of the page")
+    add("--port", type=at_least(1, most=65535), default=7860, help="port of the page")
     return parser.parse_args(argv)
 
 
@@ -53,7 +53,7 @@ from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
 from formats.results import SURELY_VISIBLE, verdict
-from inference.cut_out import cut_out
+from inference.cut_out import MIN_SIDE, cut_out
 from inference.predictor import Predictor
 
 WEB = Path(__file__).resolve().parent / "web"
@@ -105,6 +105,8 @@ def draw_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
         lines = [np.array(line) for line in mark["lines"]]
         if mark["tool"] == "box":
             corners = np.clip(lines[0] + 0.5, 0, (width, height))
+            if np.ptp(corners, axis=0).min() < MIN_SIDE:
+                raise UserError("a box is too small; press Undo, and drag from corner to corner")
             mask |= cut_out(image, (*corners.min(axis=0), *corners.max(axis=0)))
         else:
             lines = [line.round().astype(np.int32) for line in lines]
@@ -150,7 +152,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
     output = {"interactive": False, "buttons": [], "elem_classes": "picture answer"}
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(TO_DO)
-        names = [[f"{name}: {word}"] for name, word in SAMPLES.items() if (SAMPLES_DIR / name).exists()]
+        names = [[f"{name}: {word}"] for name, word in SAMPLES.items()]
         samples = gr.Dataset(components=[gr.Textbox(visible=False)], samples=names, type="index", label="Try a sample")
         with gr.Row():
             with gr.Column(scale=5, min_width=300):

@@ -42,11 +42,14 @@ def as_image(image: Any, what: str) -> np.ndarray:
 
 
 def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
-    """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with `what`, if the mask has none of the forms
-    above, has another aspect ratio than its image of `size` (H, W), or is empty. The mask may be larger or smaller than
-    the image.
+    """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with the mask's path or with `what`, if the
+    mask has none of the forms above, has another aspect ratio than its image of `size` (H, W), or is empty. The mask
+    may be larger or smaller than the image.
     """
-    mask = read_mask(Path(mask)) if isinstance(mask, str | Path) else to_mask(_tensor_to_array(mask), what)
+    if isinstance(mask, str | Path):
+        what, mask = str(mask), read_mask(Path(mask))
+    else:
+        mask = to_mask(_tensor_to_array(mask), what)
     if not same_aspect_ratio(mask.shape, size):
         remedy = "it may be larger or smaller, but must have the image's aspect ratio"
         raise UserError(f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; {remedy}")

@@ -91,8 +91,9 @@ def main(argv: list[str] | None = None) -> None:
         masks = [read_mask(path, args.object) for path in args.query_mask]
     else:
         masks = [cut_out(queries[0], args.query_box)]
-    for query, mask in zip(queries, masks, strict=True):  # errors of a mask come before the network is loaded
-        as_mask(mask, "query mask", query.shape[:2])
+    names = args.query_mask or ["the box"]
+    for name, query, mask in zip(names, queries, masks, strict=True):  # errors come before the network is loaded
+        as_mask(mask, str(name), query.shape[:2])
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
     print(f"{args.ckpt_path.name}: {predictor.description}")
     found = predictor.places(queries, masks, target, args.places, size=args.size, setting=args.setting)

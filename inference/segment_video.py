@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
     widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
-    size, fps = (HEIGHT, sum(widths.values())), 1 / max(step, 1 / 120)
+    size, fps = (HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
     frames = read_frames(cameras, matches, query_masks, query, ego)
     # With the delay, no bar appears before an early error.
     bar = tqdm(frames, "segment", len(moments), unit="frame", delay=1)

@@ -32,7 +32,7 @@ from model.features import Encoder
 from recipes.frame import Frame, TakeFrame
 from recipes.samples import Batch, DrawnPairs
 
-MEMORY_REMEDY = "give a smaller --batch_size, or another --device"
+MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
 
 class Answer(NamedTuple):

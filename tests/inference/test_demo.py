@@ -47,7 +47,7 @@ def test_marks_are_drawn_as_the_browser_shows_them():
     assert both[150, 265] and both[150, 235] and not both[150, 275] and both[90, 120]
     rest = draw_marks(image, [box, BRUSH | {"tool": "eraser", "lines": [[[60, 90], [200, 90]]]}])
     assert not rest[75:106].any() and rest[60, 120] and rest[120, 120]
-    for wrong, line in ([], "mark the object"), ([box | {"lines": [[[9, 9], [9, 9]]]}], "the box"):
+    for wrong, line in ([], "mark the object"), ([box | {"lines": [[[9, 9], [9, 9]]]}], "a box is too small"):
         with pytest.raises(UserError, match=line):
             draw_marks(image, wrong)
 

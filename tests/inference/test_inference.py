@@ -308,8 +308,8 @@ def test_too_little_memory_is_one_line_that_names_the_batch_size(checkpoint, dat
 
     monkeypatch.setattr(Encoder, "images", encode)
     done = run_main(eval_segswap.main, *arguments(checkpoint, data_path, tmp_path))
-    line = f"error: the memory of {where} is full; give a smaller --batch_size, or another --device\n"
-    assert (done.returncode, done.stderr) == (1, line)
+    remedy = "give another --device, or in eval_segswap.py a smaller --batch_size"
+    assert (done.returncode, done.stderr) == (1, f"error: the memory of {where} is full; {remedy}\n")
 
 
 def test_an_unreadable_take_is_named_and_predicted_once_it_is_processed_again(checkpoint, own_data, tmp_path, capsys):

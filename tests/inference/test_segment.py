@@ -261,7 +261,7 @@ def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(fil
     [
         ("target_image", "text.jpg", "text.jpg is no picture"),
         ("query_mask", "target.jpg", "target.jpg looks like a photograph, not a mask"),
-        ("query_mask", "empty.png", "query mask is empty"),
+        ("query_mask", "empty.png", "empty.png is empty"),
     ],
 )
 def test_bad_files_are_named_in_one_line_before_the_network_is_loaded(files, monkeypatch, argument, file, message):
