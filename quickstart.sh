@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run XSegTx from videos to results on rendered takes, in some minutes on two CPU cores (needs Python 3.10+ and pip).
+# Run XSegTx from videos to results on rendered takes, in a few minutes on two CPU cores (needs Python 3.10+ and pip).
 # Every command is printed before it runs; with your own data, run the same commands with your own paths.
 # A second run reuses what the first one made; `rm -r quickstart` starts afresh. Environment variables change the size:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)

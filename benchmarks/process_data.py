@@ -108,7 +108,7 @@ def check_equal(ours: Path, theirs: Path) -> None:
     for name in own:
         difference = np.abs(read_frame(ours / name).astype(int) - read_frame(theirs / name)).mean()
         if difference > 3:  # colors of older libraries differ by 2 to 3 gray levels
-            raise UserError(f"{theirs / name} differs by {difference:.1f} grey levels on average")
+            raise UserError(f"{theirs / name} differs by {difference:.1f} gray levels on average")
 
 
 if __name__ == "__main__":

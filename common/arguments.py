@@ -149,7 +149,7 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str, default: Path | None = None) -> None:
     parser.add_argument("--ckpt_path", type=Path, default=default, help=ckpt_help)
-    text = "weights of the checkpoint's backbone, which its file does not hold (default: the file used in training)"
+    text = "weights of the checkpoint's backbone, if it does not hold them (default: the file used in training)"
     parser.add_argument("--backbone_weights", type=Path, help=text)
     add_device(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)

@@ -47,10 +47,9 @@ class World:
         Raises UserError if the processes do not meet.
         """
         if self.size > 1:
-            on_gpu = device is not None and device.type == "cuda"
+            gpu = device if device and device.type == "cuda" else None
             try:
-                name, gpu = ("nccl", device) if on_gpu else ("gloo", None)
-                dist.init_process_group(name, device_id=gpu, timeout=MEETING)
+                dist.init_process_group("nccl" if gpu else "gloo", device_id=gpu, timeout=MEETING)
             except dist.DistError as error:
                 reason = str(error).partition("\n")[0].rstrip(".")
                 raise UserError(f"the processes of torchrun have not met: {reason}; start torchrun again") from None
@@ -73,6 +72,13 @@ class World:
         values = [None] * self.size
         dist.all_gather_object(values, value, group=self._control)
         return values
+
+    def of_main(self, value: Any) -> Any:
+        """The main process's value, on every process; machines without a shared folder have other files, or none."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, group=self._control)
+        return values[0]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The element-wise sum over all processes, on the tensor's device, without waiting for the device."""

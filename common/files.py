@@ -184,7 +184,7 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"{path} cannot be read ({reason}); mend this and run the same command again") from None
+        raise UserError(f"{path} cannot be read ({reason}); fix this and run the same command again") from None
 
 
 def read_json(path: Path, remedy: str) -> Any:

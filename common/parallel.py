@@ -74,7 +74,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         pool.shutdown()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was killed or could not start, perhaps for want of memory; what is finished stays: run "
+            "a worker process was killed or could not start, perhaps for lack of memory; finished work is kept: run "
             f"the same command again, with fewer --num_workers (now {num_workers})"
         ) from None
     finally:
@@ -155,12 +155,14 @@ def loader_failures() -> Iterator[None]:
     """The context in which a DataLoader is used. Raises UserError if one of the loader's workers dies."""
     try:
         yield
-    except (RuntimeError, OSError, EOFError) as error:
-        if "DataLoader worker" not in str(error) and not isinstance(error, ConnectionError | EOFError):
+    except UserError as error:  # PyTorch puts a worker's traceback before the line
+        raise UserError(str(error).rpartition("UserError: ")[2]) from None
+    except (RuntimeError, OSError, EOFError) as error:  # "DataLoader worker process" begins an error of our own in it
+        if "DataLoader worker (pid" not in str(error) and not isinstance(error, ConnectionError | EOFError):
             raise
         with contextlib.suppress(RuntimeError):
             time.sleep(1)  # after a broken connection, PyTorch raises the worker's death here and not somewhere later
         raise UserError(
-            "a loading process has ended early, perhaps for want of memory or of shared memory; run the same command "
-            "again with fewer --num_workers (0 needs neither), or in a container with more: docker run --shm-size 16g"
+            "a loader process died, perhaps for lack of memory or shared memory; run the same command again with fewer "
+            "--num_workers (0 starts none), or in a container with more shared memory: docker run --shm-size 16g"
         ) from None

@@ -16,7 +16,7 @@ get() { # arguments: the file's name, and the number of takes that it lists
     if [ ! -e "$1" ]; then
         file=.$1.part from=$url/$1 remedy="nothing was kept"
         problem=$(curl --fail --silent --show-error --location --retry 3 --output "$file" "$from" 2>&1) ||
-            fail "no download of $from (${problem##*$'\n'}); check the network, or name a mirror in SPLIT_URL"
+            fail "could not download $from (${problem##*$'\n'}); check the network, or name a mirror in SPLIT_URL"
     fi
     found=$(grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' "$file" | sort -u | grep -c '') || true
     [ "$found" -eq "$2" ] || fail "$from lists $found takes, not the benchmark's $2; $remedy"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Download the benchmark's takes one after the other with the `egoexo` command (pip install ego4d), which needs the
-# data set's licence and its AWS credentials:
+# data set's license and its AWS credentials:
 #
 #   bash data/download_uids.sh                       # all takes, 6.6 TB
 #   bash data/download_uids.sh --downscaled          # videos of 448 pixels on the short side: tens of times less
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
         --downscaled) parts=downscaled_takes/448 && shift ;;
         --out_dir | --uids_path) [ $# -gt 1 ] || fail "$1 needs a value; see --help" && declare "${1#--}=$2" && shift 2 ;;
         --) shift && break ;;
-        *) fail "there is no $1; see --help" ;;
+        *) fail "unknown option $1; see --help" ;;
     esac
 done
 command -v egoexo >/dev/null || fail "no egoexo command; pip install ego4d, and set up the data set's AWS credentials"
@@ -57,7 +57,7 @@ for uid in $uids; do
 done
 rm -f "$out_dir/.egoexo.log"
 [ ${#unknown[@]} -eq 0 ] || echo "warning: the data set has no files of ${#unknown[@]} takes: ${unknown[*]}" >&2
-[ ${#lacking[@]} -eq 0 ] || echo "warning: one file each of ${#lacking[@]} takes was not fetched, as withdrawn videos are" \
-    "not; run again to retry; process_data.py leaves out what needs them: ${lacking[*]}" >&2
+[ ${#lacking[@]} -eq 0 ] || echo "warning: ${#lacking[@]} takes lack one file each, perhaps a withdrawn video; run again to" \
+    "retry; process_data.py leaves out what needs it: ${lacking[*]}" >&2
 [ ${#failed[@]} -eq 0 ] || fail "${#failed[@]} takes failed, run again to retry: ${failed[*]}"
 echo "all else of $uids_path is in $out_dir"

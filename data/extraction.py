@@ -188,7 +188,7 @@ def extract_videos(
     for camera, index in videos.items():
         if num_lost := sum(frame >= len(index) for frame in wanted_frames):
             length, lost = counted(len(index), "frame"), counted(num_lost, "wanted frame")
-            reason = f"{index.path} ends after {length}; {lost} up to {wanted_frames[-1]} left out"
+            reason = f"{index.path} ends after {length}; {lost} left out, up to frame {wanted_frames[-1]}"
             failures.append(Failure(camera, MISSING_FILE, reason))
 
     def extract(camera: str) -> Failure | None:

@@ -31,7 +31,7 @@ from common.files import atomic_folder, claimed, is_file_name, read_json, remove
 from formats.footage import Footage, add_footage_options, open_cameras, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
-from formats.takes import SPLIT_REMEDY, SPLITS, annotation_path, camera_kind, read_splits, video_path
+from formats.takes import SPLITS, annotation_path, camera_kind, read_splits, video_path
 from formats.video_writer import open_video
 
 NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
@@ -89,7 +89,7 @@ def main() -> None:
                 write_json(path, content)
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
     if not_shown:
-        print(f"{counted(not_shown, 'mask')} left out: at no moment of the take, which all cameras have")
+        print(f"{counted(not_shown, 'mask')} left out: the take has no frame at their time")
     if unmatched:
         print(f"{counted(unmatched, 'mask')} left out: nobody looked for the object in the other cameras then")
 
@@ -108,7 +108,7 @@ def check_name(args: argparse.Namespace) -> None:
 def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
     """The name of each camera in the take; there the name of the head-worn camera begins with aria."""
     if other := next((camera for camera in cameras if camera_kind(camera) == "ego" and camera != ego), None):
-        raise UserError(f"camera {other!r}: a name that begins with aria is a head-worn camera's; call it otherwise")
+        raise UserError(f"camera {other!r}: only the --ego camera's name may begin with aria; rename it")
     return {camera: camera for camera in cameras} | {ego: ego if camera_kind(ego) == "ego" else f"aria_{ego}"}
 
 
@@ -121,7 +121,8 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
     annotation, annotated_frames = {}, []
     for number in tqdm(sorted(masks.objects[name]), name, unit="mask", leave=False):
         if number not in position_of:
-            raise UserError(f"{masks.path} has a mask of frame {number}, which {footage.path} has not")
+            what = f"{masks.path} has a mask of frame {number}, which {footage.path} lacks"
+            raise UserError(f"{what}; give each mask its frame's number")
         rle = masks.read(name, number, footage.size)
         frame = frame_of.get(position_of[number])
         if frame is not None:
@@ -154,8 +155,8 @@ def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[P
     if (args.root / "processed" / splits_path.name).exists():
         splits_path = args.root / "processed" / splits_path.name  # the stages look in processed/ first
     if annotations_path.parent.exists() and not splits_path.exists():
-        raise UserError(f"{args.root} has annotations but no split.json; {SPLIT_REMEDY}, or give another --root")
-    remedy = "mend or delete it"
+        raise UserError(f"{args.root} has annotations but no split.json; put their split there, or give another --root")
+    remedy = "repair or delete it"
     splits = read_splits(splits_path) if splits_path.exists() else {name: [] for name in SPLITS}
     splits = {name: [uid for uid in uids if uid != args.name] for name, uids in splits.items()}
     splits.setdefault(args.split, []).append(args.name)

@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
     text = "use the videos of 448 pixels on the short side and keep this size: tens of times less data, softer images"
     add("--downscaled", action="store_true", help=text)
-    add_num_workers(parser, "processes, each with a take and up to 0.4 GB (if takes are few, with some cameras of one)")
+    add_num_workers(parser, "processes, each with a take (or some of its cameras, if takes are few) and up to 0.4 GB")
     shard = "process only the I-th of every N takes, with I from 1 to N, to share the work among N jobs (default: 1/1)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()

@@ -9,11 +9,11 @@
 One file: the script prints the benchmark's four numbers and further numbers (marked *), and writes metrics.json,
 cases.csv and index.html, which any browser opens. With --report, index.html also shows pictures of cases.
 
-Several files: the script compares each file with the first file, on the frames that all files have. It prints paired
-differences with 95 % intervals, and writes comparison.json, cases.csv and index.html, which also have them by scenario,
-object size and camera; index.html shows the cases on which the files disagree most.
+Several files: it compares each with the first, on the frames that all have. It prints paired differences with 95 %
+intervals, and writes comparison.json, cases.csv and index.html, which also have them by scenario, object size and
+camera; index.html shows the cases on which the files disagree most.
 
-If predictions cannot be scored, the script lists all of these predictions and writes no scores.
+If predictions cannot be scored, it lists them all and writes no scores.
 """
 
 import argparse

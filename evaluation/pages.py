@@ -53,7 +53,7 @@ def report_sections(summary: dict[str, Any], cards: list[dict], order: str) -> l
         "visible. Click the head of a column to sort by it."
     )
     return [
-        make_section("Figures", figures_table(summary), note=figures),
+        make_section("Scores", figures_table(summary), note=figures),
         make_section("Cases", note=cases, cards=cards),
         *(
             make_section(breakdown_title(kind), breakdown_table(groups), note=missed)

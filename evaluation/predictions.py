@@ -92,7 +92,7 @@ class TakePredictions:
             if key not in entries:
                 return place, Problem(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
             entries = entries[key]
-        return place, entries if isinstance(entries, dict) else Problem(f"{place}: is not an object")
+        return place, entries if isinstance(entries, dict) else Problem(f"{place}: not a JSON object")
 
 
 def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
@@ -104,7 +104,7 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
     if raw is None:
         return None, {"missing": ""}
     if not isinstance(raw, dict):
-        return None, {"not an object with pred_mask and confidence": repr(raw)[:60]}
+        return None, {"not a JSON object with pred_mask and confidence": repr(raw)[:60]}
     faults: dict[str, str] = {}
     mask = rle = None
     try:

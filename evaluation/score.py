@@ -110,7 +110,7 @@ def score_file(
     scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(path, digests))
     is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
     if is_empty and (scores.not_in_truth or allow_missing):
-        raise UserError(f"{path} has no prediction for any scored frame; is it of another split?")
+        raise UserError(f"{path} has no prediction for any scored frame; check --split")
     problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
     if problems:
         flags = sorted({problem.flag for problem in problems if problem.flag})
@@ -124,7 +124,7 @@ def reprocessed_line(path: Path, digests: dict[str, str]) -> str:
     run = read_run(path)
     names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
     changed = [uid for uid, name in names.items() if run.get("takes", {}).get(uid, name) != name]
-    what = f"predicted from other masks or frames than are processed now, or by version 2.4: {', '.join(changed)}"
+    what = f"predicted from masks or frames that have changed since, or by version 2.4: {', '.join(changed)}"
     return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
 
 
@@ -136,7 +136,7 @@ def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
 
 def incomplete_line(truth: GroundTruth) -> str:
     count = counted(len(truth.incomplete), "take")
-    return f"{count} processed in part: what check_processed.py lists is in no pair, though the benchmark may have it"
+    return f"{count} processed in part: the benchmark may have more pairs; check_processed.py lists what is missing"
 
 
 def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:

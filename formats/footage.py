@@ -122,14 +122,14 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
 
 def add_footage_options(parser: Parser) -> None:
     add, several = parser.add_argument, {"nargs": "+", "action": "extend"}
-    text = "names of the cameras, each with its video or its folder of pictures with numbers in their names"
+    text = "name of each camera, with its video or its folder of numbered pictures"
     add("--videos", type=name_value(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
     text = "masks: a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; black is background"
     add("--masks", type=name_value(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
     add("--mask_frame", type=at_least(0), default=0, help="the frame of a mask that is a single PNG")
     text = (
-        "the camera's frame at the moment at which the other cameras show frame 0 or their offset; -5 if it began 5 "
-        "frames later (default: 0); pictures of a folder are counted from 0"
+        "a camera's frame at a moment common to all, counted from 0 also in a folder of pictures; -5 if it began 5 "
+        "frames after the others (default: 0)"
     )
     add("--offset", type=name_value(int), default=[], metavar="CAMERA=FRAME", help=text, **several)
     add("--fps", type=at_least(0.001, float), default=30, help="frames per second of folders of pictures")

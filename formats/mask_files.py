@@ -45,7 +45,8 @@ class MaskFiles:
             rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
             if not same_aspect_ratio(mask_size(rle), size):
                 raise ValueError(
-                    f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; give its aspect ratio"
+                    f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; "
+                    "both must have the same aspect ratio"
                 )
             if not mask_area(rle):
                 return None

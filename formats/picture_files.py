@@ -32,7 +32,7 @@ def picture_errors(what: str) -> Iterator[None]:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         is_path = isinstance(error, Image.UnidentifiedImageError)  # the error's text only repeats the path
         reason = f" ({' '.join(text.split())})" if text and not is_path else ""
-        raise UserError(f"{what} is no picture that can be read{reason}; give JPEG or PNG") from None
+        raise UserError(f"{what} cannot be read as a picture{reason}; give JPEG or PNG") from None
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -95,6 +95,6 @@ def by_number(files: Iterable[Path]) -> dict[int, Path]:
     numbered = dict(sorted(numbered.items()))
     names = [(list(map(int, re.findall(r"\d+", file.stem))), file) for file in numbered.values()]
     if wrong := next((file for (numbers, _), (after, file) in pairwise(names) if after < numbers), None):
-        what = f"{wrong} has several numbers in its name, and only the last digits, which give another order, are read"
-        raise UserError(f"{what}; number its folder: 00000{wrong.suffix}, ...")
+        what = f"{wrong} has several numbers in its name, but only the last one counts, and it gives another order"
+        raise UserError(f"{what}; rename the files of its folder: 00000{wrong.suffix}, ...")
     return numbered

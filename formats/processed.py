@@ -162,7 +162,7 @@ class ProcessedTake:
 def read_source(folder: Path) -> dict[str, Any]:
     """Read source.json of the take in `folder`; {} if the take has none. Raises UserError if the file is damaged."""
     path = folder / SOURCE
-    remedy = "delete it if the frames beside it may stay"
+    remedy = "delete it if its frames may stay, else its folder"
     return read_record(path, {str: str | list}, remedy) if path.exists() else {}
 
 
@@ -185,7 +185,7 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     if not path.exists():
         write_json(path, source)
         return
-    existing = read_record(path, {"videos": str}, "delete it if the frames beside it may stay")
+    existing = read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")
     if existing != source:
         remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
         raise UserError(f"{data_dir} was made of {existing['videos']} videos, not of {source['videos']}; {remedy}")

@@ -1,9 +1,9 @@
-"""Serve a web page: you mark an object in one picture, and the page shows the object in another picture.
+"""Serve a web page on which you mark an object in one picture and see where it is in another.
 
     python inference/demo.py
 
-The page needs gradio (pip install -r requirements-demo.txt). The page loads nothing from other machines, and only this
-machine can open the page, unless --host allows other machines. Ctrl-C ends the page.
+It needs gradio (pip install -r requirements-demo.txt), loads nothing from other machines, and opens on this machine
+only, unless --host admits others. Ctrl-C ends it.
 """
 
 import argparse
@@ -70,7 +70,7 @@ TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Give a second picture,
 and press Find."""
 LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
-small household things, a third of the visible ones are not called visible, and a quarter of the hidden ones are."""
+small household things, it calls two thirds of those in view visible, but also a quarter of the hidden ones."""
 
 
 def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target: dict | None, size: str) -> tuple:
@@ -161,7 +161,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
             with gr.Column(scale=4, min_width=300):
                 target = gr.Image(label="Second picture", elem_id="target", **upload)
-                label = "How large is the object in the second picture, beside the first one?"
+                label = "Size of the object in the second picture, compared with the first"
                 size = gr.Radio(list(SIZE_WORDS), value=list(SIZE_WORDS)[-1], label=label, elem_id="size")
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
@@ -204,8 +204,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _, address, _ = page.launch(server_name=args.host, server_port=args.port, **options)
     except OSError:
-        where = f", or {args.host} is no address of this machine: --host" if args.host != "127.0.0.1" else ""
-        raise UserError(f"port {args.port} is taken; give --port{where}") from None
+        where = f", or another --host if {args.host} is not this machine" if args.host != "127.0.0.1" else ""
+        raise UserError(f"port {args.port} is taken; give another --port{where}") from None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the page as Ctrl-C does
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     print(f"Open {address} in a browser; Ctrl-C ends the page")

@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     size = parser.add_mutually_exclusive_group()
-    text = "how large the object is in the target, beside the query (default: not known)"
+    text = "size of the object in the target, compared with the query (default: unknown)"
     size.add_argument("--size", choices=SIZES, help=text)
     text = "or which picture is of a head-worn camera, which shows things larger"
     size.add_argument("--setting", choices=SETTINGS, help=text)

@@ -38,8 +38,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder to write to; it must not exist")
     text = "the head-worn camera, which shows things larger (default: the first whose name begins with aria)"
     add("--ego", metavar="CAMERA", help=text)
-    add("--stride", type=at_least(1), default=1, help="predict only each n-th frame with a mask")
-    add_network_options(parser, "checkpoint for this direction (default: the network in the repository)")
+    add("--stride", type=at_least(1), default=1, help="predict only every n-th frame with a mask")
+    add_network_options(parser, "checkpoint (default: the network of this repository)")
     return parser.parse_args(argv)
 
 
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     if not any(query_masks.values()):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
-        print("no camera is taken for head-worn; if one is, then say so with --ego CAMERA; results get better")
+        print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
             csv.writer(file).writerows([COLUMNS, *rows.values()])
     for name, match in matches.items():
         if numbers := [str(footage.numbers[position]) for position in positions if position not in match]:
-            text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, not answered there: "
+            text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
             print(text + ", ".join(numbers[:12]) + ", ..." * (len(numbers) > 12))
     print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
 
@@ -127,7 +127,8 @@ def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
     """The positions of the query camera's frames that have a mask. Raises UserError if a mask has no frame."""
     numbers = {number for frames in masks.objects.values() for number in frames}
     if missing := numbers.difference(footage.numbers):
-        raise UserError(f"{masks.path} has a mask of frame {min(missing)}, which {footage.path} has not")
+        what = f"{masks.path} has a mask of frame {min(missing)}, which {footage.path} lacks"
+        raise UserError(f"{what}; give each mask its frame's number")
     return [position for position, number in enumerate(footage.numbers) if number in numbers]
 
 

@@ -2,7 +2,7 @@
 
 `encoder` is the state dict of the network; `optimiser` is the state dict of Adam over the network's parameters, in
 their order. `backbone` is the state dict of the published ResNet-50; for any other backbone it is
-`{"name", "digest", "weights"}`, since weights are large and have their own licences. Our files add `recipe` (a name of
+`{"name", "digest", "weights"}`, since weights are large and have their own licenses. Our files add `recipe` (a name of
 recipes/table.py), `config` (the fields of the network's configuration) and `arguments` (the flags of the training). A
 published file has none of these; the shapes of its tensors give its configuration.
 """
@@ -49,7 +49,8 @@ def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any]
     """The content and the SHA-256 of a checkpoint. Raises UserError, which ends with `remedy`, if it is unreadable."""
     content, digest = read_hashed(path, remedy)
     if not is_checkpoint(content):
-        raise UserError(f"{path} is no XSegTx checkpoint: it must hold 'backbone', 'encoder' and, of ours, 'arguments'")
+        fault = "it lacks 'backbone' or 'encoder', or its 'arguments' are malformed"
+        raise UserError(f"{path} is no XSegTx checkpoint: {fault}; {remedy}")
     return content, digest
 
 

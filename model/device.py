@@ -30,7 +30,8 @@ def resolve_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if device.index >= count:
             raise UserError(
-                f"device '{device}' asked for, but PyTorch {torch.__version__} sees {count} CUDA GPUs; use cpu"
+                f"device '{device}' asked for, but PyTorch {torch.__version__} sees {count} CUDA GPUs; "
+                f"use {'a lower number' if count else 'cpu'}"
             )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} asked for, but this machine has no MPS; use cpu")

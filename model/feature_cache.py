@@ -15,6 +15,9 @@ class FeatureCache:
         self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
         self.size = self._bytes_left = size
 
+    def __reduce__(self):  # a loading process that is spawned reads all pictures anew
+        return FeatureCache, ()
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self.entries
 

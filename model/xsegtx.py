@@ -48,8 +48,7 @@ class MaskDecoder(nn.Module):
         self.deconv2 = nn.ConvTranspose2d(width // 2, 3, kernel_size=2, stride=2)
 
     def forward(self, features: Tensor) -> Tensor:
-        x = F.relu(self.deconv1(features))  # (B, C, h, w) -> (B, C/2, 2h, 2w)
-        return self.enlarge(x)
+        return self.enlarge(F.relu(self.deconv1(features)))
 
     def enlarge(self, x: Tensor) -> Tensor:
         """The first convolution's output (B, C/2, 2h, 2w) -> logits (B, 16h, 16w) float32."""

@@ -49,7 +49,8 @@ def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     The result is empty if the file holds a related model: SegSwap's files have the same keys, but another head.
     """
     encoder = content["encoder"] if is_checkpoint(content) else None
-    if not isinstance(encoder, Mapping) or not any("cls_branch.mlp.0." in str(name) for name in encoder):
+    ours = isinstance(encoder, Mapping) and ("recipe" in content or any("cls_branch.mlp.0." in str(x) for x in encoder))
+    if not ours:
         return {}
     name, config = stored_config(content, path, CONFIGS)
     options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}

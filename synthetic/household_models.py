@@ -5,7 +5,7 @@
 
 The package of furniture for Sweet Home 3D (version 1.8, 115 MB) has models under CC0 and CC-BY 3.0. Each model that
 stands on tables and is at most 45 cm long becomes a GLB file, upright and in meters, for `make_takes.py --models`. The
-textures of larger furniture (wood, cloth) become pictures for `--photos`. `credits.csv` names authors and licences.
+textures of larger furniture (wood, cloth) become pictures for `--photos`. `credits.csv` names authors and licenses.
 """
 
 import csv

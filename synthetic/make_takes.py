@@ -2,8 +2,8 @@
 
     python synthetic/make_takes.py --outputpath data/egoexo
 
-Solids with printed patterns stand on a table. A person with a head-worn camera looks along the solids and picks some
-of the solids up; static cameras record the hand and the table. The script writes `split.json`,
+Solids with printed patterns stand on a table. A person with a head-worn camera looks along them and picks some up;
+static cameras record the hand and the table. The script writes `split.json`,
 `takes/<take_name>/frame_aligned_videos/*.mp4` and `annotations/relations_{train,val,test}.json` (docs/formats.md). An
 object of one split never occurs in another split. The same options give the same takes; a rerun keeps finished takes.
 
@@ -87,7 +87,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--outputpath", type=Path, default=DEFAULT_ROOT, help="root folder of the takes")
     for split, count, purpose in (("train", 100, "training"), ("val", 12, "validation"), ("test", 12, "testing")):
         add(f"--num_{split}", type=at_least(0, most=100_000), default=count, help=f"takes for {purpose}")
-    text = "frames of each video, which has 30 frames a second; each 30th frame is annotated"
+    text = "frames of each video, which has 30 frames a second; every 30th frame is annotated"
     add("--num_frames", type=at_least(1, most=1_000_000), default=61, help=text)
     add("--size", choices=VIDEO_SIZES, default="small", help="size of the videos; native is 3840x2160, ego 1408x1408")
     add("--num_exo", type=at_least(1, most=99), default=2, help="number of static cameras")
@@ -115,9 +115,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = f"annotate only what an annotator would see: at least {LEAST_SHARE:.0%} of an object are visible, and its "
     text += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
     add("--seen_only", action="store_true", help=text.replace("%", "%%"))
-    add("--touching", action="store_true", help="each second object touches the object before it")
+    add("--touching", action="store_true", help="every second object touches the object before it")
     divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # so that annotated frames are rendered
-    add("--hold", type=int, choices=divisors, default=30, help="render only each n-th frame and repeat it")
+    add("--hold", type=int, choices=divisors, default=30, help="render only every n-th frame and repeat it")
     add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
     add_num_workers(parser, "processes; the takes do not depend on it")
     args = parser.parse_args(argv)

@@ -97,7 +97,7 @@ def model_files(folder: Path) -> dict[str, list[Path]]:
         models[SHARE[zlib.crc32(path.stem.lower().encode()) % len(SHARE)]].append(path)
     if not all(models.values()):
         counts = ", ".join(f"{len(models[split])} for {split}" for split in SPLITS)
-        raise UserError(f"{folder} has too few models (OBJ, GLB; by their names, {counts}); each split needs one")
+        raise UserError(f"{folder} has too few models (OBJ, GLB): their names give {counts}; each split needs one")
     return models
 
 
@@ -156,7 +156,7 @@ def load_mesh(path: Path) -> Mesh:
         corners = np.concatenate([part.vertices[part.faces] for part in parts])
         low, high = corners.min((0, 1)), corners.max((0, 1))
     except Exception as error:  # a damaged file can make trimesh's readers raise any exception
-        raise UserError(f"{path} is no model that can be read: {error}") from None
+        raise UserError(f"{path} cannot be read as a model: {error}") from None
     cm = 100 * (high - low).max()  # files are in meters, as the standard of glTF demands
     if not SIZES[0] <= cm <= SIZES[1]:
         limits = f"models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"

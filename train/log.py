@@ -91,7 +91,7 @@ class Log:
             i = int(bad[0])
             named = zip(self._terms, losses[i].tolist(), strict=True)
             terms = ", ".join(f"{name} {value:g}" for name, value in named)
-            remedy = "the last checkpoint is from before; lower --lr or give --precision fp32"
+            remedy = "continue with --resume-pth auto and a lower --lr or --precision fp32"
             raise UserError(f"step {step - len(losses) + i + 1}: the loss is not finite ({terms}); {remedy}")
         seconds = time.perf_counter() - self._start
         values = dict(zip(self._terms, losses.mean(0).tolist(), strict=True))

@@ -56,16 +56,16 @@ class Options:
         None, "the backbone's weights (default: for moco, in model/pretrained)", "--moco_path", "--backbone_weights"
     )
     resume_pth: str | None = option(None, RESUME, "--resume-pth", group="where to start")
-    resume_epoch: int = option(0, "epochs of the checkpoint, if its file does not tell", "--resume-epoch", limits=[0])
+    resume_epoch: int = option(0, "epochs of the checkpoint (default: as its file tells)", "--resume-epoch", limits=[0])
     init_weights: Path | None = option(None, "network, or related model, from whose tensors a new training starts")
     overwrite: bool = option(False, "delete the run in --out-dir, and start anew")
     out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
     gpu: str | None = option(None, "CUDA GPUs, such as 0 or 0,1; run_*.sh start a process for each by torchrun")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
     precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISIONS)
-    num_workers: int | None = option(None, "loader processes of each process (default: its CPUs but one)", limits=[0])
+    num_workers: int | None = option(None, "loader processes (default: its CPUs but one; cached: 0)", limits=[0])
     cache_features: float = option(0, "GB of memory in which backbone features of images are kept", limits=[0])
-    save_every: int = option(10, "keep each n-th epoch's checkpoint; 0: keep only last, best and warm-up", limits=[0])
+    save_every: int = option(10, "keep every n-th epoch's checkpoint; 0: keep only last, best and warm-up", limits=[0])
     log_every: int = option(20, "steps between console and log lines", limits=[1])
 
     config: Any = None  # without the numbers of channels, which depend on the backbone
@@ -114,5 +114,7 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
         raise UserError("--overwrite removes the run that --resume-pth auto would continue; drop one of them")
     if typed.get("resume_epoch") and typed.get("resume_pth", "auto") == "auto":
         raise UserError(f"--resume-epoch {typed['resume_epoch']} needs a checkpoint to start from: --resume-pth FILE")
+    if typed.get("init_weights") and typed.get("resume_pth", "auto") != "auto":
+        raise UserError("--init_weights begins a new training, --resume-pth continues one; drop one of them")
     suffix = "_both" if typed.get("both") else "_reverse" if typed.get("reverse") else ""
     return {"out_dir": CHECKPOINT_DIR / f"egoexo_v2_480x480{suffix}"} | typed

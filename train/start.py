@@ -18,9 +18,9 @@ from model.weights import load_state, read_torch
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
-from train.state import LAST, MINED, WARMUP, TrainState, run_files
+from train.state import LAST, MINED, TRAINED, WARMUP, TrainState, run_files
 
-WAYS = "give another --out-dir, or --overwrite to lose it"
+WAYS = "give another --out-dir, or --overwrite to delete it"
 
 
 class Start(NamedTuple):
@@ -43,7 +43,7 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
     notes = (f"unused, as in the published trainer: {' '.join(unused)}",) if unused else ()
     out_dir, named = typed["out_dir"], typed.get("resume_pth")
     path = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
-    is_own = path == out_dir / LAST
+    is_own = path == out_dir / LAST and "overwrite" not in typed
     # True if --resume-pth names the folder's own run, which may then continue with another recipe.
     names_own = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
     if named == "auto" or is_own and names_own:
@@ -53,7 +53,8 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
         content = read_torch(start.path, "give the file of a trained model") if start.path else None
         network = stored_options(content, start.path) if content is not None else {}
         options = merged_options(typed, network, {}, device)
-        return options, start._replace(content=content, keeps_backbone=bool(network) and "backbone" not in typed)
+        keeps = bool(network) and not {"backbone", "moco_path"} & typed.keys()
+        return options, start._replace(content=content, keeps_backbone=keeps)
     content, _ = read_checkpoint(path, WAYS) if is_own else read_checkpoint(path)
     network, arguments = stored_options(content, path), content.get("arguments")
     former = as_stored(DEFAULTS) | arguments if arguments else {}  # the run may be older than some options
@@ -135,12 +136,12 @@ def starting_state(
     state = TrainState(options, backbone, network, device, pair_digests)
     notes = [f"{options.backbone} backbone, new transformer"]
     if start.continues:
-        load_state(network, start.content["encoder"], f"{start.path}, encoder")
+        load_state(network, start.content.get(TRAINED, start.content["encoder"]), f"{start.path}, encoder")
         others = state.restore(start.content, start.path)
         if not start.is_own or any(kind.endswith("validation") for kind in others):
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
-        if not start.is_own and ("step" not in start.content or options.resume_epoch):  # the warm-up is done
+        if "step" not in start.content or options.resume_epoch and not start.is_own:  # the warm-up is done
             state.step = state.schedule.epoch_end(options.resume_epoch)
             state.history["epoch"] = options.resume_epoch
         anew = {"training": "", "validation": ", so the best IoU starts anew"}

@@ -50,7 +50,7 @@ from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP
 from train.start import Start, resolve, starting_state
-from train.state import BEST, LAST, MINED, WARMUP, TrainState, remove_run
+from train.state import BEST, LAST, MINED, TRAINED, WARMUP, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int | None:
         if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
         world.meet()
-        options, start = resolve(typed, device)
-        memory = memory_errors("give a smaller --batch-pos, more GPUs or --precision bf16; the same command continues")
+        options, start = world.of_main(resolve(typed, device) if world.is_main else None)
+        memory = memory_errors("use more GPUs, or --resume-pth auto with a smaller --batch-pos or --precision bf16")
         with loader_failures(), memory, named_errors(out_dir), tf32(options.precision == "tf32"):
             return train(options, start, world, device)
 
@@ -99,7 +99,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if world.is_main:  # the other processes need not read the folders of all takes, too
         digests["pictures of the training"] = pairs.frames_digest()
         digests["pictures of the validation"] = val_pairs.frames_digest()
-    state, notes = starting_state(options, start, device, world.gather(digests)[0])
+    state, notes = starting_state(options, start, device, world.of_main(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
         if options.overwrite:
@@ -178,7 +178,7 @@ def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs:
     miner = state.miner if max(ends) < state.step else network
     made_of = {"step": max(ends), "pairs": state.pair_digests["training"], "network": miner}
     is_there = log.world.is_main and path.exists()
-    content = log.world.gather(read_torch(path, "delete it; it is made again") if is_there else {})[0]
+    content = log.world.of_main(read_torch(path, "delete it; it is made again") if is_there else {})
     if any(content.get(name) != value for name, value in made_of.items()):
         log.say("mining rivals in the training pairs ...")
         content = {**made_of, "network": network, "mined": recipe.mine(pairs, options.seed, log.world)}
@@ -194,19 +194,21 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
     """
     done: dict[int, dict[str, Any]] = {}  # finished networks by step
     for path in (options.out_dir / name for name in (BEST, LAST)):
-        is_there = log.world.is_main and path.exists() and options.fit_pairs  # other machines may not have the file
-        content = log.world.gather(read_checkpoint(path)[0] if is_there else {"finished_with": options.fit_pairs})[0]
+        is_there = log.world.is_main and path.exists() and options.fit_pairs
+        content = log.world.of_main(read_checkpoint(path)[0] if is_there else {"finished_with": options.fit_pairs})
         if content.get("finished_with") == options.fit_pairs:
             continue
+        trained = content.get(TRAINED, content["encoder"])
         if content["step"] not in done:
-            load_state(recipe.network, content["encoder"], str(path))
+            load_state(recipe.network, trained, str(path))
             text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{path.name}: {text}")
             done[content["step"]] = recipe.network.state_dict()
         if log.world.is_main:
-            write_torch(path, {**content, "encoder": done[content["step"]], "finished_with": options.fit_pairs})
+            finished = {"encoder": done[content["step"]], TRAINED: trained, "finished_with": options.fit_pairs}
+            write_torch(path, content | finished)
 
 
 def print_introduction(
@@ -225,7 +227,8 @@ def print_introduction(
         "recipe": f"{options.recipe}, existence_weight {options.existence_weight}" + block,
         "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
         "warm-up": counted(schedule.warmup, "step"),
-        "rate": f"{schedule.lr:g}, times {LR_DROP} after epoch {list(schedule.milestones)}",
+        "rate": f"{schedule.lr:g}, times {LR_DROP} after epoch {list(schedule.milestones)}"
+        + f", falling after epoch {schedule.falls}" * (schedule.falls is not None),
         "device": f"{log.world.size} x {state.device}, {options.precision}",
         "out_dir": str(options.out_dir),
         **{name: state.origin[name] for name in ("commit", "command")},
@@ -245,7 +248,7 @@ def print_best_iou(options: Options, log: Log, history: dict[str, Any]) -> None:
     log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     trained = options.init_weights or options.resume_pth
     if trained and history["start_iou"] > history["best_iou"]:
-        log.say(f"warning: no epoch is as good as the start: use {trained} further, or try a lower --lr")
+        log.say(f"warning: no epoch is as good as the start: use {trained} instead, or try a lower --lr")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ fail() { echo "error: $1" >&2 && exit 1; }
 
 if [ ! -e moco_v2_800ep_pretrain_torchvision.pth.tar ] && ! is_whole "$file"; then # the first is the original's
     is_whole "$part" || curl --fail --location --retry 3 --continue-at - --output "$part" "$url" ||
-        fail "no download of $url; run again to continue, or delete $PWD/$part first"
+        fail "could not download $url; run again to continue, or delete $PWD/$part first"
     is_whole "$part" || { rm -f "$part" && fail "the md5 of $url does not begin with a04e12f8; nothing was kept"; }
     mv "$part" "$file"
 fi

@@ -62,7 +62,10 @@ class Strong(NetworkRecipe):
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
         if not backbone.detail_channels:
-            raise UserError(f"the strong recipe reads an earlier layer of the backbone, and {backbone.name} has none")
+            raise UserError(
+                f"the strong recipe reads an earlier layer of the backbone, and {backbone.name} has none; "
+                "choose another --backbone"
+            )
         return super().channels_of(backbone)
 
     # Prediction
@@ -189,7 +192,7 @@ class Strong(NetworkRecipe):
         pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads.
         """
         uids, found = self.search_frames(pairs, size, seed, world, self.looks_at)
-        takes = sorted(set(uids))
+        takes = sorted({uid for uid, rows in zip(uids, found, strict=True) if rows})
         held_out = [takes.index(uid) % HELD_OUT == 0 for uid, rows in zip(uids, found, strict=True) for _ in rows]
         if not held_out:
             return "the choice among looks stays as it was, since no training pair can be read"
@@ -205,7 +208,7 @@ class Strong(NetworkRecipe):
             after = choice_figures(choice, looks.rows(held_out))
             text = f"on {int(held_out.sum())} pairs of takes held out, "
             text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
-            if sum(after) >= sum(before):  # not so if the takes held out have no visible object
+            if np.nansum(after) >= np.nansum(before):  # without visible or hidden objects held out, one of them is NaN
                 choice.to(self.device)
                 return f"the choice among looks is fitted: {text}"
             choice.load_state_dict(former.state_dict())

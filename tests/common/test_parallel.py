@@ -53,7 +53,7 @@ def test_an_error_or_the_end_of_a_process_is_named_in_one_line_and_none_is_left(
 
 BUSY = """
 import sys, time
-from common.errors import run_script
+from common.errors import UserError, run_script
 from common.parallel import loader_failures, run_jobs, init_loader_worker
 from tests.made.jobs import say_busy, sleep
 
@@ -82,6 +82,14 @@ def loader():
         for _ in DataLoader(Pictures(), batch_size=None, num_workers=2, worker_init_fn=init_loader_worker):
             time.sleep(600)
 
+def faulty_loader():
+    from torch.utils.data import DataLoader
+    with loader_failures():
+        list(DataLoader([0], batch_size=None, num_workers=1, collate_fn=refuse))
+
+def refuse(_):
+    raise UserError("16 samples in a row cannot be read")
+
 def failing_loader():
     from torch.utils.data import DataLoader
     global pictures  # is there until the end, as if a traceback held it
@@ -93,6 +101,16 @@ def failing_loader():
 if __name__ == "__main__":
     run_script(globals()[sys.argv[1]])
 """
+
+
+def test_an_error_in_a_loading_process_is_its_one_line(tmp_path):
+    (tmp_path / "script.py").write_text(BUSY)
+    command, environment = (
+        [sys.executable, tmp_path / "script.py", "faulty_loader"],
+        {**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: 16 samples in a row cannot be read\n")
 
 
 @pytest.fixture

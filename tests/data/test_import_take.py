@@ -155,7 +155,7 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
         *(({"name": name}, f"--name '{name}' cannot be") for name in ("takes", "split.json", "val_pairs.npz")),
-        ({"videos": ["head={}/head.mp4", "aria_2={}/left.mp4"], "offset": []}, "camera 'aria_2': a name that begins"),
+        ({"videos": ["head={}/head.mp4", "aria_2={}/left.mp4"], "offset": []}, "camera 'aria_2': only the --ego"),
         ({"ego": "nose"}, "--ego names camera 'nose'; --videos has head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
         ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),

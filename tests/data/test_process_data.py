@@ -374,7 +374,7 @@ CORRUPT = r"cam01 broken corrupt masks of object 'cup _0', frames left out: 60 \
 SMALL_DISASTERS = {  # what is done to take A, its failure, the frame that objects lose, the lengths of its new videos
     "short exo": (
         remake(EXO_1, 70),
-        "cam01 missing .* ends after 70 frames; 1 wanted frame up to 90 left out$",
+        "cam01 missing .* ends after 70 frames; 1 wanted frame left out, up to frame 90$",
         {"cup _0": "90"},
         {EXO_1: 70},
     ),

@@ -252,7 +252,7 @@ def test_masks_of_another_annotation_are_not_scored_and_predictions_made_from_an
     write_source(root / "processed" / uid, path)  # as process_data.py does
     frame = next((root / "processed" / other).glob("*/*.jpg"))
     frame.write_bytes(frame.read_bytes() + bytes(1))  # another picture under the same masks
-    changed = f"other masks or frames than are processed now, or by version 2.4: {uid}, {other}"
+    changed = f"masks or frames that have changed since, or by version 2.4: {uid}, {other}"
     line = f"predicted from {changed}; run `python the command` again"
     run(*options(root), "--out", tmp_path / "out")
     assert line in capsys.readouterr().out and line in (tmp_path / "out" / "index.html").read_text()

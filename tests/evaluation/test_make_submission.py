@@ -91,7 +91,7 @@ def test_predictions_of_a_take_that_was_processed_again_are_named(scored_data, t
     frame = next((root / "processed" / "take-b").glob("*/*.jpg"))
     frame.write_bytes(frame.read_bytes() + bytes(1))
     submit(root, tmp_path / "b.json")
-    line = "warning: ego-exo: predicted from other masks or frames .*: take-b; run `python it` again\n"
+    line = "warning: ego-exo: predicted from masks or frames that have .*: take-b; run `python it` again\n"
     assert re.search(line, capsys.readouterr().err)
 
 

@@ -161,7 +161,7 @@ def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
     assert [float(value) for value in run(column)] == down[::-1] == sorted(down)
 
     chromium.resize(390, 844)  # a phone
-    cells = "[...document.querySelectorAll('#figures td')]"
+    cells = "[...document.querySelectorAll('#scores td')]"
     assert run(f"return {cells}.every(cell => cell.getBoundingClientRect().right <= 390)")
     chromium.resize(1300, 1000)
     assert chromium.errors() == []

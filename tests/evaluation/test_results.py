@@ -162,7 +162,7 @@ def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:40])
     (folder / "30.png").unlink()
     (folder / "notes.png").write_bytes(b"")
-    with pytest.raises(UserError, match="0.png is no picture that can be read"):
+    with pytest.raises(UserError, match="0.png cannot be read as a picture"):
         scored(root, tmp_path / "masks", tmp_path / "no", "--lenient")
     (folder / "0.png").unlink()
     problems, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no", "--lenient")

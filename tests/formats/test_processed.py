@@ -53,7 +53,7 @@ def test_an_unusable_annotation_json_is_one_line_with_the_remedy(tmp_path, text)
 def test_a_damaged_record_of_which_videos_were_read_is_refused(tmp_path):
     for damaged in ("", "[]", "5", "{}", '{"videos": {}}'):
         (tmp_path / "source.json").write_text(damaged)
-        with pytest.raises(UserError, match="source.json is not .*; delete it if the frames beside it may stay"):
+        with pytest.raises(UserError, match="source.json is not .*; delete it if its frames may stay, else its folder"):
             claim_data_dir(tmp_path, downscaled=False)
 
 

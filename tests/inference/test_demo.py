@@ -92,7 +92,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
         ((None, [], SENT[1]), "give the first picture"),
         ((SENT[0], [BRUSH], None), "give the second picture"),
         ((SENT[0], [], SENT[1]), "mark the object in the first picture: paint over it, or draw a box around it"),
-        (({"path": str(text)}, [BRUSH], SENT[1]), "text.jpg is no picture that can be read; give JPEG or PNG"),
+        (({"path": str(text)}, [BRUSH], SENT[1]), "text.jpg cannot be read as a picture; give JPEG or PNG"),
         ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
         assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, None, None, None, None)
@@ -108,7 +108,7 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
 def test_a_taken_port_is_named(checkpoint):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} is taken; give --port"):
+        with pytest.raises(UserError, match=f"port {port} is taken; give another --port"):
             demo.main(["--ckpt_path", str(checkpoint), "--device", "cpu", "--port", str(port)])
 
 

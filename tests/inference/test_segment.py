@@ -53,7 +53,7 @@ def answers_dir(inputs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("made") / "found"
     done = call(inputs, out, "--offset", "left=4")
     assert done.returncode == 0, done.stderr
-    assert "no camera is taken for head-worn; if one is, then say so with --ego CAMERA" in done.stdout
+    assert "no camera counts as head-worn; if one is, name it with --ego CAMERA" in done.stdout
     assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv"}
     return out
 
@@ -96,8 +96,8 @@ def test_of_several_answers_to_a_frame_the_one_nearest_in_time_stays(inputs, tmp
 @pytest.mark.parametrize(
     ("offset", "left_out"),
     [
-        (["head=7"], dict.fromkeys(("left", "right"), "3 frames with a mask, not answered there: 0, 3, 6")),
-        (["left=-5", "right=-2"], {"left": "2 frames with a mask, not answered there: 0, 3", "right": "there: 0"}),
+        (["head=7"], dict.fromkeys(("left", "right"), "3 frames with a mask, so no answer there: 0, 3, 6")),
+        (["left=-5", "right=-2"], {"left": "2 frames with a mask, so no answer there: 0, 3", "right": "there: 0"}),
     ],
 )
 def test_frames_with_masks_that_cannot_be_answered_are_counted_and_named(inputs, tmp_path, offset, left_out):
@@ -259,7 +259,7 @@ def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(fil
 @pytest.mark.parametrize(
     ("argument", "file", "message"),
     [
-        ("target_image", "text.jpg", "text.jpg is no picture"),
+        ("target_image", "text.jpg", "text.jpg cannot be read as a picture"),
         ("query_mask", "target.jpg", "target.jpg looks like a photograph, not a mask"),
         ("query_mask", "empty.png", "empty.png is empty"),
     ],

@@ -134,6 +134,15 @@ def test_stopped_in_the_fit_the_same_command_ends_with_the_same_choice(
             assert all(torch.equal(x, whole[name]) for name, x in encoder.items())
 
 
+def test_more_epochs_after_the_fit_go_on_from_the_network_before_it(training_set, tmp_path, few_suffice):
+    run_training(training_set, tmp_path / "longer", *FLAGS)
+    for folder in ("longer", "whole"):
+        run_training(training_set, tmp_path / folder, *FLAGS, "--n-epoch", 2)
+    longer, whole = (read_checkpoint(tmp_path / folder / "netLast.pth")[0] for folder in ("longer", "whole"))
+    for kind in ("encoder", "trained"):
+        assert all(torch.equal(x, whole[kind][name]) for name, x in longer[kind].items())
+
+
 def test_with_few_pairs_or_a_worse_fit_existence_alone_is_shifted_and_a_line_says_so(
     training_set, tmp_path, capsys, monkeypatch
 ):

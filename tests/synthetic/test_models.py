@@ -194,7 +194,7 @@ def test_what_is_missing_is_named_before_anything_is_rendered(flags, line, folde
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("no model", "is no model that can be read"),
+        ("no model", "cannot be read as a model"),
         ("v 0 0 nan\nv .1 0 0\nv 0 .1 0\nf 1 2 3\n", "is nan cm long"),
         ("v 0 0 0\nv .1 0 0\nv 0 .1 .1\nv .1 .1 .1\nf 1 2 3\nf 2 3 4\n", "is flat"),
     ],

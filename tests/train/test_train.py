@@ -180,7 +180,7 @@ def test_the_end_of_a_run_names_the_file_that_is_better_than_all_its_epochs(trai
     for began in (None, "a.pth"):
         torch.save(content | {"arguments": content["arguments"] | {"resume_pth": began}}, out_dir / "netLast.pth")
         run_training(training_set, out_dir, "--resume-pth", "auto")
-        warnings = re.findall("warning: no epoch is as good as the start: use .* further", capsys.readouterr().out)
+        warnings = re.findall("warning: no epoch is as good as the start: use .* instead", capsys.readouterr().out)
         assert [warning.split()[-2] for warning in warnings] == (["a.pth"] if began == "a.pth" else [])
 
 
@@ -256,6 +256,19 @@ def test_processes_wait_for_one_that_is_suspended_for_longer_than_they_take_to_m
     processes = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert outputs == ["2.0 1.5\n"] * 2
+
+
+def test_machines_without_a_shared_folder_go_on_from_the_files_of_the_first(training_set, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    processes = []
+    for rank in ("0", "1"):
+        words = [sys.executable, "train/train.py", *arguments(training_set, tmp_path / rank, "--n-epoch", 2)]
+        processes.append(subprocess.Popen(words, cwd=ROOT, env=os.environ | place | {"RANK": rank}))
+    assert [process.wait(300) for process in processes] == [0, 0]
+    assert list(losses(tmp_path / "0")) == list(range(1, STEPS + 5)) and not (tmp_path / "1").exists()
 
 
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, warm_python):
@@ -383,7 +396,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
     assert first["epoch"] == "start" and first["iou"] > 0.2  # an untrained network has next to nothing
     tuned = load_checkpoint(tmp_path / "run" / "netLast.pth")
     assert tuned.network.config == load_checkpoint(SHIPPED).network.config and tuned.arguments["recipe"] == "strong"
-    assert f"warning: no epoch is as good as the start: use {SHIPPED} further" in run.stdout
+    assert f"warning: no epoch is as good as the start: use {SHIPPED} instead" in run.stdout
     error = error_line(capsys, root / "processed", tmp_path / "other", "--init_weights", SHIPPED, "--mode", "small")
     assert re.search(r"has \d+ of the \d+ tensors.*leave out the flags of the network", error)
 
