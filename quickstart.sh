@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run XSegTx from videos to results on rendered takes, in a few minutes on two CPU cores (needs Python 3.10+ and pip).
 # Every command is printed before it runs; with your own data, run the same commands with your own paths.
-# A second run reuses what the first one made; `rm -r quickstart` starts afresh. Environment variables change the size:
+# A second run reuses what the first one made, also its network; `rm -r quickstart` starts afresh, as it must if you
+# change one of these environment variables:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)
 #   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a quarter for testing (default: 48)
 #   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 40)

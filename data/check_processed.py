@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     splits = read_splits(args.splits_path)
-    names = args.split or [name for name in splits if any(is_processed(args.data_path, uid) for uid in splits[name])]
+    names = args.split or [name for name in splits if any((args.data_path / uid).is_dir() for uid in splits[name])]
     if not names:
         raise UserError(f"{args.data_path} holds no take of {args.splits_path}; run data/process_data.py first")
     checks = {name: check_split(args, name, read_split(args.splits_path, name)) for name in names}
@@ -116,7 +116,8 @@ def check_take(data_dir: Path, uid: str) -> Check:
         absent = sorted(needed - frame_paths.keys())
         cut_off = [frame for frame in sorted(needed & frame_paths.keys()) if _is_cut_off(frame_paths[frame])]
         numbers["frames"] += len(needed)
-        for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, "delete them and ")):
+        delete = "if its video is there, delete them and "
+        for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, delete)):
             if frames:
                 first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
                 count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"

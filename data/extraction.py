@@ -135,7 +135,8 @@ def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str,
     if all(paths[camera].exists() for camera in processed.cameras & paths.keys()):
         return False
     remedy = f"put its videos, which are gone, back into {next(iter(paths.values())).parent} and run this again"
-    name_changes(take, made_of, source, f"it stays as it was: {remedy}")
+    if not name_changes(take, made_of, source, f"it stays as it was: {remedy}"):
+        warn_once(f"take {take.uid} ({take.name}) lacks frames; {remedy}")
     return True
 
 
@@ -257,14 +258,10 @@ def _whole_masks(
             failures.append(Failure(camera, BROKEN_FILE, reason))
         left_out |= corrupt.keys()
     kept = {
-        camera: {
-            frame: rle
-            for frame, rle in decoded.items()
-            if not isinstance(rle, str) and frame < shortest and frame not in left_out
-        }
+        camera: {frame: rle for frame, rle in decoded.items() if frame < shortest and frame not in left_out}
         for camera, decoded in tracks.items()
     }
-    return kept, failures
+    return kept, failures  # pyrefly: ignore[bad-return]  # texts are in frames that are left out
 
 
 def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:

@@ -34,8 +34,6 @@ from formats.masks import encode_lzstring
 from formats.takes import SPLITS, annotation_path, camera_kind, read_splits, video_path
 from formats.video_writer import open_video
 
-NOT_ANNOTATED = {"annotation": {}, "annotated_frames": []}  # the track of an object that nobody looked for
-
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
@@ -71,7 +69,8 @@ def main() -> None:
         raise UserError("no mask shows an object in a frame that all cameras have; look at --masks and --offset")
     if args.split == "test":
         for tracks in objects.values():
-            tracks |= {camera: NOT_ANNOTATED for camera in name_in_take.values() if camera not in tracks}
+            for camera in name_in_take.values():  # nobody looked for the object there
+                tracks.setdefault(camera, {"annotation": {}, "annotated_frames": []})
 
     takes = args.root / "takes"
     with claimed(args.root, "import_take", f"adds a take to {args.root}"):
@@ -88,6 +87,9 @@ def main() -> None:
                 remove_leftovers(path.parent, path.name)
                 write_json(path, content)
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
+    for name, tracks in objects.items():
+        if {*map(camera_kind, tracks)} != {"ego", "exo"}:
+            print(f"{name}: no pairs; they need masks under this name in the --ego camera and in another one")
     if not_shown:
         print(f"{counted(not_shown, 'mask')} left out: the take has no frame at their time")
     if unmatched:

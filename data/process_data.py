@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     text = "use the videos of 448 pixels on the short side and keep this size: tens of times less data, softer images"
     add("--downscaled", action="store_true", help=text)
     add_num_workers(parser, "processes, each with a take (or some of its cameras, if takes are few) and up to 0.4 GB")
-    shard = "process only the I-th of every N takes, with I from 1 to N, to share the work among N jobs (default: 1/1)"
+    shard = "process only the I-th of every N takes, to share the work among jobs, all with the same N (default: 1/1)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
     root = args.takepath.absolute().parent

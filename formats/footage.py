@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from common.arguments import Parser, at_least, name_value
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from formats.geometry import Size
 from formats.picture_files import by_number, read_picture
 from formats.video import VideoIndex, index_video, read_frames
@@ -81,6 +81,8 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
         files = by_number(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != ".")
         if not files:
             raise UserError(f"no pictures in {path}; give a video, or a folder of {', '.join(PICTURES)}")
+        if len(set(np.diff(list(files)))) > 1:
+            warn_once(f"{path}: its numbers have gaps, but its pictures count as evenly spaced; fill the gaps")
         ordered = list(files.values())
         return Footage(path, read_picture(ordered[0]).shape[:2], list(files), np.arange(len(files)) / fps, ordered)
     index = index_video(path)

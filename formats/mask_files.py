@@ -99,7 +99,7 @@ def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
             if frames[number]:
                 remedy = "give each object a track_id of its own, or put the parts of one into one annotation"
                 raise ValueError(f"two masks of {name!r} in frame {number}; {remedy}")
-            if not annotation["segmentation"] and any(annotation.get("bbox") or ()):
+            if not annotation.get("segmentation") and any(annotation.get("bbox") or ()):
                 raise ValueError(f"{name!r} in frame {number} is a box without a segmentation; draw its outline")
             frames[number] = annotation["segmentation"], [image["height"], image["width"]]
         return objects

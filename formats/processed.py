@@ -182,7 +182,7 @@ def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
     """Write the kind of videos into source.json. Raises UserError if the folder has frames from another kind."""
     source = {"videos": "downscaled/448" if downscaled else "full size"}
     path = data_dir / SOURCE
-    if not path.exists():
+    if not path.exists() or not any(data_dir.glob("*/*/*.jpg")):
         write_json(path, source)
         return
     existing = read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")

@@ -48,7 +48,8 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     """
     takes = [TakeId(split, index) for split, count in counts.items() for index in range(count)]
     marker = out / MARKER
-    if not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
+    is_ours = all(path.name.startswith("synthetic_") for path in (out / "takes").glob("[!.]*"))
+    if not is_ours or not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
         raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):

@@ -14,7 +14,8 @@ setup_env() {
     return
   fi
   local stamp=.venv/.installed
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # it is missing, or was not finished
+  # It is missing, or was not finished. One without pip (of uv, for example) gets pip, and keeps what it holds.
+  if ! { .venv/bin/python -m pip --version || .venv/bin/python -m ensurepip; } >/dev/null 2>&1; then
     local python
     python="$(command -v python3 || command -v python || true)"
     if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])'; then

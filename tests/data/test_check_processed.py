@@ -65,7 +65,9 @@ def test_frames_that_no_pair_needs_may_be_missing(tmp_path):
 def test_frames_that_are_cut_off_are_found(data_dir, length):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     path.write_bytes(path.read_bytes()[:length])
-    assert problems(data_dir) == ["camera cam01: 1 frame cut off: 30; delete them and run data/process_data.py"]
+    assert problems(data_dir) == [
+        "camera cam01: 1 frame cut off: 30; if its video is there, delete them and run data/process_data.py"
+    ]
 
 
 @pytest.mark.parametrize(

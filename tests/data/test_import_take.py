@@ -87,7 +87,8 @@ def test_an_import_killed_at_any_file_event_is_continued_by_the_same_command(inp
     videos = [f"{HEAD}={inputs}/head.mp4", f"{LEFT}={inputs}/left.mp4"]
     short = {"videos": videos, "masks": f"{HEAD}={inputs}/masks/{HEAD}", "offset": []}
     former = tmp_path / "former"
-    assert run_main(import_take.main, *words(inputs, former, name="former", split="train", **short)).returncode == 0
+    done = run_main(import_take.main, *words(inputs, former, name="former", split="train", **short))
+    assert done.returncode == 0 and "cup: no pairs; they need masks under this name in the --ego camera" in done.stdout
     for event in range(100):
         root = shutil.copytree(former, tmp_path / "root")
         killed = killed_at(event, root, import_take.main, *words(inputs, root, **short))

@@ -16,7 +16,7 @@ import data.extraction
 from common.errors import UserError, warn_once
 from data import check_processed, process_data
 from formats.pairs import PairSet, pairs_path
-from formats.processed import ProcessedTake
+from formats.processed import ProcessedTake, claim_data_dir
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
 from tests.made.processes import claimed_elsewhere, killed_at, run_main, wait_for_the_end
@@ -96,6 +96,7 @@ def test_a_take_without_a_head_worn_cameras_name_says_what_to_do(root):
 
 
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
+    claim_data_dir(root / "processed", downscaled=False)  # a run that forgot the flag, and made no frame
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
         make_video(folder / f"{camera}.mp4", 95, (448, 896), options={"preset": "ultrafast"})
