@@ -69,11 +69,11 @@ def test_training_is_measured_by_loader_and_step():
     assert list(ratios(lines, "training step")) == ["the published way", "this project", "cached features"]
 
 
-def test_the_card_tells_figures_by_size_angle_and_reason(strong_checkpoint, tmp_path):
+def test_the_card_tells_figures_by_size_angle_and_reason(checkpoint, tmp_path):
     small = ("--size", "tiny", "--num_frames", 31, "--num_exo", 1)
     measure.make_takes(tmp_path / "patterned", "test", 1, *small, "--left_out", 0.3)
     measure.process_takes(tmp_path / "patterned")
-    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", strong_checkpoint)
+    where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", checkpoint)
     lines = lines_of(run_main(network_card.main, *where))
     heads = [line for line, rule in zip(lines, lines[1:], strict=False) if rule.startswith("|---")]
     kinds = [f"test takes | {kind} | " for kind in ("share of the target", "degrees", "why hidden")]
@@ -124,7 +124,7 @@ def write_samples(folder) -> dict[str, tuple[slice, slice]]:
     return places
 
 
-def test_truth_in_photographs_is_where_corners_and_features_say(strong_checkpoint, tmp_path, monkeypatch):
+def test_truth_in_photographs_is_where_corners_and_features_say(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(photographs, "MOMENTS", (1, 2))
     places = write_samples(tmp_path)
     pairs = list(photographs.visible_pairs(tmp_path))
@@ -136,5 +136,5 @@ def test_truth_in_photographs_is_where_corners_and_features_say(strong_checkpoin
         true = np.zeros(view.mask.shape, bool)
         true[places[name]] = True
         assert (view.mask & true).sum() / (view.mask | true).sum() > 0.97, name
-    lines = lines_of(run_main(photographs.main, "--samples", tmp_path, "--ckpt_path", strong_checkpoint))
+    lines = lines_of(run_main(photographs.main, "--samples", tmp_path, "--ckpt_path", checkpoint))
     assert [line.split(" | ")[1] for line in lines[2:]] == ["2", "2", "2", "6", "12"]

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone, normalize_image, resnet50_backbone
+from model.backbones import make_backbone
 from model.checkpoint import save_checkpoint
 from model.config import XSegTxConfig
 from model.xsegtx import XSegTx
 from recipes.strong.config import StrongConfig
 from recipes.strong.network import StrongNetwork
+from recipes.strong.recipe import Strong
 
 
 def random_backbone(seed: int) -> Backbone:
@@ -56,8 +58,11 @@ def write_network(path: Path, arguments: dict[str, Any] | None = None, strong: b
     `arguments` are stored as the arguments of its training.
     """
     torch.manual_seed(0)
-    backbone = random_backbone(0)
-    model = strong_network(**options) if strong else XSegTx(XSegTxConfig("tiny", 96, **options))
-    calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8))])
+    if strong:
+        backbone = make_backbone("efficientnet_lite0")
+        model = strong_network(**Strong.channels_of(backbone), **options)
+    else:
+        backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", 96, **options))
+        calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8))])
     save_checkpoint(path, "strong" if strong else "paper", backbone, model, arguments=arguments or {})
     return path

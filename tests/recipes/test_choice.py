@@ -23,7 +23,8 @@ from recipes.strong.choice import (
 from recipes.strong.recipe import Strong
 from tests.made.training import run_training
 
-FLAGS = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 20)
+FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-epoch", 2, "--val_size", 1)
+FLAGS += ("--fit_pairs", 20)
 
 
 def looks_told_by(number: int, count: int = 600) -> LooksOfPairs:

@@ -1,5 +1,6 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,15 +90,23 @@ def test_a_network_that_mined_trains_otherwise_from_then_on(data_dir, mined, tmp
     assert steps[0][:3] == steps[1][:3] and steps[0][3:] != steps[1][3:]
 
 
+@pytest.fixture(scope="module")
+def first_epoch(data_dir, tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("first_epoch")
+    run_training(data_dir, out_dir, *FLAGS, "--mine_epochs", 0, 1, "--n-epoch", 1)
+    return out_dir
+
+
 @pytest.mark.parametrize("change", ["removed", "of another network", "of other pairs", "of another step"])
-def test_what_was_mined_by_another_run_is_not_taken(data_dir, mined, tmp_path, change):
-    run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1, "--n-epoch", 1)
+def test_what_was_mined_by_another_run_is_not_taken(data_dir, mined, first_epoch, tmp_path, monkeypatch, change):
+    shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
     if change == "removed":
         (tmp_path / MINED).unlink()
     else:
         other = {"network": "ab12"} if "network" in change else {"pairs": "ab12"} if "pairs" in change else {"step": 1}
         empty = {"pairs": torch.empty(0, dtype=torch.int64), "spots": torch.empty(0, 3)}
         torch.save(mined[1] | {"mined": empty} | other, tmp_path / MINED)
+        monkeypatch.setattr(Strong, "mine", lambda *_: mined[1]["mined"])  # what it finds anew, as the first case shows
     run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)
     content = torch.load(tmp_path / MINED, weights_only=True)
     assert torch.equal(content["mined"]["spots"], mined[1]["mined"]["spots"])

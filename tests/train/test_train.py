@@ -258,14 +258,16 @@ def test_processes_wait_for_one_that_is_suspended_for_longer_than_they_take_to_m
     assert outputs == ["2.0 1.5\n"] * 2
 
 
-def test_machines_without_a_shared_folder_go_on_from_the_files_of_the_first(training_set, finished, tmp_path):
+def test_machines_without_a_shared_folder_go_on_from_the_files_of_the_first(
+    training_set, finished, tmp_path, warm_python
+):
     shutil.copytree(finished, tmp_path / "0")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     processes = []
     for rank in ("0", "1"):
-        words = [sys.executable, "train/train.py", *arguments(training_set, tmp_path / rank, "--n-epoch", 2)]
+        words = [warm_python, "train/train.py", *arguments(training_set, tmp_path / rank, "--n-epoch", 2)]
         processes.append(subprocess.Popen(words, cwd=ROOT, env=os.environ | place | {"RANK": rank}))
     assert [process.wait(300) for process in processes] == [0, 0]
     assert list(losses(tmp_path / "0")) == list(range(1, STEPS + 5)) and not (tmp_path / "1").exists()
