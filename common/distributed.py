@@ -73,8 +73,8 @@ class World:
         dist.all_gather_object(values, value, group=self._control)
         return values
 
-    def of_main(self, value: Any) -> Any:
-        """The main process's value, on every process; machines without a shared folder have other files, or none."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, on every process: machines without a shared folder have other files, or none."""
         values = [value]
         if self.size > 1:
             dist.broadcast_object_list(values, group=self._control)

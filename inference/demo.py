@@ -1,4 +1,4 @@
-"""Serve a web page on which you mark an object in one picture and see where it is in another.
+"""Serve a web page: mark an object in one picture, and see where it is in another.
 
     python inference/demo.py
 

@@ -15,7 +15,7 @@ class FeatureCache:
         self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
         self.size = self._bytes_left = size
 
-    def __reduce__(self):  # a loading process that is spawned reads all pictures anew
+    def __reduce__(self):  # a spawned loader process gets an empty cache, and reads the pictures
         return FeatureCache, ()
 
     def __contains__(self, key: Hashable) -> bool:

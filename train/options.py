@@ -63,7 +63,7 @@ class Options:
     gpu: str | None = option(None, "CUDA GPUs, such as 0 or 0,1; run_*.sh start a process for each by torchrun")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
     precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISIONS)
-    num_workers: int | None = option(None, "loader processes (default: its CPUs but one; cached: 0)", limits=[0])
+    num_workers: int | None = option(None, "loader processes of each process (default: its CPUs but one)", limits=[0])
     cache_features: float = option(0, "GB of memory in which backbone features of images are kept", limits=[0])
     save_every: int = option(10, "keep every n-th epoch's checkpoint; 0: keep only last, best and warm-up", limits=[0])
     log_every: int = option(20, "steps between console and log lines", limits=[1])

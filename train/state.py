@@ -17,7 +17,7 @@ from train.log import LOG_NAME
 from train.options import Options
 
 LAST, BEST, WARMUP, MINED = "netLast.pth", "netBest.pth", "net_warmup.pth", "mined.pth"
-TRAINED = "trained"  # in a file whose network is finished: the network as it was before, with which a training goes on
+TRAINED = "trained"  # key in a finished file: the network before `finish`, with which a training goes on
 
 
 class TrainState:

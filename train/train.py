@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
         world.meet()
-        options, start = world.of_main(resolve(typed, device) if world.is_main else None)
+        options, start = world.broadcast(resolve(typed, device) if world.is_main else None)
         memory = memory_errors("use more GPUs, or --resume-pth auto with a smaller --batch-pos or --precision bf16")
         with loader_failures(), memory, named_errors(out_dir), tf32(options.precision == "tf32"):
             return train(options, start, world, device)
@@ -99,7 +99,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if world.is_main:  # the other processes need not read the folders of all takes, too
         digests["pictures of the training"] = pairs.frames_digest()
         digests["pictures of the validation"] = val_pairs.frames_digest()
-    state, notes = starting_state(options, start, device, world.of_main(digests))
+    state, notes = starting_state(options, start, device, world.broadcast(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
         if options.overwrite:
@@ -178,7 +178,7 @@ def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs:
     miner = state.miner if max(ends) < state.step else network
     made_of = {"step": max(ends), "pairs": state.pair_digests["training"], "network": miner}
     is_there = log.world.is_main and path.exists()
-    content = log.world.of_main(read_torch(path, "delete it; it is made again") if is_there else {})
+    content = log.world.broadcast(read_torch(path, "delete it; it is made again") if is_there else {})
     if any(content.get(name) != value for name, value in made_of.items()):
         log.say("mining rivals in the training pairs ...")
         content = {**made_of, "network": network, "mined": recipe.mine(pairs, options.seed, log.world)}
@@ -195,7 +195,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
     done: dict[int, dict[str, Any]] = {}  # finished networks by step
     for path in (options.out_dir / name for name in (BEST, LAST)):
         is_there = log.world.is_main and path.exists() and options.fit_pairs
-        content = log.world.of_main(read_checkpoint(path)[0] if is_there else {"finished_with": options.fit_pairs})
+        content = log.world.broadcast(read_checkpoint(path)[0] if is_there else {"finished_with": options.fit_pairs})
         if content.get("finished_with") == options.fit_pairs:
             continue
         trained = content.get(TRAINED, content["encoder"])

@@ -228,6 +228,20 @@ def test_processes_that_look_for_a_killed_torchrun_end_in_time_in_one_line(
     assert not (tmp_path / "run").exists()  # nobody has claimed it, and others need not wait
 
 
+def outputs_of_ranks(*commands: list) -> list[str]:
+    """What these processes print, each of which is a rank of one group, as torchrun would start them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    processes = []
+    for rank, command in enumerate(commands):
+        environment = os.environ | place | {"WORLD_SIZE": str(len(commands)), "RANK": str(rank)}
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert not any(process.returncode for process in processes)
+    return outputs
+
+
 SUSPENDED = """
 import sys, time
 from datetime import timedelta
@@ -248,28 +262,16 @@ world.stop()
 
 def test_processes_wait_for_one_that_is_suspended_for_longer_than_they_take_to_meet(tmp_path, warm_python):
     (tmp_path / "script.py").write_text(SUSPENDED.replace("ROOT", repr(str(ROOT))))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    words = [warm_python, tmp_path / "script.py"]
-    environments = [os.environ | place | {"RANK": str(rank)} for rank in range(2)]
-    processes = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for env in environments]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert outputs == ["2.0 1.5\n"] * 2
+    assert outputs_of_ranks(*[[warm_python, tmp_path / "script.py"]] * 2) == ["2.0 1.5\n"] * 2
 
 
 def test_machines_without_a_shared_folder_go_on_from_the_files_of_the_first(
     training_set, finished, tmp_path, warm_python
 ):
     shutil.copytree(finished, tmp_path / "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    processes = []
-    for rank in ("0", "1"):
-        words = [warm_python, "train/train.py", *arguments(training_set, tmp_path / rank, "--n-epoch", 2)]
-        processes.append(subprocess.Popen(words, cwd=ROOT, env=os.environ | place | {"RANK": rank}))
-    assert [process.wait(300) for process in processes] == [0, 0]
+    folders = tmp_path / "0", tmp_path / "1"
+    script = [warm_python, ROOT / "train" / "train.py"]
+    outputs_of_ranks(*([*script, *arguments(training_set, folder, "--n-epoch", 2)] for folder in folders))
     assert list(losses(tmp_path / "0")) == list(range(1, STEPS + 5)) and not (tmp_path / "1").exists()
 
 
