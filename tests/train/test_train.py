@@ -340,7 +340,8 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
 
 
 def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
-    run_training(training_set, tmp_path / "run", "--n-epoch", 0, "--batch-pos", 8, *STRONG_RECIPE)
+    again = ("--n-epoch", 0, "--batch-pos", 8, "--fit_pairs", 6)
+    run_training(training_set, tmp_path / "run", *again, *STRONG_RECIPE)
     assert "recipe: strong, existence_weight 0.05\n" in capsys.readouterr().out
     last = tmp_path / "run" / "netLast.pth"
     optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).network
@@ -348,10 +349,10 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
     own = [i for i, name in enumerate(names) if name not in XSegTx(XSegTxConfig("tiny", 48)).state_dict()]
     own = [i for i in own if not names[i].startswith("choice.")]  # fit_choice.py trains the choice
     assert len(own) > 10 and all(optimizer["state"][i]["exp_avg"].any() for i in own)  # it learns
-    run_training(training_set, tmp_path / "run", "--n-epoch", 0, "--batch-pos", 8)  # what is not given is as it was
+    run_training(training_set, tmp_path / "run", *again)  # what is not given is as it was
     assert load_checkpoint(last).network.config == network.config
     for layers in (("I_C", "I_C", "I_N"), ("I", "C", "I", "C", "I", "N")):  # of which it is, in either spelling
-        run_training(training_set, tmp_path / "run", "--n-epoch", 0, "--batch-pos", 8, "--layer-type", *layers)
+        run_training(training_set, tmp_path / "run", *again, "--layer-type", *layers)
     changes = {("--frame_size", 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
     for out_dir, flags in (("run", ()), ("other", ("--resume-pth", last))):
         for change, words in changes.items():
