@@ -26,21 +26,17 @@ class LookNumbers(NamedTuple):
 
     similarity: Tensor  # of the candidate, in the similarity map of the whole target
     logit: Tensor  # of existence, by the look
-    log_back: Tensor  # the logarithm of `back` + .001
-    back: Tensor  # the share of the whole query frame's similarity map, by what was found, that lies on the object
+    # The logarithm of what looking back gives + .001: the share of the whole query frame's similarity map, by what was
+    # found, that lies on the object.
+    log_back: Tensor
 
     home: Tensor  # the highest similarity of the object's own place in the query frame to its description
     elsewhere: Tensor  # the highest one away from this place: that of its look-alikes at home
 
     log_area: Tensor  # the logarithm of the mask's share of the crop + .001
-    certainty: Tensor  # the mean probability in the mask; 0 if it is empty
     uncertain: Tensor  # the share of pixels between .2 and .8, divided by the mask's share + .01
     growth: Tensor  # the logarithm of found length / expected length
-    shift: Tensor  # the distance of found and expected middle / expected length; 2 if the mask is empty
-    is_whole: Tensor  # 0 if the crop cuts the found part off, otherwise 1
-    highest_prob: Tensor  # the highest probability
     largest_share: Tensor  # the found part's share of the mask
-    expected_share: Tensor  # expected length / long side of the target
 
 
 NUMBERS = len(LookNumbers._fields)

@@ -31,7 +31,7 @@ from recipes.strong.locator import Description, peaks
 from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
 from recipes.strong.sizes import expected_shares, size_ratios
 
-SEARCH = 6  # version of this search, stored in a run's record; raise it with each change of the answers
+SEARCH = 7  # version of this search, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 QueryObject = tuple[str, str]  # object, query camera
 Objects = dict[float, ObjectCrops]  # the objects of a frame, in the order of `Search.spots`, by CONTEXT and CLOSE
@@ -101,7 +101,7 @@ class Search:
         of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device).unbind(1)
         row_of = {query: row for row, query in enumerate(self.spots)}
         home = self.at_home(objects)[[row_of[self.frame.pairs[place.pair][:2]] for place in places]].unbind(1)
-        numbers = similarity, looks.logits, (back + 1e-3).log(), back, *home, *of_masks
+        numbers = similarity, looks.logits, (back + 1e-3).log(), *home, *of_masks
         return looks, LookNumbers._make(numbers)
 
     # 1. objects
@@ -215,21 +215,14 @@ class Search:
         return torch.cat([self.network.at_home(*home) for home in homes])
 
     def mask_numbers(self, place: Place, crop: Crop, prob: np.ndarray) -> list[float]:
-        """What `LookNumbers` says of the mask that a look has found, from `log_area` to `expected_share`."""
-        spot, size = place.spot, self._target(place.pair).shape[:2]
+        """What `LookNumbers` says of the mask that a look has found, from `log_area` to `largest_share`."""
         mask, parts = prob > THRESHOLD, self._parts(place.pair, crop, prob)
-        part = parts[0] if parts else None
-        area, found = float(mask.mean()), part.spot if part else spot._replace(extent=1.0)
+        area = float(mask.mean())
         return [
             math.log(area + 1e-3),
-            float(prob[mask].mean()) if area else 0.0,
             float(((prob > 0.2) & (prob < 0.8)).mean()) / (area + 0.01),
-            math.log(found.extent / spot.extent),
-            max(abs(found.row - spot.row), abs(found.col - spot.col)) / spot.extent if part else 2.0,
-            float(part.is_whole) if part else 1.0,
-            float(prob.max()),
-            part.share if part else 0.0,
-            spot.extent / max(size),
+            math.log(parts[0].spot.extent / place.spot.extent) if parts else -math.log(place.spot.extent),
+            parts[0].share if parts else 0.0,
         ]
 
     # 6. close look
