@@ -1,5 +1,5 @@
-"""Which of the looks at a target is right, and whether the object is visible: the numbers that tell it, the small
-network that reads them, and its fit, which is the last step of a training.
+"""Which of the looks at a target is right, and whether the object is visible: the numbers that tell it, two small
+networks that read them, and their fit, which is the last step of a training.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from formats.results import balanced_accuracy
 
-HIDDEN = 64  # hidden units of `Choice`
+HIDDEN = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units
 STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
 SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
@@ -38,36 +38,60 @@ class LookNumbers(NamedTuple):
     growth: Tensor  # the logarithm of found length / expected length
     largest_share: Tensor  # the found part's share of the mask
 
+    # The close look's logit of existence. It is known for the chosen look only, so the score does not read it: of looks
+    # that are all drawn closely, it chooses worse.
+    close_logit: Tensor
+
 
 NUMBERS = len(LookNumbers._fields)
-# Before the fit, score and logit of existence are sums of these numbers, with weights for each of the two.
-SUMS = {"similarity": (10.0, 2.0), "logit": (0.5, 0.5), "log_back": (1.5, 0.0)}
-EXISTENCE_BIAS = -2.4
+# Before the fit, score and logit of existence are sums of these numbers.
+SCORE_SUM = {"similarity": 10.0, "logit": 0.5, "log_back": 1.5}
+EXISTENCE_SUM, EXISTENCE_BIAS = {"similarity": 2.0, "logit": 0.5}, -2.4
+
+
+class Judge(nn.Module):
+    """The first N numbers of looks (..., N) -> one number for each: a sum, plus the output of hidden units."""
+
+    def __init__(self, numbers: int, weights: dict[str, float], bias: float = 0.0):
+        super().__init__()
+        self.linear, self.hidden, self.out = nn.Linear(numbers, 1), nn.Linear(numbers, HIDDEN), nn.Linear(HIDDEN, 1)
+        for parameter in (*self.linear.parameters(), *self.out.parameters()):
+            nn.init.zeros_(parameter)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                self.linear.weight[0, LookNumbers._fields.index(name)] = weight
+            self.linear.bias.fill_(bias)
+        # Mean and standard deviation of the numbers of the looks at training takes.
+        self.mean, self.deviation = nn.Buffer(torch.zeros(numbers)), nn.Buffer(torch.ones(numbers))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        x = (numbers - self.mean) / self.deviation
+        hidden = F.dropout(F.relu(self.hidden(x)), DROPOUT, self.training)
+        return (self.linear(x) + self.out(hidden))[..., 0]
+
+    @torch.no_grad()
+    def normalize(self, numbers: Tensor) -> None:
+        """Take mean and deviation of numbers (P, N). Without hidden units, the answers stay the same."""
+        self.mean.copy_(numbers.mean(0))
+        self.deviation.copy_(numbers.std(0).clamp(min=1e-3))
+        self.linear.bias.add_(self.linear.weight @ self.mean)
+        self.linear.weight.mul_(self.deviation)
 
 
 class Choice(nn.Module):
-    """Scores looks by `LookNumbers`: a sum, plus the output of a layer of hidden units, which `fit` trains."""
+    """The judges of looks. Of the looks at a target, the one with the highest score is chosen."""
 
     is_whole = True  # a file gives all of its tensors or none: a file of 2.4 has other numbers
 
     def __init__(self):
         super().__init__()
-        self.linear, self.hidden, self.out = nn.Linear(NUMBERS, 2), nn.Linear(NUMBERS, HIDDEN), nn.Linear(HIDDEN, 2)
-        for parameter in (*self.linear.parameters(), *self.out.parameters()):
-            nn.init.zeros_(parameter)
-        with torch.no_grad():
-            for name, weights in SUMS.items():
-                self.linear.weight[:, LookNumbers._fields.index(name)] = torch.tensor(weights)
-            self.linear.bias[1] = EXISTENCE_BIAS
-        # Mean and standard deviation of the numbers of the looks at training takes.
-        self.mean, self.deviation = nn.Buffer(torch.zeros(NUMBERS)), nn.Buffer(torch.ones(NUMBERS))
+        self.score = Judge(NUMBERS - 1, SCORE_SUM)  # reads the numbers but for the last
+        self.existence = Judge(NUMBERS, EXISTENCE_SUM, EXISTENCE_BIAS)
         self.requires_grad_(False)
 
     def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers (..., NUMBERS) -> scores (...), of which the highest is chosen, and logits of existence (...)."""
-        x = (numbers - self.mean) / self.deviation
-        hidden = F.dropout(F.relu(self.hidden(x)), DROPOUT, self.training)
-        return (self.linear(x) + self.out(hidden)).unbind(-1)
+        """Numbers (..., NUMBERS) -> scores (...) and logits of existence (...)."""
+        return self.score(numbers[..., :-1]), self.existence(numbers)
 
     def as_table(self, numbers: LookNumbers) -> str:
         """The numbers of the looks at one pair as text, a column for each look; then their scores and existences."""
@@ -114,11 +138,8 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     looks = with_absences(looks)
     choice.load_state_dict(Choice().state_dict())  # a second fit gives the same result as the first
     known = looks.numbers[looks.held]
-    mean, deviation = known.mean(0), known.std(0).clamp(min=1e-3)
-    with torch.no_grad():  # the sums stay the same while the numbers are normalized
-        choice.linear.bias.add_(choice.linear.weight @ mean)
-        choice.linear.weight.mul_(deviation)
-        choice.mean.copy_(mean), choice.deviation.copy_(deviation)
+    choice.score.normalize(known[:, :-1])
+    choice.existence.normalize(known)
     visible = looks.visible.float()
     share = visible.mean()
     weight = torch.where(looks.visible, 0.5 / share, 0.5 / (1 - share))
@@ -154,7 +175,7 @@ def shift_existence(choice: Choice, looks: LooksOfPairs) -> float:
         probs = (logits + (low + high) / 2).sigmoid()
         missed, wrong = 1 - probs[looks.visible].mean(), probs[~looks.visible].mean()
         low, high = ((low + high) / 2, high) if missed > wrong else (low, (low + high) / 2)
-    choice.linear.bias[1] += low
+    choice.existence.linear.bias.add_(low)
     return low
 
 

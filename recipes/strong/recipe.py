@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from common.distributed import Stopped, World
 from common.errors import UserError
-from formats.crop import put_back
 from formats.masks import fit_rle, iou
 from formats.pairs import PairSet
 from formats.results import THRESHOLD
@@ -225,11 +224,13 @@ class Strong(NetworkRecipe):
         if not search.spots:
             return []
         with self.computing():
-            looks, of_looks = search.look_and_back(search.encode_objects())
-            stacked = torch.stack(of_looks, 1).cpu()
+            objects = search.encode_objects()
+            looks, of_looks = search.look_and_back(objects)
+            drawn, logits = search.draw(objects, looks, range(len(looks.places)))
+            of_looks = torch.cat((of_looks, logits[:, None]), 1).cpu()
         for pair in dict.fromkeys(place.pair for place in looks.places):
             rows = [row for row, place in enumerate(looks.places) if place.pair == pair]
             truth = truths[pair].astype(bool)
-            ious = [iou(put_back(looks.probs[row], looks.crops[row], truth.shape) > THRESHOLD, truth) for row in rows]
-            found.append((stacked[rows], torch.tensor(ious), bool(truth.any())))
+            ious = [iou(drawn[row].prob_in_image(truth.shape) > THRESHOLD, truth) for row in rows]
+            found.append((of_looks[rows], torch.tensor(ious), bool(truth.any())))
         return found

@@ -4,8 +4,9 @@
 2. candidates   Peaks of the locator's similarity map are the places in a target that may show the object.
 3. looks        The network predicts a mask at each candidate.
 4. look back    The locator seeks what the mask shows in the query frame: it should find the given object again.
-5. choice       A small network chooses one of the looks, and computes the probability that the object is visible.
-6. close look   The network draws the final mask in crops of both views that the object nearly fills.
+5. choice       A small network chooses one of the looks.
+6. close look   The network draws the final mask in crops of both views that the object nearly fills. Another small
+                network computes the probability that the object is visible, from this look and the chosen one.
 """
 
 import math
@@ -25,7 +26,6 @@ from model.features import Levels
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame
-from recipes.strong.choice import LookNumbers
 from recipes.strong.crops import CLOSE, CONTEXT, Part, Spot, connected_parts, object_cells, spot_of, whole_frame
 from recipes.strong.locator import Description, peaks
 from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
@@ -33,6 +33,7 @@ from recipes.strong.sizes import expected_shares, size_ratios
 
 SEARCH = 7  # version of this search, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
+UNSEEN = -6.0  # the close look's logit of existence where nothing was found, so that there is nothing to look at
 QueryObject = tuple[str, str]  # object, query camera
 Objects = dict[float, ObjectCrops]  # the objects of a frame, in the order of `Search.spots`, by CONTEXT and CLOSE
 
@@ -83,26 +84,26 @@ class Search:
         if self.spots:
             objects = self.encode_objects()
             looks, numbers = self.look_and_back(objects)
-            scores, logits = self.network.choice(torch.stack(numbers, 1))
-            rows, existence = highest_rows(scores.tolist(), looks.places, count), logits.sigmoid().tolist()
-            chosen = [Answer(looks.probs[row], existence[row], looks.crops[row]) for row in rows]
-            pairs = [looks.places[row].pair for row in rows]
-            for pair, answer in zip(pairs, self.draw(objects, pairs, chosen), strict=True):
-                found[pair].append(answer)
+            scores = self.network.choice.score(numbers).tolist()
+            rows = highest_rows(scores, looks.places, count)
+            answers, logits = self.draw(objects, looks, rows)
+            existence = self.network.choice.existence(torch.cat((numbers[rows], logits[:, None]), 1)).sigmoid()
+            for row, answer, prob in zip(rows, answers, existence.tolist(), strict=True):
+                found[looks.places[row].pair].append(answer._replace(existence=prob))
         side = self.network.config.input_size
         return [answers or [Answer(np.zeros((side, side), np.float32), 0.0)] for answers in found]
 
-    def look_and_back(self, objects: Objects) -> tuple[Looks, LookNumbers]:
-        """Steps 2 to 4."""
+    def look_and_back(self, objects: Objects) -> tuple[Looks, Tensor]:
+        """Steps 2 to 4: the looks at N places, and their `LookNumbers` but for the last, (N, NUMBERS - 1)."""
         places, similarity = self.locate()
         looks = self.look(objects, places)
         back = self.look_back(looks.places, looks.described)
-        of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
-        of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device).unbind(1)
+        of_looks = torch.stack((similarity, looks.logits, (back + 1e-3).log()), 1)
         row_of = {query: row for row, query in enumerate(self.spots)}
-        home = self.at_home(objects)[[row_of[self.frame.pairs[place.pair][:2]] for place in places]].unbind(1)
-        numbers = similarity, looks.logits, (back + 1e-3).log(), *home, *of_masks
-        return looks, LookNumbers._make(numbers)
+        home = self.at_home(objects)[[row_of[self.frame.pairs[place.pair][:2]] for place in places]]
+        of_masks = [self.mask_numbers(*found) for found in zip(places, looks.crops, looks.probs, strict=True)]
+        of_masks = torch.tensor(of_masks, dtype=torch.float32, device=self.recipe.device)
+        return looks, torch.cat((of_looks, home, of_masks), 1)
 
     # 1. objects
 
@@ -227,26 +228,32 @@ class Search:
 
     # 6. close look
 
-    def draw(self, objects: Objects, pairs: Sequence[int], answers: Sequence[Answer]) -> list[Answer]:
-        """Draw the masks of answers, which belong to the `pairs`, in close looks at their parts that lead back best. If
-        a new mask is cut off by its crop, the network looks once more, at the new mask.
+    def draw(self, objects: Objects, looks: Looks, rows: Sequence[int]) -> tuple[list[Answer], Tensor]:
+        """Draw the masks of these `rows` of looks, R of them, in close looks at their parts that lead back best. If a
+        new mask is cut off by its crop, the network looks once more, at the new mask. Returns the answers, without an
+        existence, and the first close looks' logits of existence (R,).
         """
-        drawn, places = list(answers), {}  # the places at which to look, by row
-        for row, (pair, answer) in enumerate(zip(pairs, answers, strict=True)):
-            if answer.crop and (parts := self._parts(pair, answer.crop, answer.prob)):
-                places[row] = Place(pair, self._best_part(pair, answer.crop, parts).spot)
-        for _ in range(ROUNDS):
-            looks = self._looks(objects, list(places.values()), CLOSE)
-            probs = [prob for _, look in looks for prob in look.target_mask_prob.float().cpu().numpy()]
+        drawn = [Answer(looks.probs[row], 0.0, looks.crops[row]) for row in rows]
+        logits = torch.full((len(rows),), UNSEEN, device=self.recipe.device)
+        places = {}  # the places at which to look, by number in `rows`
+        for number, row in enumerate(rows):
+            pair, crop = looks.places[row].pair, looks.crops[row]
+            if parts := self._parts(pair, crop, looks.probs[row]):
+                places[number] = Place(pair, self._best_part(pair, crop, parts).spot)
+        for rounds in range(ROUNDS):
+            close = [look for _, look in self._looks(objects, list(places.values()), CLOSE)]
+            if places and not rounds:
+                logits[list(places)] = torch.cat([look.logit.float() for look in close])
+            probs = [prob for look in close for prob in look.target_mask_prob.float().cpu().numpy()]
             cut_off = {}
-            for (row, place), prob in zip(places.items(), probs, strict=True):
+            for (number, place), prob in zip(places.items(), probs, strict=True):
                 crop = self._crop(place, CLOSE)
                 if parts := self._parts(place.pair, crop, prob):  # if it shows nothing, the previous answer stays
-                    drawn[row] = Answer(prob, drawn[row].existence, crop)
+                    drawn[number] = Answer(prob, 0.0, crop)
                     if not parts[0].is_whole:
-                        cut_off[row] = place._replace(spot=parts[0].spot)
+                        cut_off[number] = place._replace(spot=parts[0].spot)
             places = cut_off
-        return drawn
+        return drawn, logits
 
     def _parts(self, pair: int, crop: Crop, prob: np.ndarray) -> list[Part]:
         return connected_parts(prob > THRESHOLD, crop, self._target(pair).shape[:2])

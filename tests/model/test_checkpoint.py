@@ -226,11 +226,11 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(tmp_p
 def test_a_choice_that_reads_other_numbers_is_left_out_whole(strong_checkpoint, tmp_path):
     network = load_checkpoint(strong_checkpoint).network
     state = network.state_dict()
-    state |= {"choice.mean": torch.zeros(18), "choice.linear.bias": torch.ones(2)}
+    state |= {"choice.existence.mean": torch.zeros(18), "choice.score.linear.bias": torch.ones(1)}
     loaded, left_out = load_matching(network, state, tmp_path)
     assert set(state) - set(loaded) == {name for name in state if name.startswith("choice.")}
-    assert "choice.linear.bias: not all of choice fits" in left_out and len(left_out) == 8
-    assert not network.choice.linear.bias.equal(torch.ones(2))
+    assert "choice.score.linear.bias: not all of choice fits" in left_out and len(left_out) == 16
+    assert not network.choice.score.linear.bias.equal(torch.ones(1))
 
 
 def test_a_checkpoint_names_no_place_to_get_its_backbone_from(ours, tmp_path):

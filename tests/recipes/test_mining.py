@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.distributed import Stopped
 from formats.pairs import PairSet
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
@@ -97,17 +98,27 @@ def first_epoch(data_dir, tmp_path_factory):
     return out_dir
 
 
-@pytest.mark.parametrize("change", ["removed", "of another network", "of other pairs", "of another step"])
-def test_what_was_mined_by_another_run_is_not_taken(data_dir, mined, first_epoch, tmp_path, monkeypatch, change):
+def test_what_was_mined_and_is_lost_is_mined_again(data_dir, mined, first_epoch, tmp_path):
     shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
-    if change == "removed":
-        (tmp_path / MINED).unlink()
-    else:
-        other = {"network": "ab12"} if "network" in change else {"pairs": "ab12"} if "pairs" in change else {"step": 1}
-        empty = {"pairs": torch.empty(0, dtype=torch.int64), "spots": torch.empty(0, 3)}
-        torch.save(mined[1] | {"mined": empty} | other, tmp_path / MINED)
-        monkeypatch.setattr(Strong, "mine", lambda *_: mined[1]["mined"])  # what it finds anew, as the first case shows
+    (tmp_path / MINED).unlink()
     run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)
     content = torch.load(tmp_path / MINED, weights_only=True)
     assert torch.equal(content["mined"]["spots"], mined[1]["mined"]["spots"])
     assert all(torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
+
+
+@pytest.mark.parametrize("other", [{}, {"network": "ab12"}, {"pairs": "ab12"}, {"step": 1}], ids=str)
+def test_what_was_mined_for_another_network_or_step_or_from_other_pairs_is_not_taken(
+    data_dir, mined, first_epoch, tmp_path, monkeypatch, other
+):
+    def stop(*given):
+        raise Stopped
+
+    for name in ("mine", "losses"):  # what it does next: it mines, or it trains with what it has
+        monkeypatch.setattr(Strong, name, stop)
+    taken = []
+    monkeypatch.setattr(Strong, "use_mined", lambda recipe, found: taken.append(found))
+    shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
+    torch.save(mined[1] | other, tmp_path / MINED)
+    assert run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)  # which was stopped
+    assert bool(taken) == (not other)
