@@ -49,7 +49,7 @@ class PredictedCase(NamedTuple):
         case = self.case
         notes = ["empty"] if case.scores and case.scores.predicted_pixels == 0 else []
         if not (case.visible and case.predicted_visible):
-            answer = "counts as visible" if case.predicted_visible else "counts as hidden"  # by the official limit
+            answer = "visible" if case.predicted_visible else "hidden"  # by the official limit
             notes.append(f"{answer}: {'right' if case.predicted_visible == case.visible else 'wrong'}")
         title = self.name or "prediction"
         return f"{title} ({', '.join(notes)})" if notes else title

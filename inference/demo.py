@@ -70,7 +70,7 @@ TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Give a second picture,
 and press Find."""
 LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
-small household things, it calls two thirds of those in view visible, but also a quarter of the hidden ones."""
+small household things, it calls three quarters of those in view visible, but also a quarter of the hidden ones."""
 
 
 def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target: dict | None, size: str) -> tuple:

@@ -3,8 +3,8 @@
 # as large as in Ego-Exo4D and with larger objects. All files go to FOLDER (default: runs/xsegtx_tiny); a second run
 # continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# The network beside this file was trained by an earlier form of this script (commit bd2d0fc, 61 minutes on one core in
-# bfloat16), and its choice fitted to 3,000 pairs at commit 921432f. Rendering the takes takes about an hour more.
+# The network beside this file was trained with these options at commits 9666890 to d4e592f, for 5.5 hours on two cores
+# (NPROC=2 after epoch 2), and its choice fitted to 11,448 pairs at commit 36f35a0. Rendering takes about an hour more.
 # Environment variables:
 #   PACKAGE  Debian's package sweethome3d-furniture, a .deb file (default: `apt-get download` fetches it)
 #   FROM     network whose training is continued (default: none, a new network)
