@@ -174,7 +174,7 @@ def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_
     cases = (seen, seen._replace(existence=0.1), hidden._replace(existence=0.1), hidden)
     predictions = [PredictedCase(case, {"size": [1, 1], "counts": "1"}) for case in cases]
     answers = ("hidden: wrong", "hidden: right", "visible: wrong")
-    captions = ["prediction", *(f"prediction (counts as {answer})" for answer in answers)]
+    captions = ["prediction", *(f"prediction ({answer})" for answer in answers)]
     assert [prediction.caption for prediction in predictions] == captions
     assert [prediction.drawn_rle is None for prediction in predictions] == [False, False, True, False]
 

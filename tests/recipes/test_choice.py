@@ -41,8 +41,14 @@ def looks_told_by(number: int, count: int = 600) -> LooksOfPairs:
     return LooksOfPairs(numbers, held, iou, visible)
 
 
+@pytest.fixture
+def fewer_steps(monkeypatch):
+    """A fit as long as these looks need."""
+    monkeypatch.setattr(module, "STEPS", 300)
+
+
 @pytest.mark.parametrize("number", [0, NUMBERS - 2])
-def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_sums(number, monkeypatch):
+def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_sums(number, fewer_steps, monkeypatch):
     looks, choice = looks_told_by(number), Choice()
     before = [x.clone() for x in choice(looks.numbers)]
     assert choice_figures(choice, looks) != pytest.approx((0.8, 1))
@@ -154,6 +160,7 @@ def test_with_few_pairs_or_a_worse_fit_existence_alone_is_shifted_and_a_line_say
     assert re.search(line, capsys.readouterr().out)
     for name, least in {"LEAST_PAIRS": 10, "LEAST_HIDDEN": 2, "HELD_OUT": 3}.items():
         monkeypatch.setattr(recipe, name, least)
+    monkeypatch.setattr(module, "STEPS", 20)
     count = itertools.count()
     monkeypatch.setattr(recipe, "choice_figures", lambda *_: (-next(count), 0))
     run_training(training_set, tmp_path / "worse", *FLAGS)
@@ -165,7 +172,7 @@ def test_with_few_pairs_or_a_worse_fit_existence_alone_is_shifted_and_a_line_say
 
 
 @pytest.mark.parametrize("moved", [-2.0, 0.0, 2.0])
-def test_a_shift_makes_up_for_logits_that_a_training_has_moved_with_a_handful_of_pairs(moved):
+def test_a_shift_makes_up_for_logits_that_a_training_has_moved_with_a_handful_of_pairs(moved, fewer_steps):
     """Hard rivals lower the logits of all looks: half of the visible things of a new take were called hidden."""
     choice, looks = Choice(), looks_told_by(0)
     fit(choice, looks, seed=0)

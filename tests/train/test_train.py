@@ -392,7 +392,21 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
         assert run_main(script.main, *words).returncode == 0
     assert create_pairs(root / "processed").returncode == 0
     flags = ("--init_weights", SHIPPED, "--train-dir", root / "processed", "--both", "--batch-pos", 4, "--val_size", 4)
-    words = ("--iter-epoch", 1, "--n-epoch", 1, "--num_workers", 0, "--lr", 1, "--device", "cpu", *flags)
+    words = (
+        "--iter-epoch",
+        1,
+        "--n-epoch",
+        1,
+        "--num_workers",
+        0,
+        "--lr",
+        1,
+        "--fit_pairs",
+        0,
+        "--device",
+        "cpu",
+        *flags,
+    )
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
     assert run.returncode == 0
     loaded, needed = map(int, re.search(r"transformer with (\d+) of (\d+) tensors from", run.stdout).groups())
