@@ -3,7 +3,7 @@
 # as large as in Ego-Exo4D and with larger objects. All files go to FOLDER (default: runs/xsegtx_tiny); a second run
 # continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
-# The network beside this file was trained with these options at commits 9666890 to d4e592f, for 5.5 hours on two cores
+# The network beside this file was trained with these options at commits 9666890 to d4e592f, for 6 hours on two cores
 # (NPROC=2 after epoch 2), and its choice fitted to 11,448 pairs at commit 36f35a0. Rendering takes about an hour more.
 # Environment variables:
 #   PACKAGE  Debian's package sweethome3d-furniture, a .deb file (default: `apt-get download` fetches it)

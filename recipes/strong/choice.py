@@ -38,8 +38,7 @@ class LookNumbers(NamedTuple):
     growth: Tensor  # the logarithm of found length / expected length
     largest_share: Tensor  # the found part's share of the mask
 
-    # The close look's logit of existence. It is known for the chosen look only, so the score does not read it: of looks
-    # that are all drawn closely, it chooses worse.
+    # The close look's logit of existence. Only looks that are drawn have it; with it, the score also chooses worse.
     close_logit: Tensor
 
 

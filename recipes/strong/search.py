@@ -229,8 +229,8 @@ class Search:
     # 6. close look
 
     def draw(self, objects: Objects, looks: Looks, rows: Sequence[int]) -> tuple[list[Answer], Tensor]:
-        """Draw the masks of these `rows` of looks, R of them, in close looks at their parts that lead back best. If a
-        new mask is cut off by its crop, the network looks once more, at the new mask. Returns the answers, without an
+        """Draw the masks of these `rows` of looks, R of them, in close looks at their parts that lead back best. While
+        a new mask is cut off by its crop, the network looks again, at the new mask. Returns the answers, without an
         existence, and the first close looks' logits of existence (R,).
         """
         drawn = [Answer(looks.probs[row], 0.0, looks.crops[row]) for row in rows]
