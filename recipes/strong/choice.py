@@ -78,7 +78,7 @@ class Judge(nn.Module):
 
 
 class Choice(nn.Module):
-    """The judges of looks. Of the looks at a target, the one with the highest score is chosen."""
+    """The two judges of looks. The look with the highest score is chosen."""
 
     is_whole = True  # a file gives all of its tensors or none: a file of 2.4 has other numbers
 

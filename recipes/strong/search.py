@@ -240,9 +240,9 @@ class Search:
             pair, crop = looks.places[row].pair, looks.crops[row]
             if parts := self._parts(pair, crop, looks.probs[row]):
                 places[number] = Place(pair, self._best_part(pair, crop, parts).spot)
-        for rounds in range(ROUNDS):
+        for repeat in range(ROUNDS):
             close = [look for _, look in self._looks(objects, list(places.values()), CLOSE)]
-            if places and not rounds:
+            if places and not repeat:
                 logits[list(places)] = torch.cat([look.logit.float() for look in close])
             probs = [prob for look in close for prob in look.target_mask_prob.float().cpu().numpy()]
             cut_off = {}

@@ -43,7 +43,7 @@ def looks_told_by(number: int, count: int = 600) -> LooksOfPairs:
 
 @pytest.fixture
 def fewer_steps(monkeypatch):
-    """A fit as long as these looks need."""
+    """So many steps are enough for looks that one number tells apart."""
     monkeypatch.setattr(module, "STEPS", 300)
 
 
@@ -58,6 +58,15 @@ def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_su
     torch.testing.assert_close(list(choice(looks.numbers)), before, rtol=1e-4, atol=1e-3)
     fit(choice, looks, seed=0)
     assert choice_figures(choice, looks) == pytest.approx((0.8, 1))
+
+
+def test_the_close_looks_logit_changes_existence_and_never_which_look_is_chosen(fewer_steps):
+    looks, choice = looks_told_by(0), Choice()
+    fit(choice, looks, seed=0)
+    changed = looks.numbers.clone()
+    changed[..., -1] += 3
+    (scores, logits), (same, others) = choice(looks.numbers), choice(changed)
+    assert torch.equal(scores, same) and not torch.equal(logits, others)
 
 
 def test_the_numbers_of_a_pairs_looks_can_be_read_as_a_table():

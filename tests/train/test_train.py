@@ -347,7 +347,7 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
     optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).network
     names = [name for name, _ in network.named_parameters()]
     own = [i for i, name in enumerate(names) if name not in XSegTx(XSegTxConfig("tiny", 48)).state_dict()]
-    own = [i for i in own if not names[i].startswith("choice.")]  # fit_choice.py trains the choice
+    own = [i for i in own if not names[i].startswith("choice.")]  # the last step fits it
     assert len(own) > 10 and all(optimizer["state"][i]["exp_avg"].any() for i in own)  # it learns
     run_training(training_set, tmp_path / "run", *again)  # what is not given is as it was
     assert load_checkpoint(last).network.config == network.config
@@ -392,21 +392,8 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
         assert run_main(script.main, *words).returncode == 0
     assert create_pairs(root / "processed").returncode == 0
     flags = ("--init_weights", SHIPPED, "--train-dir", root / "processed", "--both", "--batch-pos", 4, "--val_size", 4)
-    words = (
-        "--iter-epoch",
-        1,
-        "--n-epoch",
-        1,
-        "--num_workers",
-        0,
-        "--lr",
-        1,
-        "--fit_pairs",
-        0,
-        "--device",
-        "cpu",
-        *flags,
-    )
+    steps = ("--iter-epoch", 1, "--n-epoch", 1, "--lr", 1, "--fit_pairs", 0)
+    words = (*steps, "--num_workers", 0, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
     assert run.returncode == 0
     loaded, needed = map(int, re.search(r"transformer with (\d+) of (\d+) tensors from", run.stdout).groups())
