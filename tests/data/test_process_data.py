@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -186,6 +187,18 @@ def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, 
     if what == "annotation":
         with pytest.raises(UserError, match=f"{pairs} is out of date: .*{C}/annotation.json has changed"):
             PairSet([out], "val", "ego-exo")
+
+
+def test_a_video_that_differs_only_in_its_middle_is_made_anew(root, capsys):
+    with video(root, NAMES[C], EXO_1).open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(struct.pack(">I4s", 3 << 20, b"free") + bytes((3 << 20) - 8))  # a box that players skip
+        file.flush()
+        assert process(root, "--uids", C) == 0
+        file.seek(-3 << 19, os.SEEK_END)
+        file.write(b"x")
+    assert process(root, "--uids", C) == 0
+    assert f"warning: take {C} ({NAMES[C]}): {EXO_1}.mp4 changed since it was processed" in capsys.readouterr().err
 
 
 def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_same_bytes(root):
