@@ -208,7 +208,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
             _, encoded = cv2.imencode(".jpg", shrink(image, MAX_SHORT_SIDE[camera_kind(camera)]))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged video can make libraries raise any exception
         # Frames of this video must not be mixed with frames of a better copy that replaces it later.

@@ -91,6 +91,8 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
             is_raw = container.format.name in RAW  # FFmpeg says 25 frames a second for all of these
             rate = (not is_raw and container.streams.video[0].average_rate) or fps
             frame = next(container.decode(video=0))
+    except MemoryError:
+        raise
     except (av.FFmpegError, StopIteration) as error:
         raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
     if index.pts is None or is_raw:

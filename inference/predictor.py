@@ -71,8 +71,8 @@ class Predictor:
         precision = resolve_precision(precision, device)
         recipe, backbone, network, arguments, digest = load_checkpoint(Path(path or SHIPPED), backbone_weights)
         description = f"{network.config} on {backbone.name} features, in {precision}"
-        single = "exo-ego" if arguments.get("reverse") else "ego-exo"
-        settings = tuple(SETTINGS) if arguments.get("both") else (single,)
+        single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
+        settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
         made = recipe(network, backbone, device, precision, batch_size, looks)
         return cls(made, description, settings if arguments else (), digest)
 

@@ -100,7 +100,7 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
     try:
         groups = [mine | {"params": group["params"]} for mine, group in zip(own, state["param_groups"], strict=True)]
         optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    except MALFORMED as error:
+    except (*MALFORMED, IndexError, RuntimeError) as error:  # the latter two come from a tensor among the values
         raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
 
 
@@ -111,7 +111,7 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
         load_state(backbone.network, stored, f"{path}, backbone")
         return backbone
     name, file = str(stored.get("name")), stored.get("weights")
-    if weights is None and file and Path(str(file)).is_file():
+    if weights is None and isinstance(file, str) and Path(file).is_file():
         weights = Path(file)
     backbone = make_backbone(name, weights)
     if backbone.digest != stored["digest"]:
@@ -151,7 +151,7 @@ def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, ty
             if stated != true:
                 raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
         return recipe, config
-    except (*MALFORMED, IndexError, UserError) as error:
+    except (*MALFORMED, IndexError, RuntimeError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 
 
