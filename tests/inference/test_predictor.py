@@ -125,6 +125,12 @@ def test_what_is_no_picture_mask_or_box_is_said_in_one_line(change, message):
         )
 
 
+@pytest.mark.parametrize("method", ["segment", "segment_all", "places"])
+def test_an_argument_that_a_method_lacks_is_a_type_error_of_this_method(method):
+    with pytest.raises(TypeError, match=rf"Predictor\.{method}\(\) got an unexpected keyword argument 'target'"):
+        getattr(Predictor(KnownAnswer(96)), method)("query.jpg", "mask.png", target="target.jpg")
+
+
 def test_a_crumb_of_an_object_is_seen_and_an_odd_precision_is_named(strong_checkpoint):
     picture, _ = scene((192, 192), (0.3, 0.6, 0.5, 0.8))
     tiny = np.zeros((768, 768), np.uint8)

@@ -153,6 +153,7 @@ def test_a_mask_that_is_empty_is_said_before_anything_is_made(inputs, tmp_path):
     cv2.imwrite(str(tmp_path / "cup.png"), np.zeros(SIZE, np.uint8))
     done = call(inputs, tmp_path / "found", masks=tmp_path / "cup.png")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "cup.png: no mask shows an object" in done.stderr
+    assert done.stdout == f"{tmp_path}/cup.png counts as the mask of frame 0 of head; --mask_frame names another\n"
     assert [path.name for path in tmp_path.iterdir()] == ["cup.png"]
 
 
