@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from common.errors import UserError
+from common.errors import CONTROL, UserError
 from common.json_text import iter_items, iter_members
 
 
@@ -258,9 +258,12 @@ def _open_json(path: Path) -> io.BufferedIOBase:
 def is_file_name(name: Any) -> bool:
     """True if a value that was read from a file can safely name a file in a folder.
 
-    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command).
+    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command),
+    have control characters, or be too long for file systems, which allow 255 bytes with all that we add to it.
     """
-    return isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".", "-")
+    if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", ".", "-"):
+        return False
+    return not CONTROL.search(name) and len(name.encode(errors="surrogatepass")) <= 200
 
 
 def name_number(path: str | Path) -> int:
