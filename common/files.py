@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import ijson
 from filelock import FileLock, Timeout
 
-from common.errors import UserError
+from common.errors import CONTROL, UserError
+from common.json_text import iter_items, iter_members
 
 
 @contextlib.contextmanager
@@ -178,10 +178,8 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (ValueError, RecursionError, ijson.JSONError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        kind, _, excerpt = str(error).partition("\n")
-        where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
-        raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
+    except (ValueError, RecursionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path} cannot be read ({reason}); fix this and run the same command again") from None
@@ -224,7 +222,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     """
     is_empty = True
     with json_errors(path, remedy), _open_json(path) as file:
-        for member in ijson.kvitems(file, ".".join(keys), use_float=True):
+        for member in iter_members(file, keys):
             yield member
             is_empty = False
     if is_empty:  # the object has no members, or the file has no object at `keys`
@@ -239,7 +237,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
 def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
     """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `json_errors` does."""
     with json_errors(path, remedy), _open_json(path) as file:
-        yield from ijson.items(file, "item", use_float=True)
+        yield from iter_items(file)
 
 
 def holds_json_list(path: Path) -> bool:
@@ -251,16 +249,21 @@ def holds_json_list(path: Path) -> bool:
         return False
 
 
-def _open_json(path: Path) -> gzip.GzipFile | io.BufferedReader:
+def _open_json(path: Path) -> io.BufferedIOBase:
+    if path.is_fifo():  # opening it would wait for a writer, and it cannot be read twice
+        raise OSError("it is a pipe")
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def is_file_name(name: Any) -> bool:
     """True if a value that was read from a file can safely name a file in a folder.
 
-    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command).
+    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command),
+    have control characters, or be too long for file systems, which allow 255 bytes with all that we add to it.
     """
-    return isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".", "-")
+    if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", ".", "-"):
+        return False
+    return not CONTROL.search(name) and len(name.encode(errors="surrogatepass")) <= 200
 
 
 def name_number(path: str | Path) -> int:

@@ -90,13 +90,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args)
     files = args.pred_file or ([default_results_path(args.setting, truth.split)] if args.setting else [])
+    inputs = [*files, *(path_beside(path, "run.json") for path in files), *truth.sources]
     for named in filter(None, (args.write_gt, args.sheet)):
-        check_output(named, args.overwrite, [*files, *truth.sources])
+        check_output(named, args.overwrite, inputs)
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
     if not args.setting:
         return
+    if not args.out:
+        args.out = path_beside(files[0], "comparison" if len(files) > 1 else "evaluation")
+    for name in (PAGE, "cases.csv", "comparison.json" if len(files) > 1 else "metrics.json"):
+        check_output(args.out / name, True, filter(Path.is_file, inputs))
     options = ScoreOptions(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
     scores = [score_file(truth, path, options, args.num_workers, args.allow_missing) for path in files]
     if len(files) == 1:
@@ -122,8 +127,7 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: arg
         sheet = draw_sheet(truth, scores.setting, path, chosen)
         lines += [f"{counted(len(chosen), 'case')}: {args.sheet}"]
 
-    out = args.out or path_beside(path, "evaluation")
-    with output_folder(out) as folder:
+    with output_folder(args.out) as folder:
         pictures = write_gallery(folder, truth, scores.setting, {"": path}, [shown])
         cards = [report_card(case, file, names[case.take_uid]) for case, file in zip(shown, pictures, strict=True)]
         title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
@@ -134,7 +138,7 @@ def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: arg
     if sheet is not None:
         with claimed(args.sheet.parent, args.sheet.name, f"writes {args.sheet}"):
             write_picture(args.sheet, sheet)
-    print("\n".join([*lines, f"report: open {out / PAGE}"]))
+    print("\n".join([*lines, f"report: open {args.out / PAGE}"]))
 
 
 def compare_files(
@@ -154,8 +158,7 @@ def compare_files(
     lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
     warnings = list(dict.fromkeys(line for file_scores in scores for line in warning_lines(truth, file_scores)))
 
-    out = args.out or path_beside(next(iter(files.values())), "comparison")
-    with output_folder(out) as folder:
+    with output_folder(args.out) as folder:
         pictures = write_gallery(folder, truth, setting, files, drawn)
         cards = [
             comparison_card(file_cases, picture, names, takes[file_cases[0].take_uid])
@@ -168,7 +171,7 @@ def compare_files(
     for other in comparison["comparisons"]:
         print("\n".join(["", *format_table(difference_table(names[0], other))]))
     print(interval_note(comparison["takes_compared"]))
-    print(f"\nreport: open {out / PAGE}")
+    print(f"\nreport: open {args.out / PAGE}")
 
 
 if __name__ == "__main__":

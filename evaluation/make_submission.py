@@ -29,7 +29,7 @@ from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
 from evaluation.score import incomplete_line, iter_take_predictions, refuse, reprocessed_line
 from evaluation.truth import GroundTruth
-from formats.results import iter_results, results_path
+from formats.results import iter_results, path_beside, results_path
 
 FILE_NAME = "submission.json"
 
@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> None:
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    check_output(out, args.overwrite, [*files.values(), *truth.sources])
+    records = (path_beside(path, "run.json") for path in files.values())
+    check_output(out, args.overwrite, [*files.values(), *records, *truth.sources])
     problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from common import json_text
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, iter_json, read_json, temporary_folder, write_json
+from common.files import (
+    atomic_folder,
+    atomic_write,
+    iter_json,
+    iter_json_list,
+    read_json,
+    temporary_folder,
+    write_json,
+)
 from tests.made import ROOT
 from tests.made.processed import make_unreadable
 from tests.made.processes import claimed_elsewhere
@@ -130,8 +139,45 @@ def test_members_come_one_at_a_time(path):
     assert "\n" not in str(error.value)
 
 
-BROKEN = ("", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}")
+VALUES = [
+    0,
+    -1.25e-300,
+    10**20,
+    float("-inf"),
+    True,
+    None,
+    {},
+    [],
+    [[{}]],
+    {"b": {"c": 1}},
+    "",
+    '\\"}\u20ac\ud800',
+    "x" * 99,
+]
+
+
+@pytest.mark.parametrize("part", [1, 2, 7, 50])
+def test_it_makes_no_difference_where_the_parts_that_are_read_end(path, monkeypatch, part):
+    monkeypatch.setattr(json_text, "PART", part)
+    members = list(zip("abcdefghijklm", VALUES, strict=True))
+    for indent in (None, 3):
+        path.write_text(json.dumps({"b": dict(members), "a": {"a": 1, "b": dict(members)}, "c": VALUES}, indent=indent))
+        assert list(iter_json(path, ("a", "b"), "")) == members
+        path.write_text(json.dumps(VALUES, indent=indent))
+        assert list(iter_json_list(path, "")) == VALUES
+
+
+DEEP = "[" * 50_000, '{"a": ' * 50_000, '{"a": {"b": ' + "[" * 50_000  # which may not cost gigabytes
+BROKEN = ("", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}", '{"a": {"b": {"c": 1,}}}', '{"a": {"b": {1: 2}}}')
 OTHER = {'{"a": 1}': "a", '{"a": [1]}': "a", "[]": "no object", '{"c": {"a": {"b": {}}}, "d": 1}': "c, d"}
+
+
+@pytest.mark.parametrize("text", DEEP, ids=range(3))
+def test_lists_and_objects_too_deep_in_one_another_are_refused_in_one_line(path, text):
+    path.write_text(text)
+    for read in (read_json, iter_json_list, lambda path, remedy: iter_json(path, ("a", "b"), remedy)):
+        with pytest.raises(UserError, match="file.json is not valid JSON .*; get it again$"):
+            list(read(path, "get it again"))
 
 
 @pytest.mark.parametrize("text", [*BROKEN, *OTHER])
@@ -144,11 +190,13 @@ def test_a_file_that_is_broken_anywhere_or_lacks_the_wanted_object_is_a_user_err
 
 def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "unreadable.json").touch()
     make_unreadable(tmp_path / "unreadable.json")
     for name, message in {
         "no.json": "no file .*no.json; get it again",
         "": r"cannot be read \(Is a directory\); fix this and run the same command again",
+        "pipe.json": r"cannot be read \(it is a pipe\); fix this and run the same command again",
         "bytes.json": "not valid JSON.*; get it again",
         "unreadable.json": r"cannot be read \(.*\); fix this and run the same command again",
     }.items():

@@ -4,6 +4,8 @@ import copy
 import csv
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,6 +277,15 @@ def test_an_annotation_file_is_never_replaced_and_another_file_only_if_asked_for
             run(*words)
         run(*words, "--overwrite")
     assert all(path.read_bytes() for path in others)
+    inputs = {"results": options(root)[-1], "gt": others[0]}
+    for name, kind in (("metrics.json", "results"), ("metrics.json", "gt"), ("comparison.json", "results")):
+        path = Path(shutil.copy(inputs[kind], tmp_path / name))  # as who keeps everything in one folder
+        given = inputs | {kind: path}
+        files = [given["results"]] * (2 if name == "comparison.json" else 1)
+        with pytest.raises(UserError, match=f"{path} is an input of this command"):
+            run("--setting", "ego-exo", "--gt_file", given["gt"], "--pred_file", *files, "--out", tmp_path)
+        assert path.read_bytes() == Path(inputs[kind]).read_bytes()
+    assert not (tmp_path / "index.html").exists()
 
 
 def write_source(folder, annotations):
