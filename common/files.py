@@ -4,6 +4,7 @@ A JSON file whose name ends in .gz is read through gzip.
 """
 
 import contextlib
+import errno
 import glob
 import gzip
 import hashlib
@@ -22,7 +23,7 @@ from typing import IO, Any
 import ijson
 from filelock import FileLock, Timeout
 
-from common.errors import UserError
+from common.errors import UserError, warn_once
 
 
 @contextlib.contextmanager
@@ -31,16 +32,21 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
 
     A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
     killed writers of `name` and `files` left behind are deleted. The lock on `.{name}.lock` ends when the process
-    and all processes that it forked have ended.
+    and all processes that it forked have ended. On a disk without locks, a warning asks for only one writer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock stays when a job is killed, and other machines wait
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"waiting for another process, which {doing} ({path})", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        remedy = "start no second command that writes there, or mount it with locks (Lustre: -o flock)"
+        warn_once(f"{folder} is on a disk without file locks; {remedy}")
     try:
         for file in (name, *files):
             remove_leftovers(folder, file)

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, iter_json, read_json, temporary_folder, write_json
+from common.files import atomic_folder, atomic_write, claimed, iter_json, read_json, temporary_folder, write_json
 from tests.made import ROOT
 from tests.made.processed import make_unreadable
 from tests.made.processes import claimed_elsewhere
@@ -36,6 +37,7 @@ def start(code: str, *words: str | Path) -> subprocess.Popen:
 WRITE_FILE = """
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 from common.files import claimed, write_json
 folder, name = Path(sys.argv[1]), sys.argv[2]
 with claimed(folder, sys.argv[-1], "writes numbers"):
@@ -58,9 +60,21 @@ def test_a_second_writer_says_that_it_waits_for_the_first_and_then_writes(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_on_a_disk_without_locks_nobody_waits_and_a_line_names_the_remedy(tmp_path, monkeypatch, capsys, number):
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(number, "")))
+    for _ in range(2):
+        with claimed(tmp_path, "a.json", "writes numbers"), claimed(tmp_path, "a.json", "writes numbers"):
+            pass
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path} is on a disk without file locks; ")
+    assert not list(tmp_path.iterdir())
+
+
 FILL_FOLDER = """
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 from common.errors import run_script
 from common.files import atomic_folder
 run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())
