@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from formats.pairs import Pair, PairSet, PairTrack
-from formats.processed import frame_path, read_frame
 
 TARGET_SWAP = 0.1  # the share of samples whose target frame is from another take: synthetic negatives
 REDRAWS = 16  # after so many unreadable samples in a row, an error is raised
@@ -106,7 +105,7 @@ def source_of(pairs: PairSet, drawn: DrawnPairs) -> Source:
 
 def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
     """Read a frame as (H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
-    return read_frame(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame))
+    return pairs.read_frame(key.take_uid, key.camera, key.frame)
 
 
 class TrainSamples(Dataset):

@@ -162,7 +162,8 @@ def train_epochs(
                 state.save(WARMUP, LAST)
             continue
         state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
-        is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
+        is_due = epoch % options.val_every == 0 or epoch == schedule.epochs
+        is_best = is_due and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
         names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
         state.save(*names, *([BEST] if is_best else []), LAST)
 

@@ -165,17 +165,17 @@ class Strong(NetworkRecipe):
         and their true masks, (H, W) uint8.
         """
         self.network.eval()
-        plans, number_of = frame_plans(pairs, range(len(pairs)))
+        plans = frame_plans(pairs, np.arange(len(pairs)))
         order = np.random.default_rng(seed).permutation(len(plans))
         counts = np.cumsum([len(plans[i].pairs) for i in order])
-        chosen = np.sort(order[: np.searchsorted(counts, min(size, len(pairs))) + 1])  # a take is read once
+        chosen = np.sort(order[: np.searchsorted(counts, min(size, len(pairs))) + 1])
         plans = [plans[i] for i in chosen]
-        found, frames = [], FrameDataset(plans[world.rank :: world.size], self.prepare)
+        found, frames = [], FrameDataset(plans[world.rank :: world.size], pairs, self.prepare)
         rows = tqdm(range(len(frames)), "search", unit="frame", leave=False, disable=None if world.is_main else True)
         for frame in map(frames.__getitem__, rows):
             if world.signal:
                 break
-            numbers = [number_of[frame.take_uid, frame.number, pair] for pair in frame.pairs]
+            numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in frame.pairs]
             sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
             rles = [pairs.target_mask(number) for number in numbers]
             truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
