@@ -119,7 +119,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
 
     def load() -> Iterator[Batch]:  # anew after each mining, because loader processes have a copy of what was mined
-        use_mined(options, state, recipe, pairs, log)
+        use_mined(options, state, recipe, pairs, log, loading)
         numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
         return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
@@ -127,7 +127,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish_files(options, recipe, pairs, log)
+        finish_files(options, recipe, pairs, log, loading)
     except Stopped:
         if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be that of netBest.pth
             state.save(LAST)
@@ -168,7 +168,9 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+def use_mined(
+    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
+) -> None:
     """Give the recipe what was mined last at this step: what mined.pth holds, or if that is of another step, network or
     of other pairs, what the network finds now.
     """
@@ -182,14 +184,16 @@ def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs:
     content = log.world.broadcast(read_torch(path, "delete it; it is made again") if is_there else {})
     if any(content.get(name) != value for name, value in made_of.items()):
         log.say("mining rivals in the training pairs ...")
-        content = {**made_of, "network": network, "mined": recipe.mine(pairs, options.seed, log.world)}
+        mined = recipe.mine(pairs, options.mine_pairs, options.seed, log.world, loading)
+        log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
+        content = {**made_of, "network": network, "mined": mined}
         if log.world.is_main:
             write_torch(path, content)
     state.miner = content["network"]
     recipe.use_mined(content["mined"])
 
 
-def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]) -> None:
     """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it with as many pairs.
     If both files hold the same network, both get the network that the first one becomes.
     """
@@ -202,7 +206,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
         trained = content.get(TRAINED, content["encoder"])
         if content["step"] not in done:
             load_state(recipe.network, trained, str(path))
-            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world)
+            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world, loading)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{path.name}: {text}")
