@@ -97,7 +97,6 @@ class NetworkRecipe(Recipe):
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
     defaults: ClassVar[dict[str, Any]] = {}  # defaults of train.py's options, where they differ from the paper's
     without: ClassVar[tuple[str, ...]] = ("mine_epochs", "mine_pairs", "fit_pairs")  # train.py's options it lacks
-    caches_all: ClassVar[bool] = False  # True if it reads no picture whose features are cached
     looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
     def __init__(

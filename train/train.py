@@ -14,7 +14,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +113,19 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
     recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9)
-    reads_nothing = options.cache_features and recipe.caches_all  # when all features are cached
-    workers = 0 if reads_nothing and options.num_workers is None else options.num_workers
-    loading = loader_options(workers, device.type == "cuda")
+    loading = loader_options(options.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
+
+    def indices() -> Iterator[Sequence]:
+        steps = range(state.step, state.schedule.total_steps)
+        for numbers in step_batches(steps, options.batch_pos, world.rank, world.size):
+            if shortage := recipe.cache.shortage():
+                log.say(shortage)
+            yield samples.with_cached(numbers, recipe.cache) if options.cache_features else numbers
 
     def load() -> Iterator[Batch]:  # anew after each mining, because loader processes have a copy of what was mined
         use_mined(options, state, recipe, pairs, log, loading)
-        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
-        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+        return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))

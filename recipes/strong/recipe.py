@@ -71,7 +71,7 @@ class Strong(NetworkRecipe):
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_crops(pairs, drawn, rng, self.config, self.cache, self.mined)
+        return read_crops(pairs, drawn, rng, self.config, self.mined)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
         return CropBatch.of(samples, frames=frame_groups([sample["frame"] for sample in samples]))
