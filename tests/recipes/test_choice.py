@@ -9,7 +9,7 @@ import torch
 from common.distributed import Stopped, World
 from model.checkpoint import read_checkpoint
 from recipes.strong import choice as module
-from recipes.strong import recipe
+from recipes.strong import learning
 from recipes.strong.choice import (
     NUMBERS,
     Choice,
@@ -20,7 +20,6 @@ from recipes.strong.choice import (
     shift_existence,
     with_absences,
 )
-from recipes.strong.recipe import Strong
 from tests.made.training import run_training
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-epoch", 2, "--val_size", 1)
@@ -80,7 +79,7 @@ def test_the_numbers_of_a_pairs_looks_can_be_read_as_a_table():
 def few_suffice(monkeypatch):
     """So few pairs are enough for a fit, and no fit is given up for a worse one."""
     for name, least in {"LEAST_PAIRS": 10, "LEAST_HIDDEN": 2, "HELD_OUT": 3}.items():
-        monkeypatch.setattr(recipe, name, least)
+        monkeypatch.setattr(learning, name, least)
     monkeypatch.setattr(module, "STEPS", 20)
 
 
@@ -96,7 +95,7 @@ def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_cha
     run_training(training_set, tmp_path / "plain", *FLAGS[:-1], 0)
     assert "the choice among looks" not in capsys.readouterr().out
     count = itertools.count()
-    monkeypatch.setattr(recipe, "choice_figures", lambda *_: (next(count), 0))  # ever better
+    monkeypatch.setattr(learning, "choice_figures", lambda *_: (next(count), 0))  # ever better
     run_training(training_set, tmp_path / "fitted", *FLAGS)
     assert "netBest.pth: the choice among looks is fitted" in capsys.readouterr().out
     plain = read_checkpoint(tmp_path / "plain" / "netLast.pth")[0]["encoder"]
@@ -124,7 +123,7 @@ def test_stopped_in_the_fit_of_the_best_network_the_last_one_stays_what_it_is(
     def stop(*given):
         raise Stopped
 
-    monkeypatch.setattr(Strong, "looks_at", stop)
+    monkeypatch.setattr(learning, "looks_at", stop)
     assert run_training(training_set, tmp_path, *flags, "--n-epoch", 1)  # fewer epochs than it has begun
     now = read_checkpoint(tmp_path / "netLast.pth")[0]["encoder"]
     assert all(torch.equal(x, last[name]) for name, x in now.items())
@@ -137,13 +136,13 @@ def test_stopped_in_the_fit_the_same_command_ends_with_the_same_choice(
     for number in (1, 3):
         count = itertools.count()
 
-        def stop(*given, looks_at=Strong.looks_at, count=count, number=number):
+        def stop(*given, looks_at=learning.looks_at, count=count, number=number):
             if next(count) == number:
                 raise KeyboardInterrupt
             return looks_at(*given)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Strong, "looks_at", stop)
+            patch.setattr(learning, "looks_at", stop)
             run_training(training_set, tmp_path / str(number), *FLAGS)
         run_training(training_set, tmp_path / str(number), *FLAGS)
         for encoder, whole in zip(encoders(tmp_path / str(number)), encoders(tmp_path / "whole"), strict=True):
@@ -168,10 +167,10 @@ def test_with_few_pairs_or_a_worse_fit_existence_alone_is_shifted_and_a_line_say
     )
     assert re.search(line, capsys.readouterr().out)
     for name, least in {"LEAST_PAIRS": 10, "LEAST_HIDDEN": 2, "HELD_OUT": 3}.items():
-        monkeypatch.setattr(recipe, name, least)
+        monkeypatch.setattr(learning, name, least)
     monkeypatch.setattr(module, "STEPS", 20)
     count = itertools.count()
-    monkeypatch.setattr(recipe, "choice_figures", lambda *_: (-next(count), 0))
+    monkeypatch.setattr(learning, "choice_figures", lambda *_: (-next(count), 0))
     run_training(training_set, tmp_path / "worse", *FLAGS)
     assert re.search(r"a shift of existence by -?[\d.]+, since a fit is worse: on", capsys.readouterr().out)
     plain = {f"choice.{name}": x for name, x in Choice().state_dict().items()}

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from common.distributed import Stopped
-from formats.pairs import PairSet
+from common.distributed import Stopped, World
+from common.parallel import loader_options
+from formats.pairs import BOTH, PairSet
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
 from recipes.strong.crops import spot_of
+from recipes.strong.learning import random_frames
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
-from tests.made.networks import strong_config
+from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import log_lines, make_training_set, run_training
 from train.state import MINED
 
@@ -98,10 +100,11 @@ def first_epoch(data_dir, tmp_path_factory):
     return out_dir
 
 
-def test_what_was_mined_and_is_lost_is_mined_again(data_dir, mined, first_epoch, tmp_path):
+def test_what_was_mined_and_is_lost_is_mined_again(data_dir, mined, first_epoch, tmp_path, capsys):
     shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
     (tmp_path / MINED).unlink()
     run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)
+    assert "mined 45 of 45 pairs\n" in capsys.readouterr().out
     content = torch.load(tmp_path / MINED, weights_only=True)
     assert torch.equal(content["mined"]["spots"], mined[1]["mined"]["spots"])
     assert all(torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
@@ -122,3 +125,13 @@ def test_what_was_mined_for_another_network_or_step_or_from_other_pairs_is_not_t
     torch.save(mined[1] | other, tmp_path / MINED)
     assert run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)  # which was stopped
     assert bool(taken) == (not other)
+
+
+def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(data_dir):
+    pairs = PairSet([data_dir], "train", BOTH)
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
+    assert 10 <= planned < 10 + 6 and whole == len(pairs)
+    mined, loaded = (recipe.mine(pairs, 10, 0, World(), loader_options(workers)) for workers in (0, 2))
+    assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
+    assert all(torch.equal(values, loaded[name]) for name, values in mined.items())

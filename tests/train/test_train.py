@@ -304,20 +304,6 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     assert list(losses(tmp_path)) == list(range(1, 18))
 
 
-def test_cached_features_spare_the_papers_recipe_its_loaders(training_set, tmp_path, monkeypatch):
-    def note(workers, _):
-        given.append(workers)
-        raise UserError("enough")
-
-    given, words = [], arguments(training_set, tmp_path, "--cache_features", 1)
-    del words[(place := words.index("--num_workers")) : place + 2]
-    monkeypatch.setattr(train, "loader_options", note)
-    for flags in ([], list(map(str, STRONG_RECIPE))):
-        with pytest.raises(UserError, match="enough"):
-            train.main([*words, *flags])
-    assert given == [0, None]
-
-
 def test_seed_and_loss_weight_reach_the_training_and_unused_flags_are_named(training_set, finished, tmp_path, capsys):
     unused = "--batch-neg 0 --prob-dir 0.5 0.5 --prob-style a b --feat-pth x --warp-mask --tps-grid 4 6 --eta-corr 8.0"
     run_training(training_set, tmp_path, "--n-epoch", 0, "--existence_weight", 0.1, "--seed", 1, *unused.split())
