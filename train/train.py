@@ -103,8 +103,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if world.is_main:
         remove_leftovers(options.out_dir)
         if options.overwrite:
-            remove_run(options.out_dir, keep=start.path)
-        cut_log(options.out_dir / LOG_NAME, state.step, state.is_validated)
+            remove_run(options.out_dir)
+        cut_log(options.out_dir / LOG_NAME, state.step if start.is_own else 0, state.is_validated)
     state.origin = {**provenance(), "arguments": options.stored}
     state.folder = options.out_dir if world.is_main else None
     log = Log(options.out_dir, state.step, world, options.log_every)

@@ -120,10 +120,20 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
         error = error_line(capsys, training_set, out_dir, *flags)
         assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
         assert tree(out_dir) == tree(finished)
-    (out_dir / "log.jsonl").write_text("no JSON\n")
-    assert "log.jsonl is not valid JSON" in error_line(capsys, training_set, out_dir)
+    for name, flag in (("netBest.pth", "--resume-pth"), ("netLast.pth", "--init_weights")):
+        error = error_line(capsys, training_set, out_dir, "--overwrite", flag, out_dir / name)
+        assert error.endswith("this run would replace it; give another --out-dir\n") and tree(out_dir) == tree(finished)
+    for text, words in (("no JSON", "is not valid JSON"), ('{"loss": 1}', "has lines that train.py does not write")):
+        (out_dir / "log.jsonl").write_text(f"{text}\n")
+        assert f"log.jsonl {words}" in error_line(capsys, training_set, out_dir)
     (out_dir / "netLast.pth").unlink()
     assert "netBest.pth" in error_line(capsys, training_set, out_dir)
+    (out_dir / "netBest.pth").unlink()
+    error = error_line(capsys, training_set, out_dir, "--init_weights", out_dir / "net_warmup.pth")
+    assert "net_warmup.pth is in --out-dir" in error
+    shutil.copy(finished / "log.jsonl", out_dir)
+    assert "a run whose checkpoints are gone; move it away" in error_line(capsys, training_set, out_dir)
+    assert tree(out_dir) == {name: text for name, text in tree(finished).items() if name in tree(out_dir)}
     run_training(training_set, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
