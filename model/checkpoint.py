@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
-from model.backbone import Backbone, ResNet50, resnet50_backbone
+from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.config import MODES, STRIDE, XSegTxConfig
+from model.moco import resnet50_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
 
 REMEDY = "give a checkpoint of train.py, or a published one"
@@ -33,7 +34,7 @@ def save_checkpoint(
     module with a `config`. `extra` may hold tensors, plain values and containers of them; anything else could not be
     loaded safely.
     """
-    if isinstance(backbone.network, ResNet50):
+    if backbone.name == "moco":
         stored = backbone.network.state_dict()
     else:
         weights = backbone.weights and str(backbone.weights)
