@@ -528,5 +528,19 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
 
 @pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
 def test_each_of_several_gpus_gets_a_process_by_torchrun(stand_in, flags):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     assert call("run_ego.sh", stand_in, *flags) == [*torchrun, str(ROOT / "train/train.py"), *flags]
+
+
+def test_a_slurm_job_of_several_machines_starts_torchrun_on_each(stand_in, monkeypatch):
+    srun = stand_in.with_name("srun")
+    srun.write_text('#!/bin/sh\necho "$1" "$PET_NNODES" "$PET_RDZV_BACKEND" "$PET_RDZV_ENDPOINT"\nshift 2\nexec "$@"\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+    job = {"JOB_NUM_NODES": 2, "JOB_ID": 123456, "GPUS_ON_NODE": 1, "CPUS_PER_TASK": 8}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    first, *words = call("slurm.sh", stand_in, "run_exo.sh", "--seed", "1")
+    assert re.fullmatch(r"--ntasks-per-node=1 2 c10d \S+:23456", first)
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "1", str(ROOT / "train/train.py")]
+    assert words == [*torchrun, "--reverse", "--resume-pth", "auto", "--seed", "1"]
