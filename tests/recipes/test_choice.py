@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from common.distributed import Stopped, World
+from inference.predictor import SHIPPED
 from model.checkpoint import read_checkpoint
 from recipes.strong import choice as module
 from recipes.strong import recipe
@@ -86,7 +87,7 @@ def few_suffice(monkeypatch):
 
 def encoders(out_dir):
     contents = [read_checkpoint(out_dir / name)[0] for name in ("netBest.pth", "netLast.pth")]
-    assert all(content["finished_with"] for content in contents)
+    assert all("trained" in content for content in contents)
     return [content["encoder"] for content in contents]
 
 
@@ -104,12 +105,15 @@ def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_cha
         changed = {name for name, x in encoder.items() if not torch.equal(x, plain[name])}
         assert changed and all(name.startswith("choice.") for name in changed)
     before = [(tmp_path / "fitted" / name).read_bytes() for name in ("netBest.pth", "netLast.pth")]
+    (tmp_path / "fitted" / "netBest.pth").write_bytes(SHIPPED.read_bytes())  # which is another network
     run_training(training_set, tmp_path / "fitted", *FLAGS)  # there is nothing left to do
     assert before == [(tmp_path / "fitted" / name).read_bytes() for name in ("netBest.pth", "netLast.pth")]
-    capsys.readouterr()
+    assert "kept in" in capsys.readouterr().out
+    (tmp_path / "fitted" / "netBest.pth").unlink()
     run_training(training_set, tmp_path / "fitted", *FLAGS[:-1], 30, "--resume-pth", "auto")
     assert "netBest.pth: the choice among looks" in capsys.readouterr().out  # it was asked for other pairs
-    assert read_checkpoint(tmp_path / "fitted" / "netLast.pth")[0]["finished_with"] == 30
+    encoders(tmp_path / "fitted")
+    assert read_checkpoint(tmp_path / "fitted" / "netLast.pth")[0]["finished"]["pairs"] == 30
 
 
 def test_stopped_in_the_fit_of_the_best_network_the_last_one_stays_what_it_is(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.distributed import Stopped
+from common.errors import UserError
 from formats.pairs import PairSet
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
@@ -16,7 +17,7 @@ from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from tests.made.networks import strong_config
 from tests.made.training import log_lines, make_training_set, run_training
-from train.state import MINED
+from train.state import LAST
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--n-epoch", 2)
 
@@ -31,23 +32,27 @@ def mined(data_dir, tmp_path_factory):
     """The folder of a run that mines after the warm-up and after the first epoch, and what it mined last."""
     out_dir = tmp_path_factory.mktemp("mined")
     run_training(data_dir, out_dir, *FLAGS, "--mine_epochs", 0, 1)
-    return out_dir, torch.load(out_dir / MINED, weights_only=True)
+    return out_dir, last(out_dir)["mined"]
+
+
+def last(out_dir):
+    return torch.load(out_dir / LAST, weights_only=True)
 
 
 def encoder(out_dir):
-    return torch.load(out_dir / "netLast.pth", weights_only=True)["encoder"]
+    return last(out_dir)["encoder"]
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(data_dir, mined):
-    pairs, content = PairSet([data_dir], "train", "ego-exo"), mined[1]
-    numbers, spots = (content["mined"][name].numpy() for name in ("pairs", "spots"))
+    pairs = PairSet([data_dir], "train", "ego-exo")
+    numbers, spots = (mined[1][name].numpy() for name in ("pairs", "spots"))
     recipe = SimpleNamespace()
-    Strong.use_mined(recipe, content["mined"])
+    Strong.use_mined(recipe, mined[1], pairs)
     Strong.use_mined(
-        nothing := SimpleNamespace(), {"pairs": torch.empty(0, dtype=torch.int64), "spots": torch.empty(0, 3)}
+        nothing := SimpleNamespace(), {"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs
     )
     assert nothing.mined == {}
-    assert content["step"] == 3 + 4 and sum(map(len, recipe.mined.values())) == len(spots)
+    assert mined[1]["step"] == 3 + 4 and sum(map(len, recipe.mined.values())) == len(spots)
     shares = []
     for number in range(len(pairs)):
         mine = recipe.mined.get(number, np.empty((0, 3)))
@@ -85,7 +90,7 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
 
 def test_a_network_that_mined_trains_otherwise_from_then_on(data_dir, mined, tmp_path):
     run_training(data_dir, tmp_path, *FLAGS)
-    assert not (tmp_path / MINED).exists()
+    assert not last(tmp_path)["mined"]
     assert any(not torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
     steps = [[line["loss"] for line in log_lines(out_dir, "train")] for out_dir in (tmp_path, mined[0])]
     assert steps[0][:3] == steps[1][:3] and steps[0][3:] != steps[1][3:]
@@ -98,18 +103,8 @@ def first_epoch(data_dir, tmp_path_factory):
     return out_dir
 
 
-def test_what_was_mined_and_is_lost_is_mined_again(data_dir, mined, first_epoch, tmp_path):
-    shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
-    (tmp_path / MINED).unlink()
-    run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)
-    content = torch.load(tmp_path / MINED, weights_only=True)
-    assert torch.equal(content["mined"]["spots"], mined[1]["mined"]["spots"])
-    assert all(torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
-
-
-@pytest.mark.parametrize("other", [{}, {"network": "ab12"}, {"pairs": "ab12"}, {"step": 1}], ids=str)
-def test_what_was_mined_for_another_network_or_step_or_from_other_pairs_is_not_taken(
-    data_dir, mined, first_epoch, tmp_path, monkeypatch, other
+def test_what_was_mined_is_kept_for_the_run_that_goes_on_and_mined_anew_in_other_pairs(
+    data_dir, mined, first_epoch, tmp_path, monkeypatch
 ):
     def stop(*given):
         raise Stopped
@@ -117,8 +112,28 @@ def test_what_was_mined_for_another_network_or_step_or_from_other_pairs_is_not_t
     for name in ("mine", "losses"):  # what it does next: it mines, or it trains with what it has
         monkeypatch.setattr(Strong, name, stop)
     taken = []
-    monkeypatch.setattr(Strong, "use_mined", lambda recipe, found: taken.append(found))
-    shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
-    torch.save(mined[1] | other, tmp_path / MINED)
-    assert run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)  # which was stopped
-    assert bool(taken) == (not other)
+    monkeypatch.setattr(Strong, "use_mined", lambda recipe, found, pairs: taken.append(found["step"]))
+    content = last(first_epoch)
+    content |= {"step": 8, "mined": mined[1], "history": content["history"] | {"epoch": 1}}  # as if within the second
+    for pairs, steps in ((content["pairs"], [7]), (content["pairs"] | {"training": "ab12"}, [])):
+        torch.save(content | {"pairs": pairs}, tmp_path / LAST)
+        assert run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)  # which was stopped
+        assert taken == steps
+        taken.clear()
+    shutil.copytree(first_epoch, tmp_path / "again")
+    assert run_training(data_dir, tmp_path / "again", *FLAGS, "--mine_epochs", 0, 1)
+    assert taken == [3]  # and stopped in the mining that was due
+    monkeypatch.undo()
+    run_training(data_dir, tmp_path / "again", *FLAGS, "--mine_epochs", 0, 1)
+    assert all(torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path / "again").items())
+
+
+def test_mined_places_of_another_form_are_refused_in_one_line(data_dir):
+    pairs, numbers = PairSet([data_dir], "train", "ego-exo"), torch.tensor([0, 44], dtype=torch.int32)
+    mined = {"pairs": numbers, "spots": torch.zeros(2, 3)}
+    Strong.use_mined(SimpleNamespace(), mined, pairs)
+    odd = {"pairs": [1, numbers.flip(0), numbers + 1, numbers - 1, numbers.long()]}
+    odd["spots"] = [None, torch.zeros(2, 2), torch.full((2, 3), torch.nan)]
+    for name, value in ((name, value) for name, values in odd.items() for value in values):
+        with pytest.raises(UserError, match="mined places are no int32 numbers of 45 pairs.*; take an earlier file"):
+            Strong.use_mined(SimpleNamespace(), mined | {name: value}, pairs)

@@ -39,7 +39,10 @@ def outcome(out_dir):
     left = {}
     for path in sorted(out_dir.glob("*.pth")):
         content = torch.load(path, weights_only=True)
-        left[path.name] = {k: v for k, v in content.items() if k not in ("date", "command", "commit", "arguments")}
+        for part in (content, content.get("best", {})):
+            for name in ("date", "command", "commit", "arguments"):
+                part.pop(name, None)
+        left[path.name] = content
     lines = [json.loads(line) for line in (out_dir / "log.jsonl").read_text().splitlines()]
     figures = [{k: v for k, v in line.items() if k not in CLOCK} for line in lines if line["kind"] != "start"]
     return left | {"log": figures}
