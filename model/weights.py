@@ -25,6 +25,13 @@ def write_torch(path: Path, content: Any) -> None:
         file.write(buffer.getbuffer())
 
 
+def as_read(content: Any) -> Any:
+    """What reading a file with this content gives: a copy on the CPU, of which each file has the same bytes."""
+    torch.save(content, buffer := io.BytesIO())
+    buffer.seek(0)
+    return torch.load(buffer, map_location="cpu", weights_only=True)
+
+
 def read_torch(path: Path, remedy: str = "give the file of a trained network") -> Any:
     """`torch.load` tensors and plain values onto the CPU; no code in the file is run.
 

@@ -149,13 +149,16 @@ class NetworkRecipe(Recipe):
 
     def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
         """Search `size` training pairs (0: all) with the network as it is, for what training should look at from now
-        on. The result is stored and given to `use_mined`; "searched" in it is the number of pairs that were searched.
-        `loading`: the result of `loader_options`. All processes get the same; raises Stopped after a signal.
+        on. The result is stored in checkpoints and given to `use_mined`; "searched" in it is the number of pairs that
+        were searched. `loading`: the result of `loader_options`. All processes get the same; raises Stopped after a
+        signal.
         """
         raise NotImplementedError
 
-    def use_mined(self, mined: dict[str, Tensor]) -> None:
-        """From now on, `read` draws from what was mined."""
+    def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
+        """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
+        of the form that `mine` returns.
+        """
         raise NotImplementedError
 
     def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:

@@ -14,11 +14,11 @@ from model.backbones import make_backbone
 from model.checkpoint import load_matching, read_checkpoint, stored_backbone
 from model.config import FREE
 from model.device import resolve_precision
-from model.weights import load_state, read_torch
+from model.weights import read_torch
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
-from train.state import LAST, MINED, TRAINED, WARMUP, TrainState, run_files
+from train.state import LAST, WARMUP, TrainState, run_files
 
 WAYS = "give another --out-dir, or --overwrite to delete it"
 
@@ -95,7 +95,7 @@ def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None
     """The checkpoint that a training into `out_dir` continues: the last one in this folder, otherwise the file `named`,
     or None. Raises UserError if the folder holds a run that would be lost.
     """
-    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, MINED, LOG_NAME)]
+    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
     if overwrite or not held:
         return Path(named) if named else None
     if not (out_dir / LAST).exists():
@@ -139,11 +139,15 @@ def starting_state(
     state = TrainState(options, backbone, network, device, pair_digests)
     notes = [f"{options.backbone} backbone, new transformer"]
     if start.continues:
-        load_state(network, start.content.get(TRAINED, start.content["encoder"]), f"{start.path}, encoder")
         others = state.restore(start.content, start.path)
         if not start.is_own or any(kind.endswith("validation") for kind in others):
+            state.best = {}
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
+        if not start.is_own or "training" in others:
+            state.finished = {}
+        if "training" in others:
+            state.mined = {}
         if "step" not in start.content or options.resume_epoch and not start.is_own:  # the warm-up is done
             state.step = state.schedule.epoch_end(options.resume_epoch)
             state.history["epoch"] = options.resume_epoch

@@ -34,13 +34,13 @@ def mine_places(
     recipe: NetworkRecipe, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]
 ) -> dict[str, Tensor]:
     """Search random frames with `size` pairs (0: all) for places that are not at the objects. Returns for each of the N
-    places the pair's number, "pairs" (N,) int64, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of
+    places the pair's number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of
     the pairs, and how many pairs were "searched".
     """
     plans = random_frames(pairs, size, seed)
     found = search_frames(recipe, pairs, plans, wrong_places, world, loading)
     of_pairs = sorted(chain.from_iterable(found), key=itemgetter(0))
-    numbers = np.array([number for number, spots in of_pairs for _ in spots], np.int64)
+    numbers = np.array([number for number, spots in of_pairs for _ in spots], np.int32)
     spots = np.concatenate([np.empty((0, 3), np.float32), *(spots for _, spots in of_pairs)])
     found = {"pairs": torch.from_numpy(numbers), "spots": torch.from_numpy(spots)}
     return found | {"searched": torch.tensor(len(of_pairs))}

@@ -132,9 +132,14 @@ class Strong(NetworkRecipe):
     def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
         return mine_places(self, pairs, size, seed, world, loading)
 
-    def use_mined(self, mined: dict[str, Tensor]) -> None:
-        numbers, firsts = np.unique(mined["pairs"].numpy(), return_index=True)
-        self.mined = dict(zip(numbers.tolist(), np.split(mined["spots"].numpy(), firsts[1:]), strict=False))
+    def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
+        rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
+        fits = (rows.dtype, spots.dtype, spots.shape) == (np.int32, np.float32, (*rows.shape, 3)) and rows.ndim == 1
+        if not fits or (np.diff(rows, prepend=0, append=len(pairs) - 1) < 0).any() or not np.isfinite(spots).all():
+            what = f"the checkpoint's mined places are no int32 numbers of {len(pairs)} pairs and float32 spots (N, 3)"
+            raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
+        numbers, firsts = np.unique(rows, return_index=True)
+        self.mined = dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
 
     def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
         return fit_choice(self, pairs, size, seed, world, loading)
