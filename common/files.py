@@ -21,8 +21,8 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from common.errors import UserError
-from common.json_text import iter_items, iter_members
+from common.errors import CONTROL, UserError
+from common.json_text import JsonText
 
 
 @contextlib.contextmanager
@@ -220,24 +220,22 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     Raises UserError, which ends with `remedy`, if the file is missing, is not JSON (only when the broken place is
     reached) or has no object at `keys`.
     """
-    is_empty = True
+    seen: list[str] = []
     with json_errors(path, remedy), _open_json(path) as file:
-        for member in iter_members(file, keys):
-            yield member
-            is_empty = False
-    if is_empty:  # the object has no members, or the file has no object at `keys`
-        whole = value = read_json(path, remedy)
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(value, dict):
-            names = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
-            raise UserError(f"{path} holds {names or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
+        text = JsonText(file)
+        found = yield from text.members(keys, seen)
+        text.end()
+    if not found:
+        names = ", ".join(seen[:3]) or "no object"
+        raise UserError(f"{path} holds {names}, not {'/'.join(keys) or 'members'}; {remedy}")
 
 
 def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
     """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `json_errors` does."""
     with json_errors(path, remedy), _open_json(path) as file:
-        yield from iter_items(file)
+        text = JsonText(file)
+        yield from text.items()
+        text.end()
 
 
 def holds_json_list(path: Path) -> bool:
@@ -258,9 +256,12 @@ def _open_json(path: Path) -> io.BufferedIOBase:
 def is_file_name(name: Any) -> bool:
     """True if a value that was read from a file can safely name a file in a folder.
 
-    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command).
+    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command),
+    have control characters, or be too long for file systems, which allow 255 bytes with all that we add to it.
     """
-    return isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".", "-")
+    if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", ".", "-"):
+        return False
+    return not CONTROL.search(name) and len(name.encode(errors="surrogatepass")) <= 200
 
 
 def name_number(path: str | Path) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from tqdm import tqdm
 
-from common.errors import UserError, counted
+from common.errors import UserError, counted, printable
 from common.parallel import run_jobs
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.predictions import ACCEPTED_TEXT, Problem, TakePredictions
@@ -123,14 +123,14 @@ def reprocessed_line(path: Path, digests: dict[str, str]) -> str:
     """A line that names the takes which, by the run's record, were predicted when they had other `digests`; or ""."""
     run = read_run(path)
     names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
-    changed = [uid for uid, name in names.items() if run.get("takes", {}).get(uid, name) != name]
+    changed = [uid for uid, name in names.items() if run and run["takes"].get(uid, name) != name]
     what = f"predicted from masks or frames that have changed since, or by version 2.4: {', '.join(changed)}"
     return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
 
 
 def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
     """Print the problems and raise UserError."""
-    print("\n".join(problems), file=sys.stderr)
+    print("\n".join(map(printable, problems)), file=sys.stderr)
     raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
 
 

@@ -63,8 +63,9 @@ def path_beside(results: Path, what: str) -> Path:
 
 def read_run(results: Path) -> dict[str, Any]:
     """The run record that eval_segswap.py wrote beside a results file; {} if no record is about this file."""
+    form = {"provenance": dict, "results_sha256": str, "takes": dict}
     try:
-        record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
+        record = read_record(path_beside(results, "run.json"), form, "delete it")
         return record if record["results_sha256"] == file_digest(results) else {}
     except (UserError, OSError):  # the record is missing or not ours, or `results` is a folder
         return {}

@@ -50,8 +50,10 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     made = {"checkpoint": "netBest.pth", "checkpoint_sha256": "12ab" * 16, "precision": "bf16", "commit": None}
     made |= {"predictor": "Method", "predictor_args": "{'share': '0.7'}"}
     record = {"results_sha256": hashlib.sha256(results.read_bytes()).hexdigest(), "provenance": made}
-    results.with_name("ego-exo_val_run.json").write_text(json.dumps(record))  # as eval_segswap.py writes it beside them
-    evaluate.main([*options(scored_data, results), "--out", str(tmp_path / "out")])
+    for takes in ([], {}):  # a damaged record counts as none
+        run = results.with_name("ego-exo_val_run.json")  # as eval_segswap.py writes it beside them
+        run.write_text(json.dumps(record | {"takes": takes}))
+        evaluate.main([*options(scored_data, results), "--out", str(tmp_path / "out")])
     provenance = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
     assert provenance["predictions"] == [{"results": str(results), "date": None, "command": None, **made}]
     assert set(provenance["evaluation"]) == {"date", "command", "commit"}
