@@ -3,7 +3,7 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii, write_picture
 from common.errors import UserError
-from evaluation.metrics import METRICS
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.geometry import Size, resize
@@ -129,29 +128,28 @@ def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
     return slice(row, row + side), slice(column, column + side)
 
 
-def draw_cases(
-    truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]]
+def draw_frames(
+    truth: GroundTruth, setting: str, files: Mapping[str, Path], frames: Sequence[Sequence[Case]]
 ) -> Iterator[np.ndarray]:
-    """Yield a picture of each case, with the predictions of all results files side by side.
+    """Yield a picture of each scored frame, with the predictions of all results files side by side.
 
-    `files` has the path of each results file by its name ("" if there is only one). `cases` has a list of cases for
-    each file; the cases are the same in all lists.
+    `files` has the path of each results file by its name ("" if there is only one); a frame has a case for each file.
     """
-    if not cases[0]:  # saves reading the files again, which can be large
+    if not frames:  # saves reading the files again, which can be large
         return
     predictions = [
-        load_predictions(path, setting, file_cases, name)
-        for (name, path), file_cases in zip(files.items(), cases, strict=True)
+        load_predictions(path, setting, cases, name)
+        for (name, path), cases in zip(files.items(), zip(*frames, strict=True), strict=True)
     ]
-    takes = {uid: truth.load_take(uid) for uid in {case.take_uid for case in cases[0]}}
-    for case_predictions in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
-        yield draw_case(takes[case_predictions[0].case.take_uid], case_predictions)
+    takes = {uid: truth.load_take(uid) for uid in {frame[0].take_uid for frame in frames}}
+    for of_frame in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
+        yield draw_case(takes[of_frame[0].case.take_uid], of_frame)
 
 
 def write_gallery(folder: Path, *args: Any) -> list[str]:
-    """Write the pictures of `draw_cases(*args)` for a page in `folder`; returns their paths, relative to `folder`."""
+    """Write the pictures of `draw_frames(*args)` for a page in `folder`; returns their paths, relative to `folder`."""
     paths = []
-    for number, picture in enumerate(draw_cases(*args)):
+    for number, picture in enumerate(draw_frames(*args)):
         paths.append(f"pictures/{number:04d}.jpg")
         write_picture(folder / paths[-1], picture)
     return paths
@@ -167,26 +165,23 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str)
     return [PredictedCase(case, rles[case.key], name) for case in cases]
 
 
-def draw_sheet(truth: GroundTruth, setting: str, results: Path, cases: Sequence[Case]) -> np.ndarray:
-    """One image of all cases, one below the other on white, each under a line that names the case and its scores.
+def draw_sheet(truth: GroundTruth, setting: str, results: Path, frames: Sequence[Sequence[Case]]) -> np.ndarray:
+    """One image of frames that a results file predicts, one below the other on white, each under a line that names the
+    case and its scores.
 
-    Raises UserError if there is no case, if there are too many, or if a frame is missing.
+    Raises UserError if there is no frame, if there are too many, or if the picture of a frame is missing.
     """
-    if not cases:
+    if not frames:
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
     rows = []
-    for case, panels in zip(cases, draw_cases(truth, setting, {"": results}, [cases]), strict=True):
+    for (case,), panels in zip(frames, draw_frames(truth, setting, {"": results}, frames), strict=True):
         take = truth.infos[case.take_uid].name or case.take_uid[:8]
         picture = np.vstack([_header(case, take, panels.shape[1]), panels])
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         rows.append(_framed(resize(picture, (height, SHEET_WIDTH)), GAP, GAP, GAP, GAP))
         if sum(map(len, rows)) > MAX_ROWS:
-            raise UserError(f"{len(cases)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
+            raise UserError(f"{len(frames)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
     return np.vstack(rows)
-
-
-def iou_text(case: Case) -> str:
-    return f"IoU {METRICS['iou'].as_text(case.scores.iou)} %" if case.scores else "not visible"
 
 
 def _header(case: Case, take: str, width: int) -> np.ndarray:
@@ -195,15 +190,15 @@ def _header(case: Case, take: str, width: int) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     name = to_ascii(" ".join(case.object_name.split()))[:40] + "  "
     details = to_ascii(f"{take}, {case.target_camera}, frame {case.frame}")[:100]
-    score = f"  {iou_text(case)}  said {verdict(case.existence)}"
+    score_text = f"  {case.iou_text}  said {verdict(case.existence)}"
     fonts = map(ImageFont.load_default, range(HEADER_SIZE, HEADER_SIZE // 2, -1))
-    fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score)) <= width)
+    fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score_text)) <= width)
     font = next(fitting, ImageFont.load_default(HEADER_SIZE // 2 + 1))  # the largest font with which the line fits
-    middle, left = draw.textlength(name, font), width - draw.textlength(score, font)
+    middle, left = draw.textlength(name, font), width - draw.textlength(score_text, font)
     draw.text((0, 0), name, BLACK, font)
     draw.text((middle, 0), details, GRAY, font)
     draw.rectangle((left, 0, width, canvas.height), fill=WHITE)
-    draw.text((left, 0), score, BLACK, font)
+    draw.text((left, 0), score_text, BLACK, font)
     return np.array(canvas)
 
 

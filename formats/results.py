@@ -10,6 +10,7 @@ is the predicted existence. Other keys, such as "version" and "challenge" beside
 in an object's name then makes another folder), and a JSON list of detections with COCO's four keys.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -51,6 +52,9 @@ def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:
     return np.where(known.any(0), np.nansum(recalls, 0) / np.maximum(known.sum(0), 1), np.nan)[()]  # [()]: no 0-d array
 
 
+RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes by default
+
+
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
     return out_dir / f"{setting}_{split}_results.json"
 
@@ -62,18 +66,26 @@ def path_beside(results: Path, what: str) -> Path:
 
 
 def read_run(results: Path) -> dict[str, Any]:
-    """The run record that eval_segswap.py wrote beside a results file; {} if no record is about this file."""
+    """The run record that eval_segswap.py wrote beside a results file; without entries if none is about this file."""
     form = {"provenance": dict, "results_sha256": str, "takes": dict}
-    try:
+    with contextlib.suppress(UserError, OSError):  # the record is missing or not ours, or `results` is a folder
         record = read_record(path_beside(results, "run.json"), form, "delete it")
-        return record if record["results_sha256"] == file_digest(results) else {}
-    except (UserError, OSError):  # the record is missing or not ours, or `results` is a folder
-        return {}
+        if record["results_sha256"] == file_digest(results):
+            return record
+    return {"provenance": {}, "takes": {}}
 
 
 def part_name(take_uid: str, digest: str) -> str:
     """The name of a predicted take in the run record; `digest` is its `ProcessedTake.digest`."""
     return f"{take_uid}.{digest[:12]}.json"
+
+
+def reprocessed_line(run: dict[str, Any], digests: dict[str, str]) -> str:
+    """A line that names the takes which, by the run's record, were predicted when they had other `digests`; or ""."""
+    names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
+    changed = [uid for uid, name in names.items() if run["takes"].get(uid, name) != name]
+    what = f"predicted from masks or frames that have changed since, or by version 2.4: {', '.join(changed)}"
+    return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
 
 
 def camera_pair_key(query_camera: str, target_camera: str) -> str:
