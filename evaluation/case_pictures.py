@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii, write_picture
 from common.errors import UserError
+from common.existence import verdict
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
-from formats.results import camera_pair_key, iter_results, verdict
+from formats.results import camera_pair_key, iter_results
 
 BLACK, GRAY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from common.existence import verdict
 from common.files import atomic_write
 from evaluation.score import Case
 from evaluation.tables import (
@@ -22,7 +23,6 @@ from evaluation.tables import (
     percent,
     score_tables,
 )
-from formats.results import verdict
 
 Frame = Sequence[Case]
 PAGE = "index.html"

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from common.existence import balanced_accuracy
 from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
 from evaluation.score import Case, SplitScores
-from formats.results import THRESHOLD, balanced_accuracy
+from formats.results import THRESHOLD
 
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image

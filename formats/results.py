@@ -16,8 +16,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.errors import MALFORMED, UserError
 from common.files import file_digest, holds_json_list, iter_json, iter_json_list, read_record, write_json
 from formats.mask_files import png_files
@@ -25,34 +23,12 @@ from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
 
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
-# What a person is told: visible from the first existence on, not visible below the second; see `verdict`.
-SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2
+RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes by default
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
 DETECTION = (
     '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id": "{object}", '
     '"segmentation": {"size", "counts"}, "score": 0.5}'
 )
-
-
-def verdict(existence: float) -> str:
-    """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "not visible (4 %)". Scores do
-    not use it: the benchmark knows visible and hidden, which THRESHOLD separates.
-    """
-    sure = "visible" if existence >= SURELY_VISIBLE else "not visible"
-    return f"{'perhaps visible' if SURELY_HIDDEN <= existence < SURELY_VISIBLE else sure} ({100 * existence:.0f} %)"
-
-
-def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:
-    """The benchmark's score of existence: the mean of the share of visible objects that are predicted visible, and the
-    share of hidden objects that are predicted hidden; numbers, or arrays of one shape. A share is nan if there is no
-    such object; it is then left out of the mean, which is nan without both.
-    """
-    recalls = np.stack([visible_recall, hidden_recall])
-    known = ~np.isnan(recalls)
-    return np.where(known.any(0), np.nansum(recalls, 0) / np.maximum(known.sum(0), 1), np.nan)[()]  # [()]: no 0-d array
-
-
-RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes by default
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
