@@ -5,14 +5,14 @@ Images are (H, W, 3) uint8 RGB; colors are RGB.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii, write_picture
+from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii
 from common.errors import UserError
 from common.existence import verdict
 from evaluation.score import Case
@@ -30,6 +30,7 @@ SHEET_WIDTH = 1200  # pixels
 MAX_ROWS = 65_500  # of a JPEG
 LIGHT, MAX_GAIN = 80, 3.0  # darker frames are shown with this mean of their pixels, but not more times as bright
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
+Window = tuple[slice, slice]  # rows and columns of an image
 
 
 class PredictedCase(NamedTuple):
@@ -71,12 +72,12 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> np.ndar
     drawn = [true_mask, *(prediction.drawn_rle for prediction in predictions)]
     window = _close_up(target.shape[:2], next(filter(None, drawn), None))
 
-    panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window)]
+    panels = [_draw_panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window)]
     for prediction in predictions:
-        outline = Outline(prediction.drawn_rle, PREDICTION, dashed=not prediction.case.predicted_visible)
-        panels.append(_draw_panel(target, outline, prediction.caption, window))
+        dashed = not prediction.case.predicted_visible
+        panels.append(_draw_panel(target, prediction.drawn_rle, PREDICTION, prediction.caption, window, dashed))
     caption = "truth" if case.visible else "truth: not visible"
-    panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window))
+    panels.append(_draw_panel(target, true_mask, TRUTH, caption, window))
     return np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
 
 
@@ -86,17 +87,11 @@ def _lightened(frame: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(frame, alpha=gain) if gain > 1 else frame
 
 
-class Outline(NamedTuple):
-    """A mask to draw onto a frame; if `rle` is None, nothing is drawn."""
-
-    rle: RLE | None
-    color: Color
-    dashed: bool = False
-
-
-def _draw_panel(frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None) -> np.ndarray:
-    """A frame with a mask, (PANEL_HEIGHT, W, 3). `window` (rows, columns) is also shown enlarged in a corner."""
-    rle, color, dashed = outline.rle or EMPTY_MASK, *outline[1:]
+def _draw_panel(
+    frame: np.ndarray, rle: RLE | None, color: Color, caption: str, window: Window | None, dashed: bool = False
+) -> np.ndarray:
+    """A frame with the outline of a mask, if any, (PANEL_HEIGHT, W, 3). `window` is also shown enlarged in a corner."""
+    rle = rle or EMPTY_MASK
     image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
     image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
@@ -118,8 +113,8 @@ def _draw_panel(frame: np.ndarray, outline: Outline, caption: str, window: tuple
     return np.array(canvas)
 
 
-def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
-    """The rows and columns of a square around the object of a mask in a frame of `size`; None if this is not small."""
+def _close_up(size: Size, rle: RLE | None) -> Window | None:
+    """A square around the object of a mask in a frame of `size`; None if this is not small."""
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or EMPTY_MASK, size)))
     side = 2 * max(width, height, min(size) // 15)
     if not width or side > min(size) * 2 // 5:
@@ -145,15 +140,6 @@ def draw_frames(
     takes = {uid: truth.load_take(uid) for uid in {frame[0].take_uid for frame in frames}}
     for of_frame in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
         yield draw_case(takes[of_frame[0].case.take_uid], of_frame)
-
-
-def write_gallery(folder: Path, *args: Any) -> list[str]:
-    """Write the pictures of `draw_frames(*args)` for a page in `folder`; returns their paths, relative to `folder`."""
-    paths = []
-    for number, picture in enumerate(draw_frames(*args)):
-        paths.append(f"pictures/{number:04d}.jpg")
-        write_picture(folder / paths[-1], picture)
-    return paths
 
 
 def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str) -> list[PredictedCase]:

@@ -31,7 +31,7 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.files import check_output, claimed, output_folder, write_json
 from common.provenance import provenance
-from evaluation.case_pictures import draw_sheet, write_gallery
+from evaluation.case_pictures import draw_frames, draw_sheet
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_frames, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import ScoreOptions, SplitScores, score_file, warning_lines
@@ -107,7 +107,7 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], a
     """Print and write the figures of a results file, or the differences of several on the frames that all of them have,
     with the pictures that the options ask for.
     """
-    several, frames, names = len(files) > 1, common_frames(scores), [""]
+    several, frames, names, takes = len(files) > 1, common_frames(scores), [""], take_names(scores[0])
     made = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
     if several:
         if not frames:
@@ -129,10 +129,11 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], a
         number = args.num if args.num is not None else 40 if several else 100
         shown = choose_frames(frames, args.order, number, with_hidden=True)
 
-    takes = take_names(scores[0])
     with output_folder(args.out) as folder:
-        pictures = write_gallery(folder, truth, args.setting, dict(zip(names, files, strict=True)), shown)
-        cards = [make_card(frame, names, takes, picture) for frame, picture in zip(shown, pictures, strict=True)]
+        cards = [make_card(frame, number, names, takes) for number, frame in enumerate(shown)]
+        pictures = draw_frames(truth, args.setting, dict(zip(names, files, strict=True)), shown)
+        for card, picture in zip(cards, pictures, strict=True):
+            write_picture(folder / card["picture"], picture)
         write_page(folder, figures, warnings, cards, args.order)
         write_cases(folder / "cases.csv", names, frames)
         write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)

@@ -85,7 +85,7 @@ def round_robin(ranked: Iterable[Any], key: Callable[[Any], Hashable]) -> list[A
     return [item for _, item in sorted(numbered, key=lambda pair: pair[0])]
 
 
-def make_card(frame: Frame, names: Sequence[str], takes: Mapping[str, str], picture: str) -> dict[str, Any]:
+def make_card(frame: Frame, number: int, names: Sequence[str], takes: Mapping[str, str]) -> dict[str, Any]:
     """The card of a frame for page.html, with the path of its picture. `names` are those of the files, `takes` by uid
     those of the takes. Cards can be sorted by the values of "orders" ("" comes last) and chosen by "kinds".
     """
@@ -112,7 +112,7 @@ def make_card(frame: Frame, names: Sequence[str], takes: Mapping[str, str], pict
     orders["object size"] = scores.truth_pixels if scores else ""
     place = f"{takes[case.take_uid]}, {case.query_camera} to {case.target_camera}, frame {case.frame}"
     text = {"title": case.object_name.strip(), "caption": f"{place}: {score_text}", "take_uid": case.take_uid}
-    return {"picture": picture, **text, "orders": orders, "kinds": kinds}
+    return {"picture": f"pictures/{number:04d}.jpg", **text, "orders": orders, "kinds": kinds}
 
 
 def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], cards: list[dict], order: str) -> None:
