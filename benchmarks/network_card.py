@@ -134,9 +134,9 @@ def why_hidden(folder: Path, case: Case) -> str:
     if world.left_out[int(second), camera, number]:
         return HIDDEN[0]
     view = world.camera(case.target_camera, second)
-    pixels, depth = view.project(np.stack([solid.position for solid in world.object_solids(number, second)]))
-    inside = ((pixels > 0) & (pixels < view.size[::-1])).all(1) & (depth > 0)
-    return HIDDEN[2] if inside.any() else HIDDEN[1]
+    [pixel], depth = view.project(world.object_solid(number, second).position[None])
+    inside = (pixel > 0).all() and (pixel < view.size[::-1]).all() and depth > 0
+    return HIDDEN[2] if inside else HIDDEN[1]
 
 
 def by_reason(folder: Path, both: Both) -> dict[str, Both]:

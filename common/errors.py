@@ -42,9 +42,9 @@ def say_errors(module: str) -> None:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status (None means 0).
 
-    UserError and OSError (disk full, no permission, file gone) end in one line and status 1, Ctrl-C in status 130. If
-    nobody reads on (`| head -1`), the script ends without a word in status 141, as programs in a shell do. Anything
-    else is a bug of ours and keeps its traceback.
+    UserError, OSError (disk full, no permission, file gone) and MemoryError end in one line and status 1, Ctrl-C in
+    status 130. If nobody reads on (`| head -1`), the script ends without a word in status 141, as programs in a shell
+    do. Anything else is a bug of ours and keeps its traceback.
     """
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode gets escapes, not an error
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -70,6 +70,8 @@ def _say(error: BaseException) -> int:
     if isinstance(error, ModuleNotFoundError):
         message = f"{sys.executable} has no module {error.name}; activate this project's environment (README.md), or "
         message += "pip install -r requirements.txt"
+    elif isinstance(error, MemoryError):
+        message = "the memory of this machine is full; close other programs or give fewer --num_workers"
     elif isinstance(error, OSError):
         message = f"{type(error).__name__}: {message}"
     elif not isinstance(error, UserError):

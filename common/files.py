@@ -4,6 +4,7 @@ A JSON file whose name ends in .gz is read through gzip.
 """
 
 import contextlib
+import errno
 import glob
 import gzip
 import hashlib
@@ -19,10 +20,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import ijson
+import numpy as np
 from filelock import FileLock, Timeout
 
-from common.errors import CONTROL, UserError
-from common.json_text import JsonText
+from common.errors import CONTROL, UserError, warn_once
+
+MAX_DEPTH = 20  # of lists and objects in one another; our files have seven
+NO_BRACKET = bytes({*range(256)} - {*b"[]{}"})
 
 
 @contextlib.contextmanager
@@ -31,16 +36,21 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
 
     A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
     killed writers of `name` and `files` left behind are deleted. The lock on `.{name}.lock` ends when the process
-    and all processes that it forked have ended.
+    and all processes that it forked have ended. On a disk without locks, a warning asks for only one writer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock stays when a job is killed, and other machines wait
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"waiting for another process, which {doing} ({path})", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        remedy = "start no second command that writes there, or mount it with locks (Lustre: -o flock)"
+        warn_once(f"{folder} is on a disk without file locks; {remedy}")
     try:
         for file in (name, *files):
             remove_leftovers(folder, file)
@@ -191,8 +201,10 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
-    except (ValueError, RecursionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {remedy}") from None
+    except (ValueError, RecursionError, ijson.JSONError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        kind, _, excerpt = str(error).partition("\n")
+        where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
+        raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path} cannot be read ({reason}); fix this and run the same command again") from None
@@ -233,22 +245,47 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     Raises UserError, which ends with `remedy`, if the file is missing, is not JSON (only when the broken place is
     reached) or has no object at `keys`.
     """
-    seen: list[str] = []
+    is_empty = True
     with json_errors(path, remedy), _open_json(path) as file:
-        text = JsonText(file)
-        found = yield from text.members(keys, seen)
-        text.end()
-    if not found:
-        names = ", ".join(seen[:3]) or "no object"
-        raise UserError(f"{path} holds {names}, not {'/'.join(keys) or 'members'}; {remedy}")
+        for member in ijson.kvitems(_Shallow(file), ".".join(keys), use_float=True):
+            yield member
+            is_empty = False
+    if is_empty:  # the object has no members, or the file has no object at `keys`
+        whole = value = read_json(path, remedy)
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            names = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
+            raise UserError(f"{path} holds {names or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
 
 
 def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
     """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `json_errors` does."""
     with json_errors(path, remedy), _open_json(path) as file:
-        text = JsonText(file)
-        yield from text.items()
-        text.end()
+        yield from ijson.items(_Shallow(file), "item", use_float=True)
+
+
+class _Shallow:
+    """Passes on what is read from a JSON file. Raises ValueError where more than MAX_DEPTH lists and objects lie in one
+    another, because the memory of ijson grows with the square of their number: 40 KB of "[" took 3.8 GB.
+    """
+
+    def __init__(self, file: io.BufferedIOBase):
+        self.file, self.depth, self.in_string, self.cut = file, 0, 0, b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        text = (self.cut + data).replace(b"\\\\", b"").replace(b'\\"', b"")
+        self.cut = b"\\" if text.endswith(b"\\") else b""  # the next part begins with what it escapes
+        parts = text.split(b'"')
+        brackets = b"".join(parts[self.in_string :: 2]).translate(None, NO_BRACKET)
+        self.in_string = (self.in_string + len(parts) - 1) % 2
+        steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), tuple(b"[{")), 1, -1)
+        depths = np.cumsum([self.depth, *steps])
+        if depths.max() > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} lists and objects lie in one another")
+        self.depth = int(depths[-1])
+        return data
 
 
 def holds_json_list(path: Path) -> bool:

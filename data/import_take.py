@@ -26,9 +26,9 @@ say_errors(__name__)
 import numpy as np
 from tqdm import tqdm
 
-from common.arguments import DEFAULT_ROOT, Parser
+from common.arguments import DEFAULT_ROOT, Parser, add_footage_options, videos_and_offsets
 from common.files import is_file_name, read_json, remove_leftovers, temporary_folder, write_json
-from formats.footage import Footage, add_footage_options, open_cameras, synchronize
+from formats.footage import Footage, open_footage, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
 from formats.takes import SPLITS, annotation_path, camera_kind, read_splits, video_path
@@ -50,7 +50,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_name(args)
-    cameras, offsets = open_cameras(args)
+    videos, offsets = videos_and_offsets(args)
+    cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     name_in_take = names_in_take(cameras, args.ego)
     positions = synchronize(cameras, offsets, args.ego)
     length = min(map(len, positions.values()))

@@ -46,7 +46,7 @@ def read_hashed(path: Path, remedy: str) -> tuple[Any, str]:
         raise
     except Exception as error:  # PyTorch raises many kinds of errors, with advice that is not for our users
         reason = getattr(error, "strerror", None) or "it is damaged, or no file of a network"
-        if "Unsupported global" in str(error):
+        if "unsupported global" in str(error).lower():
             reason = "it holds other Python objects than tensors, which may run code"
         raise UserError(f"{path} cannot be read: {reason}; {remedy}") from None
 

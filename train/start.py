@@ -44,6 +44,9 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
     out_dir, named = typed["out_dir"], typed.get("resume_pth")
     path = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
     is_own = path == out_dir / LAST and "overwrite" not in typed
+    for file in map(Path, filter(None, (typed.get("init_weights"), None if is_own else path))):
+        if file.resolve() in [own.resolve() for own in run_files(out_dir)]:
+            raise UserError(f"{file} is in --out-dir {out_dir}, and this run would replace it; give another --out-dir")
     # True if --resume-pth names the folder's own run, which may then continue with another recipe.
     names_own = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
     if named == "auto" or is_own and names_own:

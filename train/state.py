@@ -101,9 +101,7 @@ def run_files(out_dir: Path) -> list[Path]:
     return [path for name in names for path in sorted(out_dir.glob(name))]
 
 
-def remove_run(out_dir: Path, keep: Path | None) -> None:
-    """Delete the files of a run in its folder, except the checkpoint `keep`."""
+def remove_run(out_dir: Path) -> None:
     for path in run_files(out_dir):
-        if not (keep and path.samefile(keep)):
-            path.unlink()
+        path.unlink()
     shutil.rmtree(out_dir / "tensorboard", ignore_errors=True)

@@ -14,7 +14,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if world.is_main:
         remove_leftovers(options.out_dir)
         if options.overwrite:
-            remove_run(options.out_dir, keep=start.path)
-        cut_log(options.out_dir / LOG_NAME, state.step, state.is_validated)
+            remove_run(options.out_dir)
+        cut_log(options.out_dir / LOG_NAME, state.step if start.is_own else 0, state.is_validated)
     state.origin = {**provenance(), "arguments": options.stored}
     state.folder = options.out_dir if world.is_main else None
     log = Log(options.out_dir, state.step, world, options.log_every)
@@ -113,21 +113,25 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
     recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9)
-    reads_nothing = options.cache_features and recipe.caches_all  # when all features are cached
-    workers = 0 if reads_nothing and options.num_workers is None else options.num_workers
-    loading = loader_options(workers, device.type == "cuda")
+    loading = loader_options(options.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
 
+    def indices() -> Iterator[Sequence]:
+        steps = range(state.step, state.schedule.total_steps)
+        for numbers in step_batches(steps, options.batch_pos, world.rank, world.size):
+            if shortage := recipe.cache.shortage():
+                log.say(shortage)
+            yield samples.with_cached(numbers, recipe.cache) if options.cache_features else numbers
+
     def load() -> Iterator[Batch]:  # anew after each mining, because loader processes have a copy of what was mined
-        use_mined(options, state, recipe, pairs, log)
-        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
-        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+        use_mined(options, state, recipe, pairs, log, loading)
+        return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish_files(options, recipe, pairs, log)
+        finish_files(options, recipe, pairs, log, loading)
     except Stopped:
         if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be that of netBest.pth
             state.save(LAST)
@@ -162,12 +166,15 @@ def train_epochs(
                 state.save(WARMUP, LAST)
             continue
         state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
-        is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
+        is_due = epoch % options.val_every == 0 or epoch == schedule.epochs
+        is_best = is_due and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
         names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+def use_mined(
+    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
+) -> None:
     """Give the recipe what was mined last at this step: what mined.pth holds, or if that is of another step, network or
     of other pairs, what the network finds now.
     """
@@ -181,14 +188,16 @@ def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs:
     content = log.world.broadcast(read_torch(path, "delete it; it is made again") if is_there else {})
     if any(content.get(name) != value for name, value in made_of.items()):
         log.say("mining rivals in the training pairs ...")
-        content = {**made_of, "network": network, "mined": recipe.mine(pairs, options.seed, log.world)}
+        mined = recipe.mine(pairs, options.mine_pairs, options.seed, log.world, loading)
+        log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
+        content = {**made_of, "network": network, "mined": mined}
         if log.world.is_main:
             write_torch(path, content)
     state.miner = content["network"]
     recipe.use_mined(content["mined"])
 
 
-def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]) -> None:
     """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it with as many pairs.
     If both files hold the same network, both get the network that the first one becomes.
     """
@@ -201,7 +210,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
         trained = content.get(TRAINED, content["encoder"])
         if content["step"] not in done:
             load_state(recipe.network, trained, str(path))
-            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world)
+            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world, loading)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{path.name}: {text}")

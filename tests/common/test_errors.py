@@ -84,8 +84,8 @@ def parser():
 
 def test_an_unknown_flag_is_named_in_one_line(parser, capsys):
     with pytest.raises(SystemExit) as end:
-        parser.parse_args(["--setting", "ego-exo", "--batch-size=3"])
-    assert capsys.readouterr().err == "error: unrecognized arguments: --batch-size=3; see --help\n"
+        parser.parse_args(["--settings", "ego-exo", "--out=3"])  # --setting is missing, and the rest of --out_path
+    assert capsys.readouterr().err == "error: there is no --settings, but --setting; see --help\n"
     assert end.value.code == 2
 
 
