@@ -123,6 +123,19 @@ def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder. If the block ends without an exception, its files move to `folder`, where they replace
+    files of the same names. Other files in `folder` stay.
+    """
+    with temporary_folder(folder, "output", f"writes into {folder}") as temporary:
+        yield temporary
+        for path in sorted(filter(Path.is_file, temporary.rglob("*")), reverse=True):  # pictures/ before index.html
+            target = folder / path.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+
+@contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder, which becomes `path` if the block ends without an exception.
 

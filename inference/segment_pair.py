@@ -61,11 +61,11 @@ import cv2
 import numpy as np
 
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
-from formats.results import SURELY_VISIBLE, verdict
 from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import Predictor

@@ -51,13 +51,14 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common.drawing import overlay, to_ascii, write_picture
+from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
 from formats.footage import Footage, open_footage
 from formats.geometry import resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
-from formats.results import SURELY_VISIBLE, THRESHOLD, verdict
+from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
 from inference.predictor import Found, Predictor

@@ -8,9 +8,10 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped
+from common.existence import balanced_accuracy
 from formats.masks import iou, resize_mask
 from formats.pairs import PairSet
-from formats.results import THRESHOLD, balanced_accuracy
+from formats.results import THRESHOLD
 from recipes.base import NetworkRecipe, predict_frames
 from recipes.frame import FrameDataset, frame_plans
 from train.log import Log

@@ -46,7 +46,6 @@ def start(code: str, *words: str | Path) -> subprocess.Popen:
 WRITE_FILE = """
 import sys
 from pathlib import Path
-from unittest.mock import Mock
 from common.files import claimed, write_json
 folder, name = Path(sys.argv[1]), sys.argv[2]
 with claimed(folder, sys.argv[-1], "writes numbers"):
@@ -83,7 +82,6 @@ def test_on_a_disk_without_locks_nobody_waits_and_a_line_names_the_remedy(tmp_pa
 FILL_FOLDER = """
 import sys
 from pathlib import Path
-from unittest.mock import Mock
 from common.errors import run_script
 from common.files import atomic_folder
 run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())

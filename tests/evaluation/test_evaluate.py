@@ -227,8 +227,10 @@ def test_a_take_without_ground_truth_is_named(scored_data, good, tmp_path, capsy
     splits = ["--splits_path", tmp_path / "split.json"]
     assert evaluate_results(scored_data, good, tmp_path, *splits) == 1
     assert "take take-c" in capsys.readouterr().err
-    assert evaluate_results(scored_data, good, tmp_path, *splits, "--allow_missing") == 0
-    assert "takes of the split without ground truth: take-c" in capsys.readouterr().out
+    assert evaluate_results(scored_data, good | {"\x1b[2J\n": {}}, tmp_path, *splits, "--allow_missing") == 0
+    printed = capsys.readouterr().out
+    assert "takes of the split without ground truth: take-c\n" in printed
+    assert "takes of the results without ground truth, not scored: \\x1b[2J\\n\n" in printed
 
 
 def test_masks_of_another_annotation_are_not_scored_and_predictions_made_from_another_are_named(tmp_path, capsys):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.files import output_folder
 from evaluation import case_pictures, evaluate
 from evaluation.case_pictures import PredictedCase
 from evaluation.metrics import METRICS, MaskScores
-from evaluation.outputs import output_folder, predictions_provenance
 from evaluation.score import Case
 from formats.masks import encode_mask
+from formats.results import read_run
 from tests.made import EGO
 from tests.made.browser import needs_browser
 from tests.made.processed import make_data_set
@@ -60,7 +61,7 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     assert provenance["evaluation"]["date"].startswith("20")
     renamed = shutil.copy(results, tmp_path / "mine_results.json")
     results.write_text(results.read_text().replace('"confidence": 0', '"confidence":  0', 1))
-    assert predictions_provenance(Path(renamed))["checkpoint"] is predictions_provenance(results)["checkpoint"] is None
+    assert read_run(Path(renamed))["provenance"] == read_run(results)["provenance"] == {}
 
 
 def test_the_page_in_a_folder_is_always_of_the_figures_beside_it(scored_data, tmp_path):
