@@ -45,6 +45,7 @@ from formats.results import camera_pair_key, results_path, write_results
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, annotation_path, read_split
 from inference.predict_takes import TakePlan
 from inference.predictor import Predictor
+from recipes.strong.learning import random_frames, search_frames
 from recipes.strong.recipe import Strong
 from train.validation import Validation
 
@@ -134,8 +135,9 @@ def read_validation_frames(args: argparse.Namespace) -> None:
 
 def read_frames_to_mine(args: argparse.Namespace) -> None:
     pairs = PairSet([args.folder / "processed"], "train", BOTH)
-    read, _ = shipped().search_frames(pairs, args.mined, 0, World(), lambda *_: [])
-    print(len(read), "frames")
+    plans = random_frames(pairs, args.mined, 0)
+    search_frames(shipped(), pairs, plans, lambda *_: [], World(), loader_options(0))
+    print(len(plans), "frames")
 
 
 def list_plans(args: argparse.Namespace) -> None:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
-from formats.geometry import Size, sample_for_score
+from formats.geometry import Size
 from recipes.base import Answer, Recipe
 
 
@@ -90,9 +90,6 @@ class OwnMethod(Recipe):
             except ValueError as error:
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
         return checked
-
-    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
-        return sample_for_score(answer.prob, size, video, self.side)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backbone import STRIDE, Backbone, mask_to_image
 from model.mask_features import MaskFeatures
+from model.rows import Rows
 
 
-class Levels(NamedTuple):
+@dataclass
+class Levels(Rows):
     """Features of N images from two layers of the backbone, float32."""
 
     feat: Tensor  # (N, F, h, w): the last layer, unit vectors

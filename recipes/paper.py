@@ -14,9 +14,9 @@ from formats.pairs import PairSet
 from model.backbone import STRIDE
 from model.config import XSegTxConfig
 from model.device import autocast
-from model.xsegtx import Query, XSegTx
+from model.xsegtx import XSegTx
 from recipes.base import Answer, NetworkRecipe
-from recipes.frame import Frame
+from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
 from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
 
@@ -99,28 +99,20 @@ class Paper(NetworkRecipe):
 
     def predict(self, frame: Frame) -> list[Answer]:
         """Encode each image and each mask once, then predict the pairs. The CPU waits for a GPU only at the end."""
+        targets = list(dict.fromkeys(frame.target))  # the pictures in which objects are sought
+        of_pairs = self.to_device([frame.object, numbers(frame.target, targets)])
         with self.computing():
-            images = self.in_batches(self.encoder.images, self.stacked(frame.images.values()))
-            masks = self.in_batches(self.encoder.masks, self.stacked(frame.masks.values()))
-            feat = dict(zip(frame.images, images, strict=True))
-            cameras = list(dict.fromkeys(pair.target_camera for pair in frame.pairs))
+            feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures)).contiguous()
+            mask_feat = self.in_batches(self.encoder.masks, self.stacked(frame.masks.values()))
             with autocast(self.device, self.precision):
-                query_feat = torch.stack([feat[camera] for _, camera in frame.masks])
-                encoded = self.in_batches(self.network.encode, query_feat, masks)
-                queries = dict(zip(frame.masks, zip(*encoded, strict=True), strict=True))
-                tokens = self.in_batches(self.network.encode_target, torch.stack([feat[x] for x in cameras]))
-                targets = dict(zip(cameras, tokens, strict=True))
-                looks = []
-                for pairs in self.slices(frame.pairs):
-                    query = Query(*map(torch.stack, zip(*(queries[pair[:2]] for pair in pairs), strict=True)))
-                    target = torch.stack([targets[pair.target_camera] for pair in pairs])
-                    looks.append(self.network.look(query, target)[:2])
-            prob, logit = map(torch.cat, zip(*looks, strict=True))
-            return list(map(Answer, prob.cpu().numpy(), logit.sigmoid().tolist()))
+                query = self.in_batches(self.network.encode, feat[self.to_device(frame.view)], mask_feat)
+                target = self.in_batches(self.network.encode_target, feat[self.to_device(targets)])
+                look = self.in_batches(lambda q, t: self.network.look(query[q], target[t]), *of_pairs)
+            return list(map(Answer, look.target_mask_prob.cpu().numpy(), look.logit.sigmoid().tolist()))
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         """Letterboxing by nearest neighbor keeps the pixels of the video that the benchmark compares."""
-        return answer.prob_in_image(eval_size(video))
+        return self.prob_in_image(answer, eval_size(video))
 
 
 def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:
