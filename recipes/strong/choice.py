@@ -37,8 +37,8 @@ class Marked(Rows):
     @classmethod
     def of(cls, frame: Frame) -> "Marked":
         masks = list(frame.masks.values())
-        spots: list[Any] = [spot_of(mask) for mask in masks]
-        return cls([frame.pictures[number] for number in frame.view], masks, spots)
+        spots = [spot_of(mask) for mask in masks]
+        return cls([frame.pictures[number] for number in frame.view], masks, spots)  # pyrefly: ignore
 
 
 @dataclass
