@@ -30,7 +30,7 @@ class TrainState:
     def __init__(
         self, options: Options, backbone: Backbone, network: nn.Module, device: torch.device, digests: dict[str, str]
     ):
-        """`digests`: the digests of pairs and pictures, by kind. With precision fp16, the loss is scaled."""
+        """`digests`: the digests of the pairs, by kind. With precision fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
         self.network, self.device, self.pair_digests = network.to(device), device, digests
         self.recipe, self.schedule, self.seed = options.recipe, options.schedule, options.seed
@@ -74,7 +74,7 @@ class TrainState:
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
         """Continue from the content of a checkpoint, with whose network this state was made. Returns the kinds of pairs
-        ("training", "pictures of the validation", ...) that have changed since the checkpoint was written.
+        ("training", "validation") that have changed since the checkpoint was written.
 
         The step of a published checkpoint is unknown and becomes 0. Raises UserError if the optimizer's state is
         another network's, or if the checkpoint is damaged.

@@ -161,16 +161,20 @@ def test_a_run_that_goes_on_with_other_pairs_says_so_and_its_best_iou_starts_ane
     assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "start", "epoch 2/2"]
 
 
-def test_a_run_that_goes_on_with_other_pictures_says_so_and_its_best_iou_starts_anew(tmp_path, capsys):
+def test_other_pictures_are_left_out_until_pairs_are_listed_again_and_then_the_best_iou_starts_anew(tmp_path, capsys):
     data_dir, out_dir = make_training_set(tmp_path), tmp_path / "run"
     run_training(data_dir, out_dir)
     for number, path in enumerate(sorted(data_dir.glob("uid-[ad]/*/*.jpg"))):  # of training and of validation
         path.write_bytes(path.read_bytes() + bytes(number + 1))
     run_training(data_dir, out_dir, "--n-epoch", 2)
+    line = "left out: .*: frame .*jpg was replaced after .* bytes -> .*; run data/create_pairs.py again\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+    assert create_pairs(data_dir).returncode == 0
+    run_training(data_dir, out_dir, "--n-epoch", 3)
     printed = capsys.readouterr().out
-    assert "changed since then: the pictures of the training pairs\n" in printed
-    assert "changed since then: the pictures of the validation pairs, so the best IoU starts anew\n" in printed
-    assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "start", "epoch 2/2"]
+    assert "changed since then: the training pairs\n" in printed
+    assert "changed since then: the validation pairs, so the best IoU starts anew\n" in printed
+    assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "epoch 1/1", "start", "epoch 3/3"]
 
 
 def test_the_end_of_a_run_names_the_file_that_is_better_than_all_its_epochs(training_set, finished, tmp_path, capsys):
