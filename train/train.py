@@ -95,9 +95,6 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
-    if world.is_main:  # the other processes need not read the folders of all takes, too
-        digests["pictures of the training"] = pairs.frames_digest()
-        digests["pictures of the validation"] = val_pairs.frames_digest()
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
