@@ -89,7 +89,6 @@ class Predictor:
         target_image: Picture | None = None,
         query_box: Sequence[float] | None = None,
         size: str | None = None,
-        setting: str | None = None,
         probability: bool = False,
     ) -> Found:
         """Find an object of the query image in the target image.
@@ -105,48 +104,30 @@ class Predictor:
         - size: how large the object is in the target, measured in parts of the picture: smaller, larger or same. If
           the target is from a static camera and the query from a head-worn one, it is smaller. Without a size, a
           network that looks at several places seeks the object at five sizes.
-        - setting: ego-exo in place of size="smaller", exo-ego in place of "larger".
         - probability: if True, masks are probabilities.
 
         Raises UserError if an argument does not fit.
         """
-        options = query_box, size, setting, probability
-        return self._find(query_image, query_mask, [target_image], 1, *options)[0][0]
+        return self._find(query_image, query_mask, [target_image], 1, query_box, size, probability)[0][0]
 
     def segment_all(
-        self,
-        query_image: Query,
-        query_mask: Query | None = None,
-        target_images: Sequence[Picture] = (),
-        query_box: Sequence[float] | None = None,
-        size: str | None = None,
-        setting: str | None = None,
-        probability: bool = False,
+        self, query_image, query_mask=None, target_images=(), query_box=None, size=None, probability=False
     ) -> list[Found]:
-        """`segment` for each image of a list or tuple of target images; the query is encoded only once."""
+        """`segment`, which explains the arguments, for a list or tuple of target images. The query is encoded once."""
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        options = query_box, size, setting, probability
-        return [found[0] for found in self._find(query_image, query_mask, target_images, 1, *options)]
+        places = self._find(query_image, query_mask, target_images, 1, query_box, size, probability)
+        return [found[0] for found in places]
 
     def places(
-        self,
-        query_image: Query,
-        query_mask: Query | None = None,
-        target_image: Picture | None = None,
-        count: int = 3,
-        query_box: Sequence[float] | None = None,
-        size: str | None = None,
-        setting: str | None = None,
-        probability: bool = False,
+        self, query_image, query_mask=None, target_image=None, count=3, query_box=None, size=None, probability=False
     ) -> list[Found]:
-        """`segment` at up to `count` places of the target image, no two of which are the same (SAME_PLACE): first the
-        place that `segment` finds, then the others, the likeliest first.
+        """`segment`, which explains the arguments, at up to `count` places of the target image, no two of which are the
+        same (SAME_PLACE): first the place that `segment` finds, then the others, the likeliest first.
         """
         if type(count) is not int or count < 1:
             raise UserError(f"the count of places is {count!r}; give a whole number of at least 1")
-        options = query_box, size, setting, probability
-        return self._find(query_image, query_mask, [target_image], count, *options)[0]
+        return self._find(query_image, query_mask, [target_image], count, query_box, size, probability)[0]
 
     def _find(
         self,
@@ -156,17 +137,13 @@ class Predictor:
         count: int,
         query_box: Sequence[float] | None = None,
         size: str | None = None,
-        setting: str | None = None,
         probability: bool = False,
     ) -> list[list[Found]]:
         """For each target image, what is found at up to `count` places."""
         if (query_mask is None) == (query_box is None):
             raise UserError("give either query_mask or query_box")
-        for name, value, known in (("size", size, SIZES), ("setting", setting, SETTINGS)):
-            if value not in (None, *known):
-                raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(known)}, or None")
-        if size and setting:
-            raise UserError(f"size {size!r} and setting {setting!r} both say how large the object is; give one")
+        if size not in (None, *SIZES):
+            raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
         if not isinstance(query_image, list | tuple):
             query_image, query_mask = [query_image], [query_mask]
         elif query_box is not None:
@@ -183,8 +160,7 @@ class Predictor:
         if not targets:
             return []
         encoded = {("", name): encode_mask(mask) for name, mask in zip(queries, masks, strict=True)}
-        of_query, of_target = (SETTINGS | SIZES).get(setting or size or "", ("", ""))
-        kinds = dict.fromkeys(queries, of_query) | dict.fromkeys(targets, of_target) if of_query else {}
+        kinds = dict.fromkeys(queries, SIZES[size][0]) | dict.fromkeys(targets, SIZES[size][1]) if size else {}
         pairs = [Correspondence("", query, target) for target in targets for query in queries]
         answers = self.recipe.places(self.recipe.prepare(Frame(pairs, queries | targets, encoded, kinds)), count)
         found: dict[str, list[Found]] = {target: [] for target in targets}
