@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     marking.add_argument("--query_mask", type=Path, nargs="+", help=text)
     text = "or a box around the object in pixels; colors then separate the object from its surroundings"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
-    add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
+    add("--object", type=whole_number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
     text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
     add("--size", choices=SIZES, help=text)
@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def number(text: str) -> int:
+def whole_number(text: str) -> int:
     return int(text, 0)
 
 
@@ -70,11 +70,11 @@ from inference.predictor import Predictor
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    number = len(args.query_image)
-    if args.query_box and number > 1:
+    count = len(args.query_image)
+    if args.query_box and count > 1:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
-    if args.query_mask and len(args.query_mask) != number:
-        raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
+    if args.query_mask and len(args.query_mask) != count:
+        raise UserError(f"there are {counted(count, 'query picture')}; give as many paths as --query_mask")
     out = args.out or Path(args.target_image.stem)
     if not out.name:
         raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
