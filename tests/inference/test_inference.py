@@ -87,6 +87,7 @@ def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoin
     checkpoint = strong_checkpoint if strong else checkpoint
     result = read_results(run(checkpoint, data_path, tmp_path, setting), setting)["a"]
     predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[1:3], []
+    size = {"ego-exo": "smaller", "exo-ego": "larger"}[setting]
     take = ProcessedTake.read(data_path, "a")
     assert result["subsample_idx"] == take.subsample_idx
     for pair in take.correspondences(setting):
@@ -95,7 +96,7 @@ def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoin
         for frame, value in frames.items():
             query, target = (read_frame(take.frame_path(camera, int(frame))) for camera in pair[1:])
             query_mask = decode_mask(take.masks[pair.object_name][pair.query_camera][int(frame)])
-            alone, existence = predictor.segment(query, query_mask, target, setting=setting)
+            alone, existence = predictor.segment(query, query_mask, target, size=size)
             assert value["confidence"] == pytest.approx(existence, abs=1e-4)
             mask = decode_mask(value["pred_mask"])
             assert (cv2.resize(mask, target.shape[1::-1], interpolation=cv2.INTER_AREA) == alone).mean() > 0.95
