@@ -23,10 +23,11 @@ import numpy as np
 
 from benchmarks.measure import PROCESSED, run_script_apart
 from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, at_least
+from common.existence import verdict
 from evaluation.score import Case, ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, take_names
 from evaluation.truth import GroundTruth
-from formats.results import THRESHOLD, results_path, verdict
+from formats.results import THRESHOLD, results_path
 from formats.takes import FRAME_STEP
 from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbone import STRIDE, Backbone, ResNet50, mask_to_image
+from model.backbone import STRIDE, Backbone, mask_to_image
 from model.mask_features import MaskFeatures
 
 
@@ -26,7 +26,7 @@ class Encoder:
     def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float32):
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # The windows of MaskFeatures depend on the masks, so on a GPU they would cost synchronization and new kernels.
-        in_windows = device.type == "cpu" and isinstance(backbone.network, ResNet50)
+        in_windows = device.type == "cpu" and backbone.name == "moco"
         self._mask_features = MaskFeatures(self.backbone) if in_windows else None
 
     def images(self, images: Tensor) -> Tensor:

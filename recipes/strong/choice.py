@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from formats.results import balanced_accuracy
+from common.existence import balanced_accuracy
 
 HIDDEN = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units

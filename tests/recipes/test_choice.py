@@ -7,9 +7,10 @@ import re
 import pytest
 import torch
 
+from inference.predictor import SHIPPED
 from model.checkpoint import read_checkpoint
 from recipes.strong import choice as module
-from recipes.strong import recipe
+from recipes.strong import learning
 from recipes.strong.choice import (
     NUMBERS,
     Choice,
@@ -93,22 +94,24 @@ def test_a_training_ends_with_a_fitted_choice_or_a_shift_of_existence_and_goes_o
     assert changed_by_the_fit(plain[0], *both) == 2 * [{"choice.existence.linear.bias"}]
 
     for name, least in {"LEAST_PAIRS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():
-        monkeypatch.setattr(recipe, name, least)
+        monkeypatch.setattr(learning, name, least)
     monkeypatch.setattr(module, "STEPS", 20)
     count = itertools.count()
-    monkeypatch.setattr(recipe, "choice_figures", lambda *_: (-next(count), 0))
+    monkeypatch.setattr(learning, "choice_figures", lambda *_: (-next(count), 0))
     again = ("--fit_pairs", 9, "--resume-pth", "auto")  # the fit alone is left
     assert re.search(shift + "is worse: on", run("fitted", *again))
     assert changed_by_the_fit(plain[0], *both) == 2 * [{"choice.existence.linear.bias"}]
 
-    monkeypatch.setattr(recipe, "choice_figures", lambda *_: (next(count), 0))  # ever better
+    monkeypatch.setattr(learning, "choice_figures", lambda *_: (next(count), 0))  # ever better
     more = (*again, "--n-epoch", 2)
     assert "netLast.pth: the choice among looks is fitted" in run("fitted", *more)
     [changed] = changed_by_the_fit(plain[1], "netLast.pth")
     assert len(changed) > 5 and all(name.startswith("choice.") for name in changed)
-    before = (tmp_path / "fitted" / "netLast.pth").read_bytes()
-    run("fitted", *more)  # there is nothing left to do
-    assert before == (tmp_path / "fitted" / "netLast.pth").read_bytes()
+    files = [tmp_path / "fitted" / name for name in both]
+    before = [file.read_bytes() for file in files]
+    files[0].write_bytes(SHIPPED.read_bytes())  # which is another network: it is neither fitted nor called the best one
+    assert "kept in" in run("fitted", *more)  # there is nothing left to fit
+    assert before == [file.read_bytes() for file in files]
 
 
 def test_a_shift_makes_up_for_logits_that_a_training_has_moved_with_a_handful_of_pairs(fitted):

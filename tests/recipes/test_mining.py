@@ -1,26 +1,31 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
 import numpy as np
+import pytest
 import torch
 
 from common.distributed import World
-from formats.pairs import PairSet
+from common.errors import UserError
+from common.parallel import loader_options
+from formats.pairs import BOTH, PairSet
+from model.checkpoint import read_checkpoint
 from recipes.samples import DrawnPairs, read_view, source_of
-from recipes.strong import recipe as strong
 from recipes.strong import samples
 from recipes.strong.crops import Spot, spot_of
+from recipes.strong.learning import random_frames
+from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint
-from tests.made.networks import strong_config
+from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import log_lines, run_training
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
     pairs, checkpoint = PairSet([training_set], "train", "ego-exo"), load_checkpoint(strong_checkpoint)
     recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"))
-    recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int64), "spots": torch.empty(0, 3)})
+    recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined == {}
-    recipe.use_mined(recipe.mine(pairs, 0, World()))
+    recipe.use_mined(recipe.mine(pairs, 0, 0, World(), loader_options(0)), pairs)
     counts = []
     for number in range(len(pairs)):
         mined = recipe.mined.get(number, np.empty((0, 3)))
@@ -57,10 +62,38 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
     assert np.array_equal(*samples_of_both)
 
 
-def test_a_network_that_mined_trains_otherwise_from_then_on(training_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(strong, "MINED_PAIRS", 12)
+def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_others(training_set, tmp_path, capsys):
     flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 2, "--val_size", 1)
+    mining = (*flags, "--mine_epochs", 0, "--mine_pairs", 12)
     run_training(training_set, tmp_path / "plain", *flags)
-    run_training(training_set, tmp_path / "mined", *flags, "--mine_epochs", 0)
+    run_training(training_set, tmp_path / "mined", *mining)
     plain, mined = ([line["loss"] for line in log_lines(tmp_path / name, "train")] for name in ("plain", "mined"))
     assert plain[:2] == mined[:2] and plain[2:] != mined[2:]
+    content, _ = read_checkpoint(last := tmp_path / "mined" / "netLast.pth")
+    for pairs, is_said in ((content["pairs"], False), (content["pairs"] | {"training": "ab12"}, True)):
+        torch.save(content | {"pairs": pairs}, last)
+        capsys.readouterr()
+        run_training(training_set, tmp_path / "mined", *mining, "--n-epoch", 2, "--resume-pth", "auto")
+        assert ("mining rivals in the training pairs" in capsys.readouterr().out) == is_said
+
+
+def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
+    pairs, numbers = PairSet([training_set], "train", "ego-exo"), torch.tensor([0, 44], dtype=torch.int32)
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    mined = {"pairs": numbers, "spots": torch.zeros(2, 3)}
+    recipe.use_mined(mined, pairs)
+    odd = {"pairs": [1, numbers.flip(0), numbers + 1, numbers - 1, numbers.long()]}
+    odd["spots"] = [None, torch.zeros(2, 2), torch.full((2, 3), torch.nan)]
+    for name, value in ((name, value) for name, values in odd.items() for value in values):
+        with pytest.raises(UserError, match="mined places are no int32 numbers of 45 pairs.*; take an earlier file"):
+            recipe.use_mined(mined | {name: value}, pairs)
+
+
+def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(training_set):
+    pairs = PairSet([training_set], "train", BOTH)
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
+    assert 10 <= planned < 10 + 6 and whole == len(pairs)
+    mined, loaded = (recipe.mine(pairs, 10, 0, World(), loader_options(workers)) for workers in (0, 2))
+    assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
+    assert all(torch.equal(values, loaded[name]) for name, values in mined.items())
