@@ -78,7 +78,7 @@ def compare(training_set: str, *networks: str) -> None:
     if why_not := register():
         return print(why_not)
     pairs = PairSet([Path(training_set)], "train", "ego-exo")
-    plans, _ = frame_plans(pairs, range(len(pairs)))
+    plans = frame_plans(pairs, np.arange(len(pairs)))
     plan = next(plan for plan in plans if len(plan.pairs) == 4)
     for (name, most), path in zip(WAITS.items(), networks, strict=True):
         losses, gradients, answers = [], [], []
@@ -87,7 +87,7 @@ def compare(training_set: str, *networks: str) -> None:
             with PretendedDevice() if is_pretended else contextlib.nullcontext() as gpu:
                 device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
                 recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, cache_size=1e8)
-                samples, frame = TrainSamples(pairs, recipe.read, 0), FrameDataset([plan], recipe.prepare)[0]
+                samples, frame = TrainSamples(pairs, recipe.read, 0), FrameDataset([plan], pairs, recipe.prepare)[0]
                 step, optimizer = Step(recipe, World(), 1.0), torch.optim.Adam(recipe.network.parameters(), 0.0)
                 batch = recipe.collate([samples[n] for n in range(2)]).to(device)
                 waits.clear()
