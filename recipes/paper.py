@@ -34,9 +34,11 @@ class LetterboxedBatch(Batch):
 
 
 def read_letterboxed(
-    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, cached: Container[ViewKey] = ()
+    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, cached: Container = (), block: float = 0
 ) -> dict[str, Any]:
-    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are `cached` are left black."""
+    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are `cached` are left black. In the
+    share `block` of samples, the target tokens outside the object are to be blocked.
+    """
 
     def image(key: ViewKey) -> np.ndarray:
         return np.zeros((side, side, 3), np.uint8) if key in cached else letterbox(read_view(pairs, key), side)
@@ -53,7 +55,7 @@ def read_letterboxed(
         "target_image": image(source.target),
         "query_mask": mask(pairs.query_mask(drawn.query)),
         "target_mask": mask(target_rle),
-        "block": drawn.block,
+        "block": drawn.chance < block,
     }
 
 
@@ -74,7 +76,7 @@ class Paper(NetworkRecipe):
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_letterboxed(pairs, drawn, rng, self.side, self.cache)
+        return read_letterboxed(pairs, drawn, rng, self.side, self.cache, self.training.block)
 
     def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
         return collate_letterboxed(samples)

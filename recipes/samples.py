@@ -53,7 +53,7 @@ class DrawnPairs(NamedTuple):
 
     query: int  # the pair whose query view and mask are shown
     target: int  # the pair whose target view is shown; if it is another pair, the object is not in this view
-    block: bool = False  # True if target tokens outside the object are blocked
+    chance: float = 1.0  # a random number from 0 to 1, for a choice of the recipe
 
 
 @dataclass
@@ -110,12 +110,10 @@ def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
 
 
 class TrainSamples(Dataset):
-    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone. In the share
-    `block` of the samples, the target tokens outside the object are to be blocked.
-    """
+    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone."""
 
-    def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int, block: float = 0.0):
-        self.pairs, self.read, self.seed, self.block = pairs, read, seed, block
+    def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int):
+        self.pairs, self.read, self.seed = pairs, read, seed
 
     def __getitem__(self, n: int) -> dict:  # pyrefly: ignore
         unreadable = []
@@ -130,9 +128,9 @@ class TrainSamples(Dataset):
 
     def draw(self, rng: np.random.Generator) -> DrawnPairs:
         i = int(rng.integers(len(self.pairs)))
-        block = rng.random() < self.block
+        chance = rng.random()
         j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
-        return DrawnPairs(i, i if j is None else j, block)
+        return DrawnPairs(i, i if j is None else j, chance)
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:

@@ -43,15 +43,6 @@ class Strong(NetworkRecipe):
     network: StrongNetwork
     config: StrongConfig
     mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
-    # Without dropout, a step takes four fifths of the time. --block is of the paper's recipe.
-    defaults = {
-        "existence_weight": 0.05,
-        "backbone": "efficientnet_lite0",
-        "dropout": 0.0,
-        "drop_feat": 0.0,
-        "block": 0.0,
-    }
-    without = ("block",)
 
     def __init__(self, network: StrongNetwork, *args: Any, **options: Any):
         super().__init__(network, *args, **options)
@@ -190,12 +181,14 @@ class Strong(NetworkRecipe):
             raise Stopped
         return [plan.take_uid for plan in plans], [parts[i % world.size][i // world.size] for i in range(len(plans))]
 
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
-        """Fit the choice among looks, and the existence, to what the search finds in random frames with `size` training
-        pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few
-        pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads.
+    def finish(self, pairs: PairSet, seed: int, world: World) -> str:
+        """Fit the choice among looks, and the existence, to what the search finds in random frames with `fit_pairs`
+        training pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too
+        few pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads.
         """
-        uids, found = self.search_frames(pairs, size, seed, world, self.looks_at)
+        if not self.training.fit_pairs:
+            return ""
+        uids, found = self.search_frames(pairs, self.training.fit_pairs, seed, world, self.looks_at)
         takes = sorted({uid for uid, rows in zip(uids, found, strict=True) if rows})
         held_out = [takes.index(uid) % HELD_OUT == 0 for uid, rows in zip(uids, found, strict=True) for _ in rows]
         if not held_out:

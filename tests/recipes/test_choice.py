@@ -113,7 +113,7 @@ def test_a_training_ends_with_a_fitted_choice_in_both_files_and_nothing_else_cha
     run_training(training_set, tmp_path / "fitted", *FLAGS[:-1], 30, "--resume-pth", "auto")
     assert "netBest.pth: the choice among looks" in capsys.readouterr().out  # it was asked for other pairs
     encoders(tmp_path / "fitted")
-    assert read_checkpoint(tmp_path / "fitted" / "netLast.pth")[0]["finished"]["pairs"] == 30
+    assert read_checkpoint(tmp_path / "fitted" / "netLast.pth")[0]["finished"]["fit_pairs"] == 30
 
 
 def test_stopped_in_the_fit_of_the_best_network_the_last_one_stays_what_it_is(
