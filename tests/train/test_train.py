@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -18,13 +19,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import common.distributed
 import eval_segswap
-from common.arguments import SETTINGS
+from common.arguments import SETTINGS, option
 from common.errors import UserError, run_script
 from data import process_data
 from formats.pairs import PairSet
 from inference.predictor import SHIPPED
 from model.config import XSegTxConfig
 from model.xsegtx import XSegTx
+from recipes.configs import CONFIGS, OPTIONS
 from recipes.paper import blocked_tokens
 from recipes.table import load_checkpoint
 from synthetic import make_takes
@@ -348,7 +350,7 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
 def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
     again = ("--n-epoch", 0, "--batch-pos", 8, "--fit_pairs", 6)
     run_training(training_set, tmp_path / "run", *again, *STRONG_RECIPE)
-    assert "recipe: strong, existence_weight 0.05\n" in capsys.readouterr().out
+    assert "recipe: strong, existence_weight 0.05, mine_epochs [], fit_pairs 6\n" in capsys.readouterr().out
     last = tmp_path / "run" / "netLast.pth"
     optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).network
     names = [name for name, _ in network.named_parameters()]
@@ -455,6 +457,43 @@ def test_a_folder_that_has_test_takes_alone_is_refused_with_the_cause(tmp_path, 
     data_dir = make_training_set(tmp_path, {"train": [], "val": [], "test": ["uid-a"]})
     error = error_line(capsys, data_dir, tmp_path / "run")
     assert f"split 'train' in {tmp_path / 'split.json'} has no takes; add one with data/import_take.py" in error
+
+
+@dataclass(frozen=True)
+class ThirdConfig:
+    input_size: int = option(224, "side of the input")
+    feature_channels: int = 1024
+
+
+@dataclass(frozen=True)
+class ThirdOptions:
+    warp: float = option(0.2, "share of warped samples")
+
+    @staticmethod
+    def defaults(epochs):
+        return {"lr": 1e-3, "lr_falls": epochs // 2}
+
+
+def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_others(monkeypatch, capsys):
+    def options(*words):
+        return resolve(parse(["--n-epoch", "12", *words], ""), torch.device("cpu"))[0].stored
+
+    before = [options("--recipe", name) for name in ("paper", "strong")]
+    monkeypatch.setitem(CONFIGS, "third", ThirdConfig)
+    monkeypatch.setitem(OPTIONS, "third", ThirdOptions)
+    assert before == [options("--recipe", name) for name in ("paper", "strong")]
+    third = options("--recipe", "third", "--warp", "0.1")
+    expected = {"input_size": 224, "warp": 0.1, "lr": 1e-3, "lr_falls": 6, "batch_pos": 32, "backbone": "moco"}
+    assert expected.items() <= third.items() and not {"block", "fit_pairs", "mode"} & third.keys()
+    for own, recipe in {"warp": "paper", "block": "third", "mode": "third", "fit_pairs": "paper"}.items():
+        with pytest.raises(UserError, match=f"--{own}: the {recipe} recipe has no such option; leave it out"):
+            options("--recipe", recipe, f"--{own}", "tiny" if own == "mode" else "1")
+    for recipe, side in {"paper": 480, "third": 224}.items():
+        with pytest.raises(SystemExit):
+            parse(["--recipe", recipe, "--help"], "")
+        text = capsys.readouterr().out.partition("options:")[2]
+        assert re.findall(r"--input_size INPUT_SIZE\s[^-]*\(default:\s+(\d+)\)", text) == [str(side)]
+        assert [text.count(f"\n  --{name} ") for name in ("warp", "block", "fit_pairs", "lr")] == [1] * 4
 
 
 @pytest.mark.parametrize(
