@@ -41,9 +41,10 @@ from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD
 from formats.takes import read_split
 from inference.predict_takes import TakePlan
-from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
+from model.backbone import Backbone, mask_to_image, normalize_image
 from model.config import XSegTxConfig
 from model.device import PRECISIONS, resolve_device
+from model.moco import resnet50_backbone
 from model.xsegtx import XSegTx
 from recipes.base import predict_frames
 from recipes.frame import FrameDataset, FramePlan

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
-from model.backbone import Backbone, ResNet50, resnet50_backbone
+from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.config import MODES, STRIDE, XSegTxConfig
+from model.moco import ResNet50, resnet50_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
 
 REMEDY = "give a checkpoint of train.py, or a published one"
