@@ -58,7 +58,7 @@ from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
 from formats.takes import find_split_path, read_split
 from inference.own_method import OwnMethod
-from inference.predict_takes import TakePlan, predict_takes
+from inference.predict_takes import TakeFiles, TakePlan, predict_takes
 from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.device import resolve_device
@@ -159,7 +159,7 @@ def predict_part(
         if not plan.pair_count:  # a take without a pair still has its objects in the file
             write_part(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans, todo))
-    frames = FrameDataset([frame for plan in todo for frame in plan.frames()], recipe.prepare)
+    frames = FrameDataset([frame for plan in todo for frame in plan.frames()], TakeFiles(run.plans), recipe.prepare)
     if workers is None:  # a CPU's cores are busy with the network already
         workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
     loader = DataLoader(frames, batch_size=None, **loader_options(min(workers, len(frames))))

@@ -7,7 +7,8 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
     ego-exo  a row for each pair of this setting: the rows in `masks` of its query mask and its target mask (or -1)
     exo-ego  the same for the other setting
     about    JSON: the takes with the state of their annotation.json, the takes of the split that are not processed
-             yet, the split file if it is not the default one, the tracks by setting
+             yet, the split file if it is not the default one, the tracks by setting, the cameras with the sizes of
+             their videos
     digest   SHA-256 of the other arrays
 """
 
@@ -26,8 +27,17 @@ import numpy as np
 from common.arguments import SETTINGS
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
+from formats.geometry import Size
 from formats.masks import RLE
-from formats.processed import ANNOTATION, ProcessedTake, frames_digest, is_processed
+from formats.processed import (
+    ANNOTATION,
+    Correspondence,
+    ProcessedTake,
+    frame_path,
+    frames_digest,
+    is_processed,
+    read_frame,
+)
 from formats.takes import find_split_path, read_split, read_splits
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
@@ -73,6 +83,7 @@ def write_pairs(
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
         annotation_states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
         tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
+        cameras: list[tuple] = []
         rows = {setting: array("i") for setting in SETTINGS}
         for uid in uids:
             annotation = data_dir / uid / ANNOTATION
@@ -83,13 +94,15 @@ def write_pairs(
                 malformed[uid] = str(error)
                 continue
             row_of = _copy_masks(take, masks, counts)
+            cameras += [(uid, camera, take.video_size(camera)) for camera in take.needed_frames()]
             for setting in SETTINGS:
                 for name, query, target in take.correspondences(setting):
                     query_rows, target_rows = row_of[name, query], row_of[name, target]
                     for frame, row in query_rows.items():
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
-        about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path, "tracks": tracks}
+        about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path}
+        about |= {"tracks": tracks, "cameras": cameras}
         arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
         arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
@@ -145,7 +158,7 @@ def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[di
 
 def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """SHA-256 of all arrays, types and shapes, (32,) uint8. If the digest is right, a file needs no other check."""
-    digest = hashlib.sha256(b"pairs of version 2.1")
+    digest = hashlib.sha256(b"pairs of version 2.9")
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8))  # pyrefly: ignore[bad-argument-type]
@@ -175,7 +188,7 @@ class PairSet:
     """The pairs of a split and setting, numbered 0 to len - 1, from one data set or from several, one after the other.
 
     `tracks` lists the pairs by take, object and cameras. `data_dir_of` maps each take that has pairs to the folder of
-    its data set, in the order of the pairs.
+    its data set, in the order of the pairs. `frames` has the frame of each pair, (N,) int32.
     """
 
     def __init__(self, data_dirs: Iterable[Path], split: str, setting: str) -> None:
@@ -185,6 +198,8 @@ class PairSet:
         self.setting = setting
         self.tracks: list[PairTrack] = []
         self.data_dir_of: dict[str, Path] = {}
+        self._numbers_of: dict[tuple[str, ...], range] = {}
+        self._video_sizes: dict[tuple[str, str], Size | None] = {}
         settings = tuple(SETTINGS) if setting == BOTH else (setting,)
         masks, counts, rows = [], [], []
         num_pairs = 0
@@ -195,35 +210,54 @@ class PairSet:
                 for uid, object_name, query, target, count in about["tracks"][name]:
                     if count and uid in other_data_dirs:
                         raise UserError(f"take {uid} is in {other_data_dirs[uid]} and in {data_dir}; drop one")
+                    numbers = range(num_pairs, num_pairs + count)
                     if count:
                         self.data_dir_of[uid] = data_dir
-                    numbers = range(num_pairs, num_pairs + count)
+                        self._numbers_of[uid, object_name, query, target] = numbers
                     self.tracks.append(PairTrack(uid, object_name, query, target, numbers, name))
                     num_pairs += count
                 rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
+            self._video_sizes |= {(uid, camera): size and tuple(size) for uid, camera, size in about["cameras"]}
             arrays["masks"]["start"] += sum(map(len, counts))
             masks.append(arrays["masks"])
             counts.append(arrays["counts"])
         self._starts = [track.numbers.start for track in self.tracks]
         parts = rows, masks, counts
         self._rows, self._masks, self._counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in parts)
+        self.frames = self._masks["frame"][self._rows[:, 0]]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, i: int) -> Pair:
         track = self.track(i)
-        return Pair(*track[:4], int(self._masks[self._rows[i, 0]]["frame"]), track.setting)
+        return Pair(*track[:4], int(self.frames[i]), track.setting)
 
     def __iter__(self) -> Iterator[Pair]:
         return map(self.__getitem__, range(len(self)))
 
-    def camera_folder(self, take_uid: str, camera: str) -> Path:
-        return self.data_dir_of[take_uid] / take_uid / camera
-
     def track(self, i: int) -> PairTrack:
         """The track that contains a pair; the track's other pairs are other frames of the same object and cameras."""
         return self.tracks[bisect_right(self._starts, i) - 1]
+
+    def number(self, take_uid: str, pair: Correspondence, frame: int) -> int:
+        """The number of the pair of this object, these cameras and this frame of a take."""
+        numbers = self._numbers_of[(take_uid, *pair)]
+        return numbers.start + int(np.searchsorted(self.frames[numbers.start : numbers.stop], frame))
+
+    def folder(self, take_uid: str) -> Path:
+        return self.data_dir_of[take_uid] / take_uid
+
+    def read_frame(self, take_uid: str, camera: str, frame: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Raises UserError if the frame cannot be read."""
+        return read_frame(frame_path(self.folder(take_uid) / camera, frame))
+
+    def video_size(self, take_uid: str, camera: str) -> Size | None:
+        """(H, W) of the camera's video, which is the size of its masks; None if the camera has no masks."""
+        return self._video_sizes[take_uid, camera]
+
+    def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
+        return self.query_mask(self.number(take_uid, pair, frame))
 
     def query_mask(self, i: int) -> RLE:
         return self._mask(self._rows[i, 0])

@@ -109,9 +109,9 @@ class ProcessedTake:
                 for object_name, cameras in raw["masks"].items()
             }
             take = cls(uid, folder, masks, list(map(parse_frame, raw["subsample_idx"])))
-            for camera in take.cameras:
-                if not is_file_name(camera):
-                    raise ValueError(f"camera {camera[:40]!r} cannot be the name of a folder")
+            for name in (uid, *take.cameras):
+                if not is_file_name(name):
+                    raise ValueError(f"{name[:40]!r} cannot be the name of a folder")
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None

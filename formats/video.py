@@ -74,7 +74,7 @@ def index_video(path: Path) -> VideoIndex:
                 if codec.name in WITHOUT_ZEROS and HOLE in bytes(packet):
                     raise VideoError(f"{path} is damaged: a hole of zeros in the packet of frame {len(packets)}")
                 packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
-    except VideoError:
+    except (VideoError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make the library raise any exception
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_error_text(error)})") from None
@@ -119,6 +119,8 @@ def read_frames(
             for image in decode(index, numbers[num_read:], pixels):
                 yield int(numbers[num_read]), image
                 num_read += 1
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged file can make the library raise any exception
             reason = f" ({_error_text(error)})"
     if num_read < len(numbers):

@@ -71,8 +71,8 @@ class Predictor:
         precision = resolve_precision(precision, device)
         recipe, backbone, network, arguments, digest = load_checkpoint(Path(path or SHIPPED), backbone_weights)
         description = f"{network.config} on {backbone.name} features, in {precision}"
-        single = "exo-ego" if arguments.get("reverse") else "ego-exo"
-        settings = tuple(SETTINGS) if arguments.get("both") else (single,)
+        single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
+        settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
         made = recipe(network, backbone, device, precision, batch_size, looks)
         return cls(made, description, settings if arguments else (), digest)
 
@@ -83,7 +83,14 @@ class Predictor:
         return [Found(self.recipe.prob_in_image(*x), x[0].existence) for x in zip(answers, sizes, strict=True)]
 
     def segment(
-        self, query_image: Query, query_mask: Query | None = None, target_image: Picture | None = None, **options: Any
+        self,
+        query_image: Query,
+        query_mask: Query | None = None,
+        target_image: Picture | None = None,
+        query_box: Sequence[float] | None = None,
+        size: str | None = None,
+        setting: str | None = None,
+        probability: bool = False,
     ) -> Found:
         """Find an object of the query image in the target image.
 
@@ -103,15 +110,24 @@ class Predictor:
 
         Raises UserError if an argument does not fit.
         """
-        return self._find(query_image, query_mask, [target_image], 1, **options)[0][0]
+        options = query_box, size, setting, probability
+        return self._find(query_image, query_mask, [target_image], 1, *options)[0][0]
 
     def segment_all(
-        self, query_image: Query, query_mask: Query | None = None, target_images: Sequence[Picture] = (), **options: Any
+        self,
+        query_image: Query,
+        query_mask: Query | None = None,
+        target_images: Sequence[Picture] = (),
+        query_box: Sequence[float] | None = None,
+        size: str | None = None,
+        setting: str | None = None,
+        probability: bool = False,
     ) -> list[Found]:
         """`segment` for each image of a list or tuple of target images; the query is encoded only once."""
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        return [found[0] for found in self._find(query_image, query_mask, target_images, 1, **options)]
+        options = query_box, size, setting, probability
+        return [found[0] for found in self._find(query_image, query_mask, target_images, 1, *options)]
 
     def places(
         self,
@@ -119,14 +135,18 @@ class Predictor:
         query_mask: Query | None = None,
         target_image: Picture | None = None,
         count: int = 3,
-        **options: Any,
+        query_box: Sequence[float] | None = None,
+        size: str | None = None,
+        setting: str | None = None,
+        probability: bool = False,
     ) -> list[Found]:
         """`segment` at up to `count` places of the target image, no two of which are the same (SAME_PLACE). The place
         with the highest existence comes first; this can be another place than that of `segment`.
         """
         if type(count) is not int or count < 1:
             raise UserError(f"the count of places is {count!r}; give a whole number of at least 1")
-        return self._find(query_image, query_mask, [target_image], count, **options)[0]
+        options = query_box, size, setting, probability
+        return self._find(query_image, query_mask, [target_image], count, *options)[0]
 
     def _find(
         self,

@@ -27,8 +27,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import Parser, add_network_options, at_least
-from formats.footage import Footage, add_footage_options, open_cameras
+from common.arguments import Parser, add_footage_options, add_network_options, at_least, videos_and_offsets
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -52,12 +51,14 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common.drawing import overlay, to_ascii, write_picture
+from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
+from formats.footage import Footage, open_footage
 from formats.geometry import resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
-from formats.results import SURELY_VISIBLE, THRESHOLD, verdict
+from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
 from inference.predictor import Found, Predictor
@@ -70,9 +71,10 @@ HEIGHT = 480  # height of the video's panels in pixels
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cameras, offsets = open_cameras(args)
+    videos, offsets = videos_and_offsets(args)
     if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
+    cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)

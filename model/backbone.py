@@ -1,4 +1,4 @@
-"""A frozen image backbone. model/moco.py has the published one; model/backbones.py chooses a backbone by its name."""
+"""What all frozen image backbones have in common; model/backbones.py makes one by its name."""
 
 import functools
 import hashlib

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from model.backbone import STRIDE, Backbone
+from model.device import memory_errors
 from model.moco import moco_backbone
 from model.weights import load_state, named_tensors, one_line, read_torch
 
@@ -76,7 +77,10 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
         detail_channels=0 if detail is None else layers[detail]["num_chs"],
     )
     try:
-        sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
+        with memory_errors("close other programs"):
+            sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
+    except UserError:
+        raise
     except Exception as error:  # each model of timm checks its input differently
         raise UserError(f"backbone {name} does not take images of any size ({one_line(error)})") from None
     if sizes != [(backbone.channels, 4, 4), (backbone.channels, 6, 6)]:

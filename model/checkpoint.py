@@ -21,7 +21,7 @@ from common.errors import MALFORMED, UserError
 from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.config import MODES, STRIDE, XSegTxConfig
-from model.moco import ResNet50, resnet50_backbone
+from model.moco import resnet50_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
 
 REMEDY = "give a checkpoint of train.py, or a published one"
@@ -31,19 +31,18 @@ def save_checkpoint(
     path: Path, recipe: str, backbone: Backbone, network: Any, optimizer: torch.optim.Adam | None = None, **extra: Any
 ) -> None:
     """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy; `network` is a
-    module with a `config`. `extra` may hold tensors, plain values and containers of them; anything else could not be
-    loaded safely.
+    module with a `config`. `extra` may replace what is written, and hold tensors, plain values and containers of them;
+    anything else could not be loaded safely.
     """
-    if isinstance(backbone.network, ResNet50):
+    if backbone.name == "moco":
         stored = backbone.network.state_dict()
     else:
         weights = backbone.weights and str(backbone.weights)
         stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
-    content = {"recipe": recipe, "config": asdict(network.config), **extra}
-    content |= {"backbone": stored, "encoder": network.state_dict()}
+    content = {"recipe": recipe, "config": asdict(network.config), "backbone": stored, "encoder": network.state_dict()}
     if optimizer is not None:
         content["optimiser"] = optimizer.state_dict()
-    write_torch(path, content)
+    write_torch(path, content | extra)
 
 
 def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any], str]:
@@ -101,7 +100,7 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
     try:
         groups = [mine | {"params": group["params"]} for mine, group in zip(own, state["param_groups"], strict=True)]
         optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    except MALFORMED as error:
+    except (*MALFORMED, IndexError, RuntimeError) as error:  # the latter two come from a tensor among the values
         raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
 
 
@@ -112,7 +111,7 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
         load_state(backbone.network, stored, f"{path}, backbone")
         return backbone
     name, file = str(stored.get("name")), stored.get("weights")
-    if weights is None and file and Path(str(file)).is_file():
+    if weights is None and isinstance(file, str) and Path(file).is_file():
         weights = Path(file)
     backbone = make_backbone(name, weights)
     if backbone.digest != stored["digest"]:
@@ -152,7 +151,7 @@ def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, ty
             if stated != true:
                 raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
         return recipe, config
-    except (*MALFORMED, IndexError, UserError) as error:
+    except (*MALFORMED, IndexError, RuntimeError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 
 

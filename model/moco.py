@@ -1,4 +1,4 @@
-"""The published backbone: ResNet-50 up to layer3, with MoCo v2 weights."""
+"""The paper's backbone: ResNet-50 up to layer3, with MoCo v2 weights (model/pretrained/download_model.sh)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,13 +11,12 @@ from model.mask_features import MaskFeatures
 from model.weights import load_state, named_tensors, read_torch
 
 MODEL_DIR = Path(__file__).resolve().parent
-MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted to torchvision's layout
-MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # the file that MoCo's authors publish
+CONVERTED_NAME = "moco_v2_800ep_pretrain_torchvision.pth.tar"  # with torchvision's names, from the original repository
+RAW_NAME = "moco_v2_800ep_pretrain.pth.tar"  # as MoCo's authors publish it
 REMEDY = (
     "give --backbone efficientnet_lite0, which needs no download, or get MoCo's weights: "
     "cd model/pretrained && bash download_model.sh"
 )
-
 CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}  # in torchvision's ResNet
 
 
@@ -55,9 +54,9 @@ def moco_backbone(path: Path | None = None) -> Backbone:
     `{"model": {"conv1.weight": ...}}`. Raises UserError if the file is missing, damaged or another file.
     """
     if path is None:
-        names = MOCO_PATH.name, MOCO_RAW_PATH.name
-        candidate_paths = [folder / name for folder in (MOCO_PATH.parent, MODEL_DIR) for name in names]
-        path = next((x for x in candidate_paths if x.exists()), MOCO_RAW_PATH)
+        folders, names = (MODEL_DIR / "pretrained", MODEL_DIR), (CONVERTED_NAME, RAW_NAME)
+        candidate_paths = [folder / name for folder in folders for name in names]
+        path = next((path for path in candidate_paths if path.exists()), folders[0] / RAW_NAME)
     content = read_torch(path, REMEDY)
     forms = [form for form in ("model", "state_dict") if isinstance(content, Mapping) and form in content]
     if not forms:

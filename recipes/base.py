@@ -107,8 +107,7 @@ class NetworkRecipe(Recipe):
     Config: ClassVar[type]  # its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
     defaults: ClassVar[dict[str, Any]] = {}  # defaults of train.py's options, where they differ from the paper's
-    without: ClassVar[tuple[str, ...]] = ("mine_epochs", "fit_pairs")  # options of train.py that it does not have
-    caches_all: ClassVar[bool] = False  # True if it reads no picture whose features are cached
+    without: ClassVar[tuple[str, ...]] = ("mine_epochs", "mine_pairs", "fit_pairs")  # train.py's options it lacks
     looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
     def __init__(
@@ -160,17 +159,21 @@ class NetworkRecipe(Recipe):
         """The weight of each loss by its name; `existence` is the value of --existence_weight."""
         raise NotImplementedError
 
-    def mine(self, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
-        """Search training pairs with the network as it is, for what training should look at from now on. The result is
-        stored and given to `use_mined`. All processes get the same; raises Stopped after a signal.
+    def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
+        """Search `size` training pairs (0: all) with the network as it is, for what training should look at from now
+        on. The result is stored in checkpoints and given to `use_mined`; "searched" in it is the number of pairs that
+        were searched. `loading`: the result of `loader_options`. All processes get the same; raises Stopped after a
+        signal.
         """
         raise NotImplementedError
 
-    def use_mined(self, mined: dict[str, Tensor]) -> None:
-        """From now on, `read` draws from what was mined."""
+    def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
+        """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
+        of the form that `mine` returns.
+        """
         raise NotImplementedError
 
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
+    def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
         it finds in `size` training pairs. Returns a line that tells what was done; an empty line if the recipe has no
         such step. All processes do this together; raises Stopped after a signal.

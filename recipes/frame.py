@@ -14,7 +14,7 @@ from common.errors import UserError
 from formats.geometry import Size
 from formats.masks import RLE
 from formats.pairs import PairSet
-from formats.processed import Correspondence, ProcessedTake, read_frame
+from formats.processed import Correspondence
 from formats.takes import camera_kind
 
 Mask = TypeVar("Mask")
@@ -97,59 +97,51 @@ class TakeFrame(Frame[Mask]):
 class FramePlan(NamedTuple):
     """The pairs to predict in a frame of a take."""
 
-    data_dir: Path
     take_uid: str
-    files_digest: str | None  # of `ProcessedTake`, which is checked when the frame is read; None: it is not checked
     number: int
     pairs: list[Correspondence]
 
 
 class FrameDataset(Dataset):
-    """The frames of `plans`, in the order of the plans. A recipe's `prepare` prepares each frame that is read."""
+    """The frames of `plans`, in the order of the plans. A recipe's `prepare` prepares each frame that is read.
 
-    def __init__(self, plans: Sequence[FramePlan], prepare: Callable[[Any], Any]):
-        self.plans, self.prepare = plans, prepare
-        self.take: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
+    `source` gives the frames and masks. It is a `PairSet`, or has the methods of a PairSet that are called here.
+    """
+
+    def __init__(self, plans: Sequence[FramePlan], source: Any, prepare: Callable[[Any], Any]):
+        self.plans, self.source, self.prepare = plans, source, prepare
 
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, index: int) -> TakeFrame:
+    def __getitem__(self, index: int) -> Any:
         plan = self.plans[index]
-        frame = TakeFrame([], {}, {}, {}, plan.take_uid, plan.number, plan.data_dir / plan.take_uid)
+        frame = TakeFrame([], {}, {}, {}, plan.take_uid, plan.number, self.source.folder(plan.take_uid))
         for pair in plan.pairs:
             try:
-                self._add_pair(frame, pair, plan)
+                self._add_pair(frame, pair)
             except UserError as error:
                 frame.left_out[pair] = str(error)
         return self.prepare(frame)
 
-    def _add_pair(self, frame: TakeFrame, pair: Correspondence, plan: FramePlan) -> None:
-        """Read the images and the mask of a pair. Raises UserError if the take or an image cannot be read."""
-        if self.take is None or self.take.folder != frame.folder:
-            self.take = ProcessedTake.read(plan.data_dir, plan.take_uid)
-        if plan.files_digest not in (None, self.take.files_digest):
-            raise UserError("the take was processed again in the meantime; run the same command again")
+    def _add_pair(self, frame: TakeFrame, pair: Correspondence) -> None:
+        """Read the images and the mask of a pair. Raises UserError if one of them cannot be read."""
         for camera in pair[1:]:
             if camera not in frame.images:
-                image = frame.images[camera] = read_frame(self.take.frame_path(camera, plan.number))
+                image = frame.images[camera] = self.source.read_frame(frame.take_uid, camera, frame.number)
                 frame.sizes[camera] = image.shape[:2]
-                frame.video_sizes[camera] = self.take.video_size(camera) or image.shape[:2]
+                frame.video_sizes[camera] = self.source.video_size(frame.take_uid, camera) or image.shape[:2]
                 frame.kinds[camera] = camera_kind(camera)
-        frame.masks[pair[:2]] = self.take.masks[pair.object_name][pair.query_camera][plan.number]
+        frame.masks[pair[:2]] = self.source.given_mask(frame.take_uid, pair, frame.number)
         frame.pairs.append(pair)
 
 
-PairKey = tuple[str, int, Correspondence]  # take, frame, and the pair in this frame
-
-
-def frame_plans(pairs: PairSet, numbers: Iterable[int]) -> tuple[list[FramePlan], dict[PairKey, int]]:
-    """The frames of the pairs with these numbers, in the order of the numbers; and the number of each pair."""
-    number_of, frames = {}, defaultdict(list)
-    for number in map(int, numbers):
-        pair = pairs[number]
-        correspondence = Correspondence(pair.object_name, pair.query_camera, pair.target_camera)
-        frames[pair.take_uid, pair.frame].append(correspondence)
-        number_of[pair.take_uid, pair.frame, correspondence] = number
-    plans = [FramePlan(pairs.data_dir_of[uid], uid, None, frame, of) for (uid, frame), of in frames.items()]
-    return plans, number_of
+def frame_plans(pairs: PairSet, numbers: np.ndarray) -> list[FramePlan]:
+    """The frames of the pairs with these numbers, which ascend; the frame of the lowest number comes first."""
+    frames = defaultdict(list)
+    for track in pairs.tracks:
+        first, end = np.searchsorted(numbers, (track.numbers.start, track.numbers.stop))
+        pair = Correspondence(track.object_name, track.query_camera, track.target_camera)
+        for frame in pairs.frames[numbers[first:end]].tolist():
+            frames[track.take_uid, frame].append(pair)
+    return [FramePlan(*frame, of) for frame, of in frames.items()]

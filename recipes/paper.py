@@ -1,6 +1,5 @@
 """The paper's recipe: whole frames, letterboxed to the network's input (arXiv 2311.18259)."""
 
-from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +32,11 @@ class LetterboxedBatch(Batch):
     block: Tensor | None  # (B,) bool, True if target tokens outside the object are blocked; None if none are
 
 
-def read_letterboxed(
-    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, cached: Container[ViewKey] = ()
-) -> dict[str, Any]:
-    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are `cached` are left black."""
+def read_letterboxed(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int) -> dict[str, Any]:
+    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are cached are left black."""
 
     def image(key: ViewKey) -> np.ndarray:
-        return np.zeros((side, side, 3), np.uint8) if key in cached else letterbox(read_view(pairs, key), side)
+        return np.zeros((side, side, 3), np.uint8) if key in drawn.cached else letterbox(read_view(pairs, key), side)
 
     def mask(rle: RLE | None) -> np.ndarray:
         return np.zeros((side, side), np.uint8) if rle is None else letterbox_mask(rle, side)
@@ -63,7 +60,7 @@ def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
 
 
 class Paper(NetworkRecipe):
-    Config, Network, caches_all = XSegTxConfig, XSegTx, True
+    Config, Network = XSegTxConfig, XSegTx
     network: XSegTx
     config: XSegTxConfig
 
@@ -74,7 +71,7 @@ class Paper(NetworkRecipe):
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_letterboxed(pairs, drawn, rng, self.side, self.cache)
+        return read_letterboxed(pairs, drawn, rng, self.side)
 
     def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
         return collate_letterboxed(samples)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import metadata_load
 
 from common.arguments import SETTINGS
 from tests.made import ROOT
@@ -190,6 +191,14 @@ def test_a_release_has_one_version_and_one_date_everywhere():
     assert len(set(versions.values())) == 1, versions
     date = re.search(r", ([0-9-]+)$", read["CHANGELOG.md"], re.MULTILINE)[1]
     assert f'date-released: "{date}"' in read["CITATION.cff"]
+
+
+def test_a_model_hub_can_read_what_the_card_says_about_itself():
+    card = metadata_load(ROOT / "model" / "pretrained" / "README.md")
+    assert {name: type(value) for name, value in card.items()} == {
+        **dict.fromkeys(("license", "library_name", "pipeline_tag"), str),
+        **dict.fromkeys(("tags", "metrics"), list),
+    }
 
 
 AUTHORS = ("XSegTx, trained, as published", "XView-XMem")  # whom README.md repeats

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from common.distributed import World
 from common.errors import UserError, counted
-from common.files import atomic_write, json_errors
+from common.files import atomic_write, has_form, json_errors
 from recipes.samples import Batch
 
 LOG_NAME = "log.jsonl"
@@ -131,10 +131,17 @@ class Log:
 def cut_log(path: Path, step: int, validated: bool) -> None:
     """Delete lines of a log that will be written again when a training continues at `step`: lines that a killed run
     wrote after its last checkpoint and, unless `validated`, lines of the validation at `step`.
+
+    Raises UserError if the log is not of train.py; at step 0 also if it tells of an epoch: its checkpoints are gone.
     """
-    texts = path.read_bytes().split(b"\n")[:-1] if path.exists() and step else []  # a crash can cut off the last line
-    with json_errors(path, "move it away, or give another --out-dir"):
+    texts = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # a crash can cut off the last line
+    remedy = "move it away, or give another --out-dir"
+    with json_errors(path, remedy):
         lines = [json.loads(text) for text in texts]
+    if not has_form(lines, [{"kind": str, "step": int}]):
+        raise UserError(f"{path} has lines that train.py does not write; {remedy}")
+    if not step and any(line["kind"] == "val" and line.get("epoch") != "start" for line in lines):
+        raise UserError(f"{path} is the log of a run whose checkpoints are gone; {remedy}")
     kept = [line for line in lines if line["step"] < step + (validated or line["kind"] != "val")]
     with atomic_write(path) as file:
         file.writelines(json.dumps(line) + "\n" for line in kept)

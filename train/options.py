@@ -48,8 +48,10 @@ class Options:
     weight_decay: float = option(0.0, "weight decay of Adam", "--weight-decay", limits=[0])
     block: float = option(0.5, "share of the paper's samples with blocked tokens around the object", limits=[0, 1])
     mine_epochs: list[int] = option((), "epochs after which the strong recipe mines rivals; 0: the warm-up", limits=[0])
+    mine_pairs: int = option(20_000, "pairs in which the strong recipe mines rivals, each time; 0: all", limits=[0])
     fit_pairs: int = option(2000, "pairs to which the strong recipe fits its choice at the end; 0: none", limits=[0])
     seed: int = option(0, "seed of weights, samples and dropout", limits=[0])
+    val_every: int = option(1, "epochs between validations; the last epoch is always validated", limits=[1])
     val_size: int = option(None, "validation pairs; 0: the whole split (default: --iter-epoch-val batches)", limits=[0])
     backbone: str = option("moco", "moco, efficientnet_lite0, or a model of timm; it is frozen", group=NETWORK)
     moco_path: Path | None = option(

@@ -14,11 +14,11 @@ from model.backbones import make_backbone
 from model.checkpoint import load_matching, read_checkpoint, stored_backbone
 from model.config import FREE
 from model.device import resolve_precision
-from model.weights import load_state, read_torch
+from model.weights import read_torch
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
-from train.state import LAST, MINED, TRAINED, WARMUP, TrainState, run_files
+from train.state import LAST, WARMUP, TrainState, run_files
 
 WAYS = "give another --out-dir, or --overwrite to delete it"
 
@@ -44,6 +44,9 @@ def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start
     out_dir, named = typed["out_dir"], typed.get("resume_pth")
     path = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
     is_own = path == out_dir / LAST and "overwrite" not in typed
+    for file in map(Path, filter(None, (typed.get("init_weights"), None if is_own else path))):
+        if file.resolve() in [own.resolve() for own in run_files(out_dir)]:
+            raise UserError(f"{file} is in --out-dir {out_dir}, and this run would replace it; give another --out-dir")
     # True if --resume-pth names the folder's own run, which may then continue with another recipe.
     names_own = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
     if named == "auto" or is_own and names_own:
@@ -92,7 +95,7 @@ def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None
     """The checkpoint that a training into `out_dir` continues: the last one in this folder, otherwise the file `named`,
     or None. Raises UserError if the folder holds a run that would be lost.
     """
-    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, MINED, LOG_NAME)]
+    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
     if overwrite or not held:
         return Path(named) if named else None
     if not (out_dir / LAST).exists():
@@ -136,11 +139,15 @@ def starting_state(
     state = TrainState(options, backbone, network, device, pair_digests)
     notes = [f"{options.backbone} backbone, new transformer"]
     if start.continues:
-        load_state(network, start.content.get(TRAINED, start.content["encoder"]), f"{start.path}, encoder")
         others = state.restore(start.content, start.path)
         if not start.is_own or any(kind.endswith("validation") for kind in others):
+            state.best = {}
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
+        if not start.is_own or "training" in others:
+            state.finished = {}
+        if "training" in others:
+            state.mined = {}
         if "step" not in start.content or options.resume_epoch and not start.is_own:  # the warm-up is done
             state.step = state.schedule.epoch_end(options.resume_epoch)
             state.history["epoch"] = options.resume_epoch

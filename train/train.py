@@ -6,15 +6,15 @@
     cd train && bash run_ego.sh --gpu 0,1      # two processes, by torchrun
 
 Writes net_warmup.pth, netLast.pth, netBest.pth (with the best validation IoU), the checkpoints of every --save_every-th
-epoch, log.jsonl, tensorboard/ and, with --mine_epochs, mined.pth to --out-dir. If a run was stopped, give the same
-command again: it continues.
+epoch, log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the same command again: it continues.
 """
 
 import contextlib
+import copy
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,8 @@ from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
 from formats.pairs import PairSet
-from model.checkpoint import read_checkpoint
 from model.device import memory_errors, resolve_device, tf32
-from model.weights import digest_of, load_state, read_torch, write_torch
+from model.weights import as_read
 from recipes.base import NetworkRecipe
 from recipes.samples import Batch, TrainSamples, step_batches
 from recipes.table import RECIPES
@@ -50,7 +49,7 @@ from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP
 from train.start import Start, resolve, starting_state
-from train.state import BEST, LAST, MINED, TRAINED, WARMUP, TrainState, remove_run
+from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run, trained_network
 from train.validation import Validation
 
 
@@ -103,8 +102,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if world.is_main:
         remove_leftovers(options.out_dir)
         if options.overwrite:
-            remove_run(options.out_dir, keep=start.path)
-        cut_log(options.out_dir / LOG_NAME, state.step, state.is_validated)
+            remove_run(options.out_dir)
+        cut_log(options.out_dir / LOG_NAME, state.step if start.is_own else 0, state.is_validated)
     state.origin = {**provenance(), "arguments": options.stored}
     state.folder = options.out_dir if world.is_main else None
     log = Log(options.out_dir, state.step, world, options.log_every)
@@ -113,23 +112,37 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
     recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9)
-    reads_nothing = options.cache_features and recipe.caches_all  # when all features are cached
-    workers = 0 if reads_nothing and options.num_workers is None else options.num_workers
-    loading = loader_options(workers, device.type == "cuda")
+    loading = loader_options(options.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
+    if state.mined:
+        recipe.use_mined(state.mined, pairs)
 
-    def load() -> Iterator[Batch]:  # anew after each mining, because loader processes have a copy of what was mined
-        use_mined(options, state, recipe, pairs, log)
-        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
-        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+    def indices() -> Iterator[Sequence]:
+        steps = range(state.step, state.schedule.total_steps)
+        for numbers in step_batches(steps, options.batch_pos, world.rank, world.size):
+            if shortage := recipe.cache.shortage():
+                log.say(shortage)
+            yield samples.with_cached(numbers, recipe.cache) if options.cache_features else numbers
+
+    def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
+        if mines:
+            log.say("mining rivals in the training pairs ...")
+            mined = recipe.mine(pairs, options.mine_pairs, options.seed, world, loading)
+            log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
+            state.mined = {"step": state.step, **mined}
+            recipe.use_mined(state.mined, pairs)
+            state.save(LAST)
+        return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish_files(options, recipe, pairs, log)
+        finish(options, state, recipe, pairs, log, loading)
+        if state.best:
+            state.save(BEST)
     except Stopped:
-        if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be that of netBest.pth
+        if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be the best one
             state.save(LAST)
         log.count_unreadable()
         reason = world.signal.name if world.signal else "another process"
@@ -139,76 +152,66 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     finally:
         log.close()
     log.count_unreadable()
-    print_best_iou(options, log, state.history)
+    print_best_iou(options, log, state)
     return None
 
 
 def train_epochs(
-    options: Options, state: TrainState, step: nn.Module, load: Callable[[], Iterator], validation: Validation, log: Log
+    options: Options,
+    state: TrainState,
+    step: nn.Module,
+    load: Callable[[bool], Iterator],
+    validation: Validation,
+    log: Log,
 ) -> None:
     """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load` gives the batches
-    from this step on.
+    from this step on, and is told whether mining is due before them.
     """
     schedule, history = state.schedule, state.history
+    mining = [schedule.epoch_end(epoch) for epoch in options.mine_epochs]  # the steps after which it is due
     batches: Any = None  # until there is a step to take
     if "start_iou" not in history:
         history["start_iou"] = validation.run(state.step, "start")
     for epoch in range(state.next_epoch, schedule.epochs + 1):
-        if state.step < schedule.epoch_end(epoch) and (batches is None or epoch - 1 in options.mine_epochs):
-            batches = load()
+        if state.step < schedule.epoch_end(epoch):
+            is_lost = not state.mined and any(end < state.step for end in mining)  # it was of other pairs
+            is_due = is_lost or state.step in mining and state.mined.get("step") != state.step
+            if is_due or batches is None:
+                batches = load(is_due)
         train_one_epoch(state, step, batches, log, epoch)
         if epoch == 0:
+            history["epoch"] = 0
             if schedule.warmup:
                 state.save(WARMUP, LAST)
             continue
         state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
-        is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
+        is_due = epoch % options.val_every == 0 or epoch == schedule.epochs
+        is_best = is_due and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
         names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
-    """Give the recipe what was mined last at this step: what mined.pth holds, or if that is of another step, network or
-    of other pairs, what the network finds now.
-    """
-    ends = [state.schedule.epoch_end(epoch) for epoch in options.mine_epochs]
-    if not (ends := [end for end in ends if end <= state.step]):
+def finish(
+    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
+) -> None:
+    """Let the recipe finish the best network and the last one, unless this was done with as many pairs."""
+    done = {"step": state.step, "pairs": options.fit_pairs}
+    if not options.fit_pairs or state.finished == done:
         return
-    network, path = digest_of(recipe.network), options.out_dir / MINED
-    miner = state.miner if max(ends) < state.step else network
-    made_of = {"step": max(ends), "pairs": state.pair_digests["training"], "network": miner}
-    is_there = log.world.is_main and path.exists()
-    content = log.world.broadcast(read_torch(path, "delete it; it is made again") if is_there else {})
-    if any(content.get(name) != value for name, value in made_of.items()):
-        log.say("mining rivals in the training pairs ...")
-        content = {**made_of, "network": network, "mined": recipe.mine(pairs, options.seed, log.world)}
-        if log.world.is_main:
-            write_torch(path, content)
-    state.miner = content["network"]
-    recipe.use_mined(content["mined"])
-
-
-def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
-    """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it with as many pairs.
-    If both files hold the same network, both get the network that the first one becomes.
-    """
-    done: dict[int, dict[str, Any]] = {}  # finished networks by step
-    for path in (options.out_dir / name for name in (BEST, LAST)):
-        is_there = log.world.is_main and path.exists() and options.fit_pairs
-        content = log.world.broadcast(read_checkpoint(path)[0] if is_there else {"finished_with": options.fit_pairs})
-        if content.get("finished_with") == options.fit_pairs:
-            continue
-        trained = content.get(TRAINED, content["encoder"])
-        if content["step"] not in done:
-            load_state(recipe.network, trained, str(path))
-            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world)
+    trained = copy.deepcopy({BEST: trained_network(state.best), LAST: state.network.state_dict()})
+    steps = ({BEST: state.best.get("step")} if state.best else {}) | {LAST: state.step}
+    finished: dict[Any, dict[str, Any]] = {}  # by step, since the last network can be the best one
+    for name, step in steps.items():
+        if step not in finished:
+            state.network.load_state_dict(trained[name])
+            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world, loading)
             if not text:  # this recipe has no such step
                 return
-            log.say(f"{path.name}: {text}")
-            done[content["step"]] = recipe.network.state_dict()
-        if log.world.is_main:
-            finished = {"encoder": done[content["step"]], TRAINED: trained, "finished_with": options.fit_pairs}
-            write_torch(path, content | finished)
+            log.say(f"{name}: {text}")
+            finished[step] = copy.deepcopy(state.network.state_dict())
+    if state.best:
+        state.best = as_read(state.best | {"encoder": finished[steps[BEST]], TRAINED: trained[BEST]})
+    state.save(LAST, encoder=finished[state.step], **{TRAINED: trained[LAST]}, finished=done)
 
 
 def print_introduction(
@@ -240,11 +243,13 @@ def print_introduction(
     log.write("start", state.step, **facts, arguments=arguments)
 
 
-def print_best_iou(options: Options, log: Log, history: dict[str, Any]) -> None:
+def print_best_iou(options: Options, log: Log, state: TrainState) -> None:
     """Print the validation IoU that the finished run has reached."""
+    history = state.history
     if "best_iou" not in history:
         return
-    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {options.out_dir / BEST}"
+    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']})"
+    best += f", kept in {options.out_dir / BEST}" * bool(state.best)  # of a run of version 2.5, only its file has it
     log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     trained = options.init_weights or options.resume_pth
     if trained and history["start_iou"] > history["best_iou"]:

@@ -4,6 +4,7 @@ networks that read them, and their fit, which is the last step of a training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from common.existence import balanced_accuracy
 from formats.crop import Crop
-from formats.results import THRESHOLD, balanced_accuracy
+from formats.results import THRESHOLD
 from model.rows import Rows, cat, rows_by_key
-from recipes.strong.crops import Part, Spot, connected_parts
+from recipes.frame import Frame
+from recipes.strong.crops import Part, Spot, connected_parts, spot_of
 from recipes.strong.locator import Description
 
 HIDDEN = 64  # hidden units of a `Judge`
@@ -22,6 +25,21 @@ DROPOUT = 0.2  # dropout of these units
 STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
 SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
+
+
+@dataclass
+class Marked(Rows):
+    """The objects of a frame, as they are marked in their pictures."""
+
+    image: list[np.ndarray]
+    mask: list[np.ndarray]
+    spot: list[Spot]
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Marked":
+        masks = list(frame.masks.values())
+        spots: list[Any] = [spot_of(mask) for mask in masks]
+        return cls([frame.pictures[number] for number in frame.view], masks, spots)
 
 
 @dataclass

@@ -1,46 +1,34 @@
 """The strong recipe: a locator finds the places that may show an object, and the network looks at them in crops.
 
-docs/strong_recipe.md explains it; samples.py draws the crops of training, choice.py chooses among looks.
+docs/strong_recipe.md explains it; samples.py draws the crops of training, choice.py chooses among looks, learning.py
+searches training pairs.
 """
 
-import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from common.distributed import Stopped, World
+from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, cut, cut_mask
 from formats.geometry import Size
-from formats.masks import fit_rle, iou
 from formats.pairs import PairSet
-from formats.results import THRESHOLD
 from model.backbone import Backbone
 from model.device import autocast
 from model.features import Levels
-from model.rows import Rows, cat, rows_by_key
+from model.rows import cat, rows_by_key
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe
-from recipes.frame import Frame, FrameDataset, TakeFrame, frame_plans, numbers
+from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
-from recipes.strong.choice import (
-    LookNumbers,
-    Looks,
-    Places,
-    choice_figures,
-    fit,
-    highest_rows,
-    looks_of_pairs,
-    shift_existence,
-)
+from recipes.strong.choice import LookNumbers, Looks, Marked, Places, highest_rows
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import (
     CLOSE,
@@ -51,9 +39,9 @@ from recipes.strong.crops import (
     middle_of_cell,
     object_cells,
     size_ratios,
-    spot_of,
     whole_frame,
 )
+from recipes.strong.learning import fit_choice, mine_places
 from recipes.strong.locator import Description, peaks
 from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
 from recipes.strong.samples import TARGET_CROPS, CropBatch, frame_groups, read_crops
@@ -62,27 +50,9 @@ SEARCH = 7  # version of the prediction, stored in a run's record; raise it with
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 UNSEEN = -6.0  # the close look's logit of existence where nothing was found, so that there is nothing to look at
 PLACE_WEIGHT = 0.15  # of the loss `place`
-HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tells how good it is
-LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
-MINED_PAIRS, MINED_LOOKS = 20_000, 5  # training pairs that are searched for wrong places, and the places in each
 
 
 Picture = tuple[int, int]  # the number of a picture in its frame, and the long side to which it is resized
-
-
-@dataclass
-class Marked(Rows):
-    """The objects of a frame, as they are marked in their pictures."""
-
-    image: list[np.ndarray]
-    mask: list[np.ndarray]
-    spot: list[Spot]
-
-    @classmethod
-    def of(cls, frame: Frame) -> "Marked":
-        masks = list(frame.masks.values())
-        spots: list[Any] = [spot_of(mask) for mask in masks]
-        return cls([frame.pictures[number] for number in frame.view], masks, spots)
 
 
 class Objects(NamedTuple):
@@ -296,7 +266,7 @@ class Strong(NetworkRecipe):
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_crops(pairs, drawn, rng, self.config, self.cache, self.mined)
+        return read_crops(pairs, drawn, rng, self.config, self.mined)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
         return CropBatch.of(samples, frames=frame_groups([sample["frame"] for sample in samples]))
@@ -355,90 +325,17 @@ class Strong(NetworkRecipe):
 
     # What training learns from searches
 
-    def mine(self, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
-        _, found = self.search_frames(pairs, MINED_PAIRS, seed, world, self.wrong_places)
-        numbers, *spots = torch.tensor(sorted(sum(found, [])), dtype=torch.float64).reshape(-1, 4).T
-        return {"pairs": numbers.long(), "spots": torch.stack(spots, 1).float()}
+    def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
+        return mine_places(self, pairs, size, seed, world, loading)
 
-    def use_mined(self, mined: dict[str, Tensor]) -> None:
-        numbers, firsts = np.unique(mined["pairs"].numpy(), return_index=True)
-        self.mined = dict(zip(numbers.tolist(), np.split(mined["spots"].numpy(), firsts[1:]), strict=False))
+    def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
+        rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
+        fits = (rows.dtype, spots.dtype, spots.shape) == (np.int32, np.float32, (*rows.shape, 3)) and rows.ndim == 1
+        if not fits or (np.diff(rows, prepend=0, append=len(pairs) - 1) < 0).any() or not np.isfinite(spots).all():
+            what = f"the checkpoint's mined places are no int32 numbers of {len(pairs)} pairs and float32 spots (N, 3)"
+            raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
+        numbers, firsts = np.unique(rows, return_index=True)
+        self.mined = dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
 
-    def wrong_places(self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple[float, ...]]:
-        """The candidates in a frame that are not at their objects: the pair's number, and the fields of the `Spot`."""
-        with self.computing():
-            places = self.locate(frame, Marked.of(frame), MINED_LOOKS)
-        true: list[Any] = [spot_of(truth) for truth in truths]
-        rows = zip(places.pair, places.spot, strict=True)
-        return [(numbers[pair], *spot) for pair, spot in rows if not (true[pair] and true[pair].is_near(spot))]
-
-    def search_frames(
-        self, pairs: PairSet, size: int, seed: int, world: World, search: Callable[..., list]
-    ) -> tuple[list[str], list[list]]:
-        """What `search` finds in random frames with `size` pairs or a few more: the take of each frame, and the result.
-        The processes share the frames, and all get all results. `search` is given a frame, and the numbers of its pairs
-        and their true masks, (H, W) uint8.
-        """
-        self.network.eval()
-        plans, number_of = frame_plans(pairs, range(len(pairs)))
-        order = np.random.default_rng(seed).permutation(len(plans))
-        counts = np.cumsum([len(plans[i].pairs) for i in order])
-        chosen = np.sort(order[: np.searchsorted(counts, min(size, len(pairs))) + 1])  # a take is read once
-        plans = [plans[i] for i in chosen]
-        found, frames = [], FrameDataset(plans[world.rank :: world.size], self.prepare)
-        rows = tqdm(range(len(frames)), "search", unit="frame", leave=False, disable=None if world.is_main else True)
-        for frame in (frames[row].with_objects() for row in rows):
-            if world.signal:
-                break
-            numbers = [number_of[frame.take_uid, frame.number, pair] for pair in frame.pairs]
-            sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
-            rles = [pairs.target_mask(number) for number in numbers]
-            truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
-            found.append(search(frame, numbers, truths) if frame.pairs else [])
-        signals, parts = zip(*world.gather((world.signal, found)), strict=True)
-        if any(signals):
-            raise Stopped
-        return [plan.take_uid for plan in plans], [parts[i % world.size][i // world.size] for i in range(len(plans))]
-
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
-        """Fit the choice among looks, and the existence, to what the search finds in random frames with `size` training
-        pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few
-        pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads.
-        """
-        uids, found = self.search_frames(pairs, size, seed, world, self.looks_at)
-        takes = sorted({uid for uid, rows in zip(uids, found, strict=True) if rows})
-        held_out = [takes.index(uid) % HELD_OUT == 0 for uid, rows in zip(uids, found, strict=True) for _ in rows]
-        if not held_out:
-            return "the choice among looks stays as it was, since no training pair can be read"
-        looks, held_out = looks_of_pairs(sum(found, [])), torch.tensor(held_out)
-        count, hidden = len(held_out), int((~looks.visible).sum())
-        choice, former = self.network.choice.cpu(), copy.deepcopy(self.network.choice)
-        if count < LEAST_PAIRS or min(hidden, count - hidden) < LEAST_HIDDEN or len(takes) < HELD_OUT:
-            needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
-            text = f"since a fit needs {needed}, and there are {count} pairs of {len(takes)}, {hidden} hidden"
-        else:
-            before = choice_figures(choice, looks[held_out])
-            fit(choice, looks[~held_out], seed)
-            after = choice_figures(choice, looks[held_out])
-            text = f"on {int(held_out.sum())} pairs of takes held out, "
-            text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
-            if np.nansum(after) >= np.nansum(before):  # without visible or hidden objects held out, one of them is NaN
-                choice.to(self.device)
-                return f"the choice among looks is fitted: {text}"
-            choice.load_state_dict(former.state_dict())
-            text = f"since a fit is worse: {text}"
-        shift = shift_existence(choice, looks)
-        choice.to(self.device)
-        return f"the choice among looks stays as it was, but for a shift of existence by {shift:.2f}, {text}"
-
-    def looks_at(self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple]:
-        """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible."""
-        with self.computing():
-            places, of_looks, drawn = self.search(frame, self.looks)
-            of_looks = of_looks.stacked().cpu()
-        found = []
-        for pair, truth in enumerate(truths):
-            rows, truth = [row for row, of in enumerate(places.pair) if of == pair], truth.astype(bool)
-            ious = [iou(self.prob_in_image(drawn[row], truth.shape) > THRESHOLD, truth) for row in rows]
-            found.append((of_looks[rows], torch.tensor(ious), bool(truth.any())))
-        return found
+    def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
+        return fit_choice(self, pairs, size, seed, world, loading)

@@ -130,8 +130,8 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     (tmp_path / "text.png").write_text("no picture")
     messages = {
-        "cut": r"cut.png cannot be read as a picture \(.*\); give JPEG or PNG",
-        "text": "text.png cannot be read as a picture; give JPEG or PNG",
+        "cut": r"cut.png cannot be read as a picture \(.*\); give JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM",
+        "text": "text.png cannot be read as a picture; give JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM",
         "none": "none.png does not exist",
     }
     for name, message in messages.items():

@@ -20,6 +20,7 @@ from PIL import Image
 from common.drawing import PREDICTION
 from common.errors import UserError
 from formats.mask_pictures import read_mask
+from formats.picture_files import FORMATS
 from inference import demo
 from inference.demo import answer_visitor, draw_marks
 from inference.predictor import Predictor
@@ -92,7 +93,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
         ((None, [], SENT[1]), "give the first picture"),
         ((SENT[0], [BRUSH], None), "give the second picture"),
         ((SENT[0], [], SENT[1]), "mark the object in the first picture: paint over it, or draw a box around it"),
-        (({"path": str(text)}, [BRUSH], SENT[1]), "text.jpg cannot be read as a picture; give JPEG or PNG"),
+        (({"path": str(text)}, [BRUSH], SENT[1]), f"text.jpg cannot be read as a picture; give {', '.join(FORMATS)}"),
         ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
         assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, None, None, None, None)

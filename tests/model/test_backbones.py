@@ -22,7 +22,7 @@ from model.backbone import Backbone, mask_to_image, normalize_image
 from model.backbones import create_network, make_backbone, timm_backbone
 from model.features import Encoder, fold_batch_norm
 from model.mask_features import MaskFeatures
-from model.moco import MOCO_PATH, MOCO_RAW_PATH, moco_backbone
+from model.moco import moco_backbone
 from recipes.table import load_checkpoint
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, golden_batch, golden_networks
@@ -256,9 +256,8 @@ def test_the_backbone_is_frozen_and_its_features_of_images_and_masks_are_the_pub
 
 @pytest.mark.parametrize("form", ["raw", "converted"])
 def test_moco_weights_of_both_forms_are_found_where_they_may_lie(form, tmp_path, monkeypatch):
-    name = {"raw": MOCO_RAW_PATH.name, "converted": MOCO_PATH.name}[form]
+    name = {"raw": moco.RAW_NAME, "converted": moco.CONVERTED_NAME}[form]
     monkeypatch.setattr(moco, "MODEL_DIR", tmp_path)
-    monkeypatch.setattr(moco, "MOCO_PATH", tmp_path / "pretrained" / MOCO_PATH.name)
     with pytest.raises(UserError, match="no file .*--backbone efficientnet_lite0.*download_model.sh"):
         moco_backbone()
     torch.manual_seed(5)

@@ -1,67 +1,46 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
-import shutil
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from common.distributed import Stopped
-from formats.pairs import PairSet
+from common.distributed import World
+from common.errors import UserError
+from common.parallel import loader_options
+from formats.pairs import BOTH, PairSet
+from model.checkpoint import read_checkpoint
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
-from recipes.strong.crops import spot_of
+from recipes.strong.crops import Spot, spot_of
+from recipes.strong.learning import random_frames
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
-from tests.made.networks import strong_config
-from tests.made.training import log_lines, make_training_set, run_training
-from train.state import MINED
-
-FLAGS = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--n-epoch", 2)
+from recipes.table import load_checkpoint
+from tests.made.networks import random_backbone, strong_config, strong_network
+from tests.made.training import log_lines, run_training
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_training_set(tmp_path_factory.mktemp("training"))
-
-
-@pytest.fixture(scope="module")
-def mined(data_dir, tmp_path_factory):
-    """The folder of a run that mines after the warm-up and after the first epoch, and what it mined last."""
-    out_dir = tmp_path_factory.mktemp("mined")
-    run_training(data_dir, out_dir, *FLAGS, "--mine_epochs", 0, 1)
-    return out_dir, torch.load(out_dir / MINED, weights_only=True)
-
-
-def encoder(out_dir):
-    return torch.load(out_dir / "netLast.pth", weights_only=True)["encoder"]
-
-
-def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(data_dir, mined):
-    pairs, content = PairSet([data_dir], "train", "ego-exo"), mined[1]
-    numbers, spots = (content["mined"][name].numpy() for name in ("pairs", "spots"))
-    recipe = SimpleNamespace()
-    Strong.use_mined(recipe, content["mined"])
-    Strong.use_mined(
-        nothing := SimpleNamespace(), {"pairs": torch.empty(0, dtype=torch.int64), "spots": torch.empty(0, 3)}
-    )
-    assert nothing.mined == {}
-    assert content["step"] == 3 + 4 and sum(map(len, recipe.mined.values())) == len(spots)
-    shares = []
+def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
+    pairs, checkpoint = PairSet([training_set], "train", "ego-exo"), load_checkpoint(strong_checkpoint)
+    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"))
+    recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
+    assert recipe.mined == {}
+    recipe.use_mined(recipe.mine(pairs, 0, 0, World(), loader_options(0)), pairs)
+    counts = []
     for number in range(len(pairs)):
-        mine = recipe.mined.get(number, np.empty((0, 3)))
-        assert np.array_equal(mine, spots[numbers == number]) and len(mine) <= 5
+        mined = recipe.mined.get(number, np.empty((0, 3)))
         if rle := pairs.target_mask(number):
             target = read_view(pairs, source_of(pairs, DrawnPairs(number, number)).target)
             truth = spot_of(samples.fit_rle(rle, target.shape[:2]))
-            assert not any(truth.is_near(samples.Spot(*spot)) for spot in mine)
-        shares.append(len(mine) / 5)
-    assert np.mean(shares) > 0.5
+            assert not any(truth.is_near(Spot(*spot)) for spot in mined)
+        counts.append(len(mined))
+    assert max(counts) <= 5 and np.mean(counts) > 2.5
 
 
-def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for_other_targets(data_dir, monkeypatch):
-    pairs, shown = PairSet([data_dir], "train", "ego-exo"), []
+def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for_other_targets(
+    training_set, monkeypatch
+):
+    pairs, shown = PairSet([training_set], "train", "ego-exo"), []
     monkeypatch.setattr(samples, "MINED", 1.0)
     monkeypatch.setattr(
         samples, "cut_target", lambda image, mask, crop, side: shown.append(crop) or (image, mask, True)
@@ -83,42 +62,38 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
     assert np.array_equal(*samples_of_both)
 
 
-def test_a_network_that_mined_trains_otherwise_from_then_on(data_dir, mined, tmp_path):
-    run_training(data_dir, tmp_path, *FLAGS)
-    assert not (tmp_path / MINED).exists()
-    assert any(not torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
-    steps = [[line["loss"] for line in log_lines(out_dir, "train")] for out_dir in (tmp_path, mined[0])]
-    assert steps[0][:3] == steps[1][:3] and steps[0][3:] != steps[1][3:]
+def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_others(training_set, tmp_path, capsys):
+    flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 2, "--val_size", 1)
+    mining = (*flags, "--mine_epochs", 0, "--mine_pairs", 12)
+    run_training(training_set, tmp_path / "plain", *flags)
+    run_training(training_set, tmp_path / "mined", *mining)
+    plain, mined = ([line["loss"] for line in log_lines(tmp_path / name, "train")] for name in ("plain", "mined"))
+    assert plain[:2] == mined[:2] and plain[2:] != mined[2:]
+    content, _ = read_checkpoint(last := tmp_path / "mined" / "netLast.pth")
+    for pairs, is_said in ((content["pairs"], False), (content["pairs"] | {"training": "ab12"}, True)):
+        torch.save(content | {"pairs": pairs}, last)
+        capsys.readouterr()
+        run_training(training_set, tmp_path / "mined", *mining, "--n-epoch", 2, "--resume-pth", "auto")
+        assert ("mining rivals in the training pairs" in capsys.readouterr().out) == is_said
 
 
-@pytest.fixture(scope="module")
-def first_epoch(data_dir, tmp_path_factory):
-    out_dir = tmp_path_factory.mktemp("first_epoch")
-    run_training(data_dir, out_dir, *FLAGS, "--mine_epochs", 0, 1, "--n-epoch", 1)
-    return out_dir
+def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
+    pairs, numbers = PairSet([training_set], "train", "ego-exo"), torch.tensor([0, 44], dtype=torch.int32)
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    mined = {"pairs": numbers, "spots": torch.zeros(2, 3)}
+    recipe.use_mined(mined, pairs)
+    odd = {"pairs": [1, numbers.flip(0), numbers + 1, numbers - 1, numbers.long()]}
+    odd["spots"] = [None, torch.zeros(2, 2), torch.full((2, 3), torch.nan)]
+    for name, value in ((name, value) for name, values in odd.items() for value in values):
+        with pytest.raises(UserError, match="mined places are no int32 numbers of 45 pairs.*; take an earlier file"):
+            recipe.use_mined(mined | {name: value}, pairs)
 
 
-def test_what_was_mined_and_is_lost_is_mined_again(data_dir, mined, first_epoch, tmp_path):
-    shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
-    (tmp_path / MINED).unlink()
-    run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)
-    content = torch.load(tmp_path / MINED, weights_only=True)
-    assert torch.equal(content["mined"]["spots"], mined[1]["mined"]["spots"])
-    assert all(torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
-
-
-@pytest.mark.parametrize("other", [{}, {"network": "ab12"}, {"pairs": "ab12"}, {"step": 1}], ids=str)
-def test_what_was_mined_for_another_network_or_step_or_from_other_pairs_is_not_taken(
-    data_dir, mined, first_epoch, tmp_path, monkeypatch, other
-):
-    def stop(*given):
-        raise Stopped
-
-    for name in ("mine", "losses"):  # what it does next: it mines, or it trains with what it has
-        monkeypatch.setattr(Strong, name, stop)
-    taken = []
-    monkeypatch.setattr(Strong, "use_mined", lambda recipe, found: taken.append(found))
-    shutil.copytree(first_epoch, tmp_path, dirs_exist_ok=True)
-    torch.save(mined[1] | other, tmp_path / MINED)
-    assert run_training(data_dir, tmp_path, *FLAGS, "--mine_epochs", 0, 1)  # which was stopped
-    assert bool(taken) == (not other)
+def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(training_set):
+    pairs = PairSet([training_set], "train", BOTH)
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
+    assert 10 <= planned < 10 + 6 and whole == len(pairs)
+    mined, loaded = (recipe.mine(pairs, 10, 0, World(), loader_options(workers)) for workers in (0, 2))
+    assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
+    assert all(torch.equal(values, loaded[name]) for name, values in mined.items())

@@ -41,7 +41,7 @@ def test_every_point_of_a_surface_that_faces_the_camera_is_drawn_where_it_projec
     solid = make_solid(shape, seed=seed)
     picture = render(CAMERA, [solid])
     unit, unit_normals = surface(shape, np.random.default_rng(seed))
-    points, normals = solid.points(unit), (unit_normals / solid.half_axes) @ solid.rotation.T
+    points, normals = solid.to_world(unit), (unit_normals / solid.half_axes) @ solid.rotation.T
     view = CAMERA.position - points
     facing = (normals * view).sum(1) / np.linalg.norm(normals, axis=1) / np.linalg.norm(view, axis=1)
     pixels, depth = CAMERA.project(points)

@@ -120,10 +120,20 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
         error = error_line(capsys, training_set, out_dir, *flags)
         assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
         assert tree(out_dir) == tree(finished)
-    (out_dir / "log.jsonl").write_text("no JSON\n")
-    assert "log.jsonl is not valid JSON" in error_line(capsys, training_set, out_dir)
+    for name, flag in (("netBest.pth", "--resume-pth"), ("netLast.pth", "--init_weights")):
+        error = error_line(capsys, training_set, out_dir, "--overwrite", flag, out_dir / name)
+        assert error.endswith("this run would replace it; give another --out-dir\n") and tree(out_dir) == tree(finished)
+    for text, words in (("no JSON", "is not valid JSON"), ('{"loss": 1}', "has lines that train.py does not write")):
+        (out_dir / "log.jsonl").write_text(f"{text}\n")
+        assert f"log.jsonl {words}" in error_line(capsys, training_set, out_dir)
     (out_dir / "netLast.pth").unlink()
     assert "netBest.pth" in error_line(capsys, training_set, out_dir)
+    (out_dir / "netBest.pth").unlink()
+    error = error_line(capsys, training_set, out_dir, "--init_weights", out_dir / "net_warmup.pth")
+    assert "net_warmup.pth is in --out-dir" in error
+    shutil.copy(finished / "log.jsonl", out_dir)
+    assert "a run whose checkpoints are gone; move it away" in error_line(capsys, training_set, out_dir)
+    assert tree(out_dir) == {name: text for name, text in tree(finished).items() if name in tree(out_dir)}
     run_training(training_set, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
@@ -302,20 +312,6 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     assert "warm-up: 1 step\n" in capsys.readouterr().out
     train.main([*without, "--n-epoch", "4"])  # longer: the same recipe still
     assert list(losses(tmp_path)) == list(range(1, 18))
-
-
-def test_cached_features_spare_the_papers_recipe_its_loaders(training_set, tmp_path, monkeypatch):
-    def note(workers, _):
-        given.append(workers)
-        raise UserError("enough")
-
-    given, words = [], arguments(training_set, tmp_path, "--cache_features", 1)
-    del words[(place := words.index("--num_workers")) : place + 2]
-    monkeypatch.setattr(train, "loader_options", note)
-    for flags in ([], list(map(str, STRONG_RECIPE))):
-        with pytest.raises(UserError, match="enough"):
-            train.main([*words, *flags])
-    assert given == [0, None]
 
 
 def test_seed_and_loss_weight_reach_the_training_and_unused_flags_are_named(training_set, finished, tmp_path, capsys):
@@ -532,5 +528,19 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
 
 @pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
 def test_each_of_several_gpus_gets_a_process_by_torchrun(stand_in, flags):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     assert call("run_ego.sh", stand_in, *flags) == [*torchrun, str(ROOT / "train/train.py"), *flags]
+
+
+def test_a_slurm_job_of_several_machines_starts_torchrun_on_each(stand_in, monkeypatch):
+    srun = stand_in.with_name("srun")
+    srun.write_text('#!/bin/sh\necho "$1" "$PET_NNODES" "$PET_RDZV_BACKEND" "$PET_RDZV_ENDPOINT"\nshift 2\nexec "$@"\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+    job = {"JOB_NUM_NODES": 2, "JOB_ID": 123456, "GPUS_ON_NODE": 1, "CPUS_PER_TASK": 8}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    first, *words = call("slurm.sh", stand_in, "run_exo.sh", "--seed", "1")
+    assert re.fullmatch(r"--ntasks-per-node=1 2 c10d \S+:23456", first)
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "1", str(ROOT / "train/train.py")]
+    assert words == [*torchrun, "--reverse", "--resume-pth", "auto", "--seed", "1"]
