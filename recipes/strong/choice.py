@@ -4,6 +4,7 @@ networks that read them, and their fit, which is the last step of a training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
