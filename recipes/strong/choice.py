@@ -4,7 +4,6 @@ networks that read them, and their fit, which is the last step of a training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
