@@ -3,12 +3,17 @@
     python inference/demo.py
 
 It needs gradio (pip install -r requirements-demo.txt), loads nothing from other machines, and opens on this machine
-only, unless --host admits others. Ctrl-C ends it.
+only, unless --host admits others. Ctrl-C ends it, and deletes the pictures that visitors gave.
 """
 
 import argparse
+import contextlib
+import fcntl
+import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +199,14 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
     print(f"{args.ckpt_path}: {predictor.description}")
+    folder = Path(tempfile.mkdtemp())  # for the pictures of visitors; only this user can read it
+    fcntl.flock(os.open(folder, os.O_DIRECTORY), fcntl.LOCK_EX)  # until this process ends
+    for left in folder.parent.glob("xsegtx-page-*"):
+        with contextlib.suppress(OSError):  # another user's, or locked by a page that runs
+            fcntl.flock(os.open(left, os.O_DIRECTORY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)  # its page was killed
+    folder = folder.rename(folder.with_name(f"xsegtx-page-{folder.name}"))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the
     # browsers of its visitors.
@@ -204,11 +217,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _, address, _ = page.launch(server_name=args.host, server_port=args.port, **options)
     except OSError:
+        folder.rmdir()
         where = f", or another --host if {args.host} is not this machine" if args.host != "127.0.0.1" else ""
         raise UserError(f"port {args.port} is taken; give another --port{where}") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the page as Ctrl-C does
+    for number in signal.SIGINT, signal.SIGTERM:  # the page ends by becoming rm: no thread of it can write afterwards
+        signal.signal(number, lambda *_: os.execlp("rm", "rm", "-rf", folder))
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    print(f"Open {address} in a browser; Ctrl-C ends the page")
+    print(f"Open {address} in a browser; Ctrl-C ends the page", flush=True)
     page.block_thread()
 
 

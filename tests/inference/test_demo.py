@@ -1,5 +1,6 @@
 """demo.py: the answers of its page, who may see it, and how it looks in a real browser."""
 
+import fcntl
 import importlib.util
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,11 +107,14 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
 
 
 @needs_gradio
-def test_a_taken_port_is_named(checkpoint):
+def test_a_taken_port_is_named(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the page sets it
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken; give another --port"):
             demo.main(["--ckpt_path", str(checkpoint), "--device", "cpu", "--port", str(port)])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +124,14 @@ def address(checkpoint, tmp_path_factory) -> str:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, ROOT / "inference/demo.py", "--ckpt_path", checkpoint, "--port", str(port)]
-    folder = tmp_path_factory.mktemp("page")
-    console = folder / "console.txt"
+    folder, console = tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("console") / "console.txt"
+    killed, other = folder / "xsegtx-page-killed", folder / "xsegtx-page-other"
+    for left in killed, other:
+        (left / "pictures").mkdir(parents=True)
+    lock = os.open(other, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as a second page does while it runs
     with console.open("w") as file:
-        environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
         server = subprocess.Popen([*command, "--device", "cpu"], stdout=file, stderr=subprocess.STDOUT, env=environment)
     try:
         while "Ctrl-C" not in console.read_text():
@@ -130,11 +139,18 @@ def address(checkpoint, tmp_path_factory) -> str:
             time.sleep(0.1)
         network, page = console.read_text().splitlines()  # and no word of gradio's
         assert network.startswith(f"{checkpoint}: tiny network of 96 pixels") and f"http://127.0.0.1:{port}/" in page
+        (mine,) = set(folder.glob("xsegtx-page-*")) - {other}  # not the killed page's
+        assert mine.stat().st_mode & 0o777 == 0o700
         yield f"http://127.0.0.1:{port}/"
+        visitor = Visitor(f"http://127.0.0.1:{port}/")
+        box = BRUSH | {"tool": "box", "lines": [[[50, 50], [500, 400]]]}
+        visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN)
+        assert list(mine.rglob("query.jpg"))
     finally:
         server.terminate()
-        server.wait()
-    assert [path for path in folder.rglob("*") if path.is_file()] == [console]  # no picture of a visitor
+        status = server.wait()
+        os.close(lock)
+    assert status == 0 and list(folder.glob("xsegtx-page-*")) == [other]  # no picture of a visitor
 
 
 class Visitor:
@@ -145,23 +161,28 @@ class Visitor:
 
         self.http = httpx.Client(base_url=address, trust_env=False, timeout=300)
         self.config = self.http.get("config").json()
+        (self.number,) = (call["id"] for call in self.config["dependencies"] if len(call["inputs"]) == 4)  # of Find
 
     def upload(self, path: Path) -> dict:
         (stored,) = self.http.post("gradio_api/upload", files={"files": path.open("rb")}).json()
         return {"path": stored, "meta": {"_type": "gradio.FileData"}}
 
-    def call(self, number: int, *inputs: object) -> dict:
-        """What a function of the page answers."""
+    def join(self, number: int, *inputs: object) -> str:
+        """Call a function of the page; returns the session."""
         session = os.urandom(8).hex()
         call = {"data": inputs, "fn_index": number, "session_hash": session}
         self.http.post("gradio_api/queue/join", json=call).raise_for_status()
+        return session
+
+    def call(self, number: int, *inputs: object) -> dict:
+        """What a function of the page answers."""
+        session = self.join(number, *inputs)
         lines = self.http.get("gradio_api/queue/data", params={"session_hash": session}).text.splitlines()
         events = [json.loads(line.removeprefix("data: ")) for line in lines if line]
         return next(event["output"] for event in events if event["msg"] == "process_completed")
 
     def find(self, *inputs: object) -> dict:
-        (number,) = (call["id"] for call in self.config["dependencies"] if len(call["inputs"]) == 4)
-        return self.call(number, *inputs)
+        return self.call(self.number, *inputs)
 
 
 @needs_gradio
