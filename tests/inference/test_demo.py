@@ -49,9 +49,19 @@ def test_marks_are_drawn_as_the_browser_shows_them():
     assert both[150, 265] and both[150, 235] and not both[150, 275] and both[90, 120]
     rest = draw_marks(image, [box, BRUSH | {"tool": "eraser", "lines": [[[60, 90], [200, 90]]]}])
     assert not rest[75:106].any() and rest[60, 120] and rest[120, 120]
-    for wrong, line in ([], "mark the object"), ([box | {"lines": [[[9, 9], [9, 9]]]}], "a box is too small"):
+    tiny, stroke = box | {"lines": [[[9, 9], [9, 9]]]}, BRUSH["lines"][0]
+    for wrong, line in (
+        ([], "mark the object"),
+        ([tiny], "a box is too small"),
+        ([box] * 11, "at most 10 boxes, 1,000 lines and 10,000 points can be marked; press Undo or Clear"),
+        ([BRUSH] * 1001, "at most 10 boxes"),
+        ([BRUSH | {"lines": [stroke * 6000]}], "at most 10 boxes"),  # of 12,000 points
+    ):
         with pytest.raises(UserError, match=line):
             draw_marks(image, wrong)
+    assert draw_marks(image, [BRUSH | {"width": 1e9, "lines": [[[9, 9], [9, 9]]]}]).mean() < 0.2
+    with pytest.raises(UserError, match="cancelled"):
+        draw_marks(image, [BRUSH, tiny], lambda: True)  # the second mark is not looked at
 
 
 @needs_gradio
@@ -265,7 +275,11 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         page.run("document.querySelector('#find').click()")
         page.wait_for("return /isible \\(/.test(document.querySelector('#answer textarea').value)")
         page.wait_for("return document.querySelector('#found img')?.naturalWidth")
+    for _ in range(10):
+        page.drag("#query canvas", (0.1, 0.1), (0.2, 0.2))
+    answers(page, "at most 10 boxes")
     page.run("document.querySelectorAll('#size input')[1].click()")
+    page.run("document.querySelector('#marks button').click()")  # undo
     answers(page, "")
     assert not page.run("return document.querySelector('#found img')")
 
