@@ -24,7 +24,7 @@ from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
 
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
-# What a person is told: visible from the first existence on, not visible below the second; see `verdict`.
+# What a person is told: visible from the first existence on, probably not visible below the second; see `verdict`.
 SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
 DETECTION = (
@@ -34,11 +34,11 @@ DETECTION = (
 
 
 def verdict(existence: float) -> str:
-    """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "not visible (4 %)". Scores do
-    not use it: the benchmark knows visible and hidden, which THRESHOLD separates.
+    """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "probably not visible (4 %)".
+    Scores do not use it: the benchmark knows visible and hidden, which THRESHOLD separates.
     """
-    sure = "visible" if existence >= SURELY_VISIBLE else "not visible"
-    return f"{'perhaps visible' if SURELY_HIDDEN <= existence < SURELY_VISIBLE else sure} ({100 * existence:.0f} %)"
+    unsure = "perhaps visible" if existence >= SURELY_HIDDEN else "probably not visible"
+    return f"{'visible' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"
 
 
 def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:

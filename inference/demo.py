@@ -175,10 +175,10 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-                found = gr.Image(label="Found (dashed: perhaps not visible)", elem_id="found", **output)
+                found = gr.Image(label="Likeliest place (dashed: it may not be visible)", elem_id="found", **output)
                 marked = gr.Image(label="Marked", elem_id="marked", **output)
                 with gr.Row(elem_classes="answer"):
-                    found_mask = gr.DownloadButton("Save the found mask", size="sm", elem_id="saved")
+                    found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
                     marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
         gr.Markdown(f"Network: {predictor.description}. {limits}")
 

@@ -81,7 +81,9 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 
 @needs_gradio
-@pytest.mark.parametrize(("existence", "text"), [(0.93, "Visible"), (0.31, "Perhaps visible"), (0.08, "Not visible")])
+@pytest.mark.parametrize(
+    ("existence", "text"), [(0.93, "Visible"), (0.31, "Perhaps visible"), (0.08, "Probably not visible")]
+)
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
