@@ -16,7 +16,9 @@ from recipes.strong.crops import spot_of
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from tests.made.networks import strong_config
-from tests.made.training import log_lines, make_training_set, run_training
+from tests.made.training import arguments, log_lines, make_training_set, run_training
+from train.options import parse
+from train.start import resolve
 from train.state import LAST
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--n-epoch", 2)
@@ -94,6 +96,19 @@ def test_a_network_that_mined_trains_otherwise_from_then_on(data_dir, mined, tmp
     assert any(not torch.equal(x, encoder(mined[0])[name]) for name, x in encoder(tmp_path).items())
     steps = [[line["loss"] for line in log_lines(out_dir, "train")] for out_dir in (tmp_path, mined[0])]
     assert steps[0][:3] == steps[1][:3] and steps[0][3:] != steps[1][3:]
+
+
+def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run(data_dir, mined, tmp_path):
+    def options(*flags):
+        words = [word for word in arguments(data_dir, tmp_path, *FLAGS, *flags) if word != "--mine_epochs"]
+        return resolve(parse(words, ""), torch.device("cpu"))[0]
+
+    torch.save(last(mined[0]) | {"arguments": options("--n-epoch", 12).stored}, tmp_path / LAST)
+    for epochs, expected in {12: ([2, 6, 10], 6), 24: ([4, 12, 20], 12), 2: ([1], 1)}.items():
+        longer = options("--n-epoch", epochs)
+        assert (longer.training.mine_epochs, longer.lr_falls) == expected
+    with pytest.raises(UserError, match=r"holds a run with other options \(lr_falls 12 -> 3\)"):
+        options("--n-epoch", 24, "--lr_falls", 3)
 
 
 @pytest.fixture(scope="module")
