@@ -18,7 +18,9 @@ from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint
 from tests.made.networks import random_backbone, strong_config, strong_network
-from tests.made.training import log_lines, run_training
+from tests.made.training import arguments, log_lines, run_training
+from train.options import parse
+from train.start import resolve
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
@@ -77,6 +79,23 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
         capsys.readouterr()
         run_training(training_set, tmp_path / "mined", *mining, "--n-epoch", 2, "--resume-pth", "auto")
         assert ("mining rivals in the training pairs" in capsys.readouterr().out) == is_said
+
+
+def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run(training_set, tmp_path):
+    flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 1, "--val_size", 1)
+
+    def options(*more):
+        words = [word for word in arguments(training_set, tmp_path, *flags, *more) if word != "--mine_epochs"]
+        return resolve(parse(words, ""), torch.device("cpu"))[0]
+
+    run_training(training_set, tmp_path / "run", *flags, "--n-epoch", 0)
+    content, _ = read_checkpoint(tmp_path / "run" / "netLast.pth")
+    torch.save(content | {"arguments": options("--n-epoch", 12).stored}, tmp_path / "netLast.pth")
+    for epochs, expected in {12: ([2, 6, 10], 6), 24: ([4, 12, 20], 12), 2: ([1], 1)}.items():
+        longer = options("--n-epoch", epochs)
+        assert (longer.training.mine_epochs, longer.lr_falls) == expected
+    with pytest.raises(UserError, match=r"holds a run with other options \(lr_falls 12 -> 3\)"):
+        options("--n-epoch", 24, "--lr_falls", 3)
 
 
 def test_mined_places_of_another_form_are_refused_in_one_line(training_set):

@@ -350,7 +350,7 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
 def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
     again = ("--n-epoch", 0, "--batch-pos", 8, "--fit_pairs", 6)
     run_training(training_set, tmp_path / "run", *again, *STRONG_RECIPE)
-    assert "recipe: strong, existence_weight 0.05, mine_epochs [], fit_pairs 6\n" in capsys.readouterr().out
+    assert "recipe: strong, existence_weight 0.3, mine_epochs [], fit_pairs 6\n" in capsys.readouterr().out
     last = tmp_path / "run" / "netLast.pth"
     optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).network
     names = [name for name, _ in network.named_parameters()]
@@ -573,6 +573,16 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
     assert run.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
     assert run.backbone == ("efficientnet_lite0" if kind == "_both" else "moco")
+
+
+def test_run_both_trains_as_the_network_of_the_repository_was_trained():
+    lines = map(json.loads, SHIPPED.with_suffix(".jsonl").read_text().splitlines())
+    shipped = [line["arguments"] for line in lines if line["kind"] == "start"][-1]
+    run, _ = resolve(parse(["--both", "--recipe", "strong", "--n-epoch", "12"], ""), torch.device("cpu"))
+    other = {name for name, value in run.stored.items() if shipped.get(name, value) != value}
+    steps = {"batch_pos", "iter_epoch", "warmUpIter", "val_size", "lr_schedule"}  # which drops after epoch 50 of its 12
+    assert other <= steps | {"train_dir", "out_dir", "num_workers", "cache_features", "save_every", "log_every"}
+    assert run.training.mine_epochs == [2, 6, 10] and run.lr_falls == 6
 
 
 @pytest.mark.parametrize("flags", [["--gpu", "0,1"], ["--seed", "1", "--gpu=0,1"]])
