@@ -13,16 +13,9 @@ from jinja2 import Environment, FileSystemLoader
 
 from common.existence import verdict
 from common.files import atomic_write
+from evaluation.metrics import METRICS
 from evaluation.score import Case
-from evaluation.tables import (
-    BREAKDOWN_TITLES,
-    Rows,
-    breakdown_tables,
-    headline,
-    interval_note,
-    percent,
-    score_tables,
-)
+from evaluation.tables import BREAKDOWN_TITLES, Rows, breakdown_tables, headline, interval_note, score_tables
 
 Frame = Sequence[Case]
 PAGE = "index.html"
@@ -97,7 +90,7 @@ def make_card(frame: Frame, number: int, names: Sequence[str], takes: Mapping[st
             kinds.append("existence: files disagree")
         change = last.scores.iou - scores.iou if scores and last.scores else ""
         orders: dict[str, Any] = {"distance": disagreement(frame), "change from first to last file": change}
-        values = [percent(case.scores.iou if case.scores else case.existence) for case in frame]
+        values = [METRICS["iou"].as_text(case.scores.iou if case.scores else case.existence) for case in frame]
         score_text = "IoU (%) " if scores else "hidden; existence (%) "
         score_text += ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
     else:

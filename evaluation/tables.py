@@ -96,7 +96,7 @@ def figures_table(summary: dict[str, Any]) -> Rows:
     for name, metric in METRICS.items():
         title = metric.heading
         if name == "right_object":
-            frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
+            frames, chance = summary["frames_several_objects"], metric.as_text(summary["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
         interval = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.as_text(values[name]), interval or "-"))
@@ -170,10 +170,6 @@ def interval_note(figures: dict[str, Any]) -> str:
     if takes < 2:
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     return "intervals: takes drawn with replacement"
-
-
-def percent(value: float | None) -> str:
-    return METRICS["iou"].as_text(value)
 
 
 def write_cases(path: Path, names: Sequence[str], frames: Sequence[Sequence[Case]]) -> None:

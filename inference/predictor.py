@@ -89,7 +89,6 @@ class Predictor:
         target_image: Picture | None = None,
         query_box: Sequence[float] | None = None,
         size: str | None = None,
-        setting: str | None = None,
         probability: bool = False,
     ) -> Found:
         """Find an object of the query image in the target image.
@@ -105,48 +104,31 @@ class Predictor:
         - size: how large the object is in the target, measured in parts of the picture: smaller, larger or same. If
           the target is from a static camera and the query from a head-worn one, it is smaller. Without a size, a
           network that looks at several places seeks the object at five sizes.
-        - setting: ego-exo in place of size="smaller", exo-ego in place of "larger".
         - probability: if True, masks are probabilities.
 
         Raises UserError if an argument does not fit.
         """
-        options = query_box, size, setting, probability
-        return self._find(query_image, query_mask, [target_image], 1, *options)[0][0]
+        return self._find(query_image, query_mask, [target_image], 1, query_box, size, probability)[0][0]
 
     def segment_all(
-        self,
-        query_image: Query,
-        query_mask: Query | None = None,
-        target_images: Sequence[Picture] = (),
-        query_box: Sequence[float] | None = None,
-        size: str | None = None,
-        setting: str | None = None,
-        probability: bool = False,
+        self, query_image, query_mask=None, target_images=(), query_box=None, size=None, probability=False
     ) -> list[Found]:
-        """`segment` for each image of a list or tuple of target images; the query is encoded only once."""
+        """`segment`, which explains the arguments, for a list or tuple of target images. The query is encoded once."""
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        options = query_box, size, setting, probability
-        return [found[0] for found in self._find(query_image, query_mask, target_images, 1, *options)]
+        places = self._find(query_image, query_mask, target_images, 1, query_box, size, probability)
+        return [found[0] for found in places]
 
     def places(
-        self,
-        query_image: Query,
-        query_mask: Query | None = None,
-        target_image: Picture | None = None,
-        count: int = 3,
-        query_box: Sequence[float] | None = None,
-        size: str | None = None,
-        setting: str | None = None,
-        probability: bool = False,
+        self, query_image, query_mask=None, target_image=None, count=3, query_box=None, size=None, probability=False
     ) -> list[Found]:
-        """`segment` at up to `count` places of the target image, no two of which are the same (SAME_PLACE). The place
-        with the highest existence comes first; this can be another place than that of `segment`.
+        """`segment`, which explains the arguments, at up to `count` places of the target image, no two of which are the
+        same (SAME_PLACE). The place with the highest existence comes first; this can be another place than that of
+        `segment`.
         """
         if type(count) is not int or count < 1:
             raise UserError(f"the count of places is {count!r}; give a whole number of at least 1")
-        options = query_box, size, setting, probability
-        return self._find(query_image, query_mask, [target_image], count, *options)[0]
+        return self._find(query_image, query_mask, [target_image], count, query_box, size, probability)[0]
 
     def _find(
         self,
@@ -156,20 +138,16 @@ class Predictor:
         count: int,
         query_box: Sequence[float] | None = None,
         size: str | None = None,
-        setting: str | None = None,
         probability: bool = False,
     ) -> list[list[Found]]:
         """For each target image, what is found at up to `count` places."""
-        for name, value, known in (("size", size, SIZES), ("setting", setting, SETTINGS)):
-            if value not in (None, *known):
-                raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(known)}, or None")
-        if size and setting:
-            raise UserError(f"size {size!r} and setting {setting!r} both say how large the object is; give one")
+        if size not in (None, *SIZES):
+            raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
         queries = marked_images(query_image, query_mask, query_box)
         targets = [as_image(image, "target image") for image in target_images]
         if not targets:
             return []
-        frame = frame_of(queries, targets, (SETTINGS | SIZES).get(setting or size or ""))
+        frame = frame_of(queries, targets, SIZES[size] if size else None)
         answers = iter(self.recipe.answers_at_places(self.recipe.prepare(frame), count))
         found = []
         for target in targets:

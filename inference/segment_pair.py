@@ -23,7 +23,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, SIZES, Parser, add_network_options, at_least
+from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -36,13 +36,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     marking.add_argument("--query_mask", type=Path, nargs="+", help=text)
     text = "or a box around the object in pixels; colors then separate the object from its surroundings"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
-    add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
+    add("--object", type=whole_number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
-    size = parser.add_mutually_exclusive_group()
-    text = "size of the object in the target, compared with the query (default: unknown)"
-    size.add_argument("--size", choices=SIZES, help=text)
-    text = "or which picture is of a head-worn camera, which shows things larger"
-    size.add_argument("--setting", choices=SETTINGS, help=text)
+    text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
+    add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
     add("--out", type=Path, help="beginning of the output files' names (default: as said above)")
     add("--overwrite", action="store_true", help="replace output files that exist")
@@ -50,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def number(text: str) -> int:
+def whole_number(text: str) -> int:
     return int(text, 0)
 
 
@@ -73,11 +70,11 @@ from inference.predictor import Predictor
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    number = len(args.query_image)
-    if args.query_box and number > 1:
+    count = len(args.query_image)
+    if args.query_box and count > 1:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
-    if args.query_mask and len(args.query_mask) != number:
-        raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
+    if args.query_mask and len(args.query_mask) != count:
+        raise UserError(f"there are {counted(count, 'query picture')}; give as many paths as --query_mask")
     out = args.out or Path(args.target_image.stem)
     if not out.name:
         raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
@@ -99,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         as_mask(mask, str(name), query.shape[:2])
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
     print(f"{args.ckpt_path.name}: {predictor.description}")
-    found = predictor.places(queries, masks, target, args.places, size=args.size, setting=args.setting)
+    found = predictor.places(queries, masks, target, args.places, size=args.size)
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
 

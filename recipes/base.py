@@ -106,8 +106,6 @@ class NetworkRecipe(Recipe):
     config: Any  # of the class `Config`
     Config: ClassVar[type]  # its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
-    defaults: ClassVar[dict[str, Any]] = {}  # defaults of train.py's options, where they differ from the paper's
-    without: ClassVar[tuple[str, ...]] = ("mine_epochs", "mine_pairs", "fit_pairs")  # train.py's options it lacks
     looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
     def __init__(
@@ -119,9 +117,11 @@ class NetworkRecipe(Recipe):
         batch_size: int | None = None,
         looks: Any = None,
         cache_size: float = 0,
+        training: Any = None,
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
-        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes.
+        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes; `training` has its
+        options of recipes/configs.py.
         """
         if looks and not self.looks_default:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
@@ -130,7 +130,7 @@ class NetworkRecipe(Recipe):
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])
         self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
         self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
-        self.options = {"precision": precision}
+        self.options, self.training = {"precision": precision}, training
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
@@ -159,11 +159,11 @@ class NetworkRecipe(Recipe):
         """The weight of each loss by its name; `existence` is the value of --existence_weight."""
         raise NotImplementedError
 
-    def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
-        """Search `size` training pairs (0: all) with the network as it is, for what training should look at from now
-        on. The result is stored in checkpoints and given to `use_mined`; "searched" in it is the number of pairs that
-        were searched. `loading`: the result of `loader_options`. All processes get the same; raises Stopped after a
-        signal.
+    def mine(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
+        """Search training pairs with the network as it is, for what training should look at from now on. This is done
+        after the epochs `mine_epochs` of the recipe's options, if it has any (0: the warm-up). The result is stored in
+        checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. `loading`: the
+        result of `loader_options`. All processes get the same; raises Stopped after a signal.
         """
         raise NotImplementedError
 
@@ -173,10 +173,10 @@ class NetworkRecipe(Recipe):
         """
         raise NotImplementedError
 
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
+    def finish(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
-        it finds in `size` training pairs. Returns a line that tells what was done; an empty line if the recipe has no
-        such step. All processes do this together; raises Stopped after a signal.
+        it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
+        step. All processes do this together; raises Stopped after a signal.
         """
         return ""
 

@@ -32,8 +32,12 @@ class LetterboxedBatch(Batch):
     block: Tensor | None  # (B,) bool, True if target tokens outside the object are blocked; None if none are
 
 
-def read_letterboxed(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int) -> dict[str, Any]:
-    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are cached are left black."""
+def read_letterboxed(
+    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float = 0
+) -> dict[str, Any]:
+    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are cached are left black. In the
+    share `block` of samples, the target tokens outside the object are to be blocked.
+    """
 
     def image(key: ViewKey) -> np.ndarray:
         return np.zeros((side, side, 3), np.uint8) if key in drawn.cached else letterbox(read_view(pairs, key), side)
@@ -50,7 +54,7 @@ def read_letterboxed(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator
         "target_image": image(source.target),
         "query_mask": mask(pairs.query_mask(drawn.query)),
         "target_mask": mask(target_rle),
-        "block": drawn.block,
+        "block": drawn.chance < block,
     }
 
 
@@ -71,7 +75,7 @@ class Paper(NetworkRecipe):
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_letterboxed(pairs, drawn, rng, self.side)
+        return read_letterboxed(pairs, drawn, rng, self.side, self.training.block)
 
     def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
         return collate_letterboxed(samples)

@@ -4,7 +4,6 @@ networks that read them, and their fit, which is the last step of a training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +37,8 @@ class Marked(Rows):
     @classmethod
     def of(cls, frame: Frame) -> "Marked":
         masks = list(frame.masks.values())
-        spots: list[Any] = [spot_of(mask) for mask in masks]
-        return cls([frame.pictures[number] for number in frame.view], masks, spots)
+        spots = [spot_of(mask) for mask in masks]
+        return cls([frame.pictures[number] for number in frame.view], masks, spots)  # pyrefly: ignore
 
 
 @dataclass

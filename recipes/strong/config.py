@@ -1,6 +1,7 @@
 """The options of the strong network. This module does not import torch, so that the help of train.py need not wait."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from common.arguments import option
 from common.errors import UserError
@@ -39,3 +40,15 @@ class StrongConfig(XSegTxConfig):
         """
         extent = share * self.frame_length(share)  # pixels in the target's frame
         return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
+
+
+@dataclass(frozen=True)
+class StrongOptions:
+    mine_epochs: list[int] = option((), "epochs after which rivals are mined; 0: the warm-up", limits=[0])
+    mine_pairs: int = option(20_000, "pairs in which rivals are mined, each time; 0: all", limits=[0])
+    fit_pairs: int = option(2000, "pairs to which the choice among looks is fitted at the end; 0: none", limits=[0])
+
+    @staticmethod
+    def defaults(epochs: int) -> dict[str, Any]:
+        """Without dropout, a step takes four fifths of the time."""
+        return {"existence_weight": 0.05, "backbone": "efficientnet_lite0", "dropout": 0.0, "drop_feat": 0.0}

@@ -69,15 +69,6 @@ class Strong(NetworkRecipe):
     network: StrongNetwork
     config: StrongConfig
     mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
-    # Without dropout, a step takes four fifths of the time. --block is of the paper's recipe.
-    defaults = {
-        "existence_weight": 0.05,
-        "backbone": "efficientnet_lite0",
-        "dropout": 0.0,
-        "drop_feat": 0.0,
-        "block": 0.0,
-    }
-    without = ("block",)
 
     def __init__(self, network: StrongNetwork, *args: Any, **options: Any):
         super().__init__(network, *args, **options)
@@ -325,8 +316,8 @@ class Strong(NetworkRecipe):
 
     # What training learns from searches
 
-    def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
-        return mine_places(self, pairs, size, seed, world, loading)
+    def mine(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
+        return mine_places(self, pairs, self.training.mine_pairs, seed, world, loading)
 
     def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
         rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
@@ -337,5 +328,6 @@ class Strong(NetworkRecipe):
         numbers, firsts = np.unique(rows, return_index=True)
         self.mined = dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
 
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
-        return fit_choice(self, pairs, size, seed, world, loading)
+    def finish(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> str:
+        size = self.training.fit_pairs
+        return fit_choice(self, pairs, size, seed, world, loading) if size else ""

@@ -1,6 +1,5 @@
-"""The cross-image transformer has the published model's numbers, and properties that hold for every size."""
+"""The cross-image transformer has properties that hold for every size."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +8,6 @@ from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
 from model.config import MODES, XSegTxConfig, parse_layer_types
 from model.xsegtx import Look, XSegTx
-from tests.made.golden import GOLDEN
-from tests.made.golden_network import CASES, golden_inputs, golden_networks
-
-NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob"}
 
 CONFIGS = [{"mode": mode} for mode in MODES] + [{"layer_types": "C I I C C N"}]
 
@@ -39,25 +34,6 @@ def probabilities(look: Look) -> list[torch.Tensor]:
 
 def largest_difference(a: Look, b: Look) -> float:
     return max((x - y).abs().max().item() for x, y in zip(probabilities(a), probabilities(b), strict=True))
-
-
-@pytest.mark.parametrize("kind", ["plain", "masked"])
-@pytest.mark.parametrize("case", CASES)
-def test_masks_and_existence_agree_with_the_published_model(case, kind):
-    """The golden weights make attention so sharp that float32 rounding moves single pixels of the query's mask by
-    more than 1e-4, in the published implementation as well (another number of threads does it).
-    """
-    with torch.no_grad():  # not inference mode: the features are cached, and training tests differentiate through them
-        look = golden_networks()[1](*golden_inputs(case, blocked=kind == "masked"))
-    golden = np.load(GOLDEN / "network.npz")
-    assert np.abs(look.logit.sigmoid().numpy() - golden[f"{case}/{kind}_exist"][:, 0]).max() < 1e-4
-    difference = {}
-    for name in ("out1", "out2"):
-        ours = getattr(look, NAMES[name])[:, ::8, ::8].numpy()
-        difference[name] = np.abs(ours - golden[f"{case}/{kind}_{name}"])
-    assert difference["out2"].max() < 1e-4
-    assert difference["out1"].mean() < 8e-5
-    assert difference["out1"].max() < 3e-3
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

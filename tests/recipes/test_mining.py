@@ -11,6 +11,7 @@ from formats.pairs import BOTH, PairSet
 from model.checkpoint import read_checkpoint
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
+from recipes.strong.config import StrongOptions
 from recipes.strong.crops import Spot, spot_of
 from recipes.strong.learning import random_frames
 from recipes.strong.recipe import Strong
@@ -22,10 +23,11 @@ from tests.made.training import log_lines, run_training
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
     pairs, checkpoint = PairSet([training_set], "train", "ego-exo"), load_checkpoint(strong_checkpoint)
-    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"))
+    options = StrongOptions(mine_pairs=0)
+    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined == {}
-    recipe.use_mined(recipe.mine(pairs, 0, 0, World(), loader_options(0)), pairs)
+    recipe.use_mined(recipe.mine(pairs, 0, World(), loader_options(0)), pairs)
     counts = []
     for number in range(len(pairs)):
         mined = recipe.mined.get(number, np.empty((0, 3)))
@@ -90,10 +92,10 @@ def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
 
 
 def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(training_set):
-    pairs = PairSet([training_set], "train", BOTH)
-    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    pairs, options = PairSet([training_set], "train", BOTH), StrongOptions(mine_pairs=10)
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
     planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
     assert 10 <= planned < 10 + 6 and whole == len(pairs)
-    mined, loaded = (recipe.mine(pairs, 10, 0, World(), loader_options(workers)) for workers in (0, 2))
+    mined, loaded = (recipe.mine(pairs, 0, World(), loader_options(workers)) for workers in (0, 2))
     assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
     assert all(torch.equal(values, loaded[name]) for name, values in mined.items())
