@@ -68,7 +68,7 @@ def test_predicting_leaves_the_callers_precision_of_products_as_it_was():
         assert [switch.allow_tf32 for switch in switches] == before
 
 
-WAITS = {"paper": 2, "strong": 10}  # in a frame of four pairs, at most: the masks, and the existence
+WAITS = {"paper": 2, "strong": 11}  # in a frame of four pairs, at most; six are the masks of close looks
 COPIED = "model/feature_cache.py", "model/backbone.py _constant"  # to the device and from it; constants once
 COMPARE = "import sys; from tests.model.test_device import compare; compare(*sys.argv[1:])"
 
