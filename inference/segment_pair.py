@@ -59,7 +59,7 @@ import numpy as np
 
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.existence import SURELY_VISIBLE, verdict
-from common.files import check_output, claimed
+from common.files import check_output, claimed, remove_leftovers
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
@@ -75,16 +75,11 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
     if args.query_mask and len(args.query_mask) != count:
         raise UserError(f"there are {counted(count, 'query picture')}; give as many paths as --query_mask")
-    out = args.out or Path(args.target_image.stem)
+    out, is_named = args.out or Path(args.target_image.stem), bool(args.out or args.overwrite)
     if not out.name:
         raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
-    paths, numbers = output_paths(out, args.places), itertools.count(2)
-    while not (args.out or args.overwrite) and any(path.exists() for path in paths):
-        out = Path(f"{args.target_image.stem}_{next(numbers)}")
-        paths = output_paths(out, args.places)
-    *mask_paths, overlay_path = paths
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
-    for path in paths:
+    for path in output_paths(out, args.places) if is_named else ():
         check_output(path, args.overwrite, inputs)
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
     if args.query_mask:
@@ -105,7 +100,13 @@ def main(argv: list[str] | None = None) -> None:
     widest = 65_000 / sum(image.shape[1] / image.shape[0] for image in views)  # a JPEG has at most 65,500 columns
     height = min(1600, max(image.shape[0] for image in views), int(widest))
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
-    with claimed(out.parent, out.name, f"writes {mask_paths[0]}", [path.name for path in paths]):
+    with claimed(out.parent, out.name, f"writes {out}_mask.png"):
+        paths, numbers = output_paths(out, args.places), itertools.count(2)
+        while not is_named and any(path.exists() for path in paths):
+            paths = output_paths(out.with_name(f"{out.name}_{next(numbers)}"), args.places)
+        *mask_paths, overlay_path = paths
+        for path in paths:
+            remove_leftovers(path.parent, path.name)
         for path, (mask, _) in zip(mask_paths, found, strict=False):  # fewer places may be found
             write_picture(path, mask * 255)
         for path in mask_paths[len(found) :]:
