@@ -166,6 +166,11 @@ class ProcessedTake:
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
 
+    def frame_size(self, camera: str) -> Size | None:
+        """(H, W) of the camera's frames; None if there are no frames."""
+        path = next(iter(frames_in(self.folder / camera).values()), None)
+        return read_frame(path).shape[:2] if path else None
+
 
 def read_source(folder: Path) -> dict[str, Any]:
     """Read source.json of the take in `folder`; {} if the take has none. Raises UserError if the file is damaged."""
