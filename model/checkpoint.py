@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
+from common.files import has_form
 from model.backbone import Backbone, ResNet50, resnet50_backbone
 from model.backbones import make_backbone
 from model.config import MODES, STRIDE, XSegTxConfig
@@ -97,6 +98,8 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
     """
     own = optimizer.state_dict()["param_groups"]
     try:
+        if not has_form(state, {"param_groups": [{"params": [int]}]}):
+            raise ValueError("its param_groups are not Adam's")
         groups = [mine | {"params": group["params"]} for mine, group in zip(own, state["param_groups"], strict=True)]
         optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     except MALFORMED as error:
@@ -150,7 +153,7 @@ def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, ty
             if stated != true:
                 raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
         return recipe, config
-    except (*MALFORMED, IndexError, UserError) as error:
+    except (*MALFORMED, IndexError, RuntimeError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 
 

@@ -212,7 +212,8 @@ class Strong(NetworkRecipe):
             text = f"since a fit is worse: {text}"
         shift = shift_existence(choice, looks)
         choice.to(self.device)
-        return f"the choice among looks stays as it was, but for a shift of existence by {shift:.2f}, {text}"
+        effect = f"{'more' if shift > 0 else 'fewer'} things are called visible (logit of existence {shift:+.2f})"
+        return f"the choice among looks stays as it was, but {effect}, {text}"
 
     def looks_at(self, frame: TakeFrame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple]:
         """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible. A pair

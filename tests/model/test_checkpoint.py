@@ -122,7 +122,8 @@ def test_an_optimizer_goes_on_where_it_stopped_and_one_of_another_model_is_refus
     first = next(model.parameters())
     assert torch.equal(optimizer.state[first]["exp_avg"], stored["state"][0]["exp_avg"])
     other = torch.optim.Adam(XSegTx(XSegTxConfig("large")).parameters())
-    for state in (stored, {}, [1]):
+    groups = [torch.ones(2), [torch.ones(2)], [{"params": torch.ones(2)}]]
+    for state in (stored, {}, [1], *({"state": {}, "param_groups": group} for group in groups)):
         with pytest.raises(UserError, match="net.pth, optimizer: does not fit this model"):
             load_optimizer(other, state, "net.pth, optimizer")
 
@@ -145,8 +146,9 @@ def test_a_configuration_of_odd_values_is_refused_in_one_line(ours, tmp_path, va
     for name in ours["config"]:
         torch.save(ours | {"config": ours["config"] | {name: value}}, tmp_path / "net.pth")
         refused(tmp_path / "net.pth")
-    torch.save(ours | {"config": value or [1]}, tmp_path / "net.pth")
-    refused(tmp_path / "net.pth")
+    for odd in (value or [1], torch.ones(2)):
+        torch.save(ours | {"config": odd}, tmp_path / "net.pth")
+        refused(tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize("backbone", [0, {}, {"digest": 0, "name": [1]}])
