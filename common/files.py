@@ -151,11 +151,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """If the block raises an OSError that names no file (disk full) or a temporary file, raise it again with `path`."""
+    """If the block raises an OSError that names no file (disk full), a temporary file, or a file in bytes (as those of
+    TensorBoard), raise it again with `path`.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno and (not error.filename or Path(error.filename).suffix == ".tmp"):
+        name = error.filename
+        if error.errno and (not name or isinstance(name, bytes) or Path(name).suffix == ".tmp"):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 

@@ -105,19 +105,21 @@ def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None
 
 
 def changed_lines(
-    path: Path, arguments: Mapping[str, Any], network: Mapping[str, Any], options: Options, keeps_recipe: bool
+    path: Path, arguments: dict[str, Any], network: Mapping[str, Any], options: Options, keeps_recipe: bool
 ) -> list[str]:
     """A line for each option that has changed since the run with these `arguments` wrote the checkpoint `path`.
 
     Raises UserError if a difference makes another network, or with `keeps_recipe`, if the training were another one.
     """
-    then = dict(arguments)
-    if arguments:  # the run may be older than some options, and what was a default then is the default now
-        epochs = then.get("n_epoch", options.n_epoch), options.n_epoch
+    now, then = options.stored, {}
+    if arguments:
+        epochs = arguments.get("n_epoch", options.n_epoch), options.n_epoch
         old, new = (as_stored(defaults_of(options.recipe, number)) for number in epochs)
-        then |= {name: new[name] for name in old if then.get(name, old[name]) == old[name]}
+        then = old | arguments  # the run may be older than some options
+        # A default may move with the number of epochs.
+        then |= {name: now[name] for name in old if then[name] == old[name] and now[name] == new[name]}
     then |= network
-    changed = {name: f"{name} {then[name]} -> {x}" for name, x in options.stored.items() if then.get(name, x) != x}
+    changed = {name: f"{name} {then[name]} -> {x}" for name, x in now.items() if then.get(name, x) != x}
     if other_network := [text for name, text in changed.items() if name in network and name not in FREE]:
         what = f"{path} holds another network ({', '.join(other_network)})"
         raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")

@@ -94,7 +94,8 @@ def fit_choice(
         text = f"since a fit is worse: {text}"
     shift = shift_existence(choice, looks)
     choice.to(recipe.device)
-    return f"the choice among looks stays as it was, but for a shift of existence by {shift:.2f}, {text}"
+    effect = f"{'more' if shift > 0 else 'fewer'} things are called visible (logit of existence {shift:+.2f})"
+    return f"the choice among looks stays as it was, but {effect}, {text}"
 
 
 def looks_at(recipe: Any, frame: Frame, _numbers: Sequence[int], truths: Sequence[np.ndarray]) -> list[tuple]:

@@ -94,7 +94,7 @@ def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run(training
     for epochs, expected in {12: ([2, 6, 10], 6), 24: ([4, 12, 20], 12), 2: ([1], 1)}.items():
         longer = options("--n-epoch", epochs)
         assert (longer.training.mine_epochs, longer.lr_falls) == expected
-    with pytest.raises(UserError, match=r"holds a run with other options \(lr_falls 12 -> 3\)"):
+    with pytest.raises(UserError, match=r"holds a run with other options \(lr_falls 6 -> 3\)"):
         options("--n-epoch", 24, "--lr_falls", 3)
 
 

@@ -45,6 +45,7 @@ from tests.made.training import (
     start_training,
 )
 from train import train
+from train.log import Log
 from train.options import parse
 from train.schedule import Schedule
 from train.start import resolve
@@ -101,6 +102,19 @@ def test_a_full_disk_ends_a_run_in_one_line(training_set, tmp_path, warm_python)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert done.stderr == f"error: OSError: [Errno 27] File too large: '{tmp_path / 'net_warmup.pth'}'\n"
+
+
+def test_a_folder_that_is_moved_away_ends_a_run_in_one_line(training_set, tmp_path, capsys, monkeypatch):
+    def write(log, kind, *values, write=Log.write, **named):
+        if kind == "train":
+            (tmp_path / "run").rename(tmp_path / "away")
+        write(log, kind, *values, **named)
+
+    monkeypatch.setattr(Log, "write", write)
+    with pytest.raises(SystemExit):
+        run_script(lambda: run_training(training_set, tmp_path / "run"))
+    error = capsys.readouterr().err
+    assert error == f"error: FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path / 'run'}'\n"
 
 
 def test_the_same_command_again_changes_nothing_of_a_finished_run(training_set, finished, tmp_path, capsys):
