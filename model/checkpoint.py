@@ -31,19 +31,18 @@ def save_checkpoint(
     path: Path, recipe: str, backbone: Backbone, network: Any, optimizer: torch.optim.Adam | None = None, **extra: Any
 ) -> None:
     """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy; `network` is a
-    module with a `config`. `extra` may hold tensors, plain values and containers of them; anything else could not be
-    loaded safely.
+    module with a `config`. `extra` may replace what is written, and hold tensors, plain values and containers of them;
+    anything else could not be loaded safely.
     """
     if backbone.name == "moco":
         stored = backbone.network.state_dict()
     else:
         weights = backbone.weights and str(backbone.weights)
         stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
-    content = {"recipe": recipe, "config": asdict(network.config), **extra}
-    content |= {"backbone": stored, "encoder": network.state_dict()}
+    content = {"recipe": recipe, "config": asdict(network.config), "backbone": stored, "encoder": network.state_dict()}
     if optimizer is not None:
         content["optimiser"] = optimizer.state_dict()
-    write_torch(path, content)
+    write_torch(path, content | extra)
 
 
 def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any], str]:

@@ -13,24 +13,28 @@ from common.files import has_form
 from model.backbone import Backbone
 from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
+from model.weights import as_read, load_state
 from train.log import LOG_NAME
 from train.options import Options
 
-LAST, BEST, WARMUP, MINED = "netLast.pth", "netBest.pth", "net_warmup.pth", "mined.pth"
+LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 TRAINED = "trained"  # key in a finished file: the network before `finish`, with which a training goes on
 
 
 class TrainState:
     """Network and optimizer after `step` steps, including the steps of the warm-up.
 
-    history: `{"epoch": the last validated epoch, "start_iou", "best_iou", "best_epoch", "last_iou"}`. If a run ended
+    history: `{"epoch": the last finished epoch, "start_iou", "best_iou", "best_epoch", "last_iou"}`. If a run ended
     after the last step of an epoch but before the end of its validation, the history lacks this epoch.
+
+    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: the "step" and the
+    options of `finish` if the checkpoint that is continued has its result.
     """
 
     def __init__(
         self, options: Options, backbone: Backbone, network: nn.Module, device: torch.device, digests: dict[str, str]
     ):
-        """`digests`: the digests of pairs and pictures, by kind. With precision fp16, the loss is scaled."""
+        """`digests`: the digests of the pairs, by kind. With precision fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
         self.network, self.device, self.pair_digests = network.to(device), device, digests
         self.recipe, self.schedule, self.seed = options.recipe, options.schedule, options.seed
@@ -39,7 +43,7 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[options.precision] == torch.float16)
         self.step = 0
         self.history: dict[str, Any] = {}
-        self.miner = ""  # the digest of the network that mined the rivals of this run, if any were mined
+        self.mined, self.best, self.finished = {}, {}, {}
         self.folder: Path | None = None  # the folder for checkpoints; None on all ranks except the first
         self.origin: dict[str, Any] = {}  # how the checkpoints were made; each checkpoint stores this
 
@@ -63,31 +67,44 @@ class TrainState:
         best = iou > self.history.get("best_iou", -1.0)
         if best:
             self.history |= {"best_iou": iou, "best_epoch": epoch}
+            self.best = as_read(self.content())
         return best
 
-    def save(self, *names: str) -> None:
-        """Write a checkpoint under each of `names`, from which training continues as if it had never stopped."""
-        content = self.origin | {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
-        content |= {"pairs": self.pair_digests, "miner": self.miner}
+    def content(self) -> dict[str, Any]:
+        """What every checkpoint holds of this state, with the tensors themselves, not copies."""
+        content = {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
+        content |= {"encoder": self.network.state_dict(), "optimiser": self.optimizer.state_dict()}
+        return self.origin | content | {"pairs": self.pair_digests}
+
+    def save(self, *names: str, **changes: Any) -> None:
+        """Write a checkpoint under each of `names`, from which training continues as if it had never stopped. All that
+        a run has to know is in LAST: it writes BEST, but never reads it. `changes` replace what the others would hold.
+        """
+        content = self.content() | {"mined": self.mined} | changes
+        contents = {BEST: self.best, LAST: content | {"best": self.best}}
         for path in [self.folder / name for name in names] if self.folder else []:
-            save_checkpoint(path, self.recipe, self.backbone, self.network, self.optimizer, **content)
+            save_checkpoint(path, self.recipe, self.backbone, self.network, **contents.get(path.name, content))
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
-        """Continue from the content of a checkpoint, with whose network this state was made. Returns the kinds of pairs
-        ("training", "pictures of the validation", ...) that have changed since the checkpoint was written.
+        """Continue from the content of a checkpoint. Returns the kinds of pairs ("training", "validation") that have
+        changed since the checkpoint was written.
 
-        The step of a published checkpoint is unknown and becomes 0. Raises UserError if the optimizer's state is
-        another network's, or if the checkpoint is damaged.
+        The step of a published checkpoint is unknown and becomes 0. Raises UserError if the network or the optimizer's
+        state is another network's, or if the checkpoint is damaged.
         """
+        numbers, mapping = {str: int | float}, {str: object}
+        form = {"step": int, "history": numbers, "scaler": numbers, "pairs": {str: str}}
+        form |= {"mined": mapping, "best": mapping, "finished": mapping}
+        stored: dict[str, Any] = {"step": 0, **{name: {} for name in form if name != "step"}, **content}
+        if not has_form(stored, form) or stored["step"] < 0:
+            what = f"{path}: its {', '.join(form)} are not as train.py writes them"
+            raise UserError(f"{what}; take an earlier file")
+        for part in (stored["best"], content) if stored["best"] else (content,):
+            load_state(self.network, trained_network(part), f"{path}, encoder")
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
-        stored: dict[str, Any] = {"step": 0, "history": {}, "scaler": {}, "pairs": {}, "miner": "", **content}
-        numbers = {str: int | float}
-        form = {"step": int, "history": numbers, "scaler": numbers, "pairs": {str: str}, "miner": str}
-        if not has_form(stored, form) or stored["step"] < 0:
-            what = f"{path}: its step, history, scaler or pairs are not as train.py writes them"
-            raise UserError(f"{what}; take an earlier file")
-        self.step, self.history, self.miner = stored["step"], dict(stored["history"]), stored["miner"]
+        self.step, self.history = stored["step"], dict(stored["history"])
+        self.mined, self.best, self.finished = (dict(stored[name]) for name in ("mined", "best", "finished"))
         if stored["scaler"].keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
             self.scaler.load_state_dict(stored["scaler"])
         if self.step:
@@ -95,9 +112,14 @@ class TrainState:
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
 
 
+def trained_network(content: Mapping[str, Any]) -> Any:
+    """The state dict with which a training goes on from a checkpoint: the network before `finish`."""
+    return content.get(TRAINED, content.get("encoder"))
+
+
 def run_files(out_dir: Path) -> list[Path]:
     """The files of a run in its folder, except TensorBoard's files."""
-    names = (LAST, BEST, WARMUP, MINED, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
+    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
     return [path for name in names for path in sorted(out_dir.glob(name))]
 
 

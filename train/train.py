@@ -6,15 +6,16 @@
     cd train && bash run_ego.sh --gpu 0,1      # two processes, by torchrun
 
 Writes net_warmup.pth, netLast.pth, netBest.pth (with the best validation IoU), the checkpoints of every --save_every-th
-epoch, log.jsonl, tensorboard/ and, with --mine_epochs, mined.pth to --out-dir. If a run was stopped, give the same
-command again: it continues.
+epoch, log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the same command again: it continues.
 """
 
 import contextlib
+import copy
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from train.options import DEFAULTS, Options, parse
+from train.options import Options, parse
 
 if __name__ == "__main__":
     parse(None, __doc__)  # --help and wrong options need not wait for the imports below
@@ -40,9 +41,8 @@ from common.files import claimed, named_errors, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
 from formats.pairs import PairSet
-from model.checkpoint import read_checkpoint
 from model.device import memory_errors, resolve_device, tf32
-from model.weights import digest_of, load_state, read_torch, write_torch
+from model.weights import as_read
 from recipes.base import NetworkRecipe
 from recipes.samples import Batch, TrainSamples, step_batches
 from recipes.table import RECIPES
@@ -50,7 +50,7 @@ from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP
 from train.start import Start, resolve, starting_state
-from train.state import BEST, LAST, MINED, TRAINED, WARMUP, TrainState, remove_run
+from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run, trained_network
 from train.validation import Validation
 
 
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def device_of(typed: dict[str, Any], world: World) -> torch.device:
     """The device of this process: its GPU of --gpu, or else --device."""
-    name, gpus = typed.get("device", DEFAULTS["device"]), typed.get("gpu")
+    name, gpus = typed.get("device", Options.device), typed.get("gpu")
     if gpus:
         numbers = gpus.split(",")
         if len(numbers) != local_ranks():
@@ -96,9 +96,6 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
-    if world.is_main:  # the other processes need not read the folders of all takes, too
-        digests["pictures of the training"] = pairs.frames_digest()
-        digests["pictures of the validation"] = val_pairs.frames_digest()
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
@@ -112,9 +109,12 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
-    recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9)
+    cache_size = options.cache_features * 1e9
+    recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training)
     loading = loader_options(options.num_workers, device.type == "cuda")
-    samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
+    samples = TrainSamples(pairs, recipe.read, options.seed)
+    if state.mined:
+        recipe.use_mined(state.mined, pairs)
 
     def indices() -> Iterator[Sequence]:
         steps = range(state.step, state.schedule.total_steps)
@@ -123,17 +123,25 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
                 log.say(shortage)
             yield samples.with_cached(numbers, recipe.cache) if options.cache_features else numbers
 
-    def load() -> Iterator[Batch]:  # anew after each mining, because loader processes have a copy of what was mined
-        use_mined(options, state, recipe, pairs, log, loading)
+    def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
+        if mines:
+            log.say("mining rivals in the training pairs ...")
+            mined = recipe.mine(pairs, options.seed, world, loading)
+            log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
+            state.mined = {"step": state.step, **mined}
+            recipe.use_mined(state.mined, pairs)
+            state.save(LAST)
         return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish_files(options, recipe, pairs, log, loading)
+        finish(options, state, recipe, pairs, log, loading)
+        if state.best:
+            state.save(BEST)
     except Stopped:
-        if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be that of netBest.pth
+        if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be the best one
             state.save(LAST)
         log.count_unreadable()
         reason = world.signal.name if world.signal else "another process"
@@ -143,25 +151,30 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     finally:
         log.close()
     log.count_unreadable()
-    print_best_iou(options, log, state.history)
+    print_best_iou(options, log, state)
     return None
 
 
 def train_epochs(
-    options: Options, state: TrainState, step: nn.Module, load: Callable[[], Iterator], validation: Validation, log: Log
+    options: Options, state: TrainState, step: nn.Module, load: Callable, validation: Validation, log: Log
 ) -> None:
     """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load` gives the batches
-    from this step on.
+    from this step on, and is told whether mining is due before them.
     """
     schedule, history = state.schedule, state.history
+    mining = [schedule.epoch_end(epoch) for epoch in getattr(options.training, "mine_epochs", ())]  # steps
     batches: Any = None  # until there is a step to take
     if "start_iou" not in history:
         history["start_iou"] = validation.run(state.step, "start")
     for epoch in range(state.next_epoch, schedule.epochs + 1):
-        if state.step < schedule.epoch_end(epoch) and (batches is None or epoch - 1 in options.mine_epochs):
-            batches = load()
+        if state.step < schedule.epoch_end(epoch):
+            is_lost = not state.mined and any(end < state.step for end in mining)  # it was of other pairs
+            is_due = is_lost or state.step in mining and state.mined.get("step") != state.step
+            if is_due or batches is None:
+                batches = load(is_due)
         train_one_epoch(state, step, batches, log, epoch)
         if epoch == 0:
+            history["epoch"] = 0
             if schedule.warmup:
                 state.save(WARMUP, LAST)
             continue
@@ -172,52 +185,27 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def use_mined(
+def finish(
     options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
 ) -> None:
-    """Give the recipe what was mined last at this step: what mined.pth holds, or if that is of another step, network or
-    of other pairs, what the network finds now.
-    """
-    ends = [state.schedule.epoch_end(epoch) for epoch in options.mine_epochs]
-    if not (ends := [end for end in ends if end <= state.step]):
+    """Let the recipe finish the best network and the last one, unless this was done with its options."""
+    done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
+    if state.finished == done:
         return
-    network, path = digest_of(recipe.network), options.out_dir / MINED
-    miner = state.miner if max(ends) < state.step else network
-    made_of = {"step": max(ends), "pairs": state.pair_digests["training"], "network": miner}
-    is_there = log.world.is_main and path.exists()
-    content = log.world.broadcast(read_torch(path, "delete it; it is made again") if is_there else {})
-    if any(content.get(name) != value for name, value in made_of.items()):
-        log.say("mining rivals in the training pairs ...")
-        mined = recipe.mine(pairs, options.mine_pairs, options.seed, log.world, loading)
-        log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
-        content = {**made_of, "network": network, "mined": mined}
-        if log.world.is_main:
-            write_torch(path, content)
-    state.miner = content["network"]
-    recipe.use_mined(content["mined"])
-
-
-def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]) -> None:
-    """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it with as many pairs.
-    If both files hold the same network, both get the network that the first one becomes.
-    """
-    done: dict[int, dict[str, Any]] = {}  # finished networks by step
-    for path in (options.out_dir / name for name in (BEST, LAST)):
-        is_there = log.world.is_main and path.exists() and options.fit_pairs
-        content = log.world.broadcast(read_checkpoint(path)[0] if is_there else {"finished_with": options.fit_pairs})
-        if content.get("finished_with") == options.fit_pairs:
-            continue
-        trained = content.get(TRAINED, content["encoder"])
-        if content["step"] not in done:
-            load_state(recipe.network, trained, str(path))
-            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world, loading)
+    trained = copy.deepcopy({BEST: trained_network(state.best), LAST: state.network.state_dict()})
+    steps = ({BEST: state.best.get("step")} if state.best else {}) | {LAST: state.step}
+    finished: dict[Any, dict[str, Any]] = {}  # by step, since the last network can be the best one
+    for name, step in steps.items():
+        if step not in finished:
+            state.network.load_state_dict(trained[name])
+            text = recipe.finish(pairs, options.seed, log.world, loading)
             if not text:  # this recipe has no such step
                 return
-            log.say(f"{path.name}: {text}")
-            done[content["step"]] = recipe.network.state_dict()
-        if log.world.is_main:
-            finished = {"encoder": done[content["step"]], TRAINED: trained, "finished_with": options.fit_pairs}
-            write_torch(path, content | finished)
+            log.say(f"{name}: {text}")
+            finished[step] = copy.deepcopy(state.network.state_dict())
+    if state.best:
+        state.best = as_read(state.best | {"encoder": finished[steps[BEST]], TRAINED: trained[BEST]})
+    state.save(LAST, encoder=finished[state.step], **{TRAINED: trained[LAST]}, finished=done)
 
 
 def print_introduction(
@@ -225,7 +213,7 @@ def print_introduction(
 ) -> None:
     """Print and log the data, the network and the recipe of a run."""
     schedule, arguments = options.schedule, state.origin["arguments"]
-    block = f", block {options.block}" if options.block else ""
+    details = [f"{name} {arguments[name]}" for name in ("existence_weight", *asdict(options.training))]
     takes = counted(len(pairs.data_dir_of), "take")
     facts = {
         "setting": pairs.setting,
@@ -233,7 +221,7 @@ def print_introduction(
         "train_pairs": f"{len(pairs)} of {takes}, {(~pairs.visible).sum()} of them negatives",
         "val_pairs": f"{min(options.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "recipe": f"{options.recipe}, existence_weight {options.existence_weight}" + block,
+        "recipe": ", ".join([options.recipe, *details]),
         "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
         "warm-up": counted(schedule.warmup, "step"),
         "rate": f"{schedule.lr:g}, times {LR_DROP} after epoch {list(schedule.milestones)}"
@@ -249,11 +237,13 @@ def print_introduction(
     log.write("start", state.step, **facts, arguments=arguments)
 
 
-def print_best_iou(options: Options, log: Log, history: dict[str, Any]) -> None:
+def print_best_iou(options: Options, log: Log, state: TrainState) -> None:
     """Print the validation IoU that the finished run has reached."""
+    history = state.history
     if "best_iou" not in history:
         return
-    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {options.out_dir / BEST}"
+    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']})"
+    best += f", kept in {options.out_dir / BEST}" * bool(state.best)  # of a run of version 2.5, only its file has it
     log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     trained = options.init_weights or options.resume_pth
     if trained and history["start_iou"] > history["best_iou"]:

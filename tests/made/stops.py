@@ -83,6 +83,7 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
     for recipe in (Paper, Strong):
         note_calls(recipe, "predict", "frame of a validation")
     note_calls(recipes.strong.learning, "wrong_places", "frame of a mining")
+    note_calls(recipes.strong.learning, "looks_at", "frame of a fit")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:

@@ -39,7 +39,10 @@ def outcome(out_dir):
     left = {}
     for path in sorted(out_dir.glob("*.pth")):
         content = torch.load(path, weights_only=True)
-        left[path.name] = {k: v for k, v in content.items() if k not in ("date", "command", "commit", "arguments")}
+        for part in (content, content.get("best", {})):
+            for name in ("date", "command", "commit", "arguments"):
+                part.pop(name, None)
+        left[path.name] = content
     lines = [json.loads(line) for line in (out_dir / "log.jsonl").read_text().splitlines()]
     figures = [{k: v for k, v in line.items() if k not in CLOCK} for line in lines if line["kind"] != "start"]
     return left | {"log": figures}
@@ -80,9 +83,9 @@ def test_a_run_stopped_in_validations_steps_or_files_ends_as_an_undisturbed_one(
 def test_all_extras_together_go_on_after_a_kill_which_ends_the_loader_processes_too(data_dir, tmp_path):
     flags = ("--precision", "bf16", "--both", "--recipe", "strong", "--frame_size", 160, "--num_workers", 1)
     flags += ("--warmUpIter", 1, "--iter-epoch", 2, "--batch-pos", 1, "--val_size", 2, "--n-epoch", 2)
-    flags += ("--val_every", 5, "--mine_epochs", 0, "--mine_pairs", 24)
+    flags += ("--val_every", 5, "--mine_epochs", 0, "--mine_pairs", 24, "--fit_pairs", 24)
     assert train_until(None, "", data_dir, tmp_path / "whole", *flags) == 0
-    for event in (("frame of a mining", 1, 3), ("step", 4, 1)):
+    for event in (("frame of a mining", 1, 3), ("step", 4, 1), ("frame of a fit", 5, 2)):
         assert train_until(event, signal.SIGKILL, data_dir, tmp_path / "parts", *flags) == -signal.SIGKILL
     assert train_until(None, "", data_dir, tmp_path / "parts", *flags) == 0
     check_equal(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
