@@ -9,7 +9,7 @@ SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2  # visible from the first on, probably 
 
 def verdict(existence: float) -> str:
     """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "probably not visible (4 %)".
-    Scores do not use it: the benchmark knows visible and hidden, which THRESHOLD separates.
+    Scores do not use it: the benchmark knows visible and hidden, which formats.results.THRESHOLD separates.
     """
     unsure = "perhaps visible" if existence >= SURELY_HIDDEN else "probably not visible"
     return f"{'visible' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"
