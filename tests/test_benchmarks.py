@@ -1,16 +1,14 @@
 """Each benchmark runs at its smallest size and prints its ratios; the values of the ratios mean nothing here."""
 
 import importlib
-import itertools
 import re
-from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks import full_size, inference, measure, network_card, photographs, process_data, train_step
-from formats.picture_files import read_picture
 from tests.made.processes import run_main
 
 
@@ -72,46 +70,25 @@ def test_the_card_tells_figures_by_size_angle_and_reason(checkpoint, tmp_path):
     assert hidden == reasons > 0 and "left out" in tables[3]
 
 
-class KnownMasks:
-    """Opens pictures as OpenCV's samples, and knows what is sought in each of them."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.masks, rng = folder, {}, np.random.default_rng(0)
-
-        def paper(height, width):
-            dots = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-            return cv2.resize(dots, (width, height), interpolation=cv2.INTER_CUBIC)
-
-        squares = np.kron(np.indices((7, 10)).sum(0) % 2 * 255, np.ones((20, 20))).astype(np.uint8)
-        for number, (side, moment) in enumerate(itertools.product(("left", "right"), (1, 2))):
-            picture, top, left = np.full((300, 400), 255, np.uint8), 50 + 10 * number, 80 + 20 * number
-            picture[top : top + 140, left : left + 200] = squares
-            self.write(f"{side}{moment:02d}.jpg", picture, top, left, 140, 200)
-        box, scene, wall = paper(160, 240), paper(400, 480), paper(640, 800)
-        scene[90:250, 130:370] = box
-        self.write("box.png", box, 2, 2, 156, 236)
-        self.write("box_in_scene.png", scene, 92, 132, 156, 236)
-        for name, shift in (("graf1.png", 0), ("graf3.png", 16)):
-            self.write(name, wall[shift:, shift:], 150 - shift, 300 - shift, 251, 261)
-
-    def write(self, name, picture, top, left, height, width):
-        cv2.imwrite(str(self.folder / name), picture)
-        mask = np.zeros(picture.shape[:2], np.uint8)
-        mask[top : top + height, left : left + width] = 1
-        self.masks[read_picture(self.folder / name).tobytes()] = mask
-
-    def segment(self, image, mask, target):
-        return self.masks[target.tobytes()], 0.9
-
-
 def test_truth_in_photographs_is_where_corners_and_features_say(tmp_path, monkeypatch):
-    monkeypatch.setattr(photographs, "MOMENTS", (1, 2))
-    monkeypatch.setattr(photographs, "PARTS_OF_WALL", photographs.PARTS_OF_WALL[:1])
-    known = KnownMasks(tmp_path)
-    monkeypatch.setattr(photographs.Predictor, "load", lambda _: known)
-    text = output_of(run_main(photographs.main, "--samples", tmp_path))
-    *rows, absent = [line.split(" | ") for line in text.splitlines()[2:]]
-    assert [row[1:2] for row in rows] == 4 * [["2"]] and absent[1] == "12" and min(int(row[2]) for row in rows) > 97
+    page, rng = np.full((300, 400, 3), 255, np.uint8), np.random.default_rng(0)
+    squares = np.kron(np.indices((7, 10)).sum(0) % 2 * 255, np.ones((20, 20)))
+    page[50:190, 80:280] = squares[..., None]
+    wall = cv2.resize(rng.integers(0, 256, (50, 60, 3), np.uint8), (480, 400), interpolation=cv2.INTER_CUBIC)
+    one, other = photographs.same_plane(wall, wall[16:, 16:], ((100, 150), (260, 150), (260, 300), (100, 300)))
+    board = photographs.board(page)
+    for view, (top, bottom, left, right) in ((board, (50, 190, 80, 280)), (other, (134, 284, 84, 244))):
+        truth = np.zeros(view.mask.shape, bool)
+        truth[top:bottom, left:right] = True
+        assert (view.mask & truth).sum() / (view.mask | truth).sum() > 0.97
+    masks = {view.image.shape: view.mask for view in (board, one, other)}
+    knowing = SimpleNamespace(segment=lambda image, mask, target: (masks[target.shape], 0.9))
+    groups = ("board, other camera", "box", "part of a wall")
+    pairs = [(group, *views) for group in groups for views in ((board, board), (one, other))]
+    monkeypatch.setattr(photographs, "visible_pairs", lambda _: pairs)
+    monkeypatch.setattr(photographs.Predictor, "load", lambda _: knowing)
+    rows = output_of(run_main(photographs.main, "--samples", tmp_path)).splitlines()[2:]
+    assert rows == [*(f"| {group} | 2 | 100 | 2 | 2 |" for group in groups), "| absent | 12 | - | - | 12 |"]
 
 
 def test_what_grows_with_the_data_set_is_measured_with_half_of_the_takes_and_with_all(tmp_path, monkeypatch):

@@ -89,26 +89,6 @@ def test_a_method_gets_all_that_it_may_need_and_frames_in_order(data_path, metho
                 assert tuple(entry["pred_mask"]["size"]) == eval_size(take.video_size(pair.target_camera))
 
 
-ECHO = """
-class Method:
-    def predict(self, frame):
-        return [(frame.masks[pair[:2]], 1) for pair in frame.pairs]
-"""
-
-
-def test_a_small_object_of_a_large_mask_is_not_lost_at_the_size_of_its_frame(tmp_path):
-    data_path = make_data_set(tmp_path, {"val": ["take"]}, {"crumb": {"aria01": [0], "cam01": [0]}})
-    annotation = data_path / "take" / "annotation.json"
-    content, mask = json.loads(annotation.read_text()), np.zeros((176, 176), np.uint8)
-    mask[101, 101] = 1  # of frames half as large nearest neighbor takes the even pixels
-    content["masks"]["crumb"]["aria01"]["0"] = encode_mask(mask)
-    annotation.write_text(json.dumps(content))
-    answer = "(0 * frame.images[pair[2]][..., 0], frame.masks[pair[:2]].any())"
-    (tmp_path / "sees.py").write_text(ECHO.replace("(frame.masks[pair[:2]], 1)", answer))
-    results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'sees.py'}:Method"))
-    assert results["take"]["masks"]["crumb"]["aria01_cam01"]["0"]["confidence"] == 1
-
-
 TRUTH = """
 import json
 import cv2

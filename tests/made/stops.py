@@ -15,12 +15,14 @@ import train.state
 from common.errors import run_script
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
+from tests.made.networks import lite0
 from tests.made.training import run_training
 from train.log import Log
 from train.state import TrainState
 
 FULL_DISK = "a full disk"
 WRITES = ("checkpoint", "line of the log")  # the kinds of events at which the disk can be full
+lite0()
 # Imports take seconds, so they are done once, in a process from which all others are forked.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([__name__])

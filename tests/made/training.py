@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import tests.made.networks  # noqa: F401, which reads the backbone once
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs, make_take
 from train import train
