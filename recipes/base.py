@@ -8,7 +8,7 @@ docs/extending.md has a recipe of a newcomer, from the network to the scores.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -108,9 +108,11 @@ class NetworkRecipe(Recipe):
         batch_size: int | None = None,
         looks: Any = None,
         cache_size: float = 0,
+        loading: Mapping[str, Any] | None = None,
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
-        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes.
+        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes, and searches pairs
+        that loaders read with `loading`, the result of `loader_options`.
         """
         if looks and not self.looks_default:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
@@ -118,7 +120,7 @@ class NetworkRecipe(Recipe):
         self.device, self.precision = device, precision
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])
         self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
-        self.options = {"precision": precision}
+        self.loading, self.options = loading or {}, {"precision": precision}
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
@@ -147,10 +149,10 @@ class NetworkRecipe(Recipe):
         """The weight of each loss by its name; `existence` is the value of --existence_weight."""
         raise NotImplementedError
 
-    def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
+    def mine(self, pairs: PairSet, size: int, seed: int, world: World) -> dict[str, Tensor]:
         """Search `size` training pairs (0: all) with the network as it is, for what training should look at from now
         on. The result is stored and given to `use_mined`; "searched" in it is the number of pairs that were searched.
-        `loading`: the result of `loader_options`. All processes get the same; raises Stopped after a signal.
+        All processes get the same; raises Stopped after a signal.
         """
         raise NotImplementedError
 
@@ -158,7 +160,7 @@ class NetworkRecipe(Recipe):
         """From now on, `read` draws from what was mined."""
         raise NotImplementedError
 
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
+    def finish(self, pairs: PairSet, size: int, seed: int, world: World) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
         it finds in `size` training pairs. Returns a line that tells what was done; an empty line if the recipe has no
         such step. All processes do this together; raises Stopped after a signal.

@@ -14,7 +14,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,14 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     """Train on one of the processes. Returns the exit status of a run that a signal stopped."""
     if options.batch_pos % world.size:
         raise UserError(f"--batch-pos {options.batch_pos} cannot be split evenly over {world.size} processes")
+    if world.is_main:
+        print("reading the pairs ...", flush=True)
     pairs, val_pairs = (PairSet(options.train_dir, split, options.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
+    if world.is_main:
+        print("loading the network ...", flush=True)
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
@@ -109,26 +113,20 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
-    recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9)
     loading = loader_options(options.num_workers, device.type == "cuda")
+    recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
 
-    def indices() -> Iterator[Sequence]:
-        steps = range(state.step, state.schedule.total_steps)
-        for numbers in step_batches(steps, options.batch_pos, world.rank, world.size):
-            if shortage := recipe.cache.shortage():
-                log.say(shortage)
-            yield samples.with_cached(numbers, recipe.cache) if options.cache_features else numbers
-
     def load() -> Iterator[Batch]:  # anew after each mining, because loader processes have a copy of what was mined
-        use_mined(options, state, recipe, pairs, log, loading)
-        return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+        use_mined(options, state, recipe, pairs, log)
+        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
+        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
-    validation = Validation(val_pairs, options.val_size, recipe, log, loading)
+    validation = Validation(val_pairs, options.val_size, recipe, log)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish_files(options, recipe, pairs, log, loading)
+        finish_files(options, recipe, pairs, log)
     except Stopped:
         if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be that of netBest.pth
             state.save(LAST)
@@ -158,6 +156,8 @@ def train_epochs(
         if state.step < schedule.epoch_end(epoch) and (batches is None or epoch - 1 in options.mine_epochs):
             batches = load()
         train_one_epoch(state, step, batches, log, epoch)
+        if shortage := validation.recipe.cache.shortage():
+            log.say(shortage)
         if epoch == 0:
             if schedule.warmup:
                 state.save(WARMUP, LAST)
@@ -169,9 +169,7 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def use_mined(
-    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
-) -> None:
+def use_mined(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
     """Give the recipe what was mined last at this step: what mined.pth holds, or if that is of another step, network or
     of other pairs, what the network finds now.
     """
@@ -185,7 +183,7 @@ def use_mined(
     content = log.world.broadcast(read_torch(path, "delete it; it is made again") if is_there else {})
     if any(content.get(name) != value for name, value in made_of.items()):
         log.say("mining rivals in the training pairs ...")
-        mined = recipe.mine(pairs, options.mine_pairs, options.seed, log.world, loading)
+        mined = recipe.mine(pairs, options.mine_pairs, options.seed, log.world)
         log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
         content = {**made_of, "network": network, "mined": mined}
         if log.world.is_main:
@@ -194,7 +192,7 @@ def use_mined(
     recipe.use_mined(content["mined"])
 
 
-def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]) -> None:
+def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
     """Let the recipe finish the networks of netBest.pth and netLast.pth, unless a former run did it with as many pairs.
     If both files hold the same network, both get the network that the first one becomes.
     """
@@ -207,7 +205,7 @@ def finish_files(options: Options, recipe: NetworkRecipe, pairs: PairSet, log: L
         trained = content.get(TRAINED, content["encoder"])
         if content["step"] not in done:
             load_state(recipe.network, trained, str(path))
-            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world, loading)
+            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{path.name}: {text}")

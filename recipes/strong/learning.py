@@ -3,11 +3,8 @@ show to the network again (mining), and which of several looks is right (the fit
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from itertools import chain
-from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +17,7 @@ from formats.masks import fit_rle, iou
 from formats.pairs import PairSet
 from formats.results import THRESHOLD
 from recipes.base import NetworkRecipe
-from recipes.frame import Frame, FrameDataset, FramePlan, TakeFrame, frame_plans
+from recipes.frame import Frame, FrameDataset, FramePlan, frame_plans
 from recipes.strong.choice import choice_figures, fit, looks_of_pairs, shift_existence
 from recipes.strong.crops import spot_of
 from recipes.strong.search import Search
@@ -30,51 +27,40 @@ HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tel
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
 
 
-def mine_places(
-    recipe: NetworkRecipe, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]
-) -> dict[str, Tensor]:
+def mine_places(recipe: NetworkRecipe, pairs: PairSet, size: int, seed: int, world: World) -> dict[str, Tensor]:
     """Search random frames with `size` pairs (0: all) for places that are not at the objects. Returns for each of the N
     places the pair's number, "pairs" (N,) int64, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of
-    the pairs, and how many pairs were "searched".
+    the pairs; and how many pairs were "searched".
     """
     plans = random_frames(pairs, size, seed)
-    found = search_frames(recipe, pairs, plans, wrong_places, world, loading)
-    of_pairs = sorted(chain.from_iterable(found), key=itemgetter(0))
-    numbers = np.array([number for number, spots in of_pairs for _ in spots], np.int64)
-    spots = np.concatenate([np.empty((0, 3), np.float32), *(spots for _, spots in of_pairs)])
-    found = {"pairs": torch.from_numpy(numbers), "spots": torch.from_numpy(spots)}
-    return found | {"searched": torch.tensor(len(of_pairs))}
+    found = sorted(chain.from_iterable(search_frames(recipe, pairs, plans, wrong_places, world)))
+    numbers, *spots = torch.tensor(found, dtype=torch.float64).reshape(-1, 4).T
+    searched = torch.tensor(sum(len(plan.pairs) for plan in plans))
+    return {"pairs": numbers.long(), "spots": torch.stack(spots, 1).float(), "searched": searched}
 
 
 def wrong_places(
-    recipe: NetworkRecipe, frame: Frame, numbers: Sequence[int], truths: Sequence[np.ndarray]
-) -> list[tuple[int, np.ndarray]]:
-    """The candidates that are not at the object, for each pair that can be searched: the pair's number, and the fields
-    of the `Spot`, (n, 3).
-    """
+    recipe: NetworkRecipe, frame: Frame, numbers: list[int], truths: list[np.ndarray]
+) -> list[tuple[float, ...]]:
+    """The candidates in a frame that are not at their objects: the pair's number, and the fields of the `Spot`."""
     search = Search(recipe, frame, MINED_LOOKS)
-    wrong: dict[int, list] = {pair: [] for pair, of in enumerate(frame.pairs) if of[:2] in search.spots}
-    if not wrong:
+    if not search.spots:
         return []
     with recipe.computing():
         places, _ = search.locate()
     true = [spot_of(truth) for truth in truths]
-    for pair, place in places:
-        if not ((spot := true[pair]) and spot.is_near(place)):
-            wrong[pair].append(place)
-    return [(numbers[pair], np.array(sorted(spots), np.float32).reshape(-1, 3)) for pair, spots in wrong.items()]
+    wrong = [place for place in places if not ((spot := true[place.pair]) and spot.is_near(place.spot))]
+    return [(numbers[place.pair], *place.spot) for place in wrong]
 
 
-def fit_choice(
-    recipe: NetworkRecipe, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]
-) -> str:
+def fit_choice(recipe: NetworkRecipe, pairs: PairSet, size: int, seed: int, world: World) -> str:
     """Fit the choice among looks, and the existence, to what the search finds in random frames with `size` training
     pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few pairs,
     the former choice stays, with a shift of its existence: training moves the logits that it reads. Returns a line.
     """
     plans = random_frames(pairs, size, seed)
-    found = search_frames(recipe, pairs, plans, looks_at, world, loading)
-    uids = [plan.take_uid for plan, of_frame in zip(plans, found, strict=True) for _ in of_frame]
+    found = search_frames(recipe, pairs, plans, looks_at, world)
+    uids = [plan.folder.name for plan, of_frame in zip(plans, found, strict=True) for _ in of_frame]
     takes = sorted(set(uids))
     if not takes:
         return "the choice among looks stays as it was, since no training pair can be read"
@@ -102,7 +88,7 @@ def fit_choice(
     return f"the choice among looks stays as it was, but for a shift of existence by {shift:.2f}, {text}"
 
 
-def looks_at(recipe: NetworkRecipe, frame: Frame, numbers: Sequence[int], truths: Sequence[np.ndarray]) -> list[tuple]:
+def looks_at(recipe: NetworkRecipe, frame: Frame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple]:
     """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible. A pair
     whose query mask is empty has no looks, and is left out.
     """
@@ -132,34 +118,23 @@ def random_frames(pairs: PairSet, size: int, seed: int) -> list[FramePlan]:
 
 
 def search_frames(
-    recipe: NetworkRecipe,
-    pairs: PairSet,
-    plans: Sequence[FramePlan],
-    search: Callable[..., list],
-    world: World,
-    loading: dict[str, Any],
+    recipe: NetworkRecipe, pairs: PairSet, plans: list[FramePlan], search: Callable[..., list], world: World
 ) -> list[list]:
     """What `search` finds in each frame. It is given the recipe, a frame, the numbers of the frame's pairs and their
-    true masks, (H, W) uint8. The processes share the frames, and all get all results. `loading`: the result of
-    `loader_options`. Raises Stopped after a signal.
+    true masks, (H, W) uint8. The processes share the frames, and all get all results. Raises Stopped after a signal.
     """
     recipe.network.eval()
-    own = FrameDataset(plans[world.rank :: world.size], pairs, partial(with_truths, recipe, pairs))
-    frames, found = DataLoader(own, batch_size=None, collate_fn=tuple, **loading), []
-    for given in tqdm(frames, "search", unit="frame", leave=False, disable=None if world.is_main else True):
+    own, found = FrameDataset(plans[world.rank :: world.size], pairs, recipe.prepare), []
+    frames = DataLoader(own, batch_size=None, **recipe.loading)
+    for frame in tqdm(frames, "search", unit="frame", leave=False, disable=None if world.is_main else True):
         if world.signal:
             break
-        found.append(search(recipe, *given))
+        numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in frame.pairs]
+        sizes = [frame.sizes[pair.target_camera] for pair in frame.pairs]
+        rles = map(pairs.target_mask, numbers)
+        truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
+        found.append(search(recipe, frame, numbers, truths))
     signals, parts = zip(*world.gather((world.signal, found)), strict=True)
     if any(signals):
         raise Stopped
     return [parts[i % world.size][i // world.size] for i in range(len(plans))]
-
-
-def with_truths(recipe: NetworkRecipe, pairs: PairSet, frame: TakeFrame) -> tuple[Frame, list[int], list[np.ndarray]]:
-    """In a loader process: the frame, prepared, the numbers of its pairs, and their true masks."""
-    numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in frame.pairs]
-    rles = [pairs.target_mask(number) for number in numbers]
-    sizes = [frame.sizes[pair.target_camera] for pair in frame.pairs]
-    truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
-    return recipe.prepare(frame), numbers, truths

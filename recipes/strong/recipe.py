@@ -129,12 +129,8 @@ class Strong(NetworkRecipe):
 
     # What training learns from searches
 
-    def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
-        return mine_places(self, pairs, size, seed, world, loading)
+    mine, finish = mine_places, fit_choice  # of learning.py
 
     def use_mined(self, mined: dict[str, Tensor]) -> None:
         numbers, firsts = np.unique(mined["pairs"].numpy(), return_index=True)
         self.mined = dict(zip(numbers.tolist(), np.split(mined["spots"].numpy(), firsts[1:]), strict=False))
-
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
-        return fit_choice(self, pairs, size, seed, world, loading)

@@ -129,9 +129,11 @@ def test_what_was_mined_for_another_network_or_step_or_from_other_pairs_is_not_t
 
 def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(data_dir):
     pairs = PairSet([data_dir], "train", BOTH)
-    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    recipe, mined = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu")), []
     planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
     assert 10 <= planned < 10 + 6 and whole == len(pairs)
-    mined, loaded = (recipe.mine(pairs, 10, 0, World(), loader_options(workers)) for workers in (0, 2))
-    assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
-    assert all(torch.equal(values, loaded[name]) for name, values in mined.items())
+    for workers in (0, 2):
+        recipe.loading = loader_options(workers)
+        mined.append(recipe.mine(pairs, 10, 0, World()))
+    assert mined[0]["searched"] == planned and len(mined[0]["pairs"].unique()) > 5
+    assert all(torch.equal(values, mined[1][name]) for name, values in mined[0].items())
