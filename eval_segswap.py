@@ -13,7 +13,6 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from common.cpu import tune_cpu
 from common.errors import UserError, counted, run_script, say_errors, warn_once
@@ -74,14 +73,12 @@ INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missi
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    recipe, description, options = resolve(args)
     world = World()
     world.start()
-    if any(others != options for others in world.gather(options)):
+    recipe, description, run, failed = resolve(args, world)
+    if len(set(world.gather(run.digest))) > 1:
         what = "have read different files, because the checkpoint or the method has just been replaced"
         raise UserError(f"the processes of torchrun {what}; run the same command again")
-    plans, failed = world.broadcast(read_plans(args) if world.is_main else None)  # which asks for each frame's size
-    run = ResumableRun(args.out_path, args.setting, args.split, options, plans)
     if world.is_main:
         print(f"{description}, on {world.size} x {recipe.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
@@ -105,9 +102,9 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def resolve(args: Namespace) -> tuple[Recipe, str, dict[str, Any]]:
-    """The recipe that predicts, a text about it, and all that decides its answers. Raises UserError if a file is
-    missing, or if options do not fit each other.
+def resolve(args: Namespace, world: World) -> tuple[Recipe, str, ResumableRun, dict[str, str]]:
+    """The recipe that predicts, a text about it, the run with the takes to predict, and by uid why a take cannot be
+    read. Raises UserError if a file is missing, or if options do not fit each other.
     """
     device = resolve_device(args.device)
     if device.type == "cuda":
@@ -125,11 +122,13 @@ def resolve(args: Namespace) -> tuple[Recipe, str, dict[str, Any]]:
         recipe, digest, description = predictor.recipe, predictor.digest, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
-    return recipe, description, {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
+    plans, failed = world.broadcast(read_plans(args) if world.is_main else None)  # which asks for each frame's size
+    options = {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
+    return recipe, description, ResumableRun(args.out_path, args.setting, args.split, options, plans), failed
 
 
 def read_plans(args: Namespace) -> tuple[dict[str, TakePlan], dict[str, str]]:
-    """The plans of the takes to predict, and why other takes cannot be read, both by uid."""
+    """The plans of the takes to predict, and why other takes cannot be read, by uid."""
     plans, failed = {}, {}
     for uid in read_split(args.splits_path or find_split_path(args.data_path), args.split):
         try:

@@ -122,22 +122,24 @@ def commands(folder: Path, pairs: int, mined: int) -> dict[str, tuple]:
 # The steps that are a part of a script
 
 
-def shipped() -> Strong:
+def shipped(loaders: int) -> Strong:
     """The recipe of the repository's network."""
-    return cast(Strong, Predictor.load().recipe)
+    recipe = cast(Strong, Predictor.load().recipe)
+    recipe.loading = loader_options(loaders)
+    return recipe
 
 
 def read_validation_frames(args: argparse.Namespace) -> None:
     """Read the frames of the validation pairs as training does before it predicts them."""
     pairs, log = PairSet([args.folder / "processed"], "val", BOTH), SimpleNamespace(world=World())
-    frames = Validation(pairs, args.pairs, shipped(), cast(Any, log), loader_options(args.loaders)).frames
+    frames = Validation(pairs, args.pairs, shipped(args.loaders), cast(Any, log)).frames
     print(sum(len(frame.pairs) for frame in frames), "pairs")
 
 
 def read_frames_to_mine(args: argparse.Namespace) -> None:
     pairs = PairSet([args.folder / "processed"], "train", BOTH)
     plans = random_frames(pairs, args.mined, 0)
-    search_frames(shipped(), pairs, plans, lambda *_: [], World(), loader_options(0))
+    search_frames(shipped(0), pairs, plans, lambda *_: [], World())
     print(len(plans), "frames")
 
 

@@ -9,8 +9,9 @@ not find in the data set ("missing"). Exit status 0: no problem, though takes ma
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +21,13 @@ from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 
-import numpy as np
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.pairs import BOTH, PairSet, pairs_path
-from formats.processed import ProcessedTake, annotation_change, frame_sizes, has_jpeg_end, is_processed
+from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import annotation_path, find_split_path, read_split, read_splits, read_takes
 
 PAIR_COLUMNS = {setting: f"pairs {setting}" for setting in SETTINGS}
@@ -77,7 +77,7 @@ class Check(NamedTuple):
     problems: list[str]
     missing: list[str]
     numbers: Counter[str]
-    sizes: Mapping[str, list[int]] = {}  # by camera: the bytes of each frame that pairs need; 0: missing or cut off
+    sizes: Sequence[tuple[str, str, list[int]]] = ()  # of takes and their cameras with all frames: each frame's bytes
 
 
 def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
@@ -95,7 +95,10 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
         try:
             if any(numbers[column] for column in PAIR_COLUMNS.values()):
                 pairs = PairSet([args.data_path], split, BOTH)
-                problems += [text for uid in uids for text in replaced_frames(pairs, uid, checks[uid].sizes)]
+                for uid, camera, sizes in chain.from_iterable(checks[uid].sizes for uid in uids):
+                    if pairs.cameras[uid, camera][0][1].tolist() != sizes:
+                        what = "frames were replaced after their pairs were listed; run data/create_pairs.py"
+                        problems.append(f"take {uid}, camera {camera}: {what}")
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
     return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
@@ -114,39 +117,29 @@ def check_take(data_dir: Path, uid: str) -> Check:
         take = ProcessedTake.read(data_dir, uid)
     except UserError as error:
         return Check([f"take {uid}: {error}", *broken_lines], missing, numbers)
-    whole = {}
+    sizes = []
     for camera, needed in sorted(take.needed_frames().items()):
-        sizes = frame_sizes(take.folder / camera)
-        absent = sorted(needed - sizes.keys())
-        cut_off = [x for x in sorted(needed & sizes.keys()) if _is_cut_off(take.frame_path(camera, x), sizes[x])]
-        whole[camera] = [0 if x in cut_off else sizes.get(x, 0) for x in sorted(needed)]
+        frame_paths = frames_in(take.folder / camera)
+        absent = sorted(needed - frame_paths.keys())
+        cut_off = [frame for frame in sorted(needed & frame_paths.keys()) if _is_cut_off(frame_paths[frame])]
+        if not absent + cut_off:
+            sizes.append((uid, camera, [frame_paths[frame].stat().st_size for frame in sorted(needed)]))
         numbers["frames"] += len(needed)
         delete = "if its video is there, delete them and "
         for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, delete)):
             if frames:
-                problems.append(f"{_describe(uid, camera, frames, fault)}; {remedy}run data/process_data.py")
+                first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
+                count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"
+                problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
     for setting, column in PAIR_COLUMNS.items():
         numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
-    return Check(problems + broken_lines, missing, numbers, whole)
+    return Check(problems + broken_lines, missing, numbers, sizes)
 
 
-def replaced_frames(pairs: PairSet, uid: str, whole: Mapping[str, list[int]]) -> Iterator[str]:
-    """Yield a problem for each camera of a take with frames that were replaced since the pairs were listed."""
-    for camera, sizes in whole.items():
-        frames, listed = pairs.files(uid, camera)
-        if replaced := frames[(np.array(sizes) > 0) & (sizes != listed)].tolist():
-            yield f"{_describe(uid, camera, replaced, 'replaced since pairs were listed')}; run data/create_pairs.py"
-
-
-def _describe(uid: str, camera: str, frames: list[int], fault: str) -> str:
-    first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
-    return f"take {uid}, camera {camera}: {counted(len(frames), 'frame')} {fault}: {first_frames}"
-
-
-def _is_cut_off(path: Path, size: int) -> bool:
+def _is_cut_off(path: Path) -> bool:
     with path.open("rb") as file:
-        file.seek(max(0, size - END_BYTES))
+        file.seek(max(0, path.stat().st_size - END_BYTES))
         return not has_jpeg_end(file.read())
 
 

@@ -7,7 +7,6 @@ more takes have been processed or the split has changed.
 """
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,9 +19,8 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_data_path
-from common.files import atomic_write, claimed
-from formats.pairs import PairSet, pairs_path, write_pairs
+from common.arguments import Parser, add_data_path
+from formats.pairs import pairs_path, write_pairs
 from formats.processed import is_processed
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
@@ -32,8 +30,6 @@ def parse_args() -> argparse.Namespace:
     add_data_path(parser)
     add = parser.add_argument
     add("--split", choices=SPLITS, nargs="+", help="splits to list (default: all splits that have processed takes)")
-    legacy = "also write {split}_{egoexo,exoego}_pairs.json, which the original implementation reads"
-    add("--legacy", action="store_true", help=legacy)
     args = parser.parse_args()
     args.splits_path = args.splits_path or find_split_path(args.data_path)
     return args
@@ -66,30 +62,10 @@ def main() -> None:
         if not any(counts.values()):
             views = "of a head-worn camera (its name begins with aria) and of another camera"
             warn_once(f"split {split} has no pairs: no object in it has masks {views}; a pair needs both")
-        for setting in SETTINGS if args.legacy else ():
-            write_original_list(args.data_path, split, setting)
     if found_none:
         raise UserError(f"no take of {args.splits_path} is in {args.data_path}; run data/process_data.py first")
     if malformed:
         raise UserError(f"{counted(len(malformed), 'malformed take')} left out: {next(iter(malformed.values()))}")
-
-
-def write_original_list(data_dir: Path, split: str, setting: str) -> None:
-    """Write the pairs of a setting as the original implementation does: a JSON list with four paths for each pair.
-
-    The paths name the ego frame, ego mask, exo frame and exo mask, in this order in both settings. Double slashes join
-    the parts of a path: `data_dir//take_uid//camera//object//rgb//frame` and `...//mask//frame`. Natural negatives
-    have a path for the target mask, too. The file of the whole data set has hundreds of megabytes.
-    """
-    path, separator = data_dir / f"{split}_{setting.replace('-', '')}_pairs.json", "[\n"
-    with claimed(path.parent, path.name, f"writes {path}"), atomic_write(path) as file:
-        for uid, name, query, target, frame, _ in tqdm(PairSet([data_dir], split, setting), path.name, unit="pair"):
-            ego_exo = (query, target) if setting == "ego-exo" else (target, query)
-            folders = [f"{data_dir}//{uid}//{camera}//{name}" for camera in ego_exo]
-            row = [f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")]
-            file.write(separator + json.dumps(row))
-            separator = ",\n"
-        file.write("\n]\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import json
 import shlex
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,15 +30,7 @@ from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
 from formats.geometry import Size
 from formats.masks import RLE
-from formats.processed import (
-    ANNOTATION,
-    Correspondence,
-    ProcessedTake,
-    frame_path,
-    frame_sizes,
-    is_processed,
-    read_frame,
-)
+from formats.processed import ANNOTATION, Correspondence, ProcessedTake, frame_path, frames_in, is_processed, read_frame
 from formats.takes import find_split_path, read_split, read_splits
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
@@ -96,9 +88,9 @@ def write_pairs(
                 continue
             row_of = _copy_masks(take, masks, counts)
             for camera, needed in take.needed_frames().items():
-                found = frame_sizes(take.folder / camera)
+                paths = frames_in(take.folder / camera)
                 frames.extend(sorted(needed))
-                sizes.extend(found.get(frame, 0) for frame in sorted(needed))
+                sizes.extend(paths[frame].stat().st_size if frame in paths else 0 for frame in sorted(needed))
                 cameras.append((uid, camera, len(needed), take.video_size(camera)))
             for setting in SETTINGS:
                 for name, query, target in take.correspondences(setting):
@@ -194,7 +186,9 @@ class PairSet:
     """The pairs of a split and setting, numbered 0 to len - 1, from one data set or from several, one after the other.
 
     `tracks` lists the pairs by take, object and cameras. `data_dir_of` maps each take that has pairs to the folder of
-    its data set, in the order of the pairs. `frames` has the frame of each pair, (N,) int32.
+    its data set, in the order of the pairs. `frames` has the frame of each pair, (N,) int32. `cameras` has of each take
+    and camera the frames that pairs need, ascending, and the bytes of their files, (2, n) int32, 0 if one is missing;
+    and (H, W) of the camera's video and masks, None if it has no masks.
     """
 
     def __init__(self, data_dirs: Iterable[Path], split: str, setting: str) -> None:
@@ -205,10 +199,10 @@ class PairSet:
         self.tracks: list[PairTrack] = []
         self.data_dir_of: dict[str, Path] = {}
         self._numbers_of: dict[tuple[str, ...], range] = {}
-        self._cameras: dict[tuple[str, str], tuple[range, Size | None]] = {}
+        self.cameras: dict[tuple[str, str], tuple[np.ndarray, Size | None]] = {}
         settings = tuple(SETTINGS) if setting == BOTH else (setting,)
-        masks, counts, files, rows = [], [], [], []
-        num_pairs = num_frames = 0
+        masks, counts, rows = [], [], []
+        num_pairs = 0
         for data_dir in data_dirs:
             about, arrays = _read_pairs(data_dir, split, settings)
             other_data_dirs = self.data_dir_of.copy()
@@ -223,17 +217,16 @@ class PairSet:
                     self.tracks.append(PairTrack(uid, object_name, query, target, numbers, name))
                     num_pairs += count
                 rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
-            for uid, camera, count, video_size in about["cameras"]:
-                self._cameras[uid, camera] = range(num_frames, num_frames + count), video_size and tuple(video_size)
-                num_frames += count
+            end = 0
+            for uid, camera, count, size in about["cameras"]:
+                end += count
+                self.cameras[uid, camera] = arrays["files"][:, end - count : end], size and tuple(size)
             arrays["masks"]["start"] += sum(map(len, counts))
             masks.append(arrays["masks"])
             counts.append(arrays["counts"])
-            files.append(arrays["files"])
         self._starts = [track.numbers.start for track in self.tracks]
         parts = rows, masks, counts
         self._rows, self._masks, self._counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in parts)
-        self._files = np.concatenate(files, 1)
         self.frames = self._masks["frame"][self._rows[:, 0]]
 
     def __len__(self) -> int:
@@ -242,9 +235,6 @@ class PairSet:
     def __getitem__(self, i: int) -> Pair:
         track = self.track(i)
         return Pair(*track[:4], int(self.frames[i]), track.setting)
-
-    def __iter__(self) -> Iterator[Pair]:
-        return map(self.__getitem__, range(len(self)))
 
     def track(self, i: int) -> PairTrack:
         """The track that contains a pair; the track's other pairs are other frames of the same object and cameras."""
@@ -255,23 +245,13 @@ class PairSet:
         numbers = self._numbers_of[(take_uid, *pair)]
         return numbers.start + int(np.searchsorted(self.frames[numbers.start : numbers.stop], frame))
 
-    def folder(self, take_uid: str) -> Path:
-        return self.data_dir_of[take_uid] / take_uid
-
-    def read_frame(self, take_uid: str, camera: str, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB. Raises UserError if the frame cannot be read, or is not the one that was listed."""
-        frames, sizes = self.files(take_uid, camera)
-        size = int(sizes[np.searchsorted(frames, frame)])
-        return read_frame(frame_path(self.folder(take_uid) / camera, frame), size)
-
-    def files(self, take_uid: str, camera: str) -> np.ndarray:
-        """The frames of a camera that pairs need, ascending, and the bytes of their files, 0 if missing: (2, n)."""
-        rows, _ = self._cameras[take_uid, camera]
-        return self._files[:, rows.start : rows.stop]
-
-    def video_size(self, take_uid: str, camera: str) -> Size | None:
-        """(H, W) of the camera's video, which is the size of its masks; None if the camera has no masks."""
-        return self._cameras[take_uid, camera][1]
+    def view(self, take_uid: str, camera: str, frame: int) -> tuple[np.ndarray, Size | None]:
+        """A frame, (H, W, 3) uint8 RGB, and the size of the camera's video. Raises UserError if the frame cannot be
+        read, or if its file has not the size that is listed.
+        """
+        (frames, sizes), video_size = self.cameras[take_uid, camera]
+        path = frame_path(self.data_dir_of[take_uid] / take_uid / camera, frame)
+        return read_frame(path, int(sizes[np.searchsorted(frames, frame)])), video_size
 
     def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
         return self.query_mask(self.number(take_uid, pair, frame))
@@ -301,8 +281,9 @@ class PairSet:
         """SHA-256 of the pairs, their masks and the sizes of their frames' files, hexadecimal, which does not depend on
         when files were written.
         """
-        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts, "files": self._files}
-        names = repr((self.tracks, self._cameras)).encode()
+        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
+        arrays["files"] = np.concatenate([files for files, _ in self.cameras.values()], 1)
+        names = repr((self.tracks, [(*key, files.shape, size) for key, (files, size) in self.cameras.items()])).encode()
         return _digest(arrays | {"names": np.frombuffer(names, np.uint8)}).tobytes().hex()
 
     @functools.cached_property

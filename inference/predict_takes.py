@@ -45,7 +45,7 @@ class TakePlan:
         for pair, numbers in self.query_frames.items():
             for number in numbers:
                 pairs[number].append(pair)
-        return [FramePlan(self.uid, frame, pairs[frame]) for frame in sorted(pairs)]
+        return [FramePlan(self.data_dir / self.uid, frame, pairs[frame]) for frame in sorted(pairs)]
 
     def empty_result(self) -> dict:
         """The take's results without predictions: every object, camera pair and query frame has a key."""
@@ -56,32 +56,27 @@ class TakePlan:
 
 
 class TakeFiles:
-    """Gives frames and masks from the folders of takes, as a `PairSet` does. Each method raises UserError if the take's
-    annotation.json or source.json has changed since its plan was made.
+    """Gives a `FrameDataset` the images and masks of takes, as a `PairSet` does. Raises UserError if a take cannot be
+    read, or if its annotation.json or source.json has changed since its plan was made.
     """
 
     def __init__(self, plans: dict[str, TakePlan]):
         self.plans = plans
-        self._last: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
+        self.last: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
 
-    def _take(self, uid: str) -> ProcessedTake:
-        if self._last is None or self._last.uid != uid:
-            self._last = ProcessedTake.read(self.plans[uid].data_dir, uid)
-        if self._last.files_digest != self.plans[uid].files_digest:
+    def take(self, uid: str) -> ProcessedTake:
+        if self.last is None or self.last.uid != uid:
+            self.last = ProcessedTake.read(self.plans[uid].data_dir, uid)
+        if self.last.files_digest != self.plans[uid].files_digest:
             raise UserError("the take was processed again in the meantime; run the same command again")
-        return self._last
+        return self.last
 
-    def folder(self, take_uid: str) -> Path:
-        return self.plans[take_uid].data_dir / take_uid
-
-    def read_frame(self, take_uid: str, camera: str, frame: int) -> np.ndarray:
-        return read_frame(self._take(take_uid).frame_path(camera, frame))
-
-    def video_size(self, take_uid: str, camera: str) -> Size | None:
-        return self._take(take_uid).video_size(camera)
+    def view(self, take_uid: str, camera: str, frame: int) -> tuple[np.ndarray, Size | None]:
+        take = self.take(take_uid)
+        return read_frame(take.frame_path(camera, frame)), take.video_size(camera)
 
     def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
-        return self._take(take_uid).masks[pair.object_name][pair.query_camera][frame]
+        return self.take(take_uid).masks[pair.object_name][pair.query_camera][frame]
 
 
 def predict_takes(

@@ -8,7 +8,7 @@ docs/extending.md has a recipe of a newcomer, from the network to the scores.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,10 +118,12 @@ class NetworkRecipe(Recipe):
         looks: Any = None,
         cache_size: float = 0,
         training: Any = None,
+        loading: Mapping[str, Any] | None = None,
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
-        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes; `training` has its
-        options of recipes/configs.py.
+        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes, and searches pairs
+        that loaders read with `loading`, the result of `loader_options`; `training` has its options of
+        recipes/configs.py.
         """
         if looks and not self.looks_default:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
@@ -130,7 +132,7 @@ class NetworkRecipe(Recipe):
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])
         self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
         self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
-        self.options, self.training = {"precision": precision}, training
+        self.loading, self.training, self.options = loading or {}, training, {"precision": precision}
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
@@ -159,11 +161,11 @@ class NetworkRecipe(Recipe):
         """The weight of each loss by its name; `existence` is the value of --existence_weight."""
         raise NotImplementedError
 
-    def mine(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
+    def mine(self, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
         """Search training pairs with the network as it is, for what training should look at from now on. This is done
         after the epochs `mine_epochs` of the recipe's options, if it has any (0: the warm-up). The result is stored in
-        checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. `loading`: the
-        result of `loader_options`. All processes get the same; raises Stopped after a signal.
+        checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. All processes
+        get the same; raises Stopped after a signal.
         """
         raise NotImplementedError
 
@@ -173,7 +175,7 @@ class NetworkRecipe(Recipe):
         """
         raise NotImplementedError
 
-    def finish(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> str:
+    def finish(self, pairs: PairSet, seed: int, world: World) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
         it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
         step. All processes do this together; raises Stopped after a signal.

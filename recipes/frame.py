@@ -97,15 +97,14 @@ class TakeFrame(Frame[Mask]):
 class FramePlan(NamedTuple):
     """The pairs to predict in a frame of a take."""
 
-    take_uid: str
+    folder: Path  # of the take
     number: int
     pairs: list[Correspondence]
 
 
 class FrameDataset(Dataset):
-    """The frames of `plans`, in the order of the plans. A recipe's `prepare` prepares each frame that is read.
-
-    `source` gives the frames and masks. It is a `PairSet`, or has the methods of a PairSet that are called here.
+    """The frames of `plans`, in their order, prepared by a recipe's `prepare`. Images and masks come from a `PairSet`,
+    or from another `source` with its methods `view` and `given_mask`.
     """
 
     def __init__(self, plans: Sequence[FramePlan], source: Any, prepare: Callable[[Any], Any]):
@@ -116,7 +115,7 @@ class FrameDataset(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         plan = self.plans[index]
-        frame = TakeFrame([], {}, {}, {}, plan.take_uid, plan.number, self.source.folder(plan.take_uid))
+        frame = TakeFrame([], {}, {}, {}, plan.folder.name, plan.number, plan.folder)
         for pair in plan.pairs:
             try:
                 self._add_pair(frame, pair)
@@ -128,9 +127,9 @@ class FrameDataset(Dataset):
         """Read the images and the mask of a pair. Raises UserError if one of them cannot be read."""
         for camera in pair[1:]:
             if camera not in frame.images:
-                image = frame.images[camera] = self.source.read_frame(frame.take_uid, camera, frame.number)
-                frame.sizes[camera] = image.shape[:2]
-                frame.video_sizes[camera] = self.source.video_size(frame.take_uid, camera) or image.shape[:2]
+                image, video_size = self.source.view(frame.take_uid, camera, frame.number)
+                frame.images[camera], frame.sizes[camera] = image, image.shape[:2]
+                frame.video_sizes[camera] = video_size or image.shape[:2]
                 frame.kinds[camera] = camera_kind(camera)
         frame.masks[pair[:2]] = self.source.given_mask(frame.take_uid, pair, frame.number)
         frame.pairs.append(pair)
@@ -144,4 +143,4 @@ def frame_plans(pairs: PairSet, numbers: np.ndarray) -> list[FramePlan]:
         pair = Correspondence(track.object_name, track.query_camera, track.target_camera)
         for frame in pairs.frames[numbers[first:end]].tolist():
             frames[track.take_uid, frame].append(pair)
-    return [FramePlan(*frame, of) for frame, of in frames.items()]
+    return [FramePlan(pairs.data_dir_of[uid] / uid, frame, of) for (uid, frame), of in frames.items()]

@@ -18,7 +18,7 @@ from model.xsegtx import XSegTx
 from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
-from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
+from recipes.samples import Batch, DrawnPairs, read_view, source_of
 
 
 @dataclass
@@ -35,12 +35,9 @@ class LetterboxedBatch(Batch):
 def read_letterboxed(
     pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float = 0
 ) -> dict[str, Any]:
-    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are cached are left black. In the
-    share `block` of samples, the target tokens outside the object are to be blocked.
+    """One sample, with the fields of a `LetterboxedBatch`. In the share `block` of samples, the target tokens outside
+    the object are to be blocked.
     """
-
-    def image(key: ViewKey) -> np.ndarray:
-        return np.zeros((side, side, 3), np.uint8) if key in drawn.cached else letterbox(read_view(pairs, key), side)
 
     def mask(rle: RLE | None) -> np.ndarray:
         return np.zeros((side, side), np.uint8) if rle is None else letterbox_mask(rle, side)
@@ -50,8 +47,8 @@ def read_letterboxed(
     return {
         "source": source,
         "visible": target_rle is not None,
-        "query_image": image(source.query),
-        "target_image": image(source.target),
+        "query_image": letterbox(read_view(pairs, source.query), side),
+        "target_image": letterbox(read_view(pairs, source.target), side),
         "query_mask": mask(pairs.query_mask(drawn.query)),
         "target_mask": mask(target_rle),
         "block": drawn.chance < block,

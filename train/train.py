@@ -14,7 +14,7 @@ import copy
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,14 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     """Train on one of the processes. Returns the exit status of a run that a signal stopped."""
     if options.batch_pos % world.size:
         raise UserError(f"--batch-pos {options.batch_pos} cannot be split evenly over {world.size} processes")
+    if world.is_main:
+        print("reading the pairs ...", flush=True)
     pairs, val_pairs = (PairSet(options.train_dir, split, options.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
+    if world.is_main:
+        print("loading the network ...", flush=True)
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
@@ -109,35 +113,28 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
-    cache_size = options.cache_features * 1e9
-    recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training)
-    loading = loader_options(options.num_workers, device.type == "cuda")
+    loading, cache_size = loader_options(options.num_workers, device.type == "cuda"), options.cache_features * 1e9
+    recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed)
     if state.mined:
         recipe.use_mined(state.mined, pairs)
 
-    def indices() -> Iterator[Sequence]:
-        steps = range(state.step, state.schedule.total_steps)
-        for numbers in step_batches(steps, options.batch_pos, world.rank, world.size):
-            if shortage := recipe.cache.shortage():
-                log.say(shortage)
-            yield samples.with_cached(numbers, recipe.cache) if options.cache_features else numbers
-
     def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
         if mines:
             log.say("mining rivals in the training pairs ...")
-            mined = recipe.mine(pairs, options.seed, world, loading)
+            mined = recipe.mine(pairs, options.seed, world)
             log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
             state.mined = {"step": state.step, **mined}
             recipe.use_mined(state.mined, pairs)
             state.save(LAST)
-        return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
+        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
-    validation = Validation(val_pairs, options.val_size, recipe, log, loading)
+    validation = Validation(val_pairs, options.val_size, recipe, log)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish(options, state, recipe, pairs, log, loading)
+        finish(options, state, recipe, pairs, log)
         if state.best:
             state.save(BEST)
     except Stopped:
@@ -173,6 +170,8 @@ def train_epochs(
             if is_due or batches is None:
                 batches = load(is_due)
         train_one_epoch(state, step, batches, log, epoch)
+        if shortage := validation.recipe.cache.shortage():
+            log.say(shortage)
         if epoch == 0:
             history["epoch"] = 0
             if schedule.warmup:
@@ -185,9 +184,7 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def finish(
-    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
-) -> None:
+def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
     """Let the recipe finish the best network and the last one, unless this was done with its options."""
     done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
     if state.finished == done:
@@ -198,7 +195,7 @@ def finish(
     for name, step in steps.items():
         if step not in finished:
             state.network.load_state_dict(trained[name])
-            text = recipe.finish(pairs, options.seed, log.world, loading)
+            text = recipe.finish(pairs, options.seed, log.world)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{name}: {text}")

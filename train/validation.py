@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -27,15 +27,15 @@ class PairScore(NamedTuple):
 class Validation:
     """A fixed selection of `size` pairs (0: all pairs), which is the same in every run on the same data."""
 
-    def __init__(self, pairs: PairSet, size: int, recipe: NetworkRecipe, log: Log, loading: dict[str, Any]):
-        """loading: the result of `loader_options`. All ranks have the same number of frames."""
+    def __init__(self, pairs: PairSet, size: int, recipe: NetworkRecipe, log: Log):
+        """All ranks have the same number of frames."""
         size = min(size, len(pairs)) or len(pairs)
         self.pairs, self.recipe, self.log = pairs, recipe, log
         plans = frame_plans(pairs, np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]))
         count = -(-len(plans) // log.world.size)
         plans += [plans[0]._replace(pairs=[])] * (count * log.world.size - len(plans))
         own = FrameDataset(plans[log.world.rank * count :][:count], pairs, recipe.prepare)
-        self.frames = DataLoader(own, batch_size=None, **loading)
+        self.frames = DataLoader(own, batch_size=None, **recipe.loading)
 
     def run(self, step: int, epoch: str) -> float:
         """Validate, report the scores and return the IoU. If a signal comes, this raises `Stopped` after the frame."""

@@ -3,10 +3,8 @@ show to the network again (mining), and which of several looks is right (the fit
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from formats.masks import fit_rle, iou
 from formats.pairs import PairSet
 from formats.results import THRESHOLD
 from recipes.base import NetworkRecipe
-from recipes.frame import Frame, FrameDataset, FramePlan, TakeFrame, frame_plans
+from recipes.frame import Frame, FrameDataset, FramePlan, frame_plans
 from recipes.strong.choice import Marked, choice_figures, fit, looks_of_pairs, shift_existence
 from recipes.strong.crops import spot_of
 
@@ -29,47 +27,38 @@ HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tel
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
 
 
-def mine_places(
-    recipe: NetworkRecipe, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]
-) -> dict[str, Tensor]:
-    """Search random frames with `size` pairs (0: all) for places that are not at the objects. Returns for each of the N
-    places the pair's number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of
-    the pairs, and how many pairs were "searched".
+def mine_places(recipe: NetworkRecipe, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
+    """Search random frames with `mine_pairs` pairs (0: all) for places that are not at the objects. Returns for each of
+    the N places the pair's number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the
+    order of the pairs; and how many pairs were "searched".
     """
-    plans = random_frames(pairs, size, seed)
-    found = search_frames(recipe, pairs, plans, wrong_places, world, loading)
-    of_pairs = sorted(chain.from_iterable(found), key=itemgetter(0))
-    numbers = np.array([number for number, spots in of_pairs for _ in spots], np.int32)
-    spots = np.concatenate([np.empty((0, 3), np.float32), *(spots for _, spots in of_pairs)])
-    found = {"pairs": torch.from_numpy(numbers), "spots": torch.from_numpy(spots)}
-    return found | {"searched": torch.tensor(len(of_pairs))}
+    plans = random_frames(pairs, recipe.training.mine_pairs, seed)
+    found = sorted(chain.from_iterable(search_frames(recipe, pairs, plans, wrong_places, world)))
+    numbers, *spots = torch.tensor(found, dtype=torch.float64).reshape(-1, 4).T
+    searched = torch.tensor(sum(len(plan.pairs) for plan in plans))
+    return {"pairs": numbers.int(), "spots": torch.stack(spots, 1).float(), "searched": searched}
 
 
-def wrong_places(
-    recipe: Any, frame: Frame, numbers: Sequence[int], truths: Sequence[np.ndarray]
-) -> list[tuple[int, np.ndarray]]:
-    """The candidates that are not at the object: for each pair its number, and the fields of their `Spot`s, (n, 3)."""
+def wrong_places(recipe: Any, frame: Frame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple[float, ...]]:
+    """The candidates in a frame that are not at their objects: the pair's number, and the fields of the `Spot`."""
     with recipe.computing():
         places = recipe.locate(frame, Marked.of(frame), MINED_LOOKS)
-    wrong: list[list] = [[] for _ in numbers]
-    true = [spot_of(truth) for truth in truths]
-    for pair, place in zip(places.pair, places.spot, strict=True):
-        if not ((spot := true[pair]) and spot.is_near(place)):
-            wrong[pair].append(place)
-    spots = [np.array(sorted(of_pair), np.float32).reshape(-1, 3) for of_pair in wrong]
-    return list(zip(numbers, spots, strict=True))
+    true: list[Any] = [spot_of(truth) for truth in truths]
+    found = zip(places.pair, places.spot, strict=True)
+    return [(numbers[pair], *spot) for pair, spot in found if not (true[pair] and true[pair].is_near(spot))]
 
 
-def fit_choice(
-    recipe: NetworkRecipe, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]
-) -> str:
-    """Fit the choice among looks, and the existence, to what the search finds in random frames with `size` training
-    pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few pairs,
-    the former choice stays, with a shift of its existence: training moves the logits that it reads. Returns a line.
+def fit_choice(recipe: NetworkRecipe, pairs: PairSet, seed: int, world: World) -> str:
+    """Fit the choice among looks, and the existence, to what the search finds in random frames with `fit_pairs`
+    training pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few
+    pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads. Returns a
+    line, which is empty if `fit_pairs` is 0.
     """
-    plans = random_frames(pairs, size, seed)
-    found = search_frames(recipe, pairs, plans, looks_at, world, loading)
-    uids = [plan.take_uid for plan, of_frame in zip(plans, found, strict=True) for _ in of_frame]
+    if not recipe.training.fit_pairs:
+        return ""
+    plans = random_frames(pairs, recipe.training.fit_pairs, seed)
+    found = search_frames(recipe, pairs, plans, looks_at, world)
+    uids = [plan.folder.name for plan, of_frame in zip(plans, found, strict=True) for _ in of_frame]
     takes = sorted(set(uids))
     if not takes:
         return "the choice among looks stays as it was, since no training pair can be read"
@@ -98,7 +87,7 @@ def fit_choice(
     return f"the choice among looks stays as it was, but {effect}, {text}"
 
 
-def looks_at(recipe: Any, frame: Frame, _numbers: Sequence[int], truths: Sequence[np.ndarray]) -> list[tuple]:
+def looks_at(recipe: Any, frame: Frame, _numbers: list[int], truths: list[np.ndarray]) -> list[tuple]:
     """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible."""
     with recipe.computing():
         places, of_looks, drawn = recipe.search(frame, recipe.looks)
@@ -121,37 +110,24 @@ def random_frames(pairs: PairSet, size: int, seed: int) -> list[FramePlan]:
 
 
 def search_frames(
-    recipe: NetworkRecipe,
-    pairs: PairSet,
-    plans: Sequence[FramePlan],
-    search: Callable[..., list],
-    world: World,
-    loading: dict[str, Any],
+    recipe: NetworkRecipe, pairs: PairSet, plans: list[FramePlan], search: Callable[..., list], world: World
 ) -> list[list]:
     """What `search` finds in each frame. It is given the recipe, a frame, the numbers of the frame's pairs and their
-    true masks, (H, W) uint8. The processes share the frames, and all get all results. `loading`: the result of
-    `loader_options`. Raises Stopped after a signal.
+    true masks, (H, W) uint8. The processes share the frames, and all get all results. Raises Stopped after a signal.
     """
     recipe.network.eval()
-    own = FrameDataset(plans[world.rank :: world.size], pairs, partial(with_truths, recipe, pairs))
-    frames, found = DataLoader(own, batch_size=None, collate_fn=tuple, **loading), []
-    for given in tqdm(frames, "search", unit="frame", leave=False, disable=None if world.is_main else True):
+    own, found = FrameDataset(plans[world.rank :: world.size], pairs, recipe.prepare), []
+    frames = DataLoader(own, batch_size=None, **recipe.loading)
+    for frame in tqdm(frames, "search", unit="frame", leave=False, disable=None if world.is_main else True):
         if world.signal:
             break
-        found.append(search(recipe, *given) if given[1] else [])  # the frame may have no pair
+        frame = frame.with_objects()
+        numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in frame.pairs]
+        sizes = [frame.sizes[pair.target_camera] for pair in frame.pairs]
+        rles = map(pairs.target_mask, numbers)
+        truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
+        found.append(search(recipe, frame, numbers, truths) if numbers else [])
     signals, parts = zip(*world.gather((world.signal, found)), strict=True)
     if any(signals):
         raise Stopped
     return [parts[i % world.size][i // world.size] for i in range(len(plans))]
-
-
-def with_truths(recipe: NetworkRecipe, pairs: PairSet, frame: TakeFrame) -> tuple[Frame, list[int], list[np.ndarray]]:
-    """In a loader process: the frame, prepared, without pairs whose query mask is empty; the numbers of its pairs, and
-    their true masks.
-    """
-    shown = recipe.prepare(frame).with_objects()
-    numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in shown.pairs]
-    rles = [pairs.target_mask(number) for number in numbers]
-    sizes = [frame.sizes[pair.target_camera] for pair in shown.pairs]
-    truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
-    return shown, numbers, truths

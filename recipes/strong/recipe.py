@@ -316,8 +316,7 @@ class Strong(NetworkRecipe):
 
     # What training learns from searches
 
-    def mine(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
-        return mine_places(self, pairs, self.training.mine_pairs, seed, world, loading)
+    mine, finish = mine_places, fit_choice  # of learning.py
 
     def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
         rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
@@ -327,7 +326,3 @@ class Strong(NetworkRecipe):
             raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
         numbers, firsts = np.unique(rows, return_index=True)
         self.mined = dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
-
-    def finish(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> str:
-        size = self.training.fit_pairs
-        return fit_choice(self, pairs, size, seed, world, loading) if size else ""

@@ -1,6 +1,5 @@
 """create_pairs.py lists the reference's pairs, even if takes lack something, and names faults in one line."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -9,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 
-from common.arguments import SETTINGS
 from common.errors import UserError
 from data.create_pairs import main
 from formats.masks import encode_mask
@@ -29,21 +27,6 @@ def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_
         assert tree(data_dir) == whole
         number += 1
     assert number > 5
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_the_legacy_lists_name_the_ego_view_first_in_both_settings(data_dir, setting):
-    expected_pairs = list(PairSet([data_dir], "val", setting))
-    assert create_pairs(data_dir, "--split", "val", "--legacy").returncode == 0
-    rows = json.loads((data_dir / f"val_{setting.replace('-', '')}_pairs.json").read_text())
-    expected = []
-    for uid, name, query, target, frame, _ in expected_pairs:
-        cameras = (query, target) if setting == "ego-exo" else (target, query)
-        assert cameras[0].startswith("aria")
-        folders = (f"{data_dir}//{uid}//{camera}//{name}" for camera in cameras)
-        expected.append([f"{folder}//{kind}//{frame}" for folder in folders for kind in ("rgb", "mask")])
-    assert rows == expected
-    assert list(PairSet([data_dir], "val", setting)) == expected_pairs  # these are still there
 
 
 def test_where_no_pairs_are_training_names_a_command_that_works(data_dir):

@@ -29,7 +29,7 @@ def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(trainin
     recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined == {}
-    recipe.use_mined(recipe.mine(pairs, 0, World(), loader_options(0)), pairs)
+    recipe.use_mined(recipe.mine(pairs, 0, World()), pairs)
     counts = []
     for number in range(len(pairs)):
         mined = recipe.mined.get(number, np.empty((0, 3)))
@@ -115,6 +115,9 @@ def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(tra
     recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
     planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
     assert 10 <= planned < 10 + 6 and whole == len(pairs)
-    mined, loaded = (recipe.mine(pairs, 0, World(), loader_options(workers)) for workers in (0, 2))
-    assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
-    assert all(torch.equal(values, loaded[name]) for name, values in mined.items())
+    mined = []
+    for workers in (0, 2):
+        recipe.loading = loader_options(workers)
+        mined.append(recipe.mine(pairs, 0, World()))
+    assert mined[0]["searched"] == planned and len(mined[0]["pairs"].unique()) > 5
+    assert all(torch.equal(values, mined[1][name]) for name, values in mined[0].items())

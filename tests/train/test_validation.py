@@ -31,9 +31,9 @@ from train.validation import PairScore, Validation, validation_figures
 
 def of_pairs(pairs, size=0, rank=0, world_size=1):
     """A validation by no network, as one of several processes has it."""
-    recipe, log = SimpleNamespace(prepare=None), SimpleNamespace(world=World())
+    recipe, log = SimpleNamespace(prepare=None, loading={}), SimpleNamespace(world=World())
     log.world.rank, log.world.size = rank, world_size
-    return Validation(pairs, size, recipe, log, {})
+    return Validation(pairs, size, recipe, log)
 
 
 def run(pairs, checkpoint, out_dir, sent=None):
@@ -42,7 +42,7 @@ def run(pairs, checkpoint, out_dir, sent=None):
     log = Log(out_dir, 0, World(), 1)
     log.world.signal = sent
     with contextlib.closing(log):
-        Validation(pairs, 0, Predictor.load(checkpoint, "cpu", batch_size=3).recipe, log, {}).run(7, "start")
+        Validation(pairs, 0, Predictor.load(checkpoint, "cpu", batch_size=3).recipe, log).run(7, "start")
         log.count_unreadable()
     [line] = log_lines(out_dir, "val")
     return line
@@ -103,7 +103,7 @@ def test_the_pairs_are_the_same_in_every_run_and_processes_share_them_in_equally
         parts = [of_pairs(pairs, 0, rank, world_size) for rank in range(world_size)]
         plans = [plan for part in parts for plan in part.frames.dataset.plans]
         assert len({len(part.frames) for part in parts}) == 1
-        asked = [pairs.number(plan.take_uid, pair, plan.number) for plan in plans for pair in plan.pairs]
+        asked = [pairs.number(plan.folder.name, pair, plan.number) for plan in plans for pair in plan.pairs]
         assert sorted(asked) == list(range(len(pairs)))
 
 
