@@ -24,7 +24,7 @@ from model.device import autocast
 from model.features import Levels
 from model.rows import cat, rows_by_key
 from model.xsegtx import Look
-from recipes.base import Answer, NetworkRecipe
+from recipes.base import Answer, NetworkRecipe, Search
 from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
@@ -316,8 +316,8 @@ class Strong(NetworkRecipe):
 
     # What training learns from searches
 
-    def mine(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
-        return mine_places(self, pairs, self.training.mine_pairs, seed, world, loading)
+    def mine(self, search: Search) -> dict[str, Tensor]:
+        return mine_places(self, search, self.training.mine_pairs)
 
     def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
         rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
@@ -328,6 +328,6 @@ class Strong(NetworkRecipe):
         numbers, firsts = np.unique(rows, return_index=True)
         self.mined = dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
 
-    def finish(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> str:
+    def finish(self, search: Search, seed: int) -> str:
         size = self.training.fit_pairs
-        return fit_choice(self, pairs, size, seed, world, loading) if size else ""
+        return fit_choice(self, search, size, seed) if size else ""

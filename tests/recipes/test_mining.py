@@ -1,5 +1,7 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,16 @@ from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
 from recipes.strong.config import StrongOptions
 from recipes.strong.crops import Spot, spot_of
-from recipes.strong.learning import random_frames
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint
 from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import log_lines, run_training
+from train.searches import random_frames, search_pairs
+
+
+def searching(recipe: Strong, pairs: PairSet, workers: int = 0):
+    return partial(search_pairs, recipe, pairs, 0, World(), loader_options(workers))
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
@@ -27,7 +33,7 @@ def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(trainin
     recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined == {}
-    recipe.use_mined(recipe.mine(pairs, 0, World(), loader_options(0)), pairs)
+    recipe.use_mined(recipe.mine(searching(recipe, pairs)), pairs)
     counts = []
     for number in range(len(pairs)):
         mined = recipe.mined.get(number, np.empty((0, 3)))
@@ -96,6 +102,6 @@ def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(tra
     recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
     planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
     assert 10 <= planned < 10 + 6 and whole == len(pairs)
-    mined, loaded = (recipe.mine(pairs, 0, World(), loader_options(workers)) for workers in (0, 2))
+    mined, loaded = (recipe.mine(searching(recipe, pairs, workers)) for workers in (0, 2))
     assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
     assert all(torch.equal(values, loaded[name]) for name, values in mined.items())
