@@ -63,7 +63,7 @@ from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.device import resolve_device
 from recipes.base import Recipe
-from recipes.frame import FrameDataset
+from recipes.take_frames import FrameDataset
 
 CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
 # The options that are not for a user's method.

@@ -46,8 +46,8 @@ from formats.results import results_path, write_results
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, annotation_path, camera_kind, read_split
 from inference.predict_takes import TakePlan
 from inference.predictor import Predictor
-from recipes.strong.learning import random_frames, search_frames
 from recipes.strong.recipe import Strong
+from train.searches import search_pairs
 from train.validation import Validation
 
 TAKES = 1653  # that are annotated; 336 of them are in no split
@@ -138,9 +138,8 @@ def read_validation_frames(args: argparse.Namespace) -> None:
 
 def read_frames_to_mine(args: argparse.Namespace) -> None:
     pairs = PairSet([args.folder / "processed"], "train", BOTH)
-    plans = random_frames(pairs, args.mined, 0)
-    search_frames(shipped(0), pairs, plans, lambda *_: [], World())
-    print(len(plans), "frames")
+    found = search_pairs(shipped(0), pairs, 0, World(), lambda _, truths: truths, args.mined)
+    print(len(found), "pairs")
 
 
 def list_plans(args: argparse.Namespace) -> None:

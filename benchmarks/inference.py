@@ -46,9 +46,8 @@ from model.config import XSegTxConfig
 from model.device import PRECISIONS, resolve_device
 from model.moco import resnet50_backbone
 from model.xsegtx import XSegTx
-from recipes.base import predict_frames
-from recipes.frame import FrameDataset, FramePlan
 from recipes.paper import Paper
+from recipes.take_frames import FrameDataset, FramePlan, predict_frames
 
 SIZE = "medium"  # size of the rendered videos
 EXOS = 3  # exo cameras in the take

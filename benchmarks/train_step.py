@@ -43,7 +43,8 @@ from model.device import PRECISIONS, resolve_device, tf32
 from model.moco import resnet50_backbone
 from model.xsegtx import XSegTx
 from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
-from recipes.samples import DrawnPairs, TrainSamples, read_view, source_of
+from recipes.samples import DrawnPairs, read_view, source_of
+from recipes.stream import TrainSamples
 from train.engine import Step
 
 PLAIN, OURS = "the published way", "this project"

@@ -37,7 +37,7 @@ from model.xsegtx import Look
 from recipes.base import Answer, Recipe
 from recipes.losses import compute_losses
 from recipes.paper import collate_letterboxed, read_letterboxed
-from recipes.samples import TrainSamples, step_batches
+from recipes.stream import TrainSamples, sample_numbers_by_step
 
 BACKBONE = "efficientnet_lite0"
 
@@ -100,7 +100,8 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     read = partial(read_letterboxed, side=args.input_size)
     samples = TrainSamples(PairSet([args.data_path], "train", args.setting), read, seed=0)
-    steps, loading = step_batches(range(args.steps), args.batch_size), loader_options(None, device.type == "cuda")
+    steps = sample_numbers_by_step(range(args.steps), args.batch_size)
+    loading = loader_options(None, device.type == "cuda")
     batches = DataLoader(samples, batch_sampler=steps, collate_fn=collate_letterboxed, **loading)  # pyrefly: ignore
     with loader_failures(), tqdm(batches, total=args.steps, unit="step") as bar:
         for batch in bar:

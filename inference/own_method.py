@@ -1,6 +1,6 @@
 """Predict with a user's method in place of the network: eval_segswap.py --predictor my_method.py:Method
 
-The class needs only a method `predict`, which gets a `TakeFrame` (recipes/frame.py), and returns a pair (mask,
+The class needs only a method `predict`, which gets a `TakeFrame` (recipes/take_frames.py), and returns a pair (mask,
 existence) for each of `frame.pairs`, in the order of the pairs:
 
 - The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel that the

@@ -13,8 +13,8 @@ from formats.geometry import Size
 from formats.masks import RLE, encode_mask
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import camera_pair_key
-from recipes.base import Recipe, predict_frames
-from recipes.frame import FramePlan, TakeFrame
+from recipes.base import Recipe
+from recipes.take_frames import FramePlan, TakeFrame, predict_frames
 
 
 @dataclass(frozen=True)

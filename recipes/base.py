@@ -23,16 +23,16 @@ from formats.crop import Crop, put_back
 from formats.geometry import Size, letterbox, sample_for_score
 from formats.masks import fit_mask, fit_rle, letterbox_mask
 from formats.pairs import PairSet
-from formats.processed import Correspondence
-from formats.results import THRESHOLD
 from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
 from model.feature_cache import FeatureCache
 from model.features import Encoder
 from model.rows import cat
-from recipes.frame import AnyMask, Frame, TakeFrame, joined
+from recipes.frame import AnyMask, Frame
 from recipes.samples import Batch, DrawnPairs
 
+# search(function, size) applies a function(frame, truths) to training pairs: see `search_pairs` in train/searches.py.
+Search = Callable[[Callable[..., list], int], list]
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
 
@@ -161,7 +161,7 @@ class NetworkRecipe(Recipe):
         """The weight of each loss by its name; `existence` is the value of --existence_weight."""
         raise NotImplementedError
 
-    def mine(self, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
+    def mine(self, search: Search) -> dict[str, Tensor]:
         """Search training pairs with the network as it is, for what training should look at from now on. This is done
         after the epochs `mine_epochs` of the recipe's options, if it has any (0: the warm-up). The result is stored in
         checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. All processes
@@ -175,7 +175,7 @@ class NetworkRecipe(Recipe):
         """
         raise NotImplementedError
 
-    def finish(self, pairs: PairSet, seed: int, world: World) -> str:
+    def finish(self, search: Search, seed: int) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
         it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
         step. All processes do this together; raises Stopped after a signal.
@@ -203,31 +203,3 @@ class NetworkRecipe(Recipe):
     def stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Stack arrays of the same shape to a tensor on the device."""
         return self.to_device(np.stack(list(arrays)))
-
-
-def predict_frames(
-    recipe: Recipe, frames: Iterable[TakeFrame]
-) -> Iterator[tuple[TakeFrame, list[tuple[Correspondence, np.ndarray, float]]]]:
-    """Yield each frame with its predictions: pair, mask (H, W) bool in the size of results files, and existence."""
-    frames = iter(frames)
-    while group := frames_at_once(frames, recipe.pairs_at_once):
-        both = joined(group)
-        answers = iter(recipe.predict(both) if both.pairs else [])
-        for frame in group:
-            found = []
-            for pair in frame.pairs:
-                answer, camera = next(answers), pair.target_camera
-                mask = recipe.for_score(answer, frame.sizes[camera], frame.video_sizes[camera]) > THRESHOLD
-                found.append((pair, mask, answer.existence))
-            yield frame, found
-
-
-def frames_at_once(frames: Iterator[TakeFrame], least: int) -> list[TakeFrame]:
-    """The next frames, until they have `least` pairs; empty if there are no more frames."""
-    group, count = [], 0
-    for frame in frames:
-        group.append(frame)
-        count += len(frame.pairs)
-        if count >= least:
-            break
-    return group

@@ -1,25 +1,14 @@
-"""Samples for training, which are pairs of views with their masks, and batches of samples.
+"""Samples for training, which are pairs of views with their masks, and batches of samples; stream.py draws them."""
 
-A sample depends on the seed and the sample's number alone. The stream of samples is therefore the same for any number
-of loader processes and ranks, and a resumed run continues it without saved random states. `Recipe.read` reads the two
-views of a sample.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from common.errors import UserError
-from formats.pairs import Pair, PairSet, PairTrack
-
-TARGET_SWAP = 0.1  # the share of samples whose target frame is from another take: synthetic negatives
-REDRAWS = 16  # after so many unreadable samples in a row, an error is raised
-UNRELATED_TRIES = 32  # random pairs that are tried to find an unrelated one; nearly always the first one fits
+from formats.pairs import PairSet
 
 
 class ViewKey(NamedTuple):
@@ -106,53 +95,3 @@ def source_of(pairs: PairSet, drawn: DrawnPairs) -> Source:
 def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
     """Read a frame as (H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
     return pairs.view(key.take_uid, key.camera, key.frame)[0]
-
-
-class TrainSamples(Dataset):
-    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone."""
-
-    def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int):
-        self.pairs, self.read, self.seed = pairs, read, seed
-
-    def __getitem__(self, n: int) -> dict:  # pyrefly: ignore
-        unreadable = []
-        for attempt in range(REDRAWS):
-            rng = np.random.default_rng((self.seed, n, attempt))
-            drawn = self.draw(rng)
-            try:
-                return self.read(self.pairs, drawn, rng) | {"unreadable": unreadable}
-            except (UserError, ValueError) as error:
-                unreadable.append(f"{source_of(self.pairs, drawn)}: {error}")
-        raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
-
-    def draw(self, rng: np.random.Generator) -> DrawnPairs:
-        i = int(rng.integers(len(self.pairs)))
-        chance = rng.random()
-        j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
-        return DrawnPairs(i, i if j is None else j, chance)
-
-
-def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
-    """A random pair of the same setting, but of another take and another object, whose target frame is a negative for
-    pair `i`; None if there is no such pair.
-    """
-
-    def fits(other: Pair | PairTrack) -> bool:
-        is_another = other.take_uid != own.take_uid and other.object_name != own.object_name
-        return is_another and other.setting == own.setting
-
-    own = pairs[i]
-    for j in rng.integers(len(pairs), size=UNRELATED_TRIES).tolist():  # to go through all pairs takes long
-        if fits(pairs[j]):
-            return j
-    numbers = np.flatnonzero(np.repeat([*map(fits, pairs.tracks)], [len(track.numbers) for track in pairs.tracks]))
-    return int(rng.choice(numbers)) if len(numbers) else None
-
-
-def step_batches(steps: range, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[range]:
-    """Yield the numbers of a rank's samples for each step, as the `batch_sampler` of a DataLoader. Step s with B
-    samples takes the numbers s * B to s * B + B - 1, which are split over the ranks.
-    """
-    first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
-    for step in steps:
-        yield range(step * batch_size + first, step * batch_size + last)

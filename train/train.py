@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,14 @@ from common.provenance import provenance
 from formats.pairs import PairSet
 from model.device import memory_errors, resolve_device, tf32
 from model.weights import as_read
-from recipes.base import NetworkRecipe
-from recipes.samples import Batch, TrainSamples, step_batches
+from recipes.base import NetworkRecipe, Search
+from recipes.samples import Batch
+from recipes.stream import TrainSamples, sample_numbers_by_step
 from recipes.table import RECIPES
 from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP
+from train.searches import search_pairs
 from train.start import Start, resolve, starting_state
 from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run, trained_network
 from train.validation import Validation
@@ -116,25 +119,27 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     loading, cache_size = loader_options(options.num_workers, device.type == "cuda"), options.cache_features * 1e9
     recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed)
+    search = partial(search_pairs, recipe, pairs, options.seed, world)
     if state.mined:
         recipe.use_mined(state.mined, pairs)
 
     def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
         if mines:
             log.say("mining rivals in the training pairs ...")
-            mined = recipe.mine(pairs, options.seed, world)
+            mined = recipe.mine(search)
             log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
             state.mined = {"step": state.step, **mined}
             recipe.use_mined(state.mined, pairs)
             state.save(LAST)
-        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
+        steps = range(state.step, state.schedule.total_steps)
+        numbers = sample_numbers_by_step(steps, options.batch_pos, world.rank, world.size)
         return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
     validation = Validation(val_pairs, options.val_size, recipe, log)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish(options, state, recipe, pairs, log)
+        finish(options, state, recipe, pairs, log, search)
         if state.best:
             state.save(BEST)
     except Stopped:
@@ -184,7 +189,9 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+def finish(
+    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, search: Search
+) -> None:
     """Let the recipe finish the best network and the last one, unless this was done with its options."""
     done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
     if state.finished == done:
@@ -195,7 +202,7 @@ def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: Pa
     for name, step in steps.items():
         if step not in finished:
             state.network.load_state_dict(trained[name])
-            text = recipe.finish(pairs, options.seed, log.world)
+            text = recipe.finish(search, options.seed)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{name}: {text}")

@@ -12,8 +12,8 @@ from common.existence import balanced_accuracy
 from formats.masks import iou, resize_mask
 from formats.pairs import PairSet
 from formats.results import THRESHOLD
-from recipes.base import NetworkRecipe, predict_frames
-from recipes.frame import FrameDataset, frame_plans
+from recipes.base import NetworkRecipe
+from recipes.take_frames import FrameDataset, frame_plans, predict_frames
 from train.log import Log
 
 

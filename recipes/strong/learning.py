@@ -3,22 +3,18 @@ show to the network again (mining), and which of several looks is right (the fit
 """
 
 import copy
-from collections.abc import Callable
-from itertools import chain
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from common.distributed import Stopped, World
-from formats.masks import fit_rle, iou
-from formats.pairs import PairSet
+from formats.masks import iou
 from formats.results import THRESHOLD
-from recipes.base import NetworkRecipe
-from recipes.frame import Frame, FrameDataset, FramePlan, frame_plans
+from recipes.base import Search
+from recipes.frame import Frame
 from recipes.strong.choice import Marked, choice_figures, fit, looks_of_pairs, shift_existence
 from recipes.strong.crops import spot_of
 
@@ -27,44 +23,42 @@ HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tel
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
 
 
-def mine_places(recipe: NetworkRecipe, pairs: PairSet, seed: int, world: World) -> dict[str, Tensor]:
-    """Search random frames with `mine_pairs` pairs (0: all) for places that are not at the objects. Returns for each of
-    the N places the pair's number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the
-    order of the pairs; and how many pairs were "searched".
+def mine_places(recipe: Any, search: Search, size: int) -> dict[str, Tensor]:
+    """Search `size` pairs (0: all) for places that are not at the objects. Returns for each of the N places the pair's
+    number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of the pairs, and how
+    many pairs were "searched".
     """
-    plans = random_frames(pairs, recipe.training.mine_pairs, seed)
-    found = sorted(chain.from_iterable(search_frames(recipe, pairs, plans, wrong_places, world)))
-    numbers, *spots = torch.tensor(found, dtype=torch.float64).reshape(-1, 4).T
-    searched = torch.tensor(sum(len(plan.pairs) for plan in plans))
-    return {"pairs": numbers.int(), "spots": torch.stack(spots, 1).float(), "searched": searched}
+    of_pairs = sorted(search(partial(wrong_places, recipe), size), key=attrgetter("number"))
+    numbers = np.array([of_pair.number for of_pair in of_pairs for _ in of_pair.found], np.int32)
+    spots = np.concatenate([np.empty((0, 3), np.float32), *(of_pair.found for of_pair in of_pairs)])
+    found = {"pairs": torch.from_numpy(numbers), "spots": torch.from_numpy(spots)}
+    return found | {"searched": torch.tensor(len(of_pairs))}
 
 
-def wrong_places(recipe: Any, frame: Frame, numbers: list[int], truths: list[np.ndarray]) -> list[tuple[float, ...]]:
-    """The candidates in a frame that are not at their objects: the pair's number, and the fields of the `Spot`."""
+def wrong_places(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[np.ndarray]:
+    """The candidates of each pair that are not at the object, as the fields of `Spot`s, (n, 3)."""
     with recipe.computing():
         places = recipe.locate(frame, Marked.of(frame), MINED_LOOKS)
-    true: list[Any] = [spot_of(truth) for truth in truths]
-    found = zip(places.pair, places.spot, strict=True)
-    return [(numbers[pair], *spot) for pair, spot in found if not (true[pair] and true[pair].is_near(spot))]
+    wrong: list[list] = [[] for _ in truths]
+    true = [spot_of(truth) for truth in truths]
+    for pair, place in zip(places.pair, places.spot, strict=True):
+        if not ((spot := true[pair]) and spot.is_near(place)):
+            wrong[pair].append(place)
+    return [np.array(sorted(of_pair), np.float32).reshape(-1, 3) for of_pair in wrong]
 
 
-def fit_choice(recipe: NetworkRecipe, pairs: PairSet, seed: int, world: World) -> str:
-    """Fit the choice among looks, and the existence, to what the search finds in random frames with `fit_pairs`
-    training pairs. A fifth of the takes is held out from the fit. If the fit makes these worse, or if there are too few
-    pairs, the former choice stays, with a shift of its existence: training moves the logits that it reads. Returns a
-    line, which is empty if `fit_pairs` is 0.
+def fit_choice(recipe: Any, search: Search, size: int, seed: int) -> str:
+    """Fit the choice among looks, and the existence, to what the search finds in `size` training pairs. A fifth of the
+    takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former choice
+    stays, with a shift of its existence: training moves the logits that it reads. Returns a line.
     """
-    if not recipe.training.fit_pairs:
-        return ""
-    plans = random_frames(pairs, recipe.training.fit_pairs, seed)
-    found = search_frames(recipe, pairs, plans, looks_at, world)
-    uids = [plan.folder.name for plan, of_frame in zip(plans, found, strict=True) for _ in of_frame]
-    takes = sorted(set(uids))
+    of_pairs = search(partial(looks_at, recipe), size)
+    takes = sorted({of_pair.take_uid for of_pair in of_pairs})
     if not takes:
         return "the choice among looks stays as it was, since no training pair can be read"
     number_of = {uid: number for number, uid in enumerate(takes)}
-    held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for uid in uids])
-    looks = looks_of_pairs([*chain.from_iterable(found)])
+    held_out = torch.tensor([number_of[of_pair.take_uid] % HELD_OUT == 0 for of_pair in of_pairs])
+    looks = looks_of_pairs([of_pair.found for of_pair in of_pairs])
     count, hidden = len(held_out), int((~looks.visible).sum())
     choice, former = recipe.network.choice.cpu(), copy.deepcopy(recipe.network.choice)
     if count < LEAST_PAIRS or min(hidden, count - hidden) < LEAST_HIDDEN or len(takes) < HELD_OUT:
@@ -87,47 +81,14 @@ def fit_choice(recipe: NetworkRecipe, pairs: PairSet, seed: int, world: World) -
     return f"the choice among looks stays as it was, but {effect}, {text}"
 
 
-def looks_at(recipe: Any, frame: Frame, _numbers: list[int], truths: list[np.ndarray]) -> list[tuple]:
+def looks_at(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[tuple]:
     """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible."""
     with recipe.computing():
         places, of_looks, drawn = recipe.search(frame, recipe.looks)
-        of_looks = of_looks.stacked().cpu()
-    found = []
+        of_looks, found = of_looks.stacked().cpu(), []
     for pair, truth in enumerate(truths):
-        rows, truth = [row for row, of in enumerate(places.pair) if of == pair], truth.astype(bool)
-        ious = [iou(recipe.prob_in_image(drawn[row], truth.shape) > THRESHOLD, truth) for row in rows]
+        rows = [row for row, of in enumerate(places.pair) if of == pair]
+        rows.sort(key=lambda row: -places.similarity[row])
+        ious = [iou(recipe.prob_in_image(drawn[row], truth.shape) > THRESHOLD, truth.astype(bool)) for row in rows]
         found.append((of_looks[rows], torch.tensor(ious), bool(truth.any())))
     return found
-
-
-def random_frames(pairs: PairSet, size: int, seed: int) -> list[FramePlan]:
-    """Random frames with `size` pairs or a few more (0: all frames). Those of a take follow each other."""
-    plans = frame_plans(pairs, np.arange(len(pairs)))
-    order = np.random.default_rng(seed).permutation(len(plans))
-    counts = np.cumsum([len(plans[i].pairs) for i in order])
-    chosen = order[: np.searchsorted(counts, min(size, len(pairs)) or len(pairs)) + 1]
-    return [plans[i] for i in np.sort(chosen)]
-
-
-def search_frames(
-    recipe: NetworkRecipe, pairs: PairSet, plans: list[FramePlan], search: Callable[..., list], world: World
-) -> list[list]:
-    """What `search` finds in each frame. It is given the recipe, a frame, the numbers of the frame's pairs and their
-    true masks, (H, W) uint8. The processes share the frames, and all get all results. Raises Stopped after a signal.
-    """
-    recipe.network.eval()
-    own, found = FrameDataset(plans[world.rank :: world.size], pairs, recipe.prepare), []
-    frames = DataLoader(own, batch_size=None, **recipe.loading)
-    for frame in tqdm(frames, "search", unit="frame", leave=False, disable=None if world.is_main else True):
-        if world.signal:
-            break
-        frame = frame.with_objects()
-        numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in frame.pairs]
-        sizes = [frame.sizes[pair.target_camera] for pair in frame.pairs]
-        rles = map(pairs.target_mask, numbers)
-        truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
-        found.append(search(recipe, frame, numbers, truths) if numbers else [])
-    signals, parts = zip(*world.gather((world.signal, found)), strict=True)
-    if any(signals):
-        raise Stopped
-    return [parts[i % world.size][i // world.size] for i in range(len(plans))]

@@ -24,7 +24,7 @@ from model.device import autocast
 from model.features import Levels
 from model.rows import cat, rows_by_key
 from model.xsegtx import Look
-from recipes.base import Answer, NetworkRecipe
+from recipes.base import Answer, NetworkRecipe, Search
 from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
@@ -316,7 +316,8 @@ class Strong(NetworkRecipe):
 
     # What training learns from searches
 
-    mine, finish = mine_places, fit_choice  # of learning.py
+    def mine(self, search: Search) -> dict[str, Tensor]:
+        return mine_places(self, search, self.training.mine_pairs)
 
     def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
         rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
@@ -326,3 +327,7 @@ class Strong(NetworkRecipe):
             raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
         numbers, firsts = np.unique(rows, return_index=True)
         self.mined = dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
+
+    def finish(self, search: Search, seed: int) -> str:
+        size = self.training.fit_pairs
+        return fit_choice(self, search, size, seed) if size else ""

@@ -22,7 +22,7 @@ from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
 from inference.predict_takes import TakeFiles, TakePlan, predict_takes
 from inference.predictor import Predictor
-from recipes.frame import FrameDataset
+from recipes.take_frames import FrameDataset
 from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
 from tests.made.results import eval_mask

@@ -15,9 +15,10 @@ from common.distributed import World
 from common.errors import UserError
 from formats.pairs import PairSet
 from model.device import resolve_device, tf32
-from recipes.frame import FrameDataset, frame_plans, joined
-from recipes.samples import TrainSamples
+from recipes.frame import joined
+from recipes.stream import TrainSamples
 from recipes.table import load_checkpoint
+from recipes.take_frames import FrameDataset, frame_plans
 from tests.made import ROOT
 from tests.made.pretended_device import PretendedDevice, register
 from train.engine import Step

@@ -1,5 +1,7 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -13,14 +15,18 @@ from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
 from recipes.strong.config import StrongOptions
 from recipes.strong.crops import Spot, spot_of
-from recipes.strong.learning import random_frames
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint
 from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import arguments, log_lines, run_training
 from train.options import parse
+from train.searches import random_frames, search_pairs
 from train.start import resolve
+
+
+def searching(recipe: Strong, pairs: PairSet):
+    return partial(search_pairs, recipe, pairs, 0, World())
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
@@ -29,7 +35,7 @@ def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(trainin
     recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined == {}
-    recipe.use_mined(recipe.mine(pairs, 0, World()), pairs)
+    recipe.use_mined(recipe.mine(searching(recipe, pairs)), pairs)
     counts = []
     for number in range(len(pairs)):
         mined = recipe.mined.get(number, np.empty((0, 3)))
@@ -118,6 +124,6 @@ def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(tra
     mined = []
     for workers in (0, 2):
         recipe.loading = loader_options(workers)
-        mined.append(recipe.mine(pairs, 0, World()))
+        mined.append(recipe.mine(searching(recipe, pairs)))
     assert mined[0]["searched"] == planned and len(mined[0]["pairs"].unique()) > 5
     assert all(torch.equal(values, mined[1][name]) for name, values in mined[0].items())

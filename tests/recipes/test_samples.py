@@ -11,7 +11,8 @@ from formats.pairs import BOTH, PairSet
 from formats.processed import ProcessedTake
 from recipes.configs import PaperOptions
 from recipes.paper import read_letterboxed
-from recipes.samples import TARGET_SWAP, DrawnPairs, TrainSamples, ViewKey, source_of
+from recipes.samples import DrawnPairs, ViewKey, source_of
+from recipes.stream import TARGET_SWAP, TrainSamples
 from recipes.strong.crops import spot_of
 from recipes.strong.samples import other_object, read_crops
 from tests.made import EGO

@@ -14,7 +14,7 @@ from model.feature_cache import FeatureCache
 from model.xsegtx import Look, XSegTx
 from recipes.losses import total_loss
 from recipes.paper import Paper
-from recipes.samples import TrainSamples
+from recipes.stream import TrainSamples
 from recipes.strong import samples as crops
 from recipes.strong.recipe import Strong
 from tests.made.networks import random_backbone, strong_network
