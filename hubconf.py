@@ -7,7 +7,6 @@ If the caller has modules of the same names, such as a `common.py` or a folder `
 """
 
 import sys
-from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,29 +19,20 @@ if sys.version_info < (3, 10):  # noqa: UP036
     raise ImportError(f"XSegTx needs Python 3.10 or newer; {sys.executable} is older")
 if missing := [name for name in dependencies if find_spec(name) is None]:
     raise ImportError(f"{', '.join(missing)} not installed; run pip install -r {HERE / 'requirements.txt'}")
-OURS = {path.parent.name for path in HERE.glob("*/__init__.py")}
-ELSEWHERE = [path for path in sys.path if Path(path).resolve() != HERE]
+OURS = {path.parent.name for path in HERE.glob("*/__init__.py")}  # which lets them hide others
 
 
-def _is_theirs(name: str) -> bool:
-    """True if the caller has imported another module of this name, or would find one on its path."""
-    if name in sys.modules:
-        return HERE not in Path(getattr(sys.modules[name], "__file__", None) or "").resolve().parents
-    return PathFinder.find_spec(name, ELSEWHERE) is not None
+def _forget_ours() -> dict:
+    """Remove all modules with names of ours from `sys.modules`; returns them."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in OURS}
 
 
-def _forget(names: set[str]) -> dict:
-    """Remove the modules with these names and their submodules from `sys.modules`; returns the removed modules."""
-    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
-
-
-THEIRS = set(filter(_is_theirs, OURS))
-kept = _forget(THEIRS)
+theirs = _forget_ours()
 try:
     from inference.predictor import Predictor  # found because torch.hub puts this folder first on the path
 finally:
-    _forget(THEIRS)
-    sys.modules.update(kept)
+    _forget_ours()
+    sys.modules.update(theirs)
 
 
 def xsegtx(checkpoint: str | Path, **options) -> Predictor:

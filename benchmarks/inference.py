@@ -40,10 +40,11 @@ from formats.masks import decode_mask, encode_mask, iou
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD
 from formats.takes import read_split
-from inference.predict_takes import TakePlan
-from model.backbone import Backbone, mask_to_image, normalize_image, resnet50_backbone
+from inference.predict_takes import TakeFiles, TakePlan
+from model.backbone import Backbone, mask_to_image, normalize_image
 from model.config import XSegTxConfig
 from model.device import PRECISIONS, resolve_device
+from model.moco import resnet50_backbone
 from model.xsegtx import XSegTx
 from recipes.base import predict_frames
 from recipes.frame import FrameDataset, FramePlan
@@ -81,10 +82,12 @@ def main() -> None:
         (uid,) = read_split(Path(folder) / "split.json", "test")
         populate(ProcessedTake.read(processed, uid), args.objects)
         take = ProcessedTake.read(processed, uid)
-        frames = TakePlan.of(take, args.setting).frames()[:2]
+        plan = TakePlan.of(take, args.setting)
+        frames = plan.frames()[:2]
+        dataset = FrameDataset(frames, TakeFiles({uid: plan}), recipe.prepare)
         ways = {
             "the published way": partial(predict_plainly, backbone, model, device, take, frames),
-            "this project": partial(predict_our_way, recipe, frames),
+            "this project": partial(predict_our_way, recipe, dataset),
         }
         in_turn(ways, 1)  # to warm up
         times, found = in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
@@ -144,11 +147,11 @@ def predict_plainly(
     return entries
 
 
-def predict_our_way(recipe: Paper, frames: list[FramePlan]) -> dict[tuple[Correspondence, int], dict]:
+def predict_our_way(recipe: Paper, frames: FrameDataset) -> dict[tuple[Correspondence, int], dict]:
     """The entries that `predict_plainly` returns, computed in the way of eval_segswap.py."""
     return {
         (pair, frame.number): {"pred_mask": encode_mask(mask), "confidence": existence}
-        for frame, answers in predict_frames(recipe, iter(FrameDataset(frames, recipe.prepare)))
+        for frame, answers in predict_frames(recipe, iter(frames))
         for pair, mask, existence in answers
     }
 

@@ -23,10 +23,11 @@ import numpy as np
 
 from benchmarks.measure import PROCESSED, run_script_apart
 from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, at_least
+from common.existence import verdict
 from evaluation.score import Case, ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, take_names
 from evaluation.truth import GroundTruth
-from formats.results import THRESHOLD, results_path, verdict
+from formats.results import THRESHOLD, results_path
 from formats.takes import FRAME_STEP
 from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions
@@ -133,9 +134,9 @@ def why_hidden(folder: Path, case: Case) -> str:
     if world.left_out[int(second), camera, number]:
         return HIDDEN[0]
     view = world.camera(case.target_camera, second)
-    pixels, depth = view.project(np.stack([solid.position for solid in world.object_solids(number, second)]))
-    inside = ((pixels > 0) & (pixels < view.size[::-1])).all(1) & (depth > 0)
-    return HIDDEN[2] if inside.any() else HIDDEN[1]
+    [pixel], depth = view.project(world.object_solid(number, second).position[None])
+    inside = (pixel > 0).all() and (pixel < view.size[::-1]).all() and depth > 0
+    return HIDDEN[2] if inside else HIDDEN[1]
 
 
 def by_reason(folder: Path, both: Both) -> dict[str, Both]:

@@ -37,9 +37,10 @@ from common.distributed import World
 from common.errors import run_script
 from formats.masks import decode_mask
 from formats.pairs import PairSet
-from model.backbone import mask_to_image, resnet50_backbone
+from model.backbone import mask_to_image
 from model.config import XSegTxConfig
 from model.device import PRECISIONS, resolve_device, tf32
+from model.moco import resnet50_backbone
 from model.xsegtx import XSegTx
 from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
 from recipes.samples import DrawnPairs, TrainSamples, read_view, source_of

@@ -1,13 +1,16 @@
 """Command lines: options that several scripts share have one meaning, one help text and one check, all here."""
 
 import argparse
+import difflib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
+from common.errors import UserError
 from common.parallel import default_workers
 
 SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of the query and of the target camera
@@ -34,6 +37,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=_HelpFormatter)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Name an unknown flag before a missing one, which may be the same flag, misspelled."""
+        flags = self._option_string_actions
+        for name in (word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)):
+            if name[:2] == "--" != name and not any(flag.startswith(name) for flag in flags):
+                near = difflib.get_close_matches(name, flags, 1, cutoff=0.8)
+                self.error(f"there is no {name}" + "".join(f", but {flag}" for flag in near))
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
@@ -169,3 +181,37 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 def add_num_workers(parser: argparse.ArgumentParser, what: str = "processes") -> None:
     text = f"{what}; 0 or 1: only this process (default: the number of CPUs, here %(default)s)"
     parser.add_argument("--num_workers", type=at_least(0), default=default_workers(), help=text)
+
+
+def add_footage_options(parser: argparse.ArgumentParser) -> None:
+    add, several = parser.add_argument, {"nargs": "+", "action": "extend"}
+    text = "name of each camera, with its video or its folder of numbered pictures"
+    add("--videos", type=name_value(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
+    text = "masks: a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; black is background"
+    add("--masks", type=name_value(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
+    add("--mask_frame", type=at_least(0), default=0, help="the frame of a mask that is a single PNG")
+    text = (
+        "a camera's frame at a moment common to all, counted from 0 also in a folder of pictures; -5 if it began 5 "
+        "frames after the others (default: 0)"
+    )
+    add("--offset", type=name_value(int), default=[], metavar="CAMERA=FRAME", help=text, **several)
+    add("--fps", type=at_least(0.001, float), default=30, help="frames per second of folders of pictures")
+
+
+def videos_and_offsets(args: argparse.Namespace) -> tuple[dict[str, Path], dict[str, int]]:
+    """Two options of `add_footage_options`, by camera. Raises UserError if these options do not fit each other."""
+    videos, masks, offsets = dict(args.videos), dict(args.masks), dict(args.offset)
+    if len(videos) < max(2, len(args.videos)):
+        raise UserError("--videos takes two or more cameras, each once")
+    if len(masks) < len(args.masks):
+        raise UserError("--masks takes one path of each camera; put several objects into a folder {object}/{frame}.png")
+    egos = [args.ego] if args.ego else []
+    for flag, names in (("--masks", masks), ("--offset", offsets), ("--ego", egos)):
+        if unknown := {*names} - videos.keys():
+            raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(videos)}")
+    for name, path in masks.items():
+        if inner := next((camera for camera in (name, *videos) if any((path / camera).glob("*/*"))), None):
+            raise UserError(f"{path} holds a folder of camera {inner!r}; give --masks {inner}={path / inner}")
+        if path.is_file() and path.suffix.lower() == ".png":
+            print(f"{path} counts as the mask of frame {args.mask_frame} of {name}; --mask_frame names another")
+    return videos, offsets

@@ -1,11 +1,14 @@
 """Errors that a user can cause end in one line on stderr and a non-zero exit status, never in a traceback."""
 
 import functools
+import os
+import re
 import sys
 from collections.abc import Callable
 
 # The exceptions that code may raise when it takes values out of JSON of another form than expected.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or command a terminal
 
 
 class UserError(Exception):
@@ -14,7 +17,12 @@ class UserError(Exception):
 
 @functools.cache
 def warn_once(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """A line that may hold names from files, with its control characters as escapes."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def counted(number: int, noun: str) -> str:
@@ -34,13 +42,18 @@ def say_errors(module: str) -> None:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status (None means 0).
 
-    UserError and OSError (disk full, no permission, file gone) end in one line and status 1, Ctrl-C in status 130.
-    Anything else is a bug of ours and keeps its traceback.
+    UserError, OSError (disk full, no permission, file gone) and MemoryError end in one line and status 1, Ctrl-C in
+    status 130. If nobody reads on (`| head -1`), the script ends without a word in status 141, as programs in a shell
+    do. Anything else is a bug of ours and keeps its traceback.
     """
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode gets escapes, not an error
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again when it ends
+        status = 141
     except (Exception, KeyboardInterrupt) as error:
         status = _say(error)
         if not status:
@@ -50,13 +63,15 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 def _say(error: BaseException) -> int:
     """Print an error that a user can cause as one line, and return the exit status. If the code is wrong, return 0."""
-    message = " ".join(str(error).splitlines())  # libraries' errors may have several lines
+    message = printable(" ".join(str(error).splitlines()))  # libraries' errors may have several lines
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     if isinstance(error, ModuleNotFoundError):
         message = f"{sys.executable} has no module {error.name}; activate this project's environment (README.md), or "
         message += "pip install -r requirements.txt"
+    elif isinstance(error, MemoryError):
+        message = "the memory of this machine is full; close other programs or give fewer --num_workers"
     elif isinstance(error, OSError):
         message = f"{type(error).__name__}: {message}"
     elif not isinstance(error, UserError):

@@ -4,6 +4,7 @@ A JSON file whose name ends in .gz is read through gzip.
 """
 
 import contextlib
+import errno
 import glob
 import gzip
 import hashlib
@@ -20,9 +21,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import ijson
+import numpy as np
 from filelock import FileLock, Timeout
 
-from common.errors import UserError
+from common.errors import CONTROL, UserError, warn_once
+
+MAX_DEPTH = 20  # of lists and objects in one another; our files have seven
+NO_BRACKET = bytes({*range(256)} - {*b"[]{}"})
 
 
 @contextlib.contextmanager
@@ -31,16 +36,21 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
 
     A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
     killed writers of `name` and `files` left behind are deleted. The lock on `.{name}.lock` ends when the process
-    and all processes that it forked have ended.
+    and all processes that it forked have ended. On a disk without locks, a warning asks for only one writer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock stays when a job is killed, and other machines wait
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"waiting for another process, which {doing} ({path})", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        remedy = "start no second command that writes there, or mount it with locks (Lustre: -o flock)"
+        warn_once(f"{folder} is on a disk without file locks; {remedy}")
     try:
         for file in (name, *files):
             remove_leftovers(folder, file)
@@ -110,6 +120,19 @@ def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder. If the block ends without an exception, its files move to `folder`, where they replace
+    files of the same names. Other files in `folder` stay.
+    """
+    with temporary_folder(folder, "output", f"writes into {folder}") as temporary:
+        yield temporary
+        for path in sorted(filter(Path.is_file, temporary.rglob("*")), reverse=True):  # pictures/ before index.html
+            target = folder / path.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 @contextlib.contextmanager
@@ -227,7 +250,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     """
     is_empty = True
     with json_errors(path, remedy), _open_json(path) as file:
-        for member in ijson.kvitems(file, ".".join(keys), use_float=True):
+        for member in ijson.kvitems(_Shallow(file), ".".join(keys), use_float=True):
             yield member
             is_empty = False
     if is_empty:  # the object has no members, or the file has no object at `keys`
@@ -242,7 +265,30 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
 def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
     """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `json_errors` does."""
     with json_errors(path, remedy), _open_json(path) as file:
-        yield from ijson.items(file, "item", use_float=True)
+        yield from ijson.items(_Shallow(file), "item", use_float=True)
+
+
+class _Shallow:
+    """Passes on what is read from a JSON file. Raises ValueError where more than MAX_DEPTH lists and objects lie in one
+    another, because the memory of ijson grows with the square of their number: 40 KB of "[" took 3.8 GB.
+    """
+
+    def __init__(self, file: io.BufferedIOBase):
+        self.file, self.depth, self.in_string, self.cut = file, 0, 0, b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        text = (self.cut + data).replace(b"\\\\", b"").replace(b'\\"', b"")
+        self.cut = b"\\" if text.endswith(b"\\") else b""  # the next part begins with what it escapes
+        parts = text.split(b'"')
+        brackets = b"".join(parts[self.in_string :: 2]).translate(None, NO_BRACKET)
+        self.in_string = (self.in_string + len(parts) - 1) % 2
+        steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), tuple(b"[{")), 1, -1)
+        depths = np.cumsum([self.depth, *steps])
+        if depths.max() > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} lists and objects lie in one another")
+        self.depth = int(depths[-1])
+        return data
 
 
 def holds_json_list(path: Path) -> bool:
@@ -254,16 +300,21 @@ def holds_json_list(path: Path) -> bool:
         return False
 
 
-def _open_json(path: Path) -> gzip.GzipFile | io.BufferedReader:
+def _open_json(path: Path) -> io.BufferedIOBase:
+    if path.is_fifo():  # opening it would wait for a writer, and it cannot be read twice
+        raise OSError("it is a pipe")
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def is_file_name(name: Any) -> bool:
     """True if a value that was read from a file can safely name a file in a folder.
 
-    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command).
+    The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command),
+    have control characters, or be too long for file systems, which allow 255 bytes with all that we add to it.
     """
-    return isinstance(name, str) and name == Path(name).name and name[:1] not in ("", ".", "-")
+    if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", ".", "-"):
+        return False
+    return not CONTROL.search(name) and len(name.encode(errors="surrogatepass")) <= 200
 
 
 def name_number(path: str | Path) -> int:

@@ -5,59 +5,94 @@
 #   bash data/download_uids.sh                       # all takes, 6.6 TB
 #   bash data/download_uids.sh --downscaled          # videos of 448 pixels on the short side: tens of times less
 #   bash data/download_uids.sh --out_dir /disk/egoexo --uids_path my_takes.txt -- --views ego --s3_profile work
+#   bash data/download_uids.sh --process_in /scratch --shard 3/16    # needs no room for the videos, nor process_data.py
 #
 #   --out_dir DIR      the data set's folder (default: egoexo beside this script)
-#   --uids_path FILE   take uids, one a line (default: correspondence_takes.txt beside this script)
+#   --uids_path FILE   take uids, one a line, or split.json (default: correspondence_takes.txt beside this script, or
+#                      with --process_in split.json, which lists the takes that can be processed)
+#   --process_in DIR   download each take into DIR, process it into the data set's folder, which must have the
+#                      annotations, and delete its videos; so DIR holds one take at a time: 5 GB on average, 60 GB
+#                      if it takes an hour
+#   --shard I/N        only the I-th of every N takes, to share the work among jobs, all with the same N
 #   -- FLAG...         further flags for egoexo
 #
 # Run it again to continue: it notes complete takes in DIR/.downloaded and skips them, and egoexo skips files that have
 # the right size already. If takes failed, it lists them at the end and its exit status is 1. The data set has withdrawn
 # one video of each of 76 takes, so egoexo fails to fetch it; these takes do not count as failed, a warning lists them.
+# With --process_in, it skips processed takes. PYTHON names the interpreter (default: python3).
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-out_dir=$here/egoexo uids_path=$here/correspondence_takes.txt parts=takes
+out_dir=$here/egoexo uids_path='' parts=takes process_in='' shard=1/1 small='' split=''
 
 fail() { echo "error: $1" >&2 && exit 1; }
 
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
-        --downscaled) parts=downscaled_takes/448 && shift ;;
-        --out_dir | --uids_path) [ $# -gt 1 ] || fail "$1 needs a value; see --help" && declare "${1#--}=$2" && shift 2 ;;
+        --downscaled) parts=downscaled_takes/448 small=$1 && shift ;;
+        --out_dir | --uids_path | --process_in | --shard)
+            [ $# -gt 1 ] || fail "$1 needs a value; see --help" && declare "${1#--}=$2" && shift 2 ;;
         --) shift && break ;;
         *) fail "unknown option $1; see --help" ;;
     esac
 done
+uids_path=${uids_path:-$here/$([ "$process_in" ] && echo split.json || echo correspondence_takes.txt)}
+job=${shard%/*} jobs=${shard#*/}
+[[ $shard =~ ^[1-9][0-9]*/[1-9][0-9]*$ ]] && [ "$job" -le "$jobs" ] || fail "--shard $shard is not I/N with I from 1 to N"
 command -v egoexo >/dev/null || fail "no egoexo command; pip install ego4d, and set up the data set's AWS credentials"
 [ -r "$uids_path" ] || fail "no file $uids_path; get it with bash data/download_split.sh or give --uids_path"
 uids=$(tr -d '\r' <"$uids_path" | grep '[^[:space:]]') || fail "$uids_path names no take"
+if [[ $uids_path = *.json ]]; then
+    split=$uids_path uids=$(grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' <<<"$uids")
+fi
 wrong=$(grep -vxm1 '[A-Za-z0-9][A-Za-z0-9_-]*' <<<"$uids") && fail "$uids_path: $(printf %q "$wrong") is no take uid"
+uids=$(awk "NR % $jobs == $job % $jobs" <<<"$uids")
+work=$out_dir log=$out_dir/.egoexo.$job.log
+[ -z "$process_in" ] || work=$process_in/takes_${job}_of_$jobs
 mkdir -p "$out_dir" && touch "$out_dir/.downloaded" || exit 1
 trap 'echo "interrupted; run the same command again to continue" >&2; exit 130' INT TERM
 
 download() { # if files cannot be looked up, egoexo only warns, with status 0
-    egoexo -o "$out_dir" --parts "$parts" --uids "$@" --yes </dev/null 2>&1 | tee "$out_dir/.egoexo.log" &&
-        ! grep -q 'WARN: .*fail' "$out_dir/.egoexo.log"
+    egoexo -o "$work" --parts "$parts" --uids "$@" --yes </dev/null 2>&1 | tee "$log" && ! grep -q 'WARN: .*fail' "$log"
+}
+
+process() {
+    mkdir -p "$work/takes" # a take may have no video at all
+    "${PYTHON:-python3}" "$here/process_data.py" --takepath "$work/takes" --annotation_path "$out_dir/annotations" \
+        --outputpath "$out_dir/processed" --uids "$1" ${split:+--splits_path "$split"} ${small:+"$small"} </dev/null
+}
+
+is_done() {
+    if [ "$process_in" ]; then [ -e "$out_dir/processed/$1/annotation.json" ]; else
+        grep -qxF "$1 $parts ${*:2}" "$out_dir/.downloaded"; fi
 }
 
 failed=() lacking=() unknown=() in_a_row=0
 for uid in $uids; do
-    grep -qxF "$uid $parts $*" "$out_dir/.downloaded" && continue
+    is_done "$uid" "$@" && continue
     echo "take $uid"
-    if download "$uid" "$@"; then
-        in_a_row=0
-        grep -q '(0 / 0 files)' "$out_dir/.egoexo.log" && unknown+=("$uid") && continue
+    [ -z "$process_in" ] || rm -rf "$work"
+    fetched=1
+    if ! download "$uid" "$@"; then
+        if grep -q 'WARN: failed to fetch 1 files' "$log"; then lacking+=("$uid"); else fetched=0; fi
+    elif grep -q '(0 / 0 files)' "$log"; then
+        unknown+=("$uid") && continue
+    elif [ -z "$process_in" ]; then
         echo "$uid $parts $*" >>"$out_dir/.downloaded"
-    elif grep -q 'WARN: failed to fetch 1 files' "$out_dir/.egoexo.log"; then
-        lacking+=("$uid") && in_a_row=0
+    fi
+    if [ $fetched = 1 ] && { [ -z "$process_in" ] || process "$uid"; }; then
+        in_a_row=0
     else
         failed+=("$uid") && in_a_row=$((in_a_row + 1))
         [ $in_a_row -lt 5 ] || { echo "error: five takes in a row failed; stopped" >&2 && break; }
     fi
 done
-rm -f "$out_dir/.egoexo.log"
+rm -f "$log"
+[ -z "$process_in" ] || rm -rf "$work"
 [ ${#unknown[@]} -eq 0 ] || echo "warning: the data set has no files of ${#unknown[@]} takes: ${unknown[*]}" >&2
-[ ${#lacking[@]} -eq 0 ] || echo "warning: ${#lacking[@]} takes lack one file each, perhaps a withdrawn video; run again to" \
-    "retry; process_data.py leaves out what needs it: ${lacking[*]}" >&2
+retry='run again to retry'
+[ -z "$process_in" ] || retry="to retry, delete their folders in $out_dir/processed and run again"
+[ ${#lacking[@]} -eq 0 ] || echo "warning: ${#lacking[@]} takes lack one file each, perhaps a withdrawn video; $retry;" \
+    "process_data.py leaves out what needs it: ${lacking[*]}" >&2
 [ ${#failed[@]} -eq 0 ] || fail "${#failed[@]} takes failed, run again to retry: ${failed[*]}"
 echo "all else of $uids_path is in $out_dir"

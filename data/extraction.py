@@ -2,8 +2,8 @@
 
 The process may be killed at any moment: frames appear whole or not at all, source.json is written first and
 annotation.json last. source.json tells from which annotation and videos the take was made:
-`{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256 of its ends], ...}`. A second run makes only files that
-are missing, or that were made from another annotation or video.
+`{"annotation": SHA-256, "<camera>.mp4": [bytes, time, SHA-256], ...}`. A second run makes only files that are missing,
+or that were made from another annotation or video; it reads a video to compare it if the video's time differs.
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken. For each object it leaves out the frames past the end of its shortest video and the frames
@@ -12,7 +12,6 @@ with a corrupt mask in any camera. Everything that is left out is a `Failure` in
 """
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from typing import Any
 import cv2
 
 from common.errors import UserError, counted, warn_once
-from common.files import atomic_write, read_record, remove_leftovers, write_json
+from common.files import atomic_write, file_digest, read_record, remove_leftovers, write_json
 from formats.geometry import same_aspect_ratio
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
@@ -99,18 +98,9 @@ def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) 
     for path in paths.values():
         if path.exists():
             entry, size, time = made_of.get(path.name, []), path.stat().st_size, path.stat().st_mtime_ns
-            if entry[:2] != [size, time] and entry[:1] + entry[2:] != [size, digest := _ends_digest(path)]:
+            if entry[:2] != [size, time] and entry[2:] != [digest := file_digest(path)]:
                 source[path.name] = [size, time, digest]
     return dict(sorted(source.items()))
-
-
-def _ends_digest(path: Path) -> str:
-    """SHA-256 of the first and the last MiB of a file; in a video, one of both parts has the table of frames."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(1 << 20))
-        file.seek(max(0, path.stat().st_size - (1 << 20)))
-        digest.update(file.read())
-    return digest.hexdigest()
 
 
 def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str, Any], source: dict[str, Any]) -> bool:
@@ -218,7 +208,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
             _, encoded = cv2.imencode(".jpg", shrink(image, MAX_SHORT_SIDE[camera_kind(camera)]))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged video can make libraries raise any exception
         # Frames of this video must not be mixed with frames of a better copy that replaces it later.

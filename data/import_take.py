@@ -26,9 +26,9 @@ say_errors(__name__)
 import numpy as np
 from tqdm import tqdm
 
-from common.arguments import DEFAULT_ROOT, Parser
-from common.files import atomic_folder, claimed, is_file_name, read_json, remove_leftovers, write_json
-from formats.footage import Footage, add_footage_options, open_cameras, synchronize
+from common.arguments import DEFAULT_ROOT, Parser, add_footage_options, videos_and_offsets
+from common.files import is_file_name, read_json, remove_leftovers, temporary_folder, write_json
+from formats.footage import Footage, open_footage, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
 from formats.takes import SPLITS, annotation_path, camera_kind, read_splits, video_path
@@ -50,7 +50,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_name(args)
-    cameras, offsets = open_cameras(args)
+    videos, offsets = videos_and_offsets(args)
+    cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     name_in_take = names_in_take(cameras, args.ego)
     positions = synchronize(cameras, offsets, args.ego)
     length = min(map(len, positions.values()))
@@ -73,19 +74,20 @@ def main() -> None:
                 tracks.setdefault(camera, {"annotation": {}, "annotated_frames": []})
 
     takes = args.root / "takes"
-    with claimed(args.root, "import_take", f"adds a take to {args.root}"):
-        remove_leftovers(takes)
+    with temporary_folder(takes, "import_take", f"adds a take to {args.root}") as folder:
         contents, existing = files_with_take(args, objects), takes / args.name
-        if existing.exists() and all(path.exists() and read_json(path, "") == new for path, new in contents.items()):
+        if existing.exists():
+            if any(not path.exists() or read_json(path, "") != new for path, new in contents.items()):
+                raise UserError(f"{existing} exists; give another --name, or delete it first")
             print(f"{args.name} is in {args.root} already, with these masks; to import other videos, delete {existing}")
             return
-        with atomic_folder(existing) as folder:
-            for camera, footage in cameras.items():
-                path = video_path(folder.parent, folder.name, name_in_take[camera])
-                write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
-            for path, content in contents.items():  # the folder comes last: then the take is complete
-                remove_leftovers(path.parent, path.name)
-                write_json(path, content)
+        for camera, footage in cameras.items():
+            path = video_path(takes, folder.name, name_in_take[camera])
+            write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
+        for path, content in contents.items():
+            remove_leftovers(path.parent, path.name)
+            write_json(path, content)
+        folder.rename(existing)  # this comes last: then the take is complete
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
     for name, tracks in objects.items():
         if {*map(camera_kind, tracks)} != {"ego", "exo"}:
@@ -109,6 +111,8 @@ def check_name(args: argparse.Namespace) -> None:
 
 def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
     """The name of each camera in the take; there the name of the head-worn camera begins with aria."""
+    if bad := next((camera for camera in cameras if not is_file_name(camera)), None):
+        raise UserError(f"camera {bad[:40]!r} cannot be the name of a file; rename it")
     if other := next((camera for camera in cameras if camera_kind(camera) == "ego" and camera != ego), None):
         raise UserError(f"camera {other!r}: only the --ego camera's name may begin with aria; rename it")
     return {camera: camera for camera in cameras} | {ego: ego if camera_kind(ego) == "ego" else f"aria_{ego}"}

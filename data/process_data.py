@@ -76,7 +76,8 @@ def main() -> int:
     status, done_uids = 0, set()
     shard, shards = args.shard
     doing = f"processes takes into {args.outputpath}"
-    with claimed(args.outputpath, f"process_data_{shard}_of_{shards}", doing):
+    part = args.uids[0] if args.uids else f"{shard}_of_{shards}"  # jobs with a take each need not wait for each other
+    with claimed(args.outputpath, f"process_data_{part}", doing):
         with claimed(args.outputpath, SOURCE, doing, ["split.json"]):
             claim_data_dir(args.outputpath, args.downscaled)
             write_split(args, splits)

@@ -3,24 +3,24 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii, write_picture
+from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii
 from common.errors import UserError
-from evaluation.metrics import METRICS
+from common.existence import verdict
 from evaluation.score import Case
 from evaluation.truth import GroundTruth, TakeTruth
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.processed import read_frame
-from formats.results import camera_pair_key, iter_results, verdict
+from formats.results import camera_pair_key, iter_results
 
 BLACK, GRAY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
@@ -30,6 +30,7 @@ SHEET_WIDTH = 1200  # pixels
 MAX_ROWS = 65_500  # of a JPEG
 LIGHT, MAX_GAIN = 80, 3.0  # darker frames are shown with this mean of their pixels, but not more times as bright
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
+Window = tuple[slice, slice]  # rows and columns of an image
 
 
 class PredictedCase(NamedTuple):
@@ -71,12 +72,12 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> np.ndar
     drawn = [true_mask, *(prediction.drawn_rle for prediction in predictions)]
     window = _close_up(target.shape[:2], next(filter(None, drawn), None))
 
-    panels = [_draw_panel(query, Outline(query_mask, QUERY), f"query {case.query_camera}", query_window)]
+    panels = [_draw_panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window)]
     for prediction in predictions:
-        outline = Outline(prediction.drawn_rle, PREDICTION, dashed=not prediction.case.predicted_visible)
-        panels.append(_draw_panel(target, outline, prediction.caption, window))
+        dashed = not prediction.case.predicted_visible
+        panels.append(_draw_panel(target, prediction.drawn_rle, PREDICTION, prediction.caption, window, dashed))
     caption = "truth" if case.visible else "truth: not visible"
-    panels.append(_draw_panel(target, Outline(true_mask, TRUTH), caption, window))
+    panels.append(_draw_panel(target, true_mask, TRUTH, caption, window))
     return np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
 
 
@@ -86,17 +87,11 @@ def _lightened(frame: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(frame, alpha=gain) if gain > 1 else frame
 
 
-class Outline(NamedTuple):
-    """A mask to draw onto a frame; if `rle` is None, nothing is drawn."""
-
-    rle: RLE | None
-    color: Color
-    dashed: bool = False
-
-
-def _draw_panel(frame: np.ndarray, outline: Outline, caption: str, window: tuple[slice, slice] | None) -> np.ndarray:
-    """A frame with a mask, (PANEL_HEIGHT, W, 3). `window` (rows, columns) is also shown enlarged in a corner."""
-    rle, color, dashed = outline.rle or EMPTY_MASK, *outline[1:]
+def _draw_panel(
+    frame: np.ndarray, rle: RLE | None, color: Color, caption: str, window: Window | None, dashed: bool = False
+) -> np.ndarray:
+    """A frame with the outline of a mask, if any, (PANEL_HEIGHT, W, 3). `window` is also shown enlarged in a corner."""
+    rle = rle or EMPTY_MASK
     image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
     image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
@@ -118,8 +113,8 @@ def _draw_panel(frame: np.ndarray, outline: Outline, caption: str, window: tuple
     return np.array(canvas)
 
 
-def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
-    """The rows and columns of a square around the object of a mask in a frame of `size`; None if this is not small."""
+def _close_up(size: Size, rle: RLE | None) -> Window | None:
+    """A square around the object of a mask in a frame of `size`; None if this is not small."""
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or EMPTY_MASK, size)))
     side = 2 * max(width, height, min(size) // 15)
     if not width or side > min(size) * 2 // 5:
@@ -129,32 +124,22 @@ def _close_up(size: Size, rle: RLE | None) -> tuple[slice, slice] | None:
     return slice(row, row + side), slice(column, column + side)
 
 
-def draw_cases(
-    truth: GroundTruth, setting: str, files: dict[str, Path], cases: Sequence[Sequence[Case]]
+def draw_frames(
+    truth: GroundTruth, setting: str, files: Mapping[str, Path], frames: Sequence[Sequence[Case]]
 ) -> Iterator[np.ndarray]:
-    """Yield a picture of each case, with the predictions of all results files side by side.
+    """Yield a picture of each scored frame, with the predictions of all results files side by side.
 
-    `files` has the path of each results file by its name ("" if there is only one). `cases` has a list of cases for
-    each file; the cases are the same in all lists.
+    `files` has the path of each results file by its name ("" if there is only one); a frame has a case for each file.
     """
-    if not cases[0]:  # saves reading the files again, which can be large
+    if not frames:  # saves reading the files again, which can be large
         return
     predictions = [
-        load_predictions(path, setting, file_cases, name)
-        for (name, path), file_cases in zip(files.items(), cases, strict=True)
+        load_predictions(path, setting, cases, name)
+        for (name, path), cases in zip(files.items(), zip(*frames, strict=True), strict=True)
     ]
-    takes = {uid: truth.load_take(uid) for uid in {case.take_uid for case in cases[0]}}
-    for case_predictions in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
-        yield draw_case(takes[case_predictions[0].case.take_uid], case_predictions)
-
-
-def write_gallery(folder: Path, *args: Any) -> list[str]:
-    """Write the pictures of `draw_cases(*args)` for a page in `folder`; returns their paths, relative to `folder`."""
-    paths = []
-    for number, picture in enumerate(draw_cases(*args)):
-        paths.append(f"pictures/{number:04d}.jpg")
-        write_picture(folder / paths[-1], picture)
-    return paths
+    takes = {uid: truth.load_take(uid) for uid in {frame[0].take_uid for frame in frames}}
+    for of_frame in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
+        yield draw_case(takes[of_frame[0].case.take_uid], of_frame)
 
 
 def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str) -> list[PredictedCase]:
@@ -167,26 +152,23 @@ def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str)
     return [PredictedCase(case, rles[case.key], name) for case in cases]
 
 
-def draw_sheet(truth: GroundTruth, setting: str, results: Path, cases: Sequence[Case]) -> np.ndarray:
-    """One image of all cases, one below the other on white, each under a line that names the case and its scores.
+def draw_sheet(truth: GroundTruth, setting: str, results: Path, frames: Sequence[Sequence[Case]]) -> np.ndarray:
+    """One image of frames that a results file predicts, one below the other on white, each under a line that names the
+    case and its scores.
 
-    Raises UserError if there is no case, if there are too many, or if a frame is missing.
+    Raises UserError if there is no frame, if there are too many, or if the picture of a frame is missing.
     """
-    if not cases:
+    if not frames:
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
     rows = []
-    for case, panels in zip(cases, draw_cases(truth, setting, {"": results}, [cases]), strict=True):
+    for (case,), panels in zip(frames, draw_frames(truth, setting, {"": results}, frames), strict=True):
         take = truth.infos[case.take_uid].name or case.take_uid[:8]
         picture = np.vstack([_header(case, take, panels.shape[1]), panels])
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         rows.append(_framed(resize(picture, (height, SHEET_WIDTH)), GAP, GAP, GAP, GAP))
         if sum(map(len, rows)) > MAX_ROWS:
-            raise UserError(f"{len(cases)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
+            raise UserError(f"{len(frames)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
     return np.vstack(rows)
-
-
-def iou_text(case: Case) -> str:
-    return f"IoU {METRICS['iou'].as_text(case.scores.iou)} %" if case.scores else "not visible"
 
 
 def _header(case: Case, take: str, width: int) -> np.ndarray:
@@ -195,15 +177,15 @@ def _header(case: Case, take: str, width: int) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     name = to_ascii(" ".join(case.object_name.split()))[:40] + "  "
     details = to_ascii(f"{take}, {case.target_camera}, frame {case.frame}")[:100]
-    score = f"  {iou_text(case)}  said {verdict(case.existence)}"
+    score_text = f"  {case.iou_text}  said {verdict(case.existence)}"
     fonts = map(ImageFont.load_default, range(HEADER_SIZE, HEADER_SIZE // 2, -1))
-    fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score)) <= width)
+    fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score_text)) <= width)
     font = next(fitting, ImageFont.load_default(HEADER_SIZE // 2 + 1))  # the largest font with which the line fits
-    middle, left = draw.textlength(name, font), width - draw.textlength(score, font)
+    middle, left = draw.textlength(name, font), width - draw.textlength(score_text, font)
     draw.text((0, 0), name, BLACK, font)
     draw.text((middle, 0), details, GRAY, font)
     draw.rectangle((left, 0, width, canvas.height), fill=WHITE)
-    draw.text((left, 0), score, BLACK, font)
+    draw.text((left, 0), score_text, BLACK, font)
     return np.array(canvas)
 
 

@@ -18,38 +18,27 @@ If predictions cannot be scored, it lists them all and writes no scores.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, run_script, say_errors
+from common.errors import UserError, counted, printable, run_script, say_errors
 
 say_errors(__name__)
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
-from common.files import check_output, claimed, write_json
-from evaluation.case_pictures import draw_sheet, write_gallery
-from evaluation.comparison import cases_at, common_cases, compare, short_names
-from evaluation.options import add_truth_options, open_truth
-from evaluation.outputs import default_results_path, output_folder, provenance_of, summarize_file, write_cases
-from evaluation.pages import PAGE, comparison_card, comparison_sections, report_card, report_sections, write_page
+from common.files import check_output, claimed, output_folder, write_json
+from common.provenance import provenance
+from evaluation.case_pictures import draw_frames, draw_sheet
+from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_frames, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import ScoreOptions, SplitScores, score_file, warning_lines
-from evaluation.selection import CASE_ORDERS, choose_cases, largest_disagreements
-from evaluation.summary import take_names, without_nan
-from evaluation.tables import (
-    difference_table,
-    format_protocols,
-    format_summary,
-    format_table,
-    headline,
-    interval_note,
-    split_title,
-)
-from evaluation.truth import GroundTruth
-from formats.results import path_beside
+from evaluation.summary import common_frames, compare, summarize_scores, take_names, without_nan
+from evaluation.tables import format_figures, write_cases
+from evaluation.truth import GroundTruth, add_truth_options, open_truth
+from formats.results import RESULTS_DIR, path_beside, results_path
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -79,8 +68,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
     if args.names and not len(set(args.names)) == len(args.names) == len(args.pred_file or ()):
         parser.error("--names needs as many names, all different, as --pred_file has files")
-    if (args.protocol != OFFICIAL_RULE or args.sheet) and len(args.pred_file or ()) > 1:
-        parser.error("--protocol and --sheet take one results file; several are compared by the official rule")
+    if len(args.pred_file or ()) > 1:
+        if args.protocol != OFFICIAL_RULE or args.sheet:
+            parser.error("--protocol and --sheet take one results file; several are compared by the official rule")
+        args.report, args.order = True, DISAGREEMENT
     if args.sheet and args.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         parser.error(f"--sheet {args.sheet} does not end in .jpg or .png")
     return args
@@ -89,86 +80,73 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args)
-    files = args.pred_file or ([default_results_path(args.setting, truth.split)] if args.setting else [])
-    for named in filter(None, (args.write_gt, args.sheet)):
-        check_output(named, args.overwrite, [*files, *truth.sources])
+    files = args.pred_file or []
+    if args.setting and not files:
+        if truth.split is None:
+            raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
+        files = [results_path(RESULTS_DIR, args.setting, truth.split)]
+    inputs = [*files, *truth.sources]
+    for path in filter(None, (args.write_gt, args.sheet)):
+        check_output(path, args.overwrite, inputs)
+    if files:
+        args.out = args.out or path_beside(files[0], "evaluation" if len(files) == 1 else "comparison")
+        for name in (PAGE, "cases.csv", "metrics.json", "comparison.json"):
+            check_output(args.out / name, True, filter(Path.is_file, inputs))
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
-    if not args.setting:
-        return
-    options = ScoreOptions(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
-    scores = [score_file(truth, path, options, args.num_workers, args.allow_missing) for path in files]
-    if len(files) == 1:
-        evaluate_file(truth, files[0], scores[0], args)
+    if files:
+        options = ScoreOptions(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
+        scores = [score_file(truth, path, options, args.num_workers, args.allow_missing) for path in files]
+        evaluate(truth, files, scores, args)
+
+
+def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], args: argparse.Namespace) -> None:
+    """Print and write the figures of a results file, or the differences of several on the frames that all of them have,
+    with the pictures that the options ask for.
+    """
+    several, frames, names, takes = len(files) > 1, common_frames(scores), [""], take_names(scores[0])
+    made = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
+    if several:
+        if not frames:
+            raise UserError("these results files have no scored frame in common")
+        names = args.names or short_names(files)
+        figures = {"setting": args.setting, "split": truth.split, "provenance": made}
+        figures |= compare(names, frames, scores[0])
     else:
-        file_by_name = dict(zip(args.names or short_names(files), files, strict=True))
-        compare_files(truth, file_by_name, scores, args)
-
-
-def evaluate_file(truth: GroundTruth, path: Path, scores: SplitScores, args: argparse.Namespace) -> None:
-    """Print the scores of a results file, and write them with the pictures that the options ask for."""
-    summary, warnings = summarize_file(path, truth.split, scores), warning_lines(truth, scores)
-    lines = [format_summary(summary)]
+        figures = {"split": truth.split, "results": str(files[0]), "provenance": made, **summarize_scores(scores[0])}
     if args.protocol != OFFICIAL_RULE:
-        summary["protocols"] = without_nan(under_protocols(args.protocol, scores.cases))
-        lines += ["", format_protocols(summary["protocols"], truth.all_frames)]
-    lines += warnings
-    shown, names, sheet = [], take_names(scores), None
-    if args.report:
-        shown = choose_cases(scores.cases, args.order, 100 if args.num is None else args.num, with_hidden=True)
+        figures["protocols"] = without_nan(under_protocols(args.protocol, scores[0].cases))
+    warnings = list(dict.fromkeys(line for of_file in scores for line in warning_lines(truth, of_file)))
+    lines, sheet, shown = [*format_figures(figures, truth.all_frames), *warnings], None, []
     if args.sheet:  # drawn before anything is written, because a frame may be missing
-        chosen = choose_cases(scores.cases, args.order, 8 if args.num is None else args.num)
-        sheet = draw_sheet(truth, scores.setting, path, chosen)
-        lines += [f"{counted(len(chosen), 'case')}: {args.sheet}"]
+        chosen = choose_frames(frames, args.order, 8 if args.num is None else args.num)
+        sheet = draw_sheet(truth, args.setting, files[0], chosen)
+        lines.append(f"{counted(len(chosen), 'case')}: {args.sheet}")
+    if args.report:
+        number = args.num if args.num is not None else 40 if several else 100
+        shown = choose_frames(frames, args.order, number, with_hidden=True)
 
-    out = args.out or path_beside(path, "evaluation")
-    with output_folder(out) as folder:
-        pictures = write_gallery(folder, truth, scores.setting, {"": path}, [shown])
-        cards = [report_card(case, file, names[case.take_uid]) for case, file in zip(shown, pictures, strict=True)]
-        title = f"Object correspondence, {scores.setting}, {split_title(truth.split)}"
-        lead = f"{headline(summary)}; results of {path.name}"
-        write_page(folder, title, lead, warnings, report_sections(summary, cards, args.order))
-        write_cases(folder, [""], [scores.cases])
-        write_json(folder / "metrics.json", summary, indent=1)
+    with output_folder(args.out) as folder:
+        cards = [make_card(frame, number, names, takes) for number, frame in enumerate(shown)]
+        pictures = draw_frames(truth, args.setting, dict(zip(names, files, strict=True)), shown)
+        for card, picture in zip(cards, pictures, strict=True):
+            write_picture(folder / card["picture"], picture)
+        write_page(folder, figures, warnings, cards, args.order)
+        write_cases(folder / "cases.csv", names, frames)
+        write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)
     if sheet is not None:
         with claimed(args.sheet.parent, args.sheet.name, f"writes {args.sheet}"):
             write_picture(args.sheet, sheet)
-    print("\n".join([*lines, f"report: open {out / PAGE}"]))
+    print("\n".join(map(printable, [*lines, f"report: open {args.out / PAGE}"])))
 
 
-def compare_files(
-    truth: GroundTruth, files: dict[str, Path], scores: list[SplitScores], args: argparse.Namespace
-) -> None:
-    """Compare results files (paths by name) on the frames that all of them have; print the differences and write them,
-    with pictures of the cases on which the files disagree most.
-    """
-    names, setting = list(files), scores[0].setting
-    cases = common_cases(scores)
-    if not cases[0]:
-        raise UserError("these results files have no scored frame in common")
-    comparison: dict[str, Any] = {"setting": setting, "split": truth.split}
-    comparison |= {"provenance": provenance_of(list(files.values())), **compare(names, cases, scores[0])}
-    drawn = cases_at(cases, largest_disagreements(cases, 40 if args.num is None else args.num))
-    takes = take_names(scores[0])
-    lead = f"{setting}, {split_title(truth.split)}: {counted(len(cases[0]), 'frame')} that all files have"
-    warnings = list(dict.fromkeys(line for file_scores in scores for line in warning_lines(truth, file_scores)))
-
-    out = args.out or path_beside(next(iter(files.values())), "comparison")
-    with output_folder(out) as folder:
-        pictures = write_gallery(folder, truth, setting, files, drawn)
-        cards = [
-            comparison_card(file_cases, picture, names, takes[file_cases[0].take_uid])
-            for picture, *file_cases in zip(pictures, *drawn, strict=True)
-        ]
-        write_page(folder, " against ".join(names), lead, warnings, comparison_sections(comparison, cards))
-        write_json(folder / "comparison.json", comparison, indent=1)
-        write_cases(folder, names, cases)
-    print("\n".join([lead, *warnings]))
-    for other in comparison["comparisons"]:
-        print("\n".join(["", *format_table(difference_table(names[0], other))]))
-    print(interval_note(comparison["takes_compared"]))
-    print(f"\nreport: open {out / PAGE}")
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Distinct names of results files: their stems if distinct, else their folders if distinct, else numbers."""
+    stems = [path.stem.removesuffix("_results") for path in paths]
+    folders = [path.resolve().parent.name for path in paths]
+    numbers = [f"{number}: {path.name}" for number, path in enumerate(paths, 1)]
+    return next(names for names in (stems, folders, numbers) if len(set(names)) == len(names))
 
 
 if __name__ == "__main__":

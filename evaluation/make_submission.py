@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import counted, run_script, say_errors, warn_once
+from common.errors import counted, printable, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
@@ -24,12 +24,10 @@ from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
 from common.files import check_output, claimed, write_json
-from evaluation.options import add_split_options, open_truth
-from evaluation.outputs import RESULTS_DIR
 from evaluation.predictions import TakePredictions
-from evaluation.score import incomplete_line, iter_take_predictions, refuse, reprocessed_line
-from evaluation.truth import GroundTruth
-from formats.results import iter_results, results_path
+from evaluation.score import iter_take_predictions
+from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
+from formats.results import RESULTS_DIR, iter_results, path_beside, read_run, reprocessed_line, results_path
 
 FILE_NAME = "submission.json"
 
@@ -57,14 +55,15 @@ def main(argv: list[str] | None = None) -> None:
     truth = open_truth(args, split)
     if truth.missing:
         warn_once(f"takes of split {split!r} that are left out: {', '.join(truth.missing)}")
-    if truth.incomplete:
-        warn_once(incomplete_line(truth))
+    if truth.incomplete_line:
+        warn_once(truth.incomplete_line)
     files = {
         setting: path or results_path(RESULTS_DIR, setting, split)
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    check_output(out, args.overwrite, [*files.values(), *truth.sources])
+    records = (path_beside(path, "run.json") for path in files.values())
+    check_output(out, args.overwrite, [*files.values(), *records, *truth.sources])
     problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")
@@ -101,10 +100,10 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
             predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
         problems += [f"{setting}: {problem.text}" for problem in checked.problems]
     print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")
-    if line := reprocessed_line(results, digests):
+    if line := reprocessed_line(read_run(results), digests):
         warn_once(f"{setting}: {line}")
     if others:
-        print(f"  left out, as the ground truth does not have them: {', '.join(others)}")
+        print(printable(f"  left out, as the ground truth does not have them: {', '.join(others)}"))
     return problems
 
 

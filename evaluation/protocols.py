@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from common.existence import balanced_accuracy
 from evaluation.metrics import OFFICIAL, MaskScores
 from evaluation.score import Case
 from evaluation.summary import mean, metrics_of_cases
-from formats.results import balanced_accuracy
 
 VISIBLE_AREA = 0.001  # fraction of the image; LM-EEC predicts "visible" if the mask is larger
 OFFICIAL_RULE = "official"

@@ -5,23 +5,22 @@ All problems of a results file are found and named, not only the first one.
 
 import functools
 import math
-import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from common.errors import UserError, counted
 from common.parallel import run_jobs
-from evaluation.metrics import MaskScores, score_masks
+from evaluation.metrics import METRICS, MaskScores, score_masks
 from evaluation.predictions import ACCEPTED_TEXT, Problem, TakePredictions
-from evaluation.truth import GroundTruth, TakeTruth
+from evaluation.truth import MISSING_HINT, GroundTruth, TakeTruth, refuse
 from formats.masks import decode_mask, mask_area, mask_size
-from formats.results import THRESHOLD, iter_results, part_name, read_run
+from formats.results import THRESHOLD, iter_results, read_run, reprocessed_line
 
-MISSING_HINT = "; --allow_missing goes on without what is only missing"
+MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
 
 
 class ScoreOptions(NamedTuple):
@@ -58,6 +57,10 @@ class Case(NamedTuple):
     def predicted_visible(self) -> bool:
         return self.existence > THRESHOLD
 
+    @property
+    def iou_text(self) -> str:
+        return f"IoU {METRICS['iou'].as_text(self.scores.iou)} %" if self.scores else "not visible"
+
 
 class TakeScores(NamedTuple):
     take_uid: str
@@ -77,6 +80,7 @@ class SplitScores(NamedTuple):
     takes: list[TakeScores]
     not_in_truth: list[str]  # uids of takes in the results file that the ground truth lacks
     reprocessed: str = ""  # a line that names the takes which were processed again since they were predicted
+    made: Mapping[str, str | None] = {}  # how the results file was made, from its run record; None if unknown
 
     @property
     def cases(self) -> list[Case]:
@@ -106,8 +110,10 @@ def score_file(
     bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # no bar above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     takes = [scored[uid] for uid in truth.uids]
-    digests = {take.take_uid: take.digest for take in takes}
-    scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(path, digests))
+    run, digests = read_run(path), {take.take_uid: take.digest for take in takes}
+    made = {name: str(run["provenance"].get(name) or "") or None for name in (*MADE_WITH, "date", "command", "commit")}
+    made = {"results": str(path)} | made
+    scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(run, digests), made)
     is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
     if is_empty and (scores.not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; check --split")
@@ -119,26 +125,6 @@ def score_file(
     return scores
 
 
-def reprocessed_line(path: Path, digests: dict[str, str]) -> str:
-    """A line that names the takes which, by the run's record, were predicted when they had other `digests`; or ""."""
-    run = read_run(path)
-    names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
-    changed = [uid for uid, name in names.items() if run.get("takes", {}).get(uid, name) != name]
-    what = f"predicted from masks or frames that have changed since, or by version 2.4: {', '.join(changed)}"
-    return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
-
-
-def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
-    """Print the problems and raise UserError."""
-    print("\n".join(problems), file=sys.stderr)
-    raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")
-
-
-def incomplete_line(truth: GroundTruth) -> str:
-    count = counted(len(truth.incomplete), "take")
-    return f"{count} processed in part: the benchmark may have more pairs; check_processed.py lists what is missing"
-
-
 def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
     """A line for each thing that was not scored, or that was not scored by the official protocol."""
     lines = []
@@ -146,16 +132,14 @@ def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
         lines.append("not the official protocol: every frame counts, even if nobody looked at the target view")
     if truth.missing:
         lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
-    if truth.incomplete:
-        lines.append(incomplete_line(truth))
+    lines.append(truth.incomplete_line)
     if scores.not_in_truth:
         lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
-    if scores.reprocessed:
-        lines.append(scores.reprocessed)
+    lines.append(scores.reprocessed)
     for kind, count in sorted(scores.accepted.items()):
         noun, text = ACCEPTED_TEXT[kind]
         lines.append(f"accepted: {counted(count, noun)} {text}")
-    return lines + [problem.text for problem in scores.problems if problem.missing]
+    return [*filter(None, lines), *(problem.text for problem in scores.problems if problem.missing)]
 
 
 def iter_take_predictions(

@@ -1,4 +1,5 @@
-"""Compute the benchmark's four numbers and further metrics from scored cases, with confidence intervals and breakdowns.
+"""Compute the benchmark's four numbers and further metrics from scored cases, and the differences between files, with
+confidence intervals and breakdowns.
 
 Every number is a ratio of sums over cases. A case, a take or a split is therefore a row of sums, (len(SUMS),) floats.
 The numbers of a set of cases follow from the sum of its rows.
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from common.existence import balanced_accuracy
 from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
 from evaluation.score import Case, SplitScores
-from formats.results import THRESHOLD, balanced_accuracy
+from formats.results import THRESHOLD
 
 SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
@@ -118,6 +120,61 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     """The interval that holds the middle 95 % of the values; nan if there are no values."""
     values = values[~np.isnan(values)]
     return tuple(np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else (math.nan, math.nan)
+
+
+def common_frames(all_scores: Sequence[SplitScores]) -> list[tuple[Case, ...]]:
+    """The scored frames that all results files have, in the order of the first file; each as its case in every file."""
+    by_key = [{case.key: case for case in scores.cases} for scores in all_scores]
+    return [tuple(cases[key] for cases in by_key) for key in by_key[0] if all(key in cases for cases in by_key)]
+
+
+def compare(names: Sequence[str], frames: Sequence[Sequence[Case]], scores: SplitScores) -> dict[str, Any]:
+    """Compare results files, called `names`, with the first one, by the `common_frames`; returns the content of
+    comparison.json. `scores`, of the first file, tells the names and scenarios of the takes.
+    """
+    first, *others = map(list, zip(*frames, strict=True))
+    label_of = label_functions(scores)
+    groups = {kind: indices_by_label(first, label_of[kind]) for kind in SHORT_BREAKDOWNS}
+    comparisons = []
+    for name, second in zip(names[1:], others, strict=True):
+        by = {
+            kind: {
+                label: paired_differences([first[i] for i in indices], [second[i] for i in indices])
+                for label, indices in of_kind.items()
+            }
+            for kind, of_kind in groups.items()
+        }
+        comparisons.append({"second": name, "metrics": paired_differences(first, second), "by": by})
+    return {
+        "names": list(names),
+        "first": names[0],
+        "takes_compared": len({case.take_uid for case in first}),
+        "frames_compared": len(first),
+        **right_object_basis(case_sums(first).sum(0)),
+        "comparisons": comparisons,
+    }
+
+
+def paired_differences(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict[str, Any]]:
+    """The metrics of the same cases in two files, and the difference second - first with its interval. A value that
+    does not exist is None. Each resample draws the same takes for both files, so hard and easy takes affect both alike.
+    """
+    takes = indices_by_label(first, lambda case: case.take_uid).values()
+    sums = np.stack([case_sums(first), case_sums(second)])
+    take_sums = np.stack([sums[:, indices].sum(1) for indices in takes], 1)  # (2, takes, len(SUMS))
+    first_metrics, second_metrics = map(metrics_of_sums, take_sums.sum(1))
+    first_drawn, second_drawn = map(bootstrap_metrics, take_sums)
+    return without_nan(
+        {
+            name: {
+                "first": first_metrics[name],
+                "second": second_metrics[name],
+                "difference": second_metrics[name] - first_metrics[name],
+                "interval_95": percentile_interval(second_drawn[name] - first_drawn[name]),
+            }
+            for name in METRICS
+        }
+    )
 
 
 def breakdowns(scores: SplitScores) -> dict[str, list[dict[str, Any]]]:

@@ -1,17 +1,25 @@
-"""Tables that are printed and shown on pages: rows of text with the header first; the first column has the labels."""
+"""Tables that are printed and shown on pages (rows of text with the header first; the first column has the labels), and
+the table of all cases, cases.csv.
 
+`figures` is the content of metrics.json, of one results file, or of comparison.json, of several.
+"""
+
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from common.errors import counted
-from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS
-from evaluation.outputs import MADE_WITH
-from evaluation.summary import SHORT_BREAKDOWNS
+from common.files import atomic_write
+from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS, MaskScores
+from evaluation.score import MADE_WITH, Case
+from evaluation.summary import SHORT_BREAKDOWNS, without_nan
 
 Rows = list[Sequence[str]]
-# A breakdown without an entry has its key as title.
-BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}
+BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
+CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
+PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
 
@@ -25,31 +33,35 @@ def format_table(rows: Rows) -> list[str]:
     return lines
 
 
-def format_summary(summary: dict[str, Any]) -> str:
-    """The text that evaluate.py prints about a results file: scores, intervals, breakdowns."""
-    scored, wanted = summary["frames_scored"], summary["frames_wanted"]
-    lines = [headline(summary)]
-    if scored < wanted:
-        lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
-    run = summary["provenance"]["predictions"][0]
-    recorded = [f"{name} {run[name]}" for name in MADE_WITH if run[name]]
-    lines += [*filter(None, [", ".join(recorded)]), "", *format_table(figures_table(summary))]
-    lines.append(f"* not part of the benchmark; {interval_note(len(summary['breakdown']['take']))}")
-    for kind in SHORT_BREAKDOWNS:
-        groups = summary["breakdown"][kind]
-        if len(groups) > 1:
-            lines += ["", f"* by {BREAKDOWN_TITLES.get(kind, kind)}", *format_table(breakdown_table(groups))]
-    return "\n".join(lines)
+def format_figures(figures: dict[str, Any], all_frames: bool = False) -> list[str]:
+    """The lines that evaluate.py prints: scores or differences, intervals, breakdowns, the scores by other rules."""
+    lines = [headline(figures)]
+    if "breakdown" in figures:
+        scored, wanted = figures["frames_scored"], figures["frames_wanted"]
+        if scored < wanted:
+            lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
+        run = figures["provenance"]["predictions"][0]
+        if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run[name]):
+            lines.append(made)
+    for table in score_tables(figures):
+        lines += ["", *format_table(table)]
+    lines.append(f"* not part of the benchmark; {interval_note(figures)}")
+    for kind in SHORT_BREAKDOWNS if "breakdown" in figures else ():
+        (table,) = breakdown_tables(figures, kind)
+        if len(table) > 2:
+            lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}", *format_table(table)]
+    if "protocols" in figures:
+        lines += ["", *format_table(protocol_table(figures["protocols"], all_frames))]
+        lines.append("* not the benchmark's rule; docs/evaluation.md says what each does")
+    return lines
 
 
-def headline(summary: dict[str, Any]) -> str:
-    takes, frames = counted(summary["takes"], "take"), counted(summary["frames_scored"], "frame")
-    visible = f"{summary['frames_visible']:,} of them with a visible target"
-    return f"{summary['setting']}, {split_title(summary['split'])}: {takes}, {frames} scored, {visible}"
-
-
-def split_title(split: str | None) -> str:
-    return f"split {split}" if split else "split unknown"
+def headline(figures: dict[str, Any]) -> str:
+    head = f"{figures['setting']}, {'split ' + figures['split'] if figures['split'] else 'split unknown'}"
+    if "comparisons" in figures:
+        return f"{head}: {counted(figures['frames_compared'], 'frame')} that all files have"
+    takes, frames = counted(figures["takes"], "take"), counted(figures["frames_scored"], "frame")
+    return f"{head}: {takes}, {frames} scored, {figures['frames_visible']:,} of them with a visible target"
 
 
 def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
@@ -61,30 +73,36 @@ def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any
     return {**values, "balanced_accuracy": nothing} if one_class else values
 
 
-def figures_table(summary: dict[str, Any]) -> Rows:
-    """The scores of a results file: a row for each of METRICS, in their order."""
+def score_tables(figures: dict[str, Any]) -> list[Rows]:
+    """A table with the scores of one results file; for several, with the differences of each from the first."""
+    if "comparisons" in figures:
+        return [difference_table(figures["first"], other) for other in figures["comparisons"]]
     rows: Rows = [("", "value", "95 % interval")]
-    values = printed_values({**summary["official"], **summary["extra"]})
+    values = printed_values({**figures["official"], **figures["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
         if name == "right_object":
-            frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
+            frames, chance = figures["frames_several_objects"], metric.as_text(figures["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
-        interval = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
+        interval = interval_text(name, figures["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.as_text(values[name]), interval or "-"))
-    return rows
+    return [rows]
 
 
-def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
+def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
+    """The scores or differences of `score_tables` for each group of the breakdown `kind`."""
+    if "comparisons" in figures:
+        first, others = figures["first"], figures["comparisons"]
+        return [change_table(other["by"][kind], f"{other['second']} - {first}") for other in others]
     rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in TABLE_METRICS))]
-    for group in groups:
+    for group in figures["breakdown"][kind]:
         values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
         rows.append((group["label"], *counts, *(METRICS[name].as_text(values[name]) for name in TABLE_METRICS)))
-    return rows
+    return [rows]
 
 
-def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = False) -> str:
+def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool = False) -> Rows:
     """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
@@ -93,7 +111,7 @@ def format_protocols(protocols: dict[str, dict[str, Any]], all_frames: bool = Fa
         values = figures if has_both else {**figures, "balanced_accuracy": None}
         cells = (METRICS[metric].as_text(values[metric]) for metric in OFFICIAL)
         rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
-    return "\n".join([*format_table(rows), "* not the benchmark's rule; docs/evaluation.md says what each does"])
+    return rows
 
 
 def difference_table(first: str, other: dict[str, Any]) -> Rows:
@@ -103,12 +121,12 @@ def difference_table(first: str, other: dict[str, Any]) -> Rows:
         metric = METRICS[name]
         cells = [metric.as_text(paired[name]) for name in ("first", "second")]
         cells.append(metric.as_text(paired["difference"], "+"))
-        cells += [interval_text(name, paired["interval_95"], "+") or "-", verdict(name, paired)]
+        cells += [interval_text(name, paired["interval_95"], "+") or "-", better_or_worse(name, paired)]
         rows.append((metric.heading, *cells))
     return rows
 
 
-def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
+def change_table(groups: dict[str, dict[str, Any]], title: str) -> Rows:
     """The differences of each group of a comparison, with intervals; groups are sorted by the size of the change of
     IoU, the largest first. An arrow points up if the second file is better.
     """
@@ -123,7 +141,7 @@ def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
     return rows
 
 
-def verdict(name: str, paired: dict[str, Any]) -> str:
+def better_or_worse(name: str, paired: dict[str, Any]) -> str:
     """Whether the second file is better or worse; "uncertain" if the interval contains 0, "-" without an interval."""
     (low, high), change = paired["interval_95"], METRICS[name].verdict(paired["difference"])
     if low is None or not change:
@@ -136,12 +154,25 @@ def interval_text(name: str, edges: Sequence[float | None], sign: str = "") -> s
     return "" if edges[0] is None else " to ".join(METRICS[name].as_text(edge, sign) for edge in edges)
 
 
-def interval_note(takes: int) -> str:
+def interval_note(figures: dict[str, Any]) -> str:
     """A text that says how intervals are computed, or why there are no intervals."""
+    takes = figures["takes_compared"] if "comparisons" in figures else len(figures["breakdown"]["take"])
     if takes < 2:
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     return "intervals: takes drawn with replacement"
 
 
-def percent(value: float | None) -> str:
-    return METRICS["iou"].as_text(value)
+def write_cases(path: Path, names: Sequence[str], frames: Sequence[Sequence[Case]]) -> None:
+    """Write a CSV file: a line for each scored frame, with the scores of all results files (`names`) side by side.
+
+    Values that do not exist (None, nan) are left empty, floats have all digits, bools are 0 or 1.
+    """
+    columns = [f"{column} of {name}" if name else column for name in names for column in PREDICTED_COLUMNS]
+    no_scores = (None,) * len(MaskScores._fields)
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow((*CASE_COLUMNS, *columns))
+        for frame in frames:
+            values = [(case.visible, case.existence, *(case.scores or no_scores)) for case in frame]
+            row = without_nan([*frame[0].key, *sum(values, ())])
+            writer.writerow(int(value) if isinstance(value, bool) else value for value in row)

@@ -1,4 +1,5 @@
-"""The ground truth of a split: the masks of the processed data set, and the frames that annotators looked at.
+"""The ground truth of a split: the masks of the processed data set, and the frames that annotators looked at; and the
+options of scripts that choose it.
 
 The ground truth can also be read from and written to the benchmark's own ground-truth file:
 
@@ -8,23 +9,19 @@ The ground truth can also be read from and written to the benchmark's own ground
 "masks" and "subsample_idx" are the same as in annotation.json.
 """
 
+import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
-from common.errors import MALFORMED, UserError
+from common.arguments import add_annotations, add_data_path
+from common.errors import MALFORMED, UserError, counted, printable
 from common.files import claimed, iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import RLE, encode_mask, mask_size, resize_mask
-from formats.processed import (
-    ANNOTATION,
-    FAILED,
-    Correspondence,
-    ProcessedTake,
-    annotation_change,
-    frames_in,
-    is_processed,
-    read_frame,
-)
+from formats.processed import ANNOTATION, FAILED, Correspondence, ProcessedTake, annotation_change, is_processed
 from formats.takes import (
     ANNOTATION_REMEDY,
     ANNOTATION_TEMPLATE,
@@ -36,6 +33,7 @@ from formats.takes import (
     read_split,
 )
 
+MISSING_HINT = "; --allow_missing goes on without what is only missing"
 GT_REMEDY = "write it with `python evaluation/evaluate.py --split SPLIT --write_gt FILE`"
 
 
@@ -99,9 +97,8 @@ class TakeTruth:
         """
         target_masks = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
         sizes = set(map(eval_size, {mask_size(rle) for rles in target_masks for rle in rles}))
-        if not sizes:  # a test split may keep its target masks secret
-            picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
-            sizes = {eval_size(read_frame(picture).shape[:2])} if picture else set()
+        if not sizes and (size := self.take.frame_size(pair.target_camera)):
+            sizes = {eval_size(size)}  # a test split may keep its target masks secret
         if len(sizes) == 1:
             return dict.fromkeys(frames, sizes.pop())
         masks = self.take.masks[pair.object_name][pair.target_camera]
@@ -131,9 +128,11 @@ class GroundTruth:
         return f"--split {self.split or 'SPLIT'} --data_path {self.data_dir}"
 
     @property
-    def incomplete(self) -> list[str]:
-        """The uids of takes that process_data.py could not make whole; a ground-truth file does not tell this."""
-        return [uid for uid in self.uids if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
+    def incomplete_line(self) -> str:
+        """A line about takes that process_data.py could not make whole, or ""; a ground-truth file does not tell."""
+        uids = [uid for uid in self.uids if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
+        what = "processed in part: the benchmark may have more pairs; check_processed.py lists what is missing"
+        return f"{counted(len(uids), 'take')} {what}" if uids else ""
 
     @classmethod
     def of_split(
@@ -202,3 +201,57 @@ class GroundTruth:
         )
         with claimed(path.parent, path.name, f"writes {path}"):  # another evaluation may write this file, too
             write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
+
+
+def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add the options that choose processed takes."""
+    add_data_path(parser)
+    parser.add_argument("--split", help=f"train, val or test (default: {default})")
+
+
+def add_truth_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `open_truth`. `accept` collects the flags that accept other forms of results."""
+    add_split_options(parser, "val")
+    add = parser.add_argument
+    annotations = (
+        "annotation file or its folder; only frames that an annotator looked at are scored (default: "
+        "annotations/relations_{split}.json beside --data_path)"
+    )
+    add_annotations(parser, annotations)
+    other = parser.add_mutually_exclusive_group()
+    replaces = "the benchmark's ground-truth JSON, in place of processed takes, split and annotations"
+    other.add_argument("--gt_file", type=Path, help=replaces)
+    every = (
+        "score every frame with a query mask, even if no annotator looked at the target view; this needs no annotation "
+        "file, but is not the official protocol"
+    )
+    other.add_argument("--all_frames", action="store_true", help=every)
+    add("--allow_missing", action="store_true", help="score although takes or predictions are missing, and name them")
+    resize = "accept masks of another size, and resize them by nearest neighbor to the official size"
+    lenient = (
+        "accept a list of one number as confidence, and predictions without confidence (1 is used if the mask is not "
+        "empty, else 0)"
+    )
+    for flag, text in (("--resize_masks", resize), ("--lenient", lenient)):
+        add(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
+
+
+def open_truth(args: argparse.Namespace, default_split: str = "val") -> GroundTruth:
+    """Open the ground truth that the options of `add_truth_options` choose.
+
+    Raises UserError if there is no ground truth, or if it lacks takes (which are printed) without --allow_missing.
+    """
+    if args.gt_file:
+        truth = GroundTruth.from_official(args.gt_file, args.data_path, args.split)
+    else:
+        where = (args.splits_path, args.annotation_path, args.all_frames)
+        truth = GroundTruth.of_split(args.data_path, args.split or default_split, *where)
+    if truth.missing and not args.allow_missing:
+        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", MISSING_HINT)
+    return truth
+
+
+def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:
+    """Print the problems and raise UserError."""
+    print("\n".join(map(printable, problems)), file=sys.stderr)
+    raise UserError(f"{counted(len(problems), 'problem')} in {where}, nothing written{hint}")

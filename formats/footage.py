@@ -4,7 +4,6 @@ A frame has a position, counted from 0 in the order in which players show frames
 In a video the number is the position; in a folder it is the last number in the file's name.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from common.arguments import Parser, at_least, name_value
 from common.errors import UserError, warn_once
 from formats.geometry import Size
 from formats.picture_files import by_number, read_picture
@@ -91,6 +89,8 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
             is_raw = container.format.name in RAW  # FFmpeg says 25 frames a second for all of these
             rate = (not is_raw and container.streams.video[0].average_rate) or fps
             frame = next(container.decode(video=0))
+    except MemoryError:
+        raise
     except (av.FFmpegError, StopIteration) as error:
         raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
     if index.pts is None or is_raw:
@@ -120,35 +120,3 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
             raise UserError(f"{footage.path} ends before the other cameras begin; look at --offset")
         positions[name] = footage.nearest(first + np.arange(length) * step)
     return positions
-
-
-def add_footage_options(parser: Parser) -> None:
-    add, several = parser.add_argument, {"nargs": "+", "action": "extend"}
-    text = "name of each camera, with its video or its folder of numbered pictures"
-    add("--videos", type=name_value(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
-    text = "masks: a folder {object}/{frame}.png, COCO's JSON, or a PNG of one object in one frame; black is background"
-    add("--masks", type=name_value(Path), required=True, metavar="CAMERA=PATH", help=text, **several)
-    add("--mask_frame", type=at_least(0), default=0, help="the frame of a mask that is a single PNG")
-    text = (
-        "a camera's frame at a moment common to all, counted from 0 also in a folder of pictures; -5 if it began 5 "
-        "frames after the others (default: 0)"
-    )
-    add("--offset", type=name_value(int), default=[], metavar="CAMERA=FRAME", help=text, **several)
-    add("--fps", type=at_least(0.001, float), default=30, help="frames per second of folders of pictures")
-
-
-def open_cameras(args: argparse.Namespace) -> tuple[dict[str, Footage], dict[str, int]]:
-    """Open the footage that options name -> footage and offsets by camera. Raises UserError if options do not fit."""
-    cameras, masks, offsets = dict(args.videos), dict(args.masks), dict(args.offset)
-    if len(cameras) < max(2, len(args.videos)):
-        raise UserError("--videos takes two or more cameras, each once")
-    if len(masks) < len(args.masks):
-        raise UserError("--masks takes one path of each camera; put several objects into a folder {object}/{frame}.png")
-    egos = [args.ego] if args.ego else []
-    for flag, names in (("--masks", masks), ("--offset", offsets), ("--ego", egos)):
-        if unknown := {*names} - cameras.keys():
-            raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(cameras)}")
-    for name, path in masks.items():
-        if inner := next((camera for camera in (name, *cameras) if any((path / camera).glob("*/*"))), None):
-            raise UserError(f"{path} holds a folder of camera {inner!r}; give --masks {inner}={path / inner}")
-    return {name: open_footage(path, args.fps) for name, path in cameras.items()}, offsets

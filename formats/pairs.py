@@ -4,10 +4,12 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
 
     masks    a row of type MASK for each mask; the masks of an object in a camera are in the order of their frames
     counts   the run lengths of all masks, one after the other
+    files    (2, F) int32: the frames that pairs need, camera by camera, ascending; and the bytes of their files
     ego-exo  a row for each pair of this setting: the rows in `masks` of its query mask and its target mask (or -1)
     exo-ego  the same for the other setting
     about    JSON: the takes with the state of their annotation.json, the takes of the split that are not processed
-             yet, the split file if it is not the default one, the tracks by setting
+             yet, the split file if it is not the default one, the tracks by setting, the cameras with the numbers
+             of their frames and the sizes of their videos
     digest   SHA-256 of the other arrays
 """
 
@@ -26,8 +28,17 @@ import numpy as np
 from common.arguments import SETTINGS
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
+from formats.geometry import Size
 from formats.masks import RLE
-from formats.processed import ANNOTATION, ProcessedTake, frames_digest, is_processed
+from formats.processed import (
+    ANNOTATION,
+    Correspondence,
+    ProcessedTake,
+    frame_path,
+    frame_sizes,
+    is_processed,
+    read_frame,
+)
 from formats.takes import find_split_path, read_split, read_splits
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
@@ -73,6 +84,7 @@ def write_pairs(
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
         annotation_states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
         tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
+        cameras, frames, sizes = [], array("i"), array("i")
         rows = {setting: array("i") for setting in SETTINGS}
         for uid in uids:
             annotation = data_dir / uid / ANNOTATION
@@ -83,15 +95,22 @@ def write_pairs(
                 malformed[uid] = str(error)
                 continue
             row_of = _copy_masks(take, masks, counts)
+            for camera, needed in take.needed_frames().items():
+                found = frame_sizes(take.folder / camera)
+                frames.extend(sorted(needed))
+                sizes.extend(found.get(frame, 0) for frame in sorted(needed))
+                cameras.append((uid, camera, len(needed), take.video_size(camera)))
             for setting in SETTINGS:
                 for name, query, target in take.correspondences(setting):
                     query_rows, target_rows = row_of[name, query], row_of[name, target]
                     for frame, row in query_rows.items():
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
-        about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path, "tracks": tracks}
+        about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path}
+        about |= {"tracks": tracks, "cameras": cameras}
         arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
+        arrays |= {"files": np.array([frames, sizes], np.int32)}
         arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
         with atomic_write(path, "wb") as file:
             np.savez(file, **arrays, digest=_digest(arrays))
@@ -145,7 +164,7 @@ def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[di
 
 def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """SHA-256 of all arrays, types and shapes, (32,) uint8. If the digest is right, a file needs no other check."""
-    digest = hashlib.sha256(b"pairs of version 2.1")
+    digest = hashlib.sha256(b"pairs of version 2.6")
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8))  # pyrefly: ignore[bad-argument-type]
@@ -175,7 +194,7 @@ class PairSet:
     """The pairs of a split and setting, numbered 0 to len - 1, from one data set or from several, one after the other.
 
     `tracks` lists the pairs by take, object and cameras. `data_dir_of` maps each take that has pairs to the folder of
-    its data set, in the order of the pairs.
+    its data set, in the order of the pairs. `frames` has the frame of each pair, (N,) int32.
     """
 
     def __init__(self, data_dirs: Iterable[Path], split: str, setting: str) -> None:
@@ -185,9 +204,11 @@ class PairSet:
         self.setting = setting
         self.tracks: list[PairTrack] = []
         self.data_dir_of: dict[str, Path] = {}
+        self._numbers_of: dict[tuple[str, ...], range] = {}
+        self._cameras: dict[tuple[str, str], tuple[range, Size | None]] = {}
         settings = tuple(SETTINGS) if setting == BOTH else (setting,)
-        masks, counts, rows = [], [], []
-        num_pairs = 0
+        masks, counts, files, rows = [], [], [], []
+        num_pairs = num_frames = 0
         for data_dir in data_dirs:
             about, arrays = _read_pairs(data_dir, split, settings)
             other_data_dirs = self.data_dir_of.copy()
@@ -195,35 +216,65 @@ class PairSet:
                 for uid, object_name, query, target, count in about["tracks"][name]:
                     if count and uid in other_data_dirs:
                         raise UserError(f"take {uid} is in {other_data_dirs[uid]} and in {data_dir}; drop one")
+                    numbers = range(num_pairs, num_pairs + count)
                     if count:
                         self.data_dir_of[uid] = data_dir
-                    numbers = range(num_pairs, num_pairs + count)
+                        self._numbers_of[uid, object_name, query, target] = numbers
                     self.tracks.append(PairTrack(uid, object_name, query, target, numbers, name))
                     num_pairs += count
                 rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
+            for uid, camera, count, video_size in about["cameras"]:
+                self._cameras[uid, camera] = range(num_frames, num_frames + count), video_size and tuple(video_size)
+                num_frames += count
             arrays["masks"]["start"] += sum(map(len, counts))
             masks.append(arrays["masks"])
             counts.append(arrays["counts"])
+            files.append(arrays["files"])
         self._starts = [track.numbers.start for track in self.tracks]
         parts = rows, masks, counts
         self._rows, self._masks, self._counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in parts)
+        self._files = np.concatenate(files, 1)
+        self.frames = self._masks["frame"][self._rows[:, 0]]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, i: int) -> Pair:
         track = self.track(i)
-        return Pair(*track[:4], int(self._masks[self._rows[i, 0]]["frame"]), track.setting)
+        return Pair(*track[:4], int(self.frames[i]), track.setting)
 
     def __iter__(self) -> Iterator[Pair]:
         return map(self.__getitem__, range(len(self)))
 
-    def camera_folder(self, take_uid: str, camera: str) -> Path:
-        return self.data_dir_of[take_uid] / take_uid / camera
-
     def track(self, i: int) -> PairTrack:
         """The track that contains a pair; the track's other pairs are other frames of the same object and cameras."""
         return self.tracks[bisect_right(self._starts, i) - 1]
+
+    def number(self, take_uid: str, pair: Correspondence, frame: int) -> int:
+        """The number of the pair of this object, these cameras and this frame of a take."""
+        numbers = self._numbers_of[(take_uid, *pair)]
+        return numbers.start + int(np.searchsorted(self.frames[numbers.start : numbers.stop], frame))
+
+    def folder(self, take_uid: str) -> Path:
+        return self.data_dir_of[take_uid] / take_uid
+
+    def read_frame(self, take_uid: str, camera: str, frame: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Raises UserError if the frame cannot be read, or is not the one that was listed."""
+        frames, sizes = self.files(take_uid, camera)
+        size = int(sizes[np.searchsorted(frames, frame)])
+        return read_frame(frame_path(self.folder(take_uid) / camera, frame), size)
+
+    def files(self, take_uid: str, camera: str) -> np.ndarray:
+        """The frames of a camera that pairs need, ascending, and the bytes of their files, 0 if missing: (2, n)."""
+        rows, _ = self._cameras[take_uid, camera]
+        return self._files[:, rows.start : rows.stop]
+
+    def video_size(self, take_uid: str, camera: str) -> Size | None:
+        """(H, W) of the camera's video, which is the size of its masks; None if the camera has no masks."""
+        return self._cameras[take_uid, camera][1]
+
+    def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
+        return self.query_mask(self.number(take_uid, pair, frame))
 
     def query_mask(self, i: int) -> RLE:
         return self._mask(self._rows[i, 0])
@@ -247,14 +298,12 @@ class PairSet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pairs and their masks, hexadecimal, which does not depend on when files were written."""
-        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
-        return _digest(arrays | {"tracks": np.frombuffer(repr(self.tracks).encode(), np.uint8)}).tobytes().hex()
-
-    def frames_digest(self) -> str:
-        """SHA-256 of the `frames_digest` of all takes that have pairs."""
-        digests = [frames_digest(data_dir / uid) for uid, data_dir in self.data_dir_of.items()]
-        return hashlib.sha256("".join(digests).encode()).hexdigest()
+        """SHA-256 of the pairs, their masks and the sizes of their frames' files, hexadecimal, which does not depend on
+        when files were written.
+        """
+        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts, "files": self._files}
+        names = repr((self.tracks, self._cameras)).encode()
+        return _digest(arrays | {"names": np.frombuffer(names, np.uint8)}).tobytes().hex()
 
     @functools.cached_property
     def visible(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from common.errors import UserError, warn_once
 from common.files import name_number
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # if a file has several pictures, the first is read
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # if a file has several pictures, the first is read
 LONGEST = 20  # the long side of a picture is at most so many times as long as its short side
 DARK = 16  # if all gray values (0 to 255) of a 16-bit picture are below this, a warning says so
 
@@ -32,7 +32,7 @@ def picture_errors(what: str) -> Iterator[None]:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         is_path = isinstance(error, Image.UnidentifiedImageError)  # the error's text only repeats the path
         reason = f" ({' '.join(text.split())})" if text and not is_path else ""
-        raise UserError(f"{what} cannot be read as a picture{reason}; give JPEG or PNG") from None
+        raise UserError(f"{what} cannot be read as a picture{reason}; give {', '.join(FORMATS)}") from None
 
 
 def open_picture(path: Path) -> Image.Image:

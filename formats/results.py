@@ -10,12 +10,11 @@ is the predicted existence. Other keys, such as "version" and "challenge" beside
 in an object's name then makes another folder), and a JSON list of detections with COCO's four keys.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from common.errors import MALFORMED, UserError
 from common.files import file_digest, holds_json_list, iter_json, iter_json_list, read_record, write_json
@@ -24,31 +23,12 @@ from formats.mask_pictures import read_mask
 from formats.masks import encode_mask
 
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
-# What a person is told: visible from the first existence on, not visible below the second; see `verdict`.
-SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2
+RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes by default
 MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
 DETECTION = (
     '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id": "{object}", '
     '"segmentation": {"size", "counts"}, "score": 0.5}'
 )
-
-
-def verdict(existence: float) -> str:
-    """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "not visible (4 %)". Scores do
-    not use it: the benchmark knows visible and hidden, which THRESHOLD separates.
-    """
-    sure = "visible" if existence >= SURELY_VISIBLE else "not visible"
-    return f"{'perhaps visible' if SURELY_HIDDEN <= existence < SURELY_VISIBLE else sure} ({100 * existence:.0f} %)"
-
-
-def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:
-    """The benchmark's score of existence: the mean of the share of visible objects that are predicted visible, and the
-    share of hidden objects that are predicted hidden; numbers, or arrays of one shape. A share is nan if there is no
-    such object; it is then left out of the mean, which is nan without both.
-    """
-    recalls = np.stack([visible_recall, hidden_recall])
-    known = ~np.isnan(recalls)
-    return np.where(known.any(0), np.nansum(recalls, 0) / np.maximum(known.sum(0), 1), np.nan)[()]  # [()]: no 0-d array
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
@@ -62,17 +42,26 @@ def path_beside(results: Path, what: str) -> Path:
 
 
 def read_run(results: Path) -> dict[str, Any]:
-    """The run record that eval_segswap.py wrote beside a results file; {} if no record is about this file."""
-    try:
-        record = read_record(path_beside(results, "run.json"), {"provenance": dict, "results_sha256": str}, "delete it")
-        return record if record["results_sha256"] == file_digest(results) else {}
-    except (UserError, OSError):  # the record is missing or not ours, or `results` is a folder
-        return {}
+    """The run record that eval_segswap.py wrote beside a results file; without entries if none is about this file."""
+    form = {"provenance": dict, "results_sha256": str, "takes": dict}
+    with contextlib.suppress(UserError, OSError):  # the record is missing or not ours, or `results` is a folder
+        record = read_record(path_beside(results, "run.json"), form, "delete it")
+        if record["results_sha256"] == file_digest(results):
+            return record
+    return {"provenance": {}, "takes": {}}
 
 
 def part_name(take_uid: str, digest: str) -> str:
     """The name of a predicted take in the run record; `digest` is its `ProcessedTake.digest`."""
     return f"{take_uid}.{digest[:12]}.json"
+
+
+def reprocessed_line(run: dict[str, Any], digests: dict[str, str]) -> str:
+    """A line that names the takes which, by the run's record, were predicted when they had other `digests`; or ""."""
+    names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
+    changed = [uid for uid, name in names.items() if run["takes"].get(uid, name) != name]
+    what = f"predicted from masks or frames that have changed since, or by version 2.4: {', '.join(changed)}"
+    return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
 
 
 def camera_pair_key(query_camera: str, target_camera: str) -> str:

@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from formats.masks import encode_mask
-from formats.processed import Correspondence, ProcessedTake
+import numpy as np
+
+from common.errors import UserError
+from formats.geometry import Size
+from formats.masks import RLE, encode_mask
+from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import camera_pair_key
 from recipes.base import Recipe, predict_frames
 from recipes.frame import FramePlan, TakeFrame
@@ -41,7 +45,7 @@ class TakePlan:
         for pair, numbers in self.query_frames.items():
             for number in numbers:
                 pairs[number].append(pair)
-        return [FramePlan(self.data_dir, self.uid, self.files_digest, frame, pairs[frame]) for frame in sorted(pairs)]
+        return [FramePlan(self.uid, frame, pairs[frame]) for frame in sorted(pairs)]
 
     def empty_result(self) -> dict:
         """The take's results without predictions: every object, camera pair and query frame has a key."""
@@ -49,6 +53,35 @@ class TakePlan:
         for pair, numbers in self.query_frames.items():
             masks[pair.object_name][camera_pair_key(*pair[1:])] = dict.fromkeys(numbers)
         return {"masks": masks, "subsample_idx": self.subsample_idx}
+
+
+class TakeFiles:
+    """Gives frames and masks from the folders of takes, as a `PairSet` does. Each method raises UserError if the take's
+    annotation.json or source.json has changed since its plan was made.
+    """
+
+    def __init__(self, plans: dict[str, TakePlan]):
+        self.plans = plans
+        self._last: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
+
+    def _take(self, uid: str) -> ProcessedTake:
+        if self._last is None or self._last.uid != uid:
+            self._last = ProcessedTake.read(self.plans[uid].data_dir, uid)
+        if self._last.files_digest != self.plans[uid].files_digest:
+            raise UserError("the take was processed again in the meantime; run the same command again")
+        return self._last
+
+    def folder(self, take_uid: str) -> Path:
+        return self.plans[take_uid].data_dir / take_uid
+
+    def read_frame(self, take_uid: str, camera: str, frame: int) -> np.ndarray:
+        return read_frame(self._take(take_uid).frame_path(camera, frame))
+
+    def video_size(self, take_uid: str, camera: str) -> Size | None:
+        return self._take(take_uid).video_size(camera)
+
+    def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
+        return self._take(take_uid).masks[pair.object_name][pair.query_camera][frame]
 
 
 def predict_takes(

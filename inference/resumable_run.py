@@ -11,8 +11,8 @@ deleted when the results are written, so that the next run tries these pairs aga
 
 `run` is a digest of all that decides the numbers: checkpoint, setting, precision and looks, or the file and arguments
 of a user's method. The batch size, which moves an existence by at most 2e-7, is left out. `state` is the take's digest:
-of annotation.json, source.json, and the names and sizes of frames. Predictions of another checkpoint, or of other masks
-or pictures, therefore have other names and are not used.
+of annotation.json, source.json, and the names and sizes of frames. Predictions of another checkpoint, other masks, or
+pictures of another size in bytes therefore have other names and are not used.
 """
 
 import contextlib

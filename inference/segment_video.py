@@ -27,8 +27,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import Parser, add_network_options, at_least
-from formats.footage import Footage, add_footage_options, open_cameras
+from common.arguments import Parser, add_footage_options, add_network_options, at_least, videos_and_offsets
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -52,12 +51,14 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common.drawing import overlay, to_ascii, write_picture
+from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
+from formats.footage import Footage, open_footage
 from formats.geometry import resize, sample_for_score
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
-from formats.results import SURELY_VISIBLE, THRESHOLD, verdict
+from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video_writer import open_video
 from inference.predictor import Found, Predictor
@@ -70,9 +71,10 @@ HEIGHT = 480  # height of the video's panels in pixels
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cameras, offsets = open_cameras(args)
+    videos, offsets = videos_and_offsets(args)
     if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
+    cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
     footage, objects = cameras[query], list(masks.objects)
@@ -83,7 +85,11 @@ def main(argv: list[str] | None = None) -> None:
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
-    query_masks = {moment: read_query_masks(masks, footage.numbers[moment], query, footage) for moment in moments}
+    query_masks = {}  # without the objects that are not visible
+    for moment in moments:
+        number = footage.numbers[moment]
+        rles = {name: masks.read(name, number, footage.size) for name in objects if number in masks.objects[name]}
+        query_masks[moment] = {(name, query): rle for name, rle in rles.items() if rle}
     if not any(query_masks.values()):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
@@ -141,12 +147,6 @@ def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -
     nearest = camera.nearest(times)
     found = zip(positions, nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
     return {position: (frame, gap) for position, frame, gap, is_there in found if is_there}
-
-
-def read_query_masks(masks: MaskFiles, number: int, query: str, footage: Footage) -> dict[tuple[str, str], RLE]:
-    """The masks of a frame by object and camera `query`, without objects that are not visible."""
-    rles = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
-    return {(name, query): rle for name, rle in rles.items() if rle}
 
 
 def read_frames(

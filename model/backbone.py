@@ -1,10 +1,8 @@
-"""Frozen image backbones: their common interface, and the published backbone (ResNet-50 with MoCo v2 weights).
-
-model/backbones.py has the other backbones and chooses a backbone by its name.
-"""
+"""What all frozen image backbones have in common; model/backbones.py makes one by its name."""
 
 import functools
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
 from model.config import STRIDE
-from model.weights import digest_of, load_state, named_tensors, read_torch
-
-MODEL_DIR = Path(__file__).resolve().parent
-MOCO_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain_torchvision.pth.tar"  # converted to torchvision's layout
-MOCO_RAW_PATH = MODEL_DIR / "pretrained" / "moco_v2_800ep_pretrain.pth.tar"  # the file that MoCo's authors publish
-REMEDY = (
-    "give --backbone efficientnet_lite0, which needs no download, or get MoCo's weights: "
-    "cd model/pretrained && bash download_model.sh"
-)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}  # in torchvision's ResNet
 
 
 class Backbone(nn.Module):
@@ -62,8 +49,14 @@ class Backbone(nn.Module):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights. A checkpoint without the weights holds this digest, to recognize the weights."""
-        return digest_of(self.network)
+        """SHA-256 of all weights and buffers in their order, without their names, which may change in timm. A
+        checkpoint without the weights holds this digest, to recognize them.
+        """
+        sha = hashlib.sha256()
+        for tensor in self.network.state_dict().values():
+            sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return sha.hexdigest()
 
     def train(self, mode: bool = True) -> "Backbone":
         return super().train(False)
@@ -91,6 +84,10 @@ class Backbone(nn.Module):
         detail, features = self.network.levels(self._prepared(images))
         return self._finished(features), detail.float()
 
+    def mask_encoder(self) -> Callable[[Tensor], Tensor]:
+        """A function of masks (M, H, W) of 0 and 1, any dtype, on the device -> `forward` of their images."""
+        return lambda masks: self(mask_to_image(masks))
+
     def _prepared(self, images: Tensor) -> Tensor:
         if STRIDE % self.stride:
             size = [length * self.stride // STRIDE for length in images.shape[2:]]
@@ -102,21 +99,6 @@ class Backbone(nn.Module):
         if self.stride < STRIDE and STRIDE % self.stride == 0:
             features = F.avg_pool2d(features, STRIDE // self.stride)
         return F.normalize(features, dim=1)
-
-
-class ResNet50(nn.Sequential):
-    """ResNet-50 up to layer3, with the names of the published checkpoints: `0.weight`, `4.0.conv1.weight`, ..."""
-
-    def __init__(self):
-        from torchvision.models import resnet50  # imported here, because the import takes as long as torch's
-
-        super().__init__(*list(resnet50().children())[:7])
-
-    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        *earlier, last = self
-        for layer in earlier:
-            images = layer(images)
-        return images, last(images)
 
 
 def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
@@ -138,31 +120,3 @@ def mask_to_image(mask: Tensor) -> Tensor:
     the mean color and the padding of convolutions.
     """
     return mask.float().unsqueeze(-1).expand(*mask.shape, 3).contiguous().movedim(-1, -3)
-
-
-def resnet50_backbone() -> Backbone:
-    """The published backbone with the random initial weights of torchvision."""
-    return Backbone("moco", ResNet50(), channels=1024, detail_channels=512)
-
-
-def moco_backbone(path: Path | None = None) -> Backbone:
-    """ResNet-50 with MoCo v2 weights from `path`, by default from model/pretrained (download_model.sh) or model/.
-
-    The file has MoCo's form, `{"state_dict": {"module.encoder_q.conv1.weight": ...}}`, or the converted form,
-    `{"model": {"conv1.weight": ...}}`. Raises UserError if the file is missing, damaged or another file.
-    """
-    if path is None:
-        places = [folder / p.name for folder in (MOCO_PATH.parent, MODEL_DIR) for p in (MOCO_PATH, MOCO_RAW_PATH)]
-        path = next((place for place in places if place.exists()), MOCO_RAW_PATH)
-    content = read_torch(path, REMEDY)
-    forms = [form for form in ("model", "state_dict") if isinstance(content, Mapping) and form in content]
-    if not forms:
-        raise UserError(f"{path} holds no MoCo ResNet-50; {REMEDY}")
-    state = {}
-    for name, tensor in named_tensors(content[forms[0]], str(path)).items():
-        child, _, rest = name.removeprefix("encoder_q.").partition(".")
-        if child in CHILDREN:
-            state[f"{CHILDREN[child]}.{rest}"] = tensor
-    backbone = resnet50_backbone()
-    load_state(backbone.network, state, str(path))
-    return backbone

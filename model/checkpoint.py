@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
-from common.files import has_form
-from model.backbone import Backbone, ResNet50, resnet50_backbone
+from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.config import MODES, STRIDE, XSegTxConfig
+from model.moco import resnet50_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
 
 REMEDY = "give a checkpoint of train.py, or a published one"
@@ -34,7 +34,7 @@ def save_checkpoint(
     module with a `config`. `extra` may replace what is written, and hold tensors, plain values and containers of them;
     anything else could not be loaded safely.
     """
-    if isinstance(backbone.network, ResNet50):
+    if backbone.name == "moco":
         stored = backbone.network.state_dict()
     else:
         weights = backbone.weights and str(backbone.weights)
@@ -98,11 +98,9 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
     """
     own = optimizer.state_dict()["param_groups"]
     try:
-        if not has_form(state, {"param_groups": [{"params": [int]}]}):
-            raise ValueError("its param_groups are not Adam's")
         groups = [mine | {"params": group["params"]} for mine, group in zip(own, state["param_groups"], strict=True)]
         optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    except MALFORMED as error:
+    except (*MALFORMED, IndexError, RuntimeError) as error:  # the latter two come from a tensor among the values
         raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
 
 
@@ -113,7 +111,7 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
         load_state(backbone.network, stored, f"{path}, backbone")
         return backbone
     name, file = str(stored.get("name")), stored.get("weights")
-    if weights is None and file and Path(str(file)).is_file():
+    if weights is None and isinstance(file, str) and Path(file).is_file():
         weights = Path(file)
     backbone = make_backbone(name, weights)
     if backbone.digest != stored["digest"]:

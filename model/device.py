@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 import torch
@@ -55,9 +56,10 @@ def memory_errors(remedy: str) -> Iterator[None]:
     """If the memory of the GPU or of this machine is full in the block, raise a UserError that ends with `remedy`."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # for a CPU's memory PyTorch raises a RuntimeError
+    except (MemoryError, RuntimeError) as error:  # for a CPU's memory, PyTorch and its oneDNN raise a RuntimeError
         full_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
-        if not (full_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
+        full_cpu = isinstance(error, MemoryError) or re.search("DefaultCPUAllocator|create a primitive$", str(error))
+        if not (full_gpu or full_cpu):
             raise
         raise UserError(f"the memory of {'the GPU' if full_gpu else 'this machine'} is full; {remedy}") from None
 

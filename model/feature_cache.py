@@ -1,5 +1,6 @@
 """A cache of backbone features of images and masks, which never change because the backbone is frozen."""
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
@@ -11,15 +12,28 @@ class FeatureCache:
     drawn at random, so the first features are as useful as any others.
     """
 
+    LATER = 1000  # pictures that are asked for once the cache is full, before `shortage` says how many were in it
+
     def __init__(self, size: int = 0):
         self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
         self.size = self._bytes_left = size
+        self._asked = self._held = 0  # pictures since the cache is full
+        self._is_full = False
 
     def __reduce__(self):  # a spawned loader process gets an empty cache, and reads the pictures
         return FeatureCache, ()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self.entries
+
+    def shortage(self) -> str:
+        """Once, a line if the cache is full and holds less than half of the pictures that are asked for."""
+        if self._asked < self.LATER or 2 * self._held >= self._asked:
+            return ""
+        share, size = self._held / self._asked, self.size / 1e9
+        self._asked = -sys.maxsize
+        needed = f"about {size / max(share, 0.001):,.0f} GB in each process would hold all"
+        return f"--cache_features {size:g} is full and holds {share:.0%} of the pictures that are drawn; {needed}"
 
     def __call__(
         self, keys: Sequence[Hashable], pictures: Tensor, encode: Callable[[Tensor], Sequence[Tensor]]
@@ -31,6 +45,8 @@ class FeatureCache:
         if not self.size:
             return list(encode(pictures))
         stored = [key for key in dict.fromkeys(keys) if key in self.entries]
+        if self._is_full:
+            self._asked, self._held = self._asked + len(set(keys)), self._held + len(stored)
         # A row for each picture that is not in the cache.
         rows = {key: row for row, key in enumerate(keys) if key not in self.entries}
         features: dict[Hashable, tuple[Tensor, ...]] = {}
@@ -47,5 +63,7 @@ class FeatureCache:
                 if size <= self._bytes_left:
                     self.entries[key] = [part.clone() for part in entry]
                     self._bytes_left -= size
+                else:
+                    self._is_full = True
         parts = zip(*(features[key] for key in keys), strict=True)
         return [torch.stack(part).movedim(-1, 1).float() for part in parts]

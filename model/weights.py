@@ -53,7 +53,7 @@ def read_hashed(path: Path, remedy: str) -> tuple[Any, str]:
         raise
     except Exception as error:  # PyTorch raises many kinds of errors, with advice that is not for our users
         reason = getattr(error, "strerror", None) or "it is damaged, or no file of a network"
-        if "Unsupported global" in str(error):
+        if "unsupported global" in str(error).lower():
             reason = "it holds other Python objects than tensors, which may run code"
         raise UserError(f"{path} cannot be read: {reason}; {remedy}") from None
 
@@ -85,12 +85,3 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
     if broken := [name for name, x in state.items() if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
         fault = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
         raise UserError(f"{what}: {fault}; take an earlier file")
-
-
-def digest_of(module: nn.Module) -> str:
-    """SHA-256 of all weights and buffers in their order, without their names, which may change in timm."""
-    sha = hashlib.sha256()
-    for tensor in module.state_dict().values():
-        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return sha.hexdigest()

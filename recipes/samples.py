@@ -5,7 +5,7 @@ of loader processes and ranks, and a resumed run continues it without saved rand
 views of a sample.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from formats.pairs import Pair, PairSet, PairTrack
-from formats.processed import frame_path, read_frame
 
 TARGET_SWAP = 0.1  # the share of samples whose target frame is from another take: synthetic negatives
 REDRAWS = 16  # after so many unreadable samples in a row, an error is raised
@@ -54,6 +53,7 @@ class DrawnPairs(NamedTuple):
     query: int  # the pair whose query view and mask are shown
     target: int  # the pair whose target view is shown; if it is another pair, the object is not in this view
     chance: float = 1.0  # a random number from 0 to 1, for a choice of the recipe
+    cached: Container[ViewKey] = ()  # views whose features are cached, so that their images need not be read
 
 
 @dataclass
@@ -106,25 +106,34 @@ def source_of(pairs: PairSet, drawn: DrawnPairs) -> Source:
 
 def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
     """Read a frame as (H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
-    return read_frame(frame_path(pairs.camera_folder(key.take_uid, key.camera), key.frame))
+    return pairs.read_frame(key.take_uid, key.camera, key.frame)
 
 
 class TrainSamples(Dataset):
-    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone."""
+    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone. The index of
+    sample n is n, or a tuple of n and the views that are cached (`with_cached`).
+    """
 
     def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int):
         self.pairs, self.read, self.seed = pairs, read, seed
 
-    def __getitem__(self, n: int) -> dict:  # pyrefly: ignore
-        unreadable = []
+    def __getitem__(self, index: int | tuple[int, Container[ViewKey]]) -> dict:  # pyrefly: ignore
+        unreadable, (n, cached) = [], index if isinstance(index, tuple) else (index, ())
         for attempt in range(REDRAWS):
             rng = np.random.default_rng((self.seed, n, attempt))
-            drawn = self.draw(rng)
+            drawn = self.draw(rng)._replace(cached=cached)
             try:
                 return self.read(self.pairs, drawn, rng) | {"unreadable": unreadable}
             except (UserError, ValueError) as error:
                 unreadable.append(f"{source_of(self.pairs, drawn)}: {error}")
         raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
+
+    def with_cached(self, numbers: Iterable[int], cache: Container[ViewKey]) -> list[tuple[int, list[ViewKey]]]:
+        """The indices of these samples, with those of their views that are in the cache now. The process that has the
+        cache says this to the loader processes, whose copies of the cache do not grow.
+        """
+        firsts = ((n, self.draw(np.random.default_rng((self.seed, n, 0)))) for n in numbers)
+        return [(n, [view for view in source_of(self.pairs, drawn)[1:] if view in cache]) for n, drawn in firsts]
 
     def draw(self, rng: np.random.Generator) -> DrawnPairs:
         i = int(rng.integers(len(self.pairs)))

@@ -26,11 +26,11 @@ from PIL import Image
 from common.arguments import Parser
 from common.errors import UserError, counted
 from common.files import atomic_write, temporary_folder
-from synthetic.models import PICTURES, need_trimesh
+from synthetic.models import PICTURE_SUFFIXES, import_trimesh
 
-LONGEST = 45.0  # cm
-SURFACE = 200  # pixels that the shorter side of a picture has at least
-MOUNTED = re.compile(r"switch|socket|plug|bell|wall|ceiling|skirt|bill |detector|intercom|frame", re.IGNORECASE)
+LONGEST_IN_CM = 45.0  # of models; the pictures of longer ones become `--photos`
+SHORTEST_SIDE = 200  # pixels that the shorter side of a picture has at least
+NOT_ON_TABLES = re.compile(r"switch|socket|plug|bell|wall|ceiling|skirt|bill |detector|intercom|frame", re.IGNORECASE)
 LICENCES = {
     "BlendSwap-CC-0": "CC0",
     "BlendSwap-CC-BY": "CC-BY 3.0",
@@ -50,7 +50,7 @@ def read_catalogue(archive: Path) -> list[dict[str, str]]:
 
 def convert_model(source: Path, entry: dict[str, str], longest: float, target: Path) -> None:
     """Write an OBJ file as GLB, turned as its `entry` says and scaled to `longest` cm: sizes in the files are wrong."""
-    scene = need_trimesh().load_scene(source, process=False)
+    scene = import_trimesh().load_scene(source, process=False)
     rotation = np.eye(4)
     if "modelRotation" in entry:
         rotation[:3, :3] = np.array(entry["modelRotation"].split(), float).reshape(3, 3)
@@ -62,10 +62,10 @@ def convert_model(source: Path, entry: dict[str, str], longest: float, target: P
 def surface_pictures(folder: Path) -> list[Image.Image]:
     """The pictures in a model's folder that show one surface: they are large enough, not plain, and alike all over."""
     surfaces = []
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES):
         picture = Image.open(path).convert("RGB")
         evenness = np.asarray(picture.resize((4, 4), Image.Resampling.BOX), float).std((0, 1)).max()
-        if min(picture.size) >= SURFACE and np.asarray(picture.convert("L")).std() > 6 and evenness < 16:
+        if min(picture.size) >= SHORTEST_SIDE and np.asarray(picture.convert("L")).std() > 6 and evenness < 16:
             surfaces.append(picture)
     return surfaces
 
@@ -93,13 +93,13 @@ def main() -> None:
                 file_name = re.sub(r"\W+", "-", f"{name} {entry['number']} {entry['name']}".lower()).strip("-")
                 longest = max(float(entry[side]) for side in ("width", "depth", "height"))
                 credit = file_name, entry["name"], entry.get("creator", ""), licence
-                if longest > LONGEST:
+                if longest > LONGEST_IN_CM:
                     for picture in surface_pictures(source.parent):
                         if (pixels := picture.tobytes()) not in surfaces:
                             surfaces.add(pixels)
                             picture.save(photos / f"{len(surfaces):03d}-{file_name}.jpg", quality=92)
                             credits[file_name] = credit
-                elif "elevation" not in entry and not MOUNTED.search(entry["name"]):
+                elif "elevation" not in entry and not NOT_ON_TABLES.search(entry["name"]):
                     convert_model(source, entry, longest, models / f"{file_name}.glb")
                     credits[file_name] = credit
     with atomic_write(args.out / "credits.csv") as file:  # written last, as a sign that all files are there

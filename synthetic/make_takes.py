@@ -34,9 +34,9 @@ from common.errors import UserError, counted
 from common.files import claimed, read_record, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
-from synthetic.models import CONTENTS, files_below, find_pictures, model_files, need_trimesh
+from synthetic.models import CONTENT_SUFFIXES, files_below, import_trimesh, models_by_split, pictures_below
 from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
-from synthetic.take import LEAST_GRAY, LEAST_SHARE, TakeId, make_take
+from synthetic.take import LEAST_GRAY, LEAST_VISIBLE_SHARE, TakeId, make_take
 
 MARKER = "synthetic_takes.json"  # a folder with this file was made by this script, which may write into it
 
@@ -54,7 +54,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, options.record() | checked_contents(marker, options), indent=1)
+        write_json(marker, options.record() | digests_of_contents(marker, options), indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         uids = {}
@@ -66,7 +66,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     return takes
 
 
-def checked_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
+def digests_of_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
     """The marker's entry on models and photos: a digest of the names and sizes of their files.
 
     Raises UserError if the digest in the marker differs: the takes were made with other models or photos.
@@ -75,7 +75,7 @@ def checked_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, 
     contents = read_record(marker, dict, remedy).get("contents", {}) if marker.exists() else {}
     for name, folder in (("models", options.models), ("photos", options.photos)):
         if folder:
-            files = [(path.name, path.stat().st_size) for path in files_below(folder, *CONTENTS)]
+            files = [(path.name, path.stat().st_size) for path in files_below(folder, *CONTENT_SUFFIXES)]
             digest = hashlib.sha256(repr(files).encode()).hexdigest()
             if contents.setdefault(name, digest) != digest:
                 raise UserError(f"{marker.parent} holds takes of other {name} than --{name} {folder} has now; {remedy}")
@@ -113,9 +113,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--left_out", type=at_least(0, float, 0.9), default=0, help=text)
     text = "fraction of the takes whose cameras may be unusual: all static, turned by any angle, or gray"
     add("--odd_cameras", type=at_least(0, float, 1), default=0, help=text)
-    text = f"annotate only what an annotator would see: at least {LEAST_SHARE:.0%} of an object are visible, and its "
+    text = f"annotate only what an annotator would see: {LEAST_VISIBLE_SHARE:.0%}% of an object are visible, and its "
     text += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
-    add("--seen_only", action="store_true", help=text.replace("%", "%%"))
+    add("--seen_only", action="store_true", help=text)
     add("--touching", action="store_true", help="every second object touches the object before it")
     divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # so that annotated frames are rendered
     add("--hold", type=int, choices=divisors, default=30, help="render only every n-th frame and repeat it")
@@ -127,11 +127,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--num_train, --num_val and --num_test are all 0; nothing to render")
     if (args.things == "models") != bool(args.models):
         raise UserError("--things models and --models FOLDER go together; one of them is missing")
-    args.object_size = object_sizes(args.object_size)
+    args.object_size = parse_object_sizes(args.object_size)
     return args
 
 
-def object_sizes(words: list[str]) -> ObjectSizes:
+def parse_object_sizes(words: list[str]) -> ObjectSizes:
     """The words of `--object_size` -> ObjectSizes. Raises UserError if they are not what --help says."""
     if words == ["real"]:
         return REAL
@@ -151,10 +151,10 @@ def object_sizes(words: list[str]) -> ObjectSizes:
 def main() -> None:
     args = parse_args()
     if args.models:  # errors of the models are to come before anything is rendered
-        need_trimesh()
-        model_files(args.models)
+        import_trimesh()
+        models_by_split(args.models)
     if args.photos:
-        find_pictures(args.photos)
+        pictures_below(args.photos)
     options = TakeOptions(**{field.name: getattr(args, field.name) for field in fields(TakeOptions)})
     takes = make_takes(args.outputpath, args.counts, options, args.num_workers)
     print(f"{counted(len(takes), 'take')} in {args.outputpath}")

@@ -20,19 +20,19 @@ from formats.takes import SPLITS
 from synthetic.render import MISS, Solid, rotation_about
 from synthetic.textures import Item
 
-PICTURES = ".jpg", ".jpeg", ".png"
-CONTENTS = (".obj", ".glb", ".mtl", *PICTURES)  # the kinds of files that belong to models and pictures
-UNIT = 11.0  # centimeters in a unit of length; this gives objects areas in pictures as in the real data set
-SIZES = 1.0, 100.0  # the shortest and the longest thing that can stand on the table, in centimeters
-TEXTURE = 512  # pixels that the longer side of a texture has at most
-SHARE = ("train",) * 6 + ("val", "test", "test")  # models fall into nine equal groups; the split of each group
+PICTURE_SUFFIXES = ".jpg", ".jpeg", ".png"
+CONTENT_SUFFIXES = (".obj", ".glb", ".mtl", *PICTURE_SUFFIXES)  # the kinds of files that belong to models and pictures
+UNIT_IN_CM = 11.0  # centimeters in a unit of length; this gives objects areas in pictures as in the real data set
+LENGTHS_IN_CM = 1.0, 100.0  # the shortest and the longest thing that can stand on the table, in centimeters
+LONGEST_TEXTURE = 512  # pixels that the longer side of a texture has at most
+SPLIT_OF_GROUP = ("train",) * 6 + ("val", "test", "test")  # models fall into nine equal groups; the split of each group
 
 
 @dataclass(frozen=True)
 class Mesh:
     """Triangles around the origin, with their textures. All coordinates are from -1 to 1, in units of `reach`."""
 
-    reach: float  # in units of `UNIT` centimeters: 1, or more if the mesh is longer than a cube from -1 to 1
+    reach: float  # in units of `UNIT_IN_CM` centimeters: 1, or more if the mesh is longer than a cube from -1 to 1
     scene: Any  # an EmbreeScene of embreex
     rim: np.ndarray  # (V, 3) corners of the convex hull
     normals: np.ndarray  # (F, 3, 3) normals at the corners of each face
@@ -65,13 +65,13 @@ class Mesh:
         normal = (self.normals[face] * weight).sum(1)
         normal *= np.where((normal * np.stack(rays, 1)).sum(1, keepdims=True) > 0, -1, 1)  # towards the camera
         across, up = (self.uv[face] * weight).sum(1).T
-        texels, places = self.textures[sum(pixels < limit for limit in (TEXTURE // 4, TEXTURE // 16))]
+        texels, places = self.textures[sum(pixels < limit for limit in (LONGEST_TEXTURE // 4, LONGEST_TEXTURE // 16))]
         first, height, width = places[face].T
         at = first + (np.int32((-up % 1) * height) % height) * width + np.int32((across % 1) * width) % width
         return np.clip(texels[at] * self.tint, 0, 255).astype(np.uint8)[None], normal.T
 
 
-def need_trimesh() -> ModuleType:
+def import_trimesh() -> ModuleType:
     """The module `trimesh`. Raises UserError if `trimesh` or `embreex` is not installed."""
     try:
         import embreex  # noqa: F401
@@ -87,14 +87,14 @@ def files_below(folder: Path, *kinds: str) -> list[Path]:
 
 
 @cache
-def model_files(folder: Path) -> dict[str, list[Path]]:
+def models_by_split(folder: Path) -> dict[str, list[Path]]:
     """The files of models below a folder, by split. The split of a model depends on the name of its file alone.
 
     Raises UserError if a split has no model.
     """
     models: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for path in files_below(folder, ".obj", ".glb"):
-        models[SHARE[zlib.crc32(path.stem.lower().encode()) % len(SHARE)]].append(path)
+        models[SPLIT_OF_GROUP[zlib.crc32(path.stem.lower().encode()) % len(SPLIT_OF_GROUP)]].append(path)
     if not all(models.values()):
         counts = ", ".join(f"{len(models[split])} for {split}" for split in SPLITS)
         raise UserError(f"{folder} has too few models (OBJ, GLB): their names give {counts}; each split needs one")
@@ -102,14 +102,14 @@ def model_files(folder: Path) -> dict[str, list[Path]]:
 
 
 @cache
-def find_pictures(folder: Path) -> list[Path]:
+def pictures_below(folder: Path) -> list[Path]:
     """The pictures below a folder. Raises UserError if the folder has no picture."""
-    if pictures := files_below(folder, *PICTURES):
+    if pictures := files_below(folder, *PICTURE_SUFFIXES):
         return pictures
     raise UserError(f"--photos {folder} has no picture (JPEG, PNG)")
 
 
-def deal_models(
+def modelled_things(
     folder: Path, seed: int, split: str, take_index: int, count: int, others: int
 ) -> tuple[list[Item], list[Item]]:
     """The `count` objects of the `take_index`-th take of a split, and `others` further models of the split around them.
@@ -118,7 +118,7 @@ def deal_models(
     the mean color of an object.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 7])
-    files = model_files(folder)[split]
+    files = models_by_split(folder)[split]
     order = rng.permutation(len(files)).tolist()
     chosen = [order[k % len(order)] for k in range(count)] + [order[rng.integers(len(order))] for _ in range(others)]
     twins = {count - 1: 0} if count > 1 and rng.integers(2) else {}
@@ -129,24 +129,23 @@ def deal_models(
         models = (load_mesh(path) for path in (paths[k], paths[rng.integers(count)]))
         own_color, imitated_color = (mesh.textures[2][0].mean(0) for mesh in models)
         tints[k] = imitated_color / np.maximum(own_color, 10)
-    things = [make_item(path, k, tints[k], twins.get(k)) for k, path in enumerate(paths)]
+    things = [item_of_model(path, k, tints[k]) for k, path in enumerate(paths)]
     return things[:count], things[count:]
 
 
-def make_item(path: Path, number: int, tint: np.ndarray, like: int | None = None) -> Item:
-    """The model in file `path` as a thing, with its colors multiplied by `tint`, (3,) BGR.
-
-    `number` makes the thing's name unique in the take. For a twin, `like` is the number of the object that looks alike.
+def item_of_model(path: Path, number: int, tint: np.ndarray) -> Item:
+    """The model in file `path` as a thing, with its colors multiplied by `tint`, (3,) BGR. `number` makes the thing's
+    name unique in the take.
     """
     mesh = replace(load_mesh(path), tint=np.clip(tint, 0.3, 3).astype(np.float32))
     solid = Solid("mesh", np.zeros(3), np.full(3, mesh.reach), mesh)
-    return Item(f"{path.stem.lower()}_{number}", (solid,), mesh.half_axes, like, has_real_size=True)
+    return Item(f"{path.stem.lower()}_{number}", solid, mesh.half_axes, has_real_size=True)
 
 
 @cache
 def load_mesh(path: Path) -> Mesh:
     """Read a model. Raises UserError if its file cannot be read, or if the model is too large, too small or flat."""
-    trimesh = need_trimesh()
+    trimesh = import_trimesh()
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
@@ -158,19 +157,19 @@ def load_mesh(path: Path) -> Mesh:
     except Exception as error:  # a damaged file can make trimesh's readers raise any exception
         raise UserError(f"{path} cannot be read as a model: {error}") from None
     cm = 100 * (high - low).max()  # files are in meters, as the standard of glTF demands
-    if not SIZES[0] <= cm <= SIZES[1]:
-        limits = f"models stand on a table and are from {SIZES[0]:g} to {SIZES[1]:g}"
+    if not LENGTHS_IN_CM[0] <= cm <= LENGTHS_IN_CM[1]:
+        limits = f"models stand on a table and are from {LENGTHS_IN_CM[0]:g} to {LENGTHS_IN_CM[1]:g}"
         raise UserError(f"{path} is {cm:.3g} cm long; {limits}: scale the file, whose unit is the meter")
     if np.linalg.matrix_rank(corners.reshape(-1, 3) - corners[0, 0]) < 3:
         raise UserError(f"{path} is flat: all its corners lie in one plane; models are things with a volume")
-    scale, upright = cm / UNIT / (high - low).max(), rotation_about(0, np.pi / 2)  # files have y up
+    scale, upright = cm / UNIT_IN_CM / (high - low).max(), rotation_about(0, np.pi / 2)  # files have y up
     hull = trimesh.convex.convex_hull(corners.reshape(-1, 3)).vertices
     corners, rim = (((points - (low + high) / 2) * scale) @ upright.T for points in (corners, hull))
     reach = max(1.0, np.abs(rim).max())
     normals = (np.concatenate([part.vertex_normals[part.faces] for part in parts]) @ upright.T).astype(np.float32)
-    pictures, uv = zip(*map(_picture, parts), strict=True)
+    pictures, uv = zip(*map(_texture_and_uv, parts), strict=True)
     counts = [len(part.faces) for part in parts]
-    textures = [_texels([_shrunk(picture, factor) for picture in pictures], counts) for factor in (1, 4, 16)]
+    textures = [_texels([_shrink(picture, factor) for picture in pictures], counts) for factor in (1, 4, 16)]
     scene = EmbreeScene()
     TriangleMesh(scene, (corners / reach).astype(np.float32))
     return Mesh(reach, scene, rim / reach, normals, np.concatenate(uv).astype(np.float32), tuple(textures))
@@ -180,7 +179,7 @@ def _files_beside(path: Path) -> Any:
     """A FilePathResolver of trimesh that reads files that a model names, such as textures, only from its folder, and
     warns of files that are not in it.
     """
-    files = need_trimesh().resolvers.FilePathResolver(path)
+    files = import_trimesh().resolvers.FilePathResolver(path)
     read = files.get
 
     def read_or_warn(name: str) -> bytes:
@@ -194,7 +193,7 @@ def _files_beside(path: Path) -> Any:
     return files
 
 
-def _picture(part: Any) -> tuple[np.ndarray, np.ndarray]:
+def _texture_and_uv(part: Any) -> tuple[np.ndarray, np.ndarray]:
     """The texture of a Trimesh (or one pixel of its color), (h, w, 3) uint8 BGR, and its faces' texture coordinates."""
     material, uv = (getattr(part.visual, name, None) for name in ("material", "uv"))
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
@@ -202,10 +201,10 @@ def _picture(part: Any) -> tuple[np.ndarray, np.ndarray]:
         color = getattr(material, "main_color", np.full(4, 180))[2::-1]
         return np.full((1, 1, 3), color, np.uint8), np.zeros((len(part.faces), 3, 2))
     picture = np.asarray(image.convert("RGB"))[..., ::-1]
-    return _shrunk(picture, max(1, max(picture.shape) / TEXTURE)), uv[part.faces]
+    return _shrink(picture, max(1, max(picture.shape) / LONGEST_TEXTURE)), uv[part.faces]
 
 
-def _shrunk(picture: np.ndarray, factor: float) -> np.ndarray:
+def _shrink(picture: np.ndarray, factor: float) -> np.ndarray:
     height, width = (max(1, round(length / factor)) for length in picture.shape[:2])
     return resize(picture, (height, width))
 

@@ -19,12 +19,12 @@ SUN = np.array([-0.35, -0.45, 0.82]) / np.linalg.norm([-0.35, -0.45, 0.82])  # u
 LIGHTS = SUN[None]  # (L, 3) vectors to the lights; their length is the strength; the first light casts shadows
 AMBIENT = 0.5  # light that reaches a surface which is turned away from all lights
 SHADOW_BLUR, SHADOW_DARKNESS = 0.012, 0.55  # fractions of the table's width, and of the light on the table
-NEAR = 1e-2  # nothing nearer than this is drawn
-STRIP = 1 << 14  # pixels drawn at a time; cv2.remap takes at most 32767
+NEAREST_DEPTH = 1e-2  # nothing nearer than this is drawn
+STRIP_PIXELS = 1 << 14  # pixels drawn at a time; cv2.remap takes at most 32767
 MISS = np.float32(np.inf)  # the parameter of a ray that hits nothing
-TINY = np.float32(1e-20)  # added to a divisor that may be 0, so that parallel rays do not give 0 / 0
-FACES = np.concatenate([[-axis, axis] for axis in np.eye(3, dtype=np.float32)])  # normals: -x, +x, -y, +y, -z, +z
-CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+TINY_DIVISOR = np.float32(1e-20)  # added to a divisor that may be 0, so that parallel rays do not give 0 / 0
+FACE_NORMALS = np.concatenate([[-axis, axis] for axis in np.eye(3, dtype=np.float32)])  # -x, +x, -y, +y, -z, +z
+CUBE_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Solid:
     label: int = 0  # written into the label picture; 0 for everything that is not an object
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the solid's axes in the world
 
-    def points(self, unit: np.ndarray) -> np.ndarray:
+    def to_world(self, unit: np.ndarray) -> np.ndarray:
         """Map points (N, 3) of the unit solid into the world."""
         return (unit * self.half_axes) @ self.rotation.T + self.position
 
@@ -111,26 +111,26 @@ def render(camera: Camera, solids: list[Solid], behind: Picture | None = None, l
         picture = Picture(np.zeros(size, np.uint32), np.full(size, MISS), np.zeros(size, np.uint8))
     with np.errstate(divide="ignore", invalid="ignore"):  # rays that miss give infinity or NaN, which is never nearer
         for solid in solids:
-            window = _window(camera, solid)
+            window = _window_of(camera, solid)
             if window:
-                _draw(camera, solid, picture, *window, lights)
+                _draw_solid(camera, solid, picture, *window, lights)
     return picture
 
 
-def _window(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
+def _window_of(camera: Camera, solid: Solid) -> tuple[slice, slice] | None:
     """The rows and columns of the picture that the solid can cover; None if the solid is outside of the picture."""
     height, width = camera.size
-    pixels, depth = camera.project(solid.points(CORNERS))
-    if depth.max() < NEAR:
+    pixels, depth = camera.project(solid.to_world(CUBE_CORNERS))
+    if depth.max() < NEAREST_DEPTH:
         return None
-    if depth.min() < NEAR:  # the solid reaches behind the camera, so its corners do not bound it in the picture
+    if depth.min() < NEAREST_DEPTH:  # it reaches behind the camera, so its corners do not bound it in the picture
         return slice(0, height), slice(0, width)
     left, top = np.clip(np.floor(pixels.min(0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(pixels.max(0)) + 1, 0, (width, height)).astype(int)
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
 
-def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray) -> None:
+def _draw_solid(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: slice, lights: np.ndarray) -> None:
     """Draw one solid into a window, a few rows at a time: this is twice as fast, because arrays then fit the cache."""
     to_unit = solid.rotation.T / solid.half_axes[:, None]
     origin = (to_unit @ (camera.position - solid.position)).astype(np.float32)
@@ -139,12 +139,12 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
     height, width = camera.size
     x = ((np.arange(cols.start, cols.stop) - (width - 1) / 2) / camera.focal).astype(np.float32)
     y = ((np.arange(rows.start, rows.stop) - (height - 1) / 2) / camera.focal).astype(np.float32)
-    shape, pixels, step = SHAPES[solid.shape], max(len(x), len(y)), max(1, STRIP // len(x))
+    shape, pixels, step = SHAPES[solid.shape], max(len(x), len(y)), max(1, STRIP_PIXELS // len(x))
     for top in range(0, len(y), step):
         direction = [axis[0] * x + (axis[1] * y[top : top + step] + axis[2])[:, None] for axis in per_camera_axis]
         depth, *details = shape.intersect(solid.texture, origin, direction)
         strip = slice(rows.start + top, rows.start + top + len(depth)), cols
-        nearer = (depth > NEAR) & (depth < picture.depth[strip])
+        nearer = (depth > NEAREST_DEPTH) & (depth < picture.depth[strip])
         if not nearer.any():
             continue
         depth, ahead = depth[nearer], [d[nearer] for d in direction]
@@ -156,7 +156,7 @@ def _draw(camera: Camera, solid: Solid, picture: Picture, rows: slice, cols: sli
 
 
 def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], lights: np.ndarray) -> np.ndarray:
-    """The colors of surface points under the lights, packed -> (N,) uint32. N is at most STRIP."""
+    """The colors of surface points under the lights, packed -> (N,) uint32. N is at most STRIP_PIXELS."""
     x, y, z = (n / np.float32(axis) for n, axis in zip(normal, solid.half_axes, strict=True))
     length = np.sqrt(x * x + y * y + z * z)
     light = np.zeros_like(x)
@@ -166,52 +166,51 @@ def _lit_colors(solid: Solid, color: np.ndarray, normal: Sequence[np.ndarray], l
     return cv2.cvtColor(color, cv2.COLOR_BGR2BGRA).view(np.uint32)[0, :, 0]
 
 
-# The functions `_intersect_*` find where rays hit a unit solid. They take the rays' origin (3,) and directions
-# 3 x (h, w), and return the rays' parameters (h, w), which are NaN or infinite for rays that miss.
+# The functions `_intersect_*` are the `intersect` of a `Shape`, without the texture.
 
 
 def _intersect_box(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
-    enters, leaves = zip(*map(_slab, origin, direction), strict=True)
+    enters, leaves = zip(*map(_cross_slab, origin, direction), strict=True)
     enter = reduce(np.maximum, enters)
     return np.where(enter < reduce(np.minimum, leaves), enter, MISS)
 
 
 def _intersect_room(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
-    return reduce(np.minimum, (_slab(o, d)[1] for o, d in zip(origin, direction, strict=True)))
+    return reduce(np.minimum, (_cross_slab(o, d)[1] for o, d in zip(origin, direction, strict=True)))
 
 
 def _intersect_cylinder(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
     (ox, oy, oz), (dx, dy, dz) = origin, direction
-    side_in, side_out = _quadric(dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - 1)
-    lid_in, lid_out = _slab(oz, dz)
+    side_in, side_out = _solve_quadratic(dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - 1)
+    lid_in, lid_out = _cross_slab(oz, dz)
     enter = np.maximum(side_in, lid_in)
     return np.where(enter < np.minimum(side_out, lid_out), enter, MISS)
 
 
 def _intersect_ellipsoid(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:
     (ox, oy, oz), (dx, dy, dz) = origin, direction
-    return _quadric(dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, origin @ origin - 1)[0]
+    return _solve_quadratic(dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz, origin @ origin - 1)[0]
 
 
-def _slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cross_slab(origin: float, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The parameters at which the rays enter and leave the space between -1 and 1 on one axis."""
-    inverse = 1 / (direction + TINY)
+    inverse = 1 / (direction + TINY_DIVISOR)
     middle, half = -origin * inverse, np.abs(inverse)
     return middle - half, middle + half
 
 
-def _quadric(a: np.ndarray, b: np.ndarray, c: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _solve_quadratic(a: np.ndarray, b: np.ndarray, c: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both solutions of a t^2 + 2 b t + c = 0, the smaller first; NaN if there is none."""
-    a = a + TINY
+    a = a + TINY_DIVISOR
     root = np.sqrt(b * b - a * c)
     return (-b - root) / a, (-b + root) / a
 
 
-# The functions `_*_place` take surface points of a unit solid, x, y, z (N,), and its texture. They return five arrays
-# (N,): the texture coordinates u and v in tiles, and x, y and z of the normal, of any length, on the side that is seen.
+# The functions `_*_uv_normal` take surface points of a unit solid, x, y, z (N,), and its texture -> five arrays (N,):
+# the texture coordinates u and v in tiles, and x, y and z of the normal, of any length, on the side that is seen.
 
 
-def _box_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
+def _box_uv_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
     ax, ay, az = np.abs(x), np.abs(y), np.abs(z)
     on_x, on_z = (ax >= ay) & (ax >= az), (az > ax) & (az > ay)
     across = np.where(on_x, x, np.where(on_z, z, y)) > 0  # True on the face at the positive end of its axis
@@ -220,34 +219,34 @@ def _box_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray)
     right = np.where(on_x, y, np.where(on_z, x, -x))
     right = np.where(across | on_z, right, -right)
     half = np.float32(0.5 - 0.5 / texture.shape[0])  # half a texel off the border, so that tiles do not mix
-    normal = FACES[face].T
+    normal = FACE_NORMALS[face].T
     return face.astype(np.float32) + (np.float32(0.5) + half * right), 0.5 - half * np.where(on_z, y, z), *normal
 
 
-def _room_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
-    u, v, *normal = _box_place(x, y, z, texture)
+def _room_uv_normal(*given: np.ndarray) -> tuple[np.ndarray, ...]:
+    u, v, *normal = _box_uv_normal(*given)
     return u, v, *(-n for n in normal)
 
 
-def _cylinder_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
+def _cylinder_uv_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
     on_lid = z * z > x * x + y * y
     sides = texture.shape[1] // texture.shape[0] - 1  # the last tile is the lid
-    u = np.where(on_lid, np.float32(sides + 0.5) + 0.5 * x, _turns(x, y) * sides)
+    u = np.where(on_lid, np.float32(sides + 0.5) + 0.5 * x, _angle_in_turns(x, y) * sides)
     v = 0.5 - 0.5 * np.where(on_lid, y, z)
     return u, v, np.where(on_lid, 0, x), np.where(on_lid, 0, y), np.where(on_lid, z, 0)
 
 
-def _ellipsoid_place(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
+def _ellipsoid_uv_normal(x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, ...]:
     tiles = texture.shape[1] // texture.shape[0]
-    return _turns(x, y) * tiles, 0.5 - 0.5 * z, x, y, z
+    return _angle_in_turns(x, y) * tiles, 0.5 - 0.5 * z, x, y, z
 
 
-def _turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The angle of the vector (x, y) in turns, from 0 to 1."""
+def _angle_in_turns(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The angle of the vector (x, y), from 0 to 1."""
     return cv2.phase(x[None], y[None])[0] * np.float32(0.5 / np.pi)
 
 
-def _rings(heights: Iterable[float], radii: Iterable[float]) -> np.ndarray:
+def _circle_points(heights: Iterable[float], radii: Iterable[float]) -> np.ndarray:
     """Points (N, 3) on circles about the z axis, with these heights and radii."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -266,7 +265,7 @@ class Shape(NamedTuple):
     rim: Callable[[Any], np.ndarray]  # -> points (V, 3) of the unit solid whose convex hull is nearly the solid
 
 
-def _painted(intersect: Callable[..., np.ndarray], place: Callable[..., Any], rim: np.ndarray) -> Shape:
+def _painted_shape(intersect: Callable[..., np.ndarray], place: Callable[..., Any], rim: np.ndarray) -> Shape:
     """The shape of solids whose texture is a picture of tiles."""
 
     def surface(texture: np.ndarray, at: list[np.ndarray], *_: Any) -> tuple[np.ndarray, Sequence[np.ndarray]]:
@@ -280,10 +279,12 @@ def _painted(intersect: Callable[..., np.ndarray], place: Callable[..., Any], ri
 
 HEIGHTS = np.sin(np.linspace(-1.4, 1.4, 9))
 SHAPES = {
-    "box": _painted(_intersect_box, _box_place, CORNERS),
-    "room": _painted(_intersect_room, _room_place, CORNERS),
-    "cylinder": _painted(_intersect_cylinder, _cylinder_place, _rings((-1, 1), (1, 1))),
-    "ellipsoid": _painted(_intersect_ellipsoid, _ellipsoid_place, _rings(HEIGHTS, np.sqrt(1 - HEIGHTS**2))),
+    "box": _painted_shape(_intersect_box, _box_uv_normal, CUBE_CORNERS),
+    "room": _painted_shape(_intersect_room, _room_uv_normal, CUBE_CORNERS),
+    "cylinder": _painted_shape(_intersect_cylinder, _cylinder_uv_normal, _circle_points((-1, 1), (1, 1))),
+    "ellipsoid": _painted_shape(
+        _intersect_ellipsoid, _ellipsoid_uv_normal, _circle_points(HEIGHTS, np.sqrt(1 - HEIGHTS**2))
+    ),
     "mesh": Shape(
         lambda mesh, *rays: mesh.intersect(*rays), lambda mesh, _, *hits: mesh.surface(*hits), lambda mesh: mesh.rim
     ),
@@ -296,7 +297,7 @@ def cast_shadows(table: Solid, solids: list[Solid], towards: np.ndarray = SUN) -
     shadow = np.zeros((tile, tile), np.uint8)
     top = table.position[2] + table.half_axes[2]
     for solid in solids:
-        points = solid.points(SHAPES[solid.shape].rim(solid.texture))
+        points = solid.to_world(SHAPES[solid.shape].rim(solid.texture))
         if points[:, 2].max() < top:
             continue
         points = points - np.outer((points[:, 2] - top) / towards[2], towards)  # moved along the light onto the table

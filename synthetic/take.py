@@ -16,17 +16,17 @@ from common.files import read_record, remove_leftovers, write_json
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video_writer import open_video
-from synthetic.models import deal_models
+from synthetic.models import modelled_things
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
 from synthetic.render import Picture
 from synthetic.tabletop import EGO, Tabletop, camera_names
-from synthetic.textures import deal_solids
+from synthetic.textures import patterned_things
 
 ENCODER = {"pixels": "bgr24", "preset": "veryfast"}
 CRF = 24  # compresses about as much as the data set's videos are compressed
 Mask = dict[str, Any]
 # With --seen_only, an object is annotated only if it is visible and bright enough.
-LEAST_SHARE = 0.1  # the fraction of the object that is visible
+LEAST_VISIBLE_SHARE = 0.1  # the fraction of the object that is visible
 LEAST_GRAY = 24  # the gray value, of 255, that a tenth of the object's pixels reach
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
@@ -58,8 +58,8 @@ class TakeId:
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     """The world of a take, which depends on nothing but the take's split and index and on the options."""
     which = (options.seed, take.split, take.index, options.num_objects, options.clutter)
-    dealt = deal_models(options.models, *which) if options.models else deal_solids(*which)
-    return Tabletop(take.rng(options, 1), options, *dealt)
+    things = modelled_things(options.models, *which) if options.models else patterned_things(*which)
+    return Tabletop(take.rng(options, 1), options, *things)
 
 
 def annotated_cameras(tabletop: Tabletop, take: TakeId) -> list[list[str]]:
@@ -80,8 +80,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
 
     A take with a `relations.json` that was made with the same options is complete, and is not rendered again.
     """
-    folder = out / "takes" / take.name
-    record = folder / "relations.json"
+    record = out / "takes" / take.name / "relations.json"
     paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
     files = record, *paths.values()
     if all(path.exists() for path in files):
@@ -103,56 +102,48 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
             write[camera] = stack.enter_context(video)
         for frame in range(0, options.num_frames, options.hold):
             for camera, picture in tabletop.pictures(frame / FPS).items():
-                image = filmed(picture.image, blurs[camera], options.noise, rng)
+                image = add_blur_and_noise(picture.image, blurs[camera], options.noise, rng)
                 write[camera](image, min(options.hold, options.num_frames - frame))
                 if frame % FRAME_STEP == 0:
-                    labels = picture.labels
-                    if options.seen_only:
-                        labels = without_unseen(picture, partial(tabletop.outline_area, camera, frame / FPS))
-                    masks[camera][frame] = outline_objects(labels, options.object_size.least)
-    annotation = annotate(take, tabletop, masks, take.rng(options, 2))
+                    outline_area = partial(tabletop.outline_area, camera, frame / FPS) if options.seen_only else None
+                    masks[camera][frame] = encode_object_masks(picture, options.object_size.least, outline_area)
+    annotation = make_annotation(take, tabletop, masks, take.rng(options, 2))
     write_json(record, {"options": options.record(), "annotation": annotation})
     return annotation
 
 
-def filmed(image: np.ndarray, blur: float, noise: float, rng: np.random.Generator) -> np.ndarray:
+def add_blur_and_noise(image: np.ndarray, blur: float, noise: float, rng: np.random.Generator) -> np.ndarray:
     """The image (H, W, 3) uint8 with Gaussian blur (deviation in pixels) and noise (deviation in gray levels)."""
     if blur:
         image = cv2.GaussianBlur(image, (0, 0), blur)
     if noise:
-        grain = rng.normal(0, noise, image.shape).astype(np.float32)
-        image = cv2.add(image, grain, dtype=cv2.CV_8U)
+        image = cv2.add(image, rng.normal(0, noise, image.shape).astype(np.float32), dtype=cv2.CV_8U)
     return image
 
 
-def without_unseen(picture: Picture, outline_area: Callable[[int], float]) -> np.ndarray:
-    """The picture's labels (H, W) without objects that an annotator would not see, because they are almost completely
-    hidden or in the dark. `outline_area(number)` is the number of pixels that an object has if nothing hides it.
+def encode_object_masks(
+    picture: Picture, least: float, outline_area: Callable[[int], float] | None = None
+) -> dict[int, Mask]:
+    """The masks of a picture's objects by label, as entries of an annotation file. An object is left out if its visible
+    part is less than the fraction `least` of the picture; with `outline_area`, also if an annotator would not see it,
+    because it is almost completely hidden or in the dark. `outline_area(number)` is the number of pixels that an object
+    has if nothing hides it.
     """
-    labels, gray = picture.labels.copy(), cv2.cvtColor(picture.channels, cv2.COLOR_BGRA2GRAY)
-    for label in np.unique(labels[labels > 0]).tolist():
-        mask = labels == label
-        is_sliver = mask.sum() < LEAST_SHARE * outline_area(label - 1)
-        if is_sliver or np.percentile(gray[mask], 90) < LEAST_GRAY:
-            labels[mask] = 0
-    return labels
-
-
-def outline_objects(labels: np.ndarray, least: float) -> dict[int, Mask]:
-    """The masks of a picture, as entries of an annotation file, by label. An object is left out if its visible part is
-    less than the fraction `least` of the picture.
-    """
-    height, width = labels.shape
-    masks = {}
-    for label in np.unique(labels[labels > 0]).tolist():
-        mask = labels == label
-        if mask.mean() >= least:
+    height, width = picture.labels.shape
+    masks, gray = {}, cv2.cvtColor(picture.channels, cv2.COLOR_BGRA2GRAY)
+    for label in np.unique(picture.labels[picture.labels > 0]).tolist():
+        mask = picture.labels == label
+        is_seen = mask.mean() >= least
+        if is_seen and outline_area:
+            is_seen = mask.sum() >= LEAST_VISIBLE_SHARE * outline_area(label - 1)
+            is_seen &= np.percentile(gray[mask], 90) >= LEAST_GRAY
+        if is_seen:
             encoded = encode_lzstring(encode_mask(mask)["counts"])
             masks[label] = {"height": height, "width": width, "encodedMask": encoded, "intSegClicks": []}
     return masks
 
 
-def annotate(
+def make_annotation(
     take: TakeId, tabletop: Tabletop, masks: dict[str, dict[int, dict[int, Mask]]], rng: np.random.Generator
 ) -> dict[str, Any]:
     """The take's value in `relations_{split}.json`. `masks[camera][frame][label]` is a mask; object i has label i + 1.

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import csv
 import functools
 import io
 import os
@@ -13,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import metadata_load
 
-from common.arguments import SETTINGS
 from tests.made import ROOT
 
 FLOORS = {  # folder -> what it may import of ours, besides itself
@@ -40,7 +39,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN_FLAGS = {  # of the programs that our documents call
     *("--parts", "--benchmarks", "--uids", "--yes"),  # egoexo
     *("--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint"),  # torchrun
-    *("--array", "--cpus-per-task", "--nodes", "--ntasks-per-node", "--gpus-per-node"),  # sbatch
+    *("--array", "--cpus-per-task", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--requeue", "--wrap"),  # sbatch
     *("--shm-size",),  # docker
 }
 
@@ -153,20 +152,17 @@ import importlib, os, sys, threading
 import cv2, numpy, torch
 
 def state():
-    return {
-        "threads": (cv2.getNumThreads(), torch.get_num_threads(), threading.active_count()),
-        "modes": (torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()),
-        "numbers": (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.get_default_dtype()),
-        "random numbers": (torch.get_rng_state().sum().item(), int(numpy.random.get_state()[1].sum())),
-        "environment": {name: value for name, value in os.environ.items() if name.startswith(("OMP", "MKL", "CUDA"))},
-        "timm, which takes long to import,": "timm" in sys.modules,
-    }
+    numbers = torch.get_rng_state().sum().item(), int(numpy.random.get_state()[1].sum())
+    modes = torch.backends.cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32, torch.get_default_dtype()
+    threads = cv2.getNumThreads(), torch.get_num_threads(), threading.active_count()
+    return {"random numbers": numbers, "modes": modes, "threads": threads, "environment": dict(os.environ),
+            "timm, which takes long to import,": "timm" in sys.modules}
 
 for module in sys.argv[1:]:
     before = state()
     importlib.import_module(module)
     if (after := state()) != before:
-        print(f"importing {module} changes", *(f"{what}: {before[what]} -> {after[what]}" for what in before))
+        print(f"importing {module} changes", *(f"{what}: {x} -> {after[what]}" for what, x in before.items()))
 """
 
 
@@ -192,16 +188,9 @@ def test_a_release_has_one_version_and_one_date_everywhere():
     assert f'date-released: "{date}"' in read["CITATION.cff"]
 
 
-AUTHORS = ("XSegTx, trained, as published", "XView-XMem")  # whom README.md repeats
-
-
-def test_the_readme_repeats_the_figures_of_the_benchmarks_authors():
-    text = (ROOT / "README.md").read_text().replace("**", "")
-    for row in csv.DictReader((ROOT / "docs/published_results.csv").open(newline="")):
-        if row["method"] in AUTHORS:
-            cells = []
-            for setting in SETTINGS:  # the README drops the zero of fractions
-                names = ("IoU", "location error", "contour accuracy", "existence")
-                iou, location, contour, existence = (row[f"{setting} {name}"] or "-" for name in names)
-                cells.append(f"{iou} / {location[1:]} / {contour[1:]} / {existence}")
-            assert f"| {' | '.join(cells)} |" in text, row["method"]
+def test_a_model_hub_can_read_what_the_card_says_about_itself():
+    card = metadata_load(ROOT / "model" / "pretrained" / "README.md")
+    assert {name: type(value) for name, value in card.items()} == {
+        **dict.fromkeys(("license", "library_name", "pipeline_tag"), str),
+        **dict.fromkeys(("tags", "metrics"), list),
+    }

@@ -11,13 +11,14 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 launch() {
-    local commas= program=("$PYTHON")
+    local commas='' program=("$PYTHON")
     if [[ " $*" =~ " --gpu"[=\ ]([0-9,]+) ]]; then commas=${BASH_REMATCH[1]//[0-9]/}; fi
     local count=${NPROC:-$((${#commas} + 1))}
-    if [ "$count" != 1 ]; then
+    if [ "$count" != 1 ] || [ -n "${PET_NNODES:-}" ]; then
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # torchrun does the same, but warns of it
         export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # adds SIGUSR1 to its default
-        program+=(-m torch.distributed.run --standalone --nproc_per_node "$count")
+        program+=(-m torch.distributed.run --nproc_per_node "$count")
+        [ -n "${PET_NNODES:-}" ] || program+=(--standalone) # slurm.sh says where several machines meet
     fi
     exec "${program[@]}" "$train_dir/train.py" "$@"
 }

@@ -49,6 +49,7 @@ class Options:
     existence_weight: float = option(1.0, "weight of the losses of existence; the losses of masks have 1", limits=[0])
     weight_decay: float = option(0.0, "weight decay of Adam", "--weight-decay", limits=[0])
     seed: int = option(0, "seed of weights, samples and dropout", limits=[0])
+    val_every: int = option(1, "epochs between validations; the last epoch is always validated", limits=[1])
     val_size: int = option(None, "validation pairs; 0: the whole split (default: --iter-epoch-val batches)", limits=[0])
     backbone: str = option("moco", "moco, efficientnet_lite0, or a model of timm; it is frozen", group=NETWORK)
     moco_path: Path | None = option(

@@ -135,7 +135,7 @@ def starting_state(
 ) -> tuple[TrainState, list[str]]:
     """The state, and lines that tell its origin and what has changed since the checkpoint was written.
 
-    `pair_digests`: the digests of pairs and pictures, by kind. Raises UserError if a file is missing or unfit.
+    `pair_digests`: the digests of the pairs, by kind. Raises UserError if a file is missing or unfit.
     """
     if start.keeps_backbone:
         backbone = stored_backbone(start.content["backbone"], options.moco_path, start.path)
@@ -148,7 +148,7 @@ def starting_state(
     notes = [f"{options.backbone} backbone, new transformer"]
     if start.continues:
         others = state.restore(start.content, start.path)
-        if not start.is_own or any(kind.endswith("validation") for kind in others):
+        if not start.is_own or "validation" in others:
             state.best = {}
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
@@ -159,7 +159,7 @@ def starting_state(
             state.history["epoch"] = options.resume_epoch
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         notes = [f"{start.path}, continued at step {state.step}"]
-        notes += [f"changed since then: the {kind} pairs{anew[kind.split()[-1]]}" for kind in others]
+        notes += [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
     elif start.path:
         loaded, left_out = load_matching(network, start.content, start.path)
         tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"

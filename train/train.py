@@ -14,7 +14,7 @@ import copy
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,6 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
-    if world.is_main:  # the other processes need not read the folders of all takes, too
-        digests["pictures of the training"] = pairs.frames_digest()
-        digests["pictures of the validation"] = val_pairs.frames_digest()
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
@@ -114,27 +111,33 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     parts = state.network, state.backbone, device, options.precision
     cache_size = options.cache_features * 1e9
     recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training)
-    reads_nothing = options.cache_features and recipe.caches_all  # when all features are cached
-    workers = 0 if reads_nothing and options.num_workers is None else options.num_workers
-    loading = loader_options(workers, device.type == "cuda")
+    loading = loader_options(options.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed)
     if state.mined:
         recipe.use_mined(state.mined, pairs)
 
+    def indices() -> Iterator[Sequence]:
+        steps = range(state.step, state.schedule.total_steps)
+        for numbers in step_batches(steps, options.batch_pos, world.rank, world.size):
+            if shortage := recipe.cache.shortage():
+                log.say(shortage)
+            yield samples.with_cached(numbers, recipe.cache) if options.cache_features else numbers
+
     def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
         if mines:
             log.say("mining rivals in the training pairs ...")
-            state.mined = {"step": state.step, **recipe.mine(pairs, options.seed, world)}
+            mined = recipe.mine(pairs, options.seed, world, loading)
+            log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
+            state.mined = {"step": state.step, **mined}
             recipe.use_mined(state.mined, pairs)
             state.save(LAST)
-        numbers = step_batches(range(state.step, state.schedule.total_steps), options.batch_pos, world.rank, world.size)
-        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
+        return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
 
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
         train_epochs(options, state, step, load, validation, log)
-        finish(options, state, recipe, pairs, log)
+        finish(options, state, recipe, pairs, log, loading)
         if state.best:
             state.save(BEST)
     except Stopped:
@@ -176,12 +179,15 @@ def train_epochs(
                 state.save(WARMUP, LAST)
             continue
         state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
-        is_best = state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
+        is_due = epoch % options.val_every == 0 or epoch == schedule.epochs
+        is_best = is_due and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
         names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log) -> None:
+def finish(
+    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
+) -> None:
     """Let the recipe finish the best network and the last one, unless this was done with its options."""
     done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
     if state.finished == done:
@@ -192,7 +198,7 @@ def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: Pa
     for name, step in steps.items():
         if step not in finished:
             state.network.load_state_dict(trained[name])
-            text = recipe.finish(pairs, options.seed, log.world)
+            text = recipe.finish(pairs, options.seed, log.world, loading)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{name}: {text}")

@@ -8,9 +8,10 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped
+from common.existence import balanced_accuracy
 from formats.masks import iou, resize_mask
 from formats.pairs import PairSet
-from formats.results import THRESHOLD, balanced_accuracy
+from formats.results import THRESHOLD
 from recipes.base import NetworkRecipe, predict_frames
 from recipes.frame import FrameDataset, frame_plans
 from train.log import Log
@@ -30,10 +31,10 @@ class Validation:
         """loading: the result of `loader_options`. All ranks have the same number of frames."""
         size = min(size, len(pairs)) or len(pairs)
         self.pairs, self.recipe, self.log = pairs, recipe, log
-        plans, self.numbers = frame_plans(pairs, np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]))
+        plans = frame_plans(pairs, np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]))
         count = -(-len(plans) // log.world.size)
         plans += [plans[0]._replace(pairs=[])] * (count * log.world.size - len(plans))
-        own = FrameDataset(plans[log.world.rank * count :][:count], recipe.prepare)
+        own = FrameDataset(plans[log.world.rank * count :][:count], pairs, recipe.prepare)
         self.frames = DataLoader(own, batch_size=None, **loading)
 
     def run(self, step: int, epoch: str) -> float:
@@ -47,7 +48,7 @@ class Validation:
             self.log.note_unreadable(reasons)
             unreadable += len(reasons)
             for pair, mask, existence in answers:
-                number = self.numbers[frame.take_uid, frame.number, pair]
+                number = self.pairs.number(frame.take_uid, pair, frame.number)
                 scores.append(self.score(number, mask, existence))
             if self.log.world.stop_requested():
                 raise Stopped

@@ -47,6 +47,7 @@ class StrongOptions:
     mine_epochs: list[int] = option(
         (), "epochs after which rivals are mined (default: a sixth, half and five sixths of --n-epoch)", limits=[0]
     )
+    mine_pairs: int = option(20_000, "pairs in which rivals are mined, each time; 0: all", limits=[0])
     fit_pairs: int = option(20_000, "pairs to which the choice among looks is fitted at the end; 0: none", limits=[0])
 
     @staticmethod

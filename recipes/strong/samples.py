@@ -7,7 +7,7 @@ in this pair. If the object is hidden, all crops are around rivals. A quarter of
 to train the locator.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,8 +22,18 @@ from formats.masks import fit_rle
 from formats.pairs import PairSet
 from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
 from recipes.strong.config import StrongConfig
-from recipes.strong.crops import CLOSE, CONTEXT, LARGEST, Spot, frame_size, object_cells, spot_of, whole_frame
-from recipes.strong.sizes import expected_shares, size_ratios
+from recipes.strong.crops import (
+    CLOSE,
+    CONTEXT,
+    LARGEST,
+    Spot,
+    expected_shares,
+    frame_size,
+    object_cells,
+    size_ratios,
+    spot_of,
+    whole_frame,
+)
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
 SHIFT, STRETCH = 0.25, 0.4  # for query crops
@@ -74,12 +84,10 @@ def read_crops(
     drawn: DrawnPairs,
     rng: np.random.Generator,
     config: StrongConfig,
-    cached: Container[tuple[ViewKey, int]] = (),
     mined: Mapping[int, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Read one sample, which has the fields of a `CropBatch`. A whole frame whose features are `cached` is left black,
-    since nobody looks at it. `mined` has the wrong places of pairs, (n, 3) of the fields of a `Spot`. Raises ValueError
-    if the query mask is empty.
+    """Read one sample, which has the fields of a `CropBatch`. `mined` has the wrong places of pairs, (n, 3) with the
+    fields of a `Spot`. Raises ValueError if the query mask is empty.
     """
     source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
     query, target = (read_view(pairs, view) for view in source[1:])
@@ -113,7 +121,7 @@ def read_crops(
     images, masks, contained = map(np.stack, zip(*looks, strict=True))
     frame = None
     if rng.random() < LOCATED:
-        frame = read_whole(source.target, target, target_mask, config.frame_length(share), cached)
+        frame = read_whole(source.target, target, target_mask, config.frame_length(share))
     return {
         "source": source,
         "visible": target_spot is not None,
@@ -128,13 +136,11 @@ def read_crops(
     }
 
 
-def read_whole(
-    view: ViewKey, image: np.ndarray, mask: np.ndarray, long_side: int, cached: Container[tuple[ViewKey, int]]
-) -> WholeFrame:
+def read_whole(view: ViewKey, image: np.ndarray, mask: np.ndarray, long_side: int) -> WholeFrame:
     """The target at the size at which the locator seeks the object."""
-    key, size = (view, long_side), frame_size(image.shape[:2], long_side)
-    shown = np.zeros((*size, 3), np.uint8) if key in cached else whole_frame(image, long_side)
-    return WholeFrame(key, shown, object_cells(mask, (size[0] // 8, size[1] // 8)))
+    height, width = frame_size(image.shape[:2], long_side)
+    cells = object_cells(mask, (height // 8, width // 8))
+    return WholeFrame((view, long_side), whole_frame(image, long_side), cells)
 
 
 def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:

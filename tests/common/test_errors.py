@@ -50,10 +50,21 @@ def test_help_and_a_wrong_option_do_not_wait_for_torch_and_gradio(tmp_path):
 
 
 def test_what_the_terminal_cannot_show_is_escaped():
-    script = r"from common.errors import run_script; run_script(lambda: print('240\u00d7240 \ud800'))"
+    script = r"from common.errors import *; warn_once('cup\n\x1b[2J'); run_script(lambda: print('240\u00d7240 \ud800'))"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "240\\xd7240 \\ud800\n", "")
+    expected = "240\\xd7240 \\ud800\n", "warning: cup\\n\\x1b[2J\n"  # names of files may hold all of these
+    assert (done.returncode, done.stdout, done.stderr) == (0, *expected)
+
+
+@pytest.mark.parametrize("lines", [1, 99999])
+def test_a_script_whose_output_nobody_reads_ends_without_a_word(lines):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| tail -n 0` does
+    script = f"from common.errors import run_script; run_script(lambda: print('line\\n' * {lines}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.fixture
@@ -73,8 +84,8 @@ def parser():
 
 def test_an_unknown_flag_is_named_in_one_line(parser, capsys):
     with pytest.raises(SystemExit) as end:
-        parser.parse_args(["--setting", "ego-exo", "--batch-size=3"])
-    assert capsys.readouterr().err == "error: unrecognized arguments: --batch-size=3; see --help\n"
+        parser.parse_args(["--settings", "ego-exo", "--out=3"])  # --setting is missing, and the rest of --out_path
+    assert capsys.readouterr().err == "error: there is no --settings, but --setting; see --help\n"
     assert end.value.code == 2
 
 

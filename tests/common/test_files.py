@@ -6,11 +6,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, iter_json, read_json, temporary_folder, write_json
+from common.files import (
+    atomic_folder,
+    atomic_write,
+    claimed,
+    iter_json,
+    iter_json_list,
+    read_json,
+    temporary_folder,
+    write_json,
+)
 from tests.made import ROOT
 from tests.made.processed import make_unreadable
 from tests.made.processes import claimed_elsewhere
@@ -56,6 +66,17 @@ def test_a_second_writer_says_that_it_waits_for_the_first_and_then_writes(tmp_pa
     assert second.communicate(timeout=300) == ("", "") and second.returncode == 0
     assert json.loads((tmp_path / "a.json").read_text()) == [2]
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_on_a_disk_without_locks_nobody_waits_and_a_line_names_the_remedy(tmp_path, monkeypatch, capsys, number):
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(number, "")))
+    for _ in range(2):
+        with claimed(tmp_path, "a.json", "writes numbers"), claimed(tmp_path, "a.json", "writes numbers"):
+            pass
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path} is on a disk without file locks; ")
+    assert not list(tmp_path.iterdir())
 
 
 FILL_FOLDER = """
@@ -130,8 +151,29 @@ def test_members_come_one_at_a_time(path):
     assert "\n" not in str(error.value)
 
 
-BROKEN = ("", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}")
+@pytest.mark.parametrize("part", [1, 2, 3, 50])
+def test_brackets_in_texts_are_no_depth_wherever_a_part_that_is_read_ends(path, monkeypatch, part):
+    monkeypatch.setattr("ijson.kvitems", lambda file, *_, **__: iter(lambda: file.read(part), b""))
+    texts = ['"[', "[[" * 20, '\\"{', "\\", '\\\\"[[']
+    deepest = [json.loads("[" * 17 + "]" * 17), texts]
+    path.write_text(json.dumps({"a": {"b": deepest}}))
+    assert b"".join(iter_json(path, ("a",), "")) == path.read_bytes()  # pyrefly: ignore
+    path.write_text(json.dumps({"a": {"b": [*texts, deepest]}}))
+    with pytest.raises(UserError, match="not valid JSON .more than 20 lists and objects lie in one another.; get it"):
+        list(iter_json(path, ("a",), "get it again"))
+
+
+DEEP = "[" * 50_000, '{"a": ' * 50_000, '{"a": {"b": ' + "[" * 50_000  # which may not cost gigabytes
+BROKEN = ("", "{", '{"a":', '{"a": {}', '{"a": {}} x', "{'a': 1}", '{"a": {"b": {"c": 1,}}}', '{"a": {"b": {1: 2}}}')
 OTHER = {'{"a": 1}': "a", '{"a": [1]}': "a", "[]": "no object", '{"c": {"a": {"b": {}}}, "d": 1}': "c, d"}
+
+
+@pytest.mark.parametrize("text", DEEP, ids=range(3))
+def test_lists_and_objects_too_deep_in_one_another_are_refused_in_one_line(path, text):
+    path.write_text(text)
+    for read in (read_json, iter_json_list, lambda path, remedy: iter_json(path, ("a", "b"), remedy)):
+        with pytest.raises(UserError, match="file.json is not valid JSON .*; get it again$"):
+            list(read(path, "get it again"))
 
 
 @pytest.mark.parametrize("text", [*BROKEN, *OTHER])
@@ -144,11 +186,13 @@ def test_a_file_that_is_broken_anywhere_or_lacks_the_wanted_object_is_a_user_err
 
 def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "unreadable.json").touch()
     make_unreadable(tmp_path / "unreadable.json")
     for name, message in {
         "no.json": "no file .*no.json; get it again",
         "": r"cannot be read \(Is a directory\); fix this and run the same command again",
+        "pipe.json": r"cannot be read \(it is a pipe\); fix this and run the same command again",
         "bytes.json": "not valid JSON.*; get it again",
         "unreadable.json": r"cannot be read \(.*\); fix this and run the same command again",
     }.items():

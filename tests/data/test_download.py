@@ -120,9 +120,11 @@ def test_another_split_is_not_kept_and_the_users_own_not_overwritten(get_split, 
 EGOEXO = """
 echo "$@" >>"$LOG"
 while [ $# -gt 0 ]; do
+    [ "$1" = -o ] && out=$2
     [ "$1" = --uids ] && uid=$2
     shift
 done
+mkdir -p "$out/takes" && touch "$out/takes/$uid"
 case $uid in
     gone*) echo "WARN: failed to fetch 1 files [integrity=0, exceptions=1]" && exit 2 ;;
     unknown*) echo "Downloaded: (0 / 0 files)" ;;
@@ -140,7 +142,7 @@ def get_takes(run, tmp_path):
     def call(uids, *flags):
         (tmp_path / "uids.txt").write_text(uids)
         flags = ["--out_dir", tmp_path / "data set", "--uids_path", tmp_path / "uids.txt", *flags]
-        result = run("data/download_uids.sh", *flags, LOG=str(log))
+        result = run("data/download_uids.sh", *flags, LOG=str(log), PYTHON="interpreter")
         result.calls = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         return result
@@ -157,6 +159,38 @@ def test_takes_are_downloaded_one_after_the_other_and_once(get_takes):
     words = "--parts downscaled_takes/448 --uids take-a --views ego --yes"
     for calls in ([f"-o {get_takes.out} {words}"], []):  # other parts are downloads of their own
         assert get_takes("take-a\n", "--downscaled", "--", "--views", "ego").calls == calls
+
+
+PROCESS = """
+while [ $# -gt 0 ]; do
+    case $1 in
+        --takepath) takes=$2 ;;
+        --outputpath) out=$2 ;;
+        --uids) uid=$2 ;;
+    esac
+    shift
+done
+echo "processes $uid of" $(ls "$takes") >>"$LOG"
+case $uid in broken*) exit 1 ;; esac
+mkdir -p "$out/$uid" && touch "$out/$uid/annotation.json"
+"""
+
+
+def test_jobs_share_takes_and_keep_no_video_of_what_they_have_processed(get_takes, tmp_path):
+    script(tmp_path / "bin" / "interpreter", PROCESS)
+    scratch, uids = tmp_path / "scratch", "take-a\ngone-b\nbroken-c\ntake-d\nunknown-e\ntake-f\n"
+    for job, done in (("1/2", ["take-a"]), ("2/2", ["gone-b", "take-a", "take-d", "take-f"])):
+        result = get_takes(uids, "--process_in", scratch, "--shard", job)
+        assert sorted(tree(get_takes.out / "processed")) == [f"{name}/annotation.json" for name in done]
+        assert (result.returncode, "1 takes failed, run again to retry: broken-c" in result.stderr) == (
+            job == "1/2",
+        ) * 2
+        processed = [line.split() for line in result.calls if line.startswith("processes")]
+        assert all([uid] == there for _, uid, _, *there in processed), processed
+        assert not list(scratch.iterdir())
+    assert f"to retry, delete their folders in {get_takes.out}/processed and run again; " in result.stderr  # gone-b
+    calls = get_takes(uids, "--process_in", scratch).calls
+    assert [line for line in calls if line.startswith("processes")] == ["processes broken-c of broken-c"]
 
 
 @pytest.mark.parametrize("failing", ["bad", "short"])
@@ -190,6 +224,7 @@ def test_withdrawn_and_unknown_takes_are_named_and_keep_no_other_from_coming(get
         ("a\n", ("--uids_path", "/no"), "no file /no; get it with bash data/download_split.sh or give --uids_path"),
         ("a\n", ("--out_dir",), "--out_dir needs a value; see --help"),
         ("a\n", ("--again",), "unknown option --again; see --help"),
+        ("a\n", ("--shard", "3/2"), "--shard 3/2 is not I/N with I from 1 to N"),
     ],
 )
 def test_wrong_flags_and_uids_are_one_line_and_never_reach_egoexo(get_takes, tmp_path, uids, flags, message):

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -186,6 +187,18 @@ def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, 
     if what == "annotation":
         with pytest.raises(UserError, match=f"{pairs} is out of date: .*{C}/annotation.json has changed"):
             PairSet([out], "val", "ego-exo")
+
+
+def test_a_video_that_differs_only_in_its_middle_is_made_anew(root, capsys):
+    with video(root, NAMES[C], EXO_1).open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(struct.pack(">I4s", 3 << 20, b"free") + bytes((3 << 20) - 8))  # a box that players skip
+        file.flush()
+        assert process(root, "--uids", C) == 0
+        file.seek(-3 << 19, os.SEEK_END)
+        file.write(b"x")
+    assert process(root, "--uids", C) == 0
+    assert f"warning: take {C} ({NAMES[C]}): {EXO_1}.mp4 changed since it was processed" in capsys.readouterr().err
 
 
 def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_same_bytes(root):
@@ -420,19 +433,29 @@ def test_splits_may_overlap_or_be_empty_and_need_not_hold_every_annotated_take(r
 # What can be wrong with the machine
 
 
-def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undisturbed, monkeypatch, capsys):
-    def full_disk(path, mode="w", original=data.extraction.atomic_write):
-        full_disk.files += 1
-        if full_disk.files == 17:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (lambda path: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)), "No space left on device: '{root}/"),
+        (lambda _: av.error.MemoryError(errno.ENOMEM, "Cannot allocate"), "the memory of this machine is full; "),
+    ],
+)
+def test_a_full_disk_or_memory_ends_the_run_in_one_line_and_a_rerun_completes(
+    root, undisturbed, monkeypatch, capsys, fault, line
+):
+    def write(path, mode="w", original=data.extraction.atomic_write):
+        write.files += 1
+        if write.files == 17:
+            raise fault(path)
         return original(path, mode)
 
-    full_disk.files = 0
+    write.files = 0
     with monkeypatch.context() as patch:
-        patch.setattr(data.extraction, "atomic_write", full_disk)
+        patch.setattr(data.extraction, "atomic_write", write)
         assert process(root) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and "No space left on device" in error and str(root / "processed") in error
+    assert error.startswith("error: ") and line.format(root=root / "processed") in error
+    assert not failures(root / "processed")
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
 

@@ -4,6 +4,8 @@ import copy
 import csv
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,7 +189,6 @@ REFUSED = {  # flags -> how the message begins
 
 @pytest.mark.parametrize("flags", REFUSED)
 def test_what_cannot_be_scored_is_refused_in_one_line(golden_root, tmp_path, capsys, flags):
-
     names = {"root": golden_root, "tmp": tmp_path, "results": golden_root / "ego-exo_val_results.json"}
     where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out", tmp_path / "out"]
     assert exit_status(evaluate.main, *where, *flags.format(**names).split(), "--allow_missing") in (1, 2)
@@ -225,8 +226,10 @@ def test_a_take_without_ground_truth_is_named(scored_data, good, tmp_path, capsy
     splits = ["--splits_path", tmp_path / "split.json"]
     assert evaluate_results(scored_data, good, tmp_path, *splits) == 1
     assert "take take-c" in capsys.readouterr().err
-    assert evaluate_results(scored_data, good, tmp_path, *splits, "--allow_missing") == 0
-    assert "takes of the split without ground truth: take-c" in capsys.readouterr().out
+    assert evaluate_results(scored_data, good | {"\x1b[2J\n": {}}, tmp_path, *splits, "--allow_missing") == 0
+    printed = capsys.readouterr().out
+    assert "takes of the split without ground truth: take-c\n" in printed
+    assert "takes of the results without ground truth, not scored: \\x1b[2J\\n\n" in printed
 
 
 def test_masks_of_another_annotation_are_not_scored_and_predictions_made_from_another_are_named(tmp_path, capsys):
@@ -275,6 +278,15 @@ def test_an_annotation_file_is_never_replaced_and_another_file_only_if_asked_for
             run(*words)
         run(*words, "--overwrite")
     assert all(path.read_bytes() for path in others)
+    inputs = {"results": options(root)[-1], "gt": others[0]}
+    for name, kind in (("metrics.json", "results"), ("metrics.json", "gt"), ("comparison.json", "results")):
+        path = Path(shutil.copy(inputs[kind], tmp_path / name))  # as who keeps everything in one folder
+        given = inputs | {kind: path}
+        files = [given["results"]] * (2 if name == "comparison.json" else 1)
+        with pytest.raises(UserError, match=f"{path} is an input of this command"):
+            run("--setting", "ego-exo", "--gt_file", given["gt"], "--pred_file", *files, "--out", tmp_path)
+        assert path.read_bytes() == Path(inputs[kind]).read_bytes()
+    assert not (tmp_path / "index.html").exists()
 
 
 def write_source(folder, annotations):
@@ -340,7 +352,7 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     assert text.count("o intervals: they come from") == 2
 
 
-@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "../../" + "n" * 300, '<b>"&</script>'])
+@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "../../" + "n" * 300, '<b>"&</script>', "tasse grün, 杯子"])
 def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")

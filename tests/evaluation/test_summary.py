@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from evaluation import evaluate
-from evaluation.comparison import paired_differences
 from evaluation.metrics import MaskScores, score_masks
+from evaluation.pages import DISAGREEMENT, best_files, choose_frames
 from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.selection import best_files, choose_cases, largest_disagreements
-from evaluation.summary import bootstrap_intervals, breakdowns
-from evaluation.tables import verdict
+from evaluation.summary import bootstrap_intervals, breakdowns, paired_differences
+from evaluation.tables import better_or_worse
 from formats.masks import encode_mask
 from tests.made.results import options
 
@@ -55,7 +54,7 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     first, second = make_scores().cases, make_scores(better=0.02).cases
     gain = paired_differences(first, second)["iou"]
     low, high = gain["interval_95"]
-    assert 0 < low <= gain["difference"] <= high < 0.021 and verdict("iou", gain) == "better"
+    assert 0 < low <= gain["difference"] <= high < 0.021 and better_or_worse("iou", gain) == "better"
     low, high = bootstrap_intervals([take.cases for take in make_scores().takes])["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
 
@@ -64,28 +63,31 @@ def test_each_file_is_best_in_as_many_of_the_cases_shown_and_tracks_take_turns()
     rng, first = np.random.default_rng(5), [case for take in "abc" for case in make_cases(take, n=60) if case.visible]
     others = [[case._replace(scores=case.scores._replace(iou=rng.random())) for case in first] for _ in range(2)]
     files = [first, *others]
-    cases = [[of_file[i] for of_file in files] for i in largest_disagreements(files, 30)]
-    assert [sum(best_files(group) == [number] for group in cases) for number in range(3)] == [10, 10, 10]
+    chosen = choose_frames(list(zip(*files, strict=True)), DISAGREEMENT, 30)
+    assert [sum(best_files(frame) == [number] for frame in chosen) for number in range(3)] == [10, 10, 10]
     halved = [case._replace(scores=case.scores._replace(iou=case.scores.iou / 2)) for case in first]
-    assert len({first[i].track for i in largest_disagreements([first, halved], 6)}) == 6
+    chosen = choose_frames(list(zip(first, halved, strict=True)), DISAGREEMENT, 6)
+    assert len({frame[0].track for frame in chosen}) == 6
 
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
-    assert verdict("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
-    assert verdict("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
+    assert better_or_worse("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
+    assert better_or_worse("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
     for unseen in (0, 4e-5):  # 0.00 percent, or 0.000
-        assert verdict("iou", {"difference": unseen, "interval_95": [-1e-3, 1e-3]}) == "-"
+        assert better_or_worse("iou", {"difference": unseen, "interval_95": [-1e-3, 1e-3]}) == "-"
 
 
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
     cases = make_cases(n=60)
     ranked = sorted(case.scores.iou for case in cases if case.visible)
-    best = [case.scores.iou for case in choose_cases(cases, "best", 2)]
-    assert best[0] == ranked[-1]
-    assert choose_cases(cases, "worst", 1)[0].scores.iou == ranked[0]
-    spread = [case.scores.iou for case in choose_cases(cases, "spread", 5)]
+
+    def chosen(order, number):
+        return [case.scores.iou for (case,) in choose_frames([(case,) for case in cases], order, number)]
+
+    assert chosen("best", 2)[0] == ranked[-1] and chosen("worst", 1)[0] == ranked[0]
+    spread = chosen("spread", 5)
     assert spread[0] == ranked[-1] and spread[-1] == ranked[0] and spread == sorted(spread, reverse=True)
-    assert len(choose_cases(cases, "spread", 1000)) == len(ranked)
+    assert len(chosen("spread", 1000)) == len(ranked)
 
 
 def test_missed_and_invented_objects_are_counted_and_chance_is_one_of_the_objects_in_view():

@@ -51,8 +51,7 @@ def test_the_pairs_of_both_settings_and_of_two_data_sets_are_those_of_each_in_tu
     masks = [(part.query_mask(i), part.target_mask(i)) for part in parts for i in range(len(part))]
     assert [(joined.query_mask(i), joined.target_mask(i)) for i in range(len(joined))] == masks
     for pair in joined:
-        folder = joined.camera_folder(pair.take_uid, pair.query_camera)
-        assert folder.parents[1] == folders[pair.take_uid in "ab"]
+        assert joined.folder(pair.take_uid).parent == folders[pair.take_uid in "ab"]
     with pytest.raises(UserError, match=f"take {GOLDEN_SPLITS['train'][0]} is in .* and in .*; drop one"):
         PairSet(folders[:1] * 2, "train", BOTH)
 

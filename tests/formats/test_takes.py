@@ -51,7 +51,8 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
     np.testing.assert_array_equal(decode_mask(track.mask(0)), MASK)
 
 
-MALFORMED = [[], {}, raw_take(object_masks=[]), *(raw_take(take_name=name) for name in (5, "", "../elsewhere", "-rf"))]
+BAD_NAMES = 5, "", "../elsewhere", "-rf", "lab\n1", 99 * "杯"
+MALFORMED = [[], {}, raw_take(object_masks=[]), *(raw_take(take_name=name) for name in BAD_NAMES)]
 MALFORMED += [
     raw_take(object_masks={"cup": cameras})
     for cameras in (

@@ -20,7 +20,7 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
-from inference.predict_takes import TakePlan, predict_takes
+from inference.predict_takes import TakeFiles, TakePlan, predict_takes
 from inference.predictor import Predictor
 from recipes.frame import FrameDataset
 from tests.made import ROOT
@@ -59,26 +59,27 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
 
     results = {}
     plan, recipe = TakePlan.of(ProcessedTake.read(tmp_path, "take"), "ego-exo"), KnownAnswer(side)
-    predict_takes(recipe, [FrameDataset(plan.frames(), recipe.prepare)[0]], {"take": plan}, results.__setitem__)
+    frames = FrameDataset(plan.frames(), TakeFiles({"take": plan}), recipe.prepare)
+    predict_takes(recipe, [frames[0]], {"take": plan}, results.__setitem__)
     mask = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
     assert mask.shape == eval_size((2 * size[0], 2 * size[1]))
     assert abs(edges(mask) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
 
 
-def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_is_head_worn(strong_checkpoint):
+def test_several_targets_at_once_are_answered_as_one_by_one_and_by_how_large_the_object_is(strong_checkpoint):
     predictor = Predictor.load(strong_checkpoint, "cpu")
     rng = np.random.default_rng(0)
     sizes = ((80, 90), (60, 100), (100, 60))
     query, *targets = (rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes)
     mask = cv2.circle(np.zeros((80, 90), np.uint8), (40, 40), 20, 1, -1)
     sure = []
-    for setting in ("ego-exo", "exo-ego"):
-        answers = predictor.segment_all(query, mask, targets, setting=setting)
+    for size in ("smaller", "larger"):
+        answers = predictor.segment_all(query, mask, targets, size=size)
         for together, target in zip(answers, targets, strict=True):
-            alone = predictor.segment(query, mask, target, setting=setting)
+            alone = predictor.segment(query, mask, target, size=size)
             assert together[0].shape == target.shape[:2] and (together[0] == alone[0]).mean() > 0.98
             assert together[1] == pytest.approx(alone[1], abs=1e-5)
-            prob, _ = predictor.segment(query, mask, target, setting=setting, probability=True)
+            prob, _ = predictor.segment(query, mask, target, size=size, probability=True)
             assert prob.dtype == np.float32 and np.array_equal(prob > 0.5, alone[0])
         sure.append(round(answers[0][1], 4))
     assert sure[0] != sure[1]
@@ -105,7 +106,7 @@ def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_ans
         ({"target_images": np.zeros((3, 3, 3), np.uint8)}, "the target images are ndarray; give a list"),
         ({"query_mask": None}, "give either query_mask or query_box"),
         ({"query_box": (0, 0, 3, 3)}, "give either query_mask or query_box"),
-        ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
+        ({"size": "small"}, "size 'small' is unknown; choose from smaller, larger, same, or None"),
         (
             {"query_image": [np.zeros((3, 3, 3), np.uint8)] * 2},
             "there are 2 query images; give a list of as many query masks",
@@ -125,6 +126,12 @@ def test_what_is_no_picture_mask_or_box_is_said_in_one_line(change, message):
         )
 
 
+@pytest.mark.parametrize("method", ["segment", "segment_all", "places"])
+def test_an_argument_that_a_method_lacks_is_a_type_error_of_this_method(method):
+    with pytest.raises(TypeError, match=rf"Predictor\.{method}\(\) got an unexpected keyword argument 'target'"):
+        getattr(Predictor(KnownAnswer(96)), method)("query.jpg", "mask.png", target="target.jpg")
+
+
 def test_a_crumb_of_an_object_is_seen_and_an_odd_precision_is_named(strong_checkpoint):
     picture, _ = scene((192, 192), (0.3, 0.6, 0.5, 0.8))
     tiny = np.zeros((768, 768), np.uint8)
@@ -142,7 +149,7 @@ def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_c
     own = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
     plan = TakePlan.of(ProcessedTake.read(data_path, "take-a"), "ego-exo")
     for recipe in (*recipes, OwnMethod(own, device=torch.device("cpu"))):
-        dataset = FrameDataset(plan.frames(), recipe.prepare)
+        dataset = FrameDataset(plan.frames(), TakeFiles({"take-a": plan}), recipe.prepare)
         assert len(pickle.dumps(dataset)) < 1e4  # a network takes megabytes, and cached features more
     process = {"num_workers": 1, "multiprocessing_context": "spawn", "worker_init_fn": init_loader_worker}
     for there, here in zip(DataLoader(dataset, batch_size=None, **process), dataset, strict=True):

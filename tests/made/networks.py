@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.backbone import Backbone, normalize_image, resnet50_backbone
+from model.backbone import Backbone, normalize_image
 from model.backbones import make_backbone
 from model.checkpoint import save_checkpoint
 from model.config import XSegTxConfig
+from model.moco import resnet50_backbone
 from model.xsegtx import XSegTx
 from recipes.strong.config import StrongConfig
 from recipes.strong.network import StrongNetwork

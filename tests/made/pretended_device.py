@@ -1,5 +1,5 @@
 """A pretended GPU, for tests on machines without a GPU: a new kind of device whose tensors hold their values on the
-CPU.
+CPU. It uses interfaces of PyTorch that are private or experimental.
 
     why_not = register()        # once in a process, before its first backward pass
     with PretendedDevice() as gpu:
@@ -31,24 +31,18 @@ ASKS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.defau
 
 
 def register() -> str | None:
-    """Register the device in this process, for good. If this version of PyTorch cannot do it, returns the reason; the
-    interface is experimental.
-    """
-    module = SimpleNamespace(
-        is_available=lambda: True,
-        is_initialized=lambda: True,
-        device_count=lambda: 1,
-        current_device=lambda: 0,
-        manual_seed_all=lambda seed: None,
-        _is_in_bad_fork=lambda: False,
-        get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
-    )
+    """Register the device in this process, for good. If this version of PyTorch cannot do it, returns the reason."""
+    constants = {"is_available": True, "is_initialized": True, "device_count": 1, "current_device": 0}
+    constants |= {"_is_in_bad_fork": False, "get_amp_supported_dtype": [torch.bfloat16, torch.float16]}
+    module = SimpleNamespace(**{name: lambda value=value: value for name, value in constants.items()})
+    module.manual_seed_all = lambda seed: None
     try:
         backend_registration._setup_privateuseone_for_python_backend(NAME, module)
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) is then a copy, as on CUDA
         with PretendedDevice() as gpu:
             weight = torch.ones(2).to(gpu.device).requires_grad_()
             (3 * weight).sum().backward()
-            assert weight.grad.tolist() == [3, 3]
+            assert weight.grad.cpu().tolist() == [3, 3]
     except Exception as error:  # another version may raise any exception
         return f"PyTorch {torch.__version__} registers no device from Python ({type(error).__name__}: {error})"
     return None
@@ -79,9 +73,6 @@ class OnDevice(Tensor):
     def tolist(self) -> Any:  # a subclass of Tensor does not inherit it
         return self.cpu().tolist()
 
-    def __reduce_ex__(self, protocol: int) -> Any:
-        return self.detach().cpu().__reduce_ex__(protocol)
-
 
 class PretendedDevice(TorchDispatchMode):
     """A context in which the device works. `waits` lists where the CPU would have waited for a GPU, and for what."""
@@ -90,15 +81,6 @@ class PretendedDevice(TorchDispatchMode):
         super().__init__()
         self.device = torch.device(NAME, 0)
         self.waits: list[str] = []
-
-    def __enter__(self) -> "PretendedDevice":
-        self._before = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) is then a copy, as on CUDA
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        torch._C._set_only_lift_cpu_tensors(self._before)
-        super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -112,33 +94,26 @@ class PretendedDevice(TorchDispatchMode):
         tensors: list[Tensor] = []
         _each(lambda x: tensors.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
         here = [isinstance(x, OnDevice) for x in tensors]
+        asked, to_device = kwargs.get("device"), any(here)
+        if func is aten.copy_.default:
+            to_device = here[0]
+        elif asked is not None:
+            to_device = torch.device(asked).type == NAME
         if func in COPIES:
-            to_device = here[0] if len(tensors) > 1 else _asked_for(kwargs, default=here[0])
             if to_device != here[-1] and not (kwargs.get("non_blocking") or True in args[2:]):
                 self.waits.append(f"{place()}: a copy")
-            return _run(func, args, kwargs, to_device)
-        if any(here):
+        elif any(here):
             self._check_devices(func, args, tensors)
-            if func in ASKS:
-                self.waits.append(f"{place()}: {func}")
-        return _run(func, args, kwargs, _asked_for(kwargs, default=any(here)))
+        return _run(func, args, kwargs, to_device)
 
     def _check_devices(self, func, args, tensors: list[Tensor]) -> None:
         """Check CUDA's rules: a number may be on any device; an index may be on the CPU, from which it is copied."""
         others = [x for x in tensors if x.dim() and not isinstance(x, OnDevice)]
-        if func in INDEXING:
-            indices = [x for x in args[1] if x is not None]
-            if others or any(x.dtype in (torch.bool, torch.uint8) for x in indices):
-                self.waits.append(f"{place()}: {func}")
-            others = [x for x in others if not any(x is index for index in indices)]
-        if others:
+        indices = [x for x in args[1] if x is not None] if func in INDEXING else []
+        if func in ASKS or indices and (others or any(x.dtype in (torch.bool, torch.uint8) for x in indices)):
+            self.waits.append(f"{place()}: {func}")
+        if not all(any(x is index for index in indices) for x in others):
             raise RuntimeError(f"{func} of tensors on {self.device} and on the CPU")
-
-
-def _asked_for(kwargs: dict[str, Any], default: bool) -> bool:
-    """True if the result of an operation is to be on the device."""
-    device = kwargs.get("device")
-    return default if device is None else torch.device(device).type == NAME
 
 
 def _run(func, args, kwargs, to_device: bool) -> Any:

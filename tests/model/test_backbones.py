@@ -1,10 +1,9 @@
-"""Frozen backbones: the published features and MoCo's files, other backbones by name; features of masks."""
+"""Frozen backbones: MoCo's files, other backbones by name; features of masks."""
 
 import copy
 import functools
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -17,14 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from common.errors import UserError
-from model import backbone as backbone_module
-from model.backbone import MOCO_PATH, MOCO_RAW_PATH, Backbone, mask_to_image, moco_backbone, normalize_image
+from model import moco
+from model.backbone import Backbone, mask_to_image
 from model.backbones import create_network, make_backbone, timm_backbone
 from model.features import Encoder, fold_batch_norm
 from model.mask_features import MaskFeatures
+from model.moco import moco_backbone
 from recipes.table import load_checkpoint
-from tests.made.golden import GOLDEN
-from tests.made.golden_network import CASES, golden_batch, golden_networks
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
 TRANSFORMERS = {DINOV2: 14, DINOV3: 16, "vit_pe_spatial_base_patch16_512.fb": 16}  # name: stride
@@ -242,22 +240,10 @@ def test_a_small_object_leaves_most_of_the_work_undone(backbone):
     assert operations[0] < 0.2 * operations[1]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_backbone_is_frozen_and_its_features_of_images_and_masks_are_the_published_ones(case):
-    batch, golden, backbone = golden_batch(case), np.load(GOLDEN / "network.npz"), golden_networks()[0].train()
-    assert not any(part.training for part in backbone.modules())
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    for network, tolerance in ((backbone, 1e-5), (fold_batch_norm(backbone), 1e-4)):
-        for name, image in (("x", normalize_image(batch["query_image"])), ("mask", mask_to_image(batch["query_mask"]))):
-            ours = network(image[:1])[0, ::32, ::6, ::6].numpy()  # golden has the first sample's
-            assert np.abs(ours - golden[f"{case}/feature_{name}"]).max() < tolerance
-
-
 @pytest.mark.parametrize("form", ["raw", "converted"])
 def test_moco_weights_of_both_forms_are_found_where_they_may_lie(form, tmp_path, monkeypatch):
-    name = {"raw": MOCO_RAW_PATH.name, "converted": MOCO_PATH.name}[form]
-    monkeypatch.setattr(backbone_module, "MODEL_DIR", tmp_path)
-    monkeypatch.setattr(backbone_module, "MOCO_PATH", tmp_path / "pretrained" / MOCO_PATH.name)
+    name = {"raw": moco.RAW_NAME, "converted": moco.CONVERTED_NAME}[form]
+    monkeypatch.setattr(moco, "MODEL_DIR", tmp_path)
     with pytest.raises(UserError, match="no file .*--backbone efficientnet_lite0.*download_model.sh"):
         moco_backbone()
     torch.manual_seed(5)

@@ -1,26 +1,26 @@
-"""Devices. On a pretended GPU, training and prediction give the CPU's numbers and leave no tensor elsewhere; no step
-of the paper's recipe waits for the GPU, and no step of the strong recipe waits twice.
-
-These tests do not cover several processes and code for `device.type == "cuda"` alone.
+"""Devices. On a pretended GPU, a training step and a prediction give the CPU's numbers and leave no tensor elsewhere,
+and the step waits for the GPU nowhere. Several processes and code for `device.type == "cuda"` alone are not covered.
 """
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import contextlib
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import train.train
+from common.distributed import World
 from common.errors import UserError
-from inference.predictor import Predictor
+from formats.pairs import PairSet
 from model.device import resolve_device, tf32
+from recipes.frame import FrameDataset, frame_plans, joined
+from recipes.samples import TrainSamples
 from recipes.table import load_checkpoint
-from tests.made.known_answer import scene
+from tests.made import ROOT
 from tests.made.pretended_device import PretendedDevice, register
-from tests.made.training import log_lines, run_training
-from train.state import TrainState
+from train.engine import Step
 
 
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
@@ -68,70 +68,59 @@ def test_predicting_leaves_the_callers_precision_of_products_as_it_was():
         assert [switch.allow_tf32 for switch in switches] == before
 
 
-FLAGS = ("--iter-epoch", 4, "--log_every", 10, "--dropout", 0, "--drop-feat", 0)
-STRONG = ("--recipe", "strong", "--frame_size", 160, "--cache_features", 1)
+WAITS = {"paper": 2, "strong": 11}  # in a frame of four pairs, at most; six are the masks of close looks
+COPIED = "model/feature_cache.py", "model/backbone.py _constant"  # to the device and from it; constants once
+COMPARE = "import sys; from tests.model.test_device import compare; compare(*sys.argv[1:])"
 
 
-@pytest.fixture(scope="module")
-def run():
-    """Calls a function in a process of its own, where the device is registered: that is for good."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        if why_not := process.submit(register).result():
-            pytest.skip(why_not)
-        yield lambda function, *given: process.submit(function, *given).result()
+def compare(training_set: str, *networks: str) -> None:
+    """Compare a training step and a prediction on the pretended device with the CPU's, for each network."""
+    if why_not := register():
+        return print(why_not)
+    pairs = PairSet([Path(training_set)], "train", "ego-exo")
+    plans = frame_plans(pairs, np.arange(len(pairs)))
+    plan = next(plan for plan in plans if len(plan.pairs) == 4)
+    for (name, most), path in zip(WAITS.items(), networks, strict=True):
+        losses, gradients, answers = [], [], []
+        for is_pretended in (False, True):
+            checkpoint = load_checkpoint(Path(path))
+            with PretendedDevice() if is_pretended else contextlib.nullcontext() as gpu:
+                device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
+                recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, cache_size=1e8)
+                samples, frame = TrainSamples(pairs, recipe.read, 0), FrameDataset([plan], pairs, recipe.prepare)[0]
+                step, optimizer = Step(recipe, World(), 1.0), torch.optim.Adam(recipe.network.parameters(), 0.0)
+                batch = recipe.collate([samples[n] for n in range(2)]).to(device)
+                waits.clear()
+                loss = step(batch)
+                loss["total"].backward()
+                optimizer.step()
+                assert all(wait.startswith(COPIED) for wait in waits), waits
+                losses.append([x.item() for x in loss.values()])
+                gradients.append([x.grad.cpu() for x in recipe.network.parameters() if x.requires_grad])
+                waits.clear()
+                found = recipe.predict(frame)
+                assert len(waits) <= most, (name, len(waits), waits)
+                together = recipe.predict(joined([frame, frame])) if is_pretended else []  # as on a GPU
+                answers += [
+                    [(recipe.prob_in_image(x, (90, 160)), x.existence) for x in found[start : start + 4]]
+                    for found, start in ((found, 0), (together, 0), (together, 4))
+                    if found
+                ]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4), name
+        for ours, expected in zip(*gradients, strict=True):
+            assert (ours - expected).norm() <= 0.01 * expected.norm() + 1e-6, name
+        for (prob, expected), *others in zip(*answers, strict=True):
+            for ours, existence in others:
+                assert np.abs(ours - prob).mean() < 1e-4 and existence == pytest.approx(expected, rel=1e-3), name
 
 
-def trained(pretended: bool, training_set: Path, out_dir: Path, flags: tuple) -> list[list[str]]:
-    """Train -> where each step waits that is between two others of its epoch, without a line of the log."""
-    waits, set_rate = [], TrainState.set_rate
-
-    def noted_set_rate(state: TrainState, lr: float) -> None:
-        if state.step in (1, 4, 5, 6):  # the first is one of the warm-up
-            waits.append(gpu.waits.copy())
-        gpu.waits.clear()
-        set_rate(state, lr)
-
-    with PretendedDevice() as gpu, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainState, "set_rate", noted_set_rate)
-        patch.setattr(train.train, "resolve_device", lambda name: gpu.device if pretended else torch.device("cpu"))
-        assert run_training(training_set, out_dir, *FLAGS, *flags) is None
-    return waits
-
-
-def predicted(pretended: bool, network: Path) -> tuple[np.ndarray, float, list[str]]:
-    checkpoint = load_checkpoint(network)
-    (query, mask), (target, _) = scene((240, 320), (0.4, 0.55, 0.3, 0.45)), scene((180, 320), (0.5, 0.6, 0.6, 0.7))
-    with PretendedDevice() as gpu:
-        device = gpu.device if pretended else torch.device("cpu")
-        recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device)
-        for _ in range(2):  # constants are copied to the device once
-            gpu.waits.clear()
-            answer = Predictor(recipe).segment(query, mask, target)
-        return *answer, gpu.waits
-
-
-@pytest.mark.parametrize("flags", [(), STRONG], ids=["paper", "strong"])
-def test_training_on_another_device_gives_the_cpus_numbers_and_hardly_waits(run, training_set, tmp_path, flags):
-    waits = [run(trained, pretended, training_set, tmp_path / str(pretended), flags) for pretended in (False, True)]
-    # What comes to the cache of features and from it is copied.
-    steps = [[wait for wait in step if not wait.startswith("model/feature_cache.py")] for step in waits[1]]
-    assert waits[0] == steps == [[]] * 4
-    for kind in ("train", "val"):
-        lines = [log_lines(tmp_path / str(pretended), kind) for pretended in (False, True)]
-        for line, other in zip(*lines, strict=True):
-            names = [name for name in line if name.endswith("loss") or name.startswith(("iou", "existence"))]
-            assert [other[name] for name in names] == pytest.approx([line[name] for name in names], rel=1e-4)
-    networks = [torch.load(tmp_path / str(on) / "netLast.pth", weights_only=True)["encoder"] for on in (False, True)]
-    for name, weight in networks[0].items():  # where a gradient is nearly 0, Adam may take a step the other way
-        torch.testing.assert_close(networks[1][name], weight, rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize("strong", [False, True], ids=["paper", "strong"])
-def test_prediction_on_another_device_gives_the_cpus_answer_and_waits_for_it_once(
-    run, checkpoint, strong_checkpoint, strong
+def test_a_training_step_and_a_prediction_on_another_device_give_the_cpus_numbers_and_hardly_wait(
+    warm_python, training_set, checkpoint, strong_checkpoint
 ):
-    network = strong_checkpoint if strong else checkpoint
-    (expected, existence, _), (answer, other, waits) = (run(predicted, on, network) for on in (False, True))
-    assert strong or waits == ["recipes/paper.py predict: a copy"] * 2  # masks, then existence
-    assert expected.any() and (answer == expected).mean() > 0.9999
-    assert other == pytest.approx(existence, rel=1e-4)
+    """In a process of its own, because the device is registered for good."""
+    words = [warm_python, "-c", COMPARE, training_set, checkpoint, strong_checkpoint]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    if done.stdout:
+        pytest.skip(done.stdout)

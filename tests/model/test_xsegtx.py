@@ -1,6 +1,5 @@
-"""The cross-image transformer has the published model's numbers, and properties that hold for every size."""
+"""The cross-image transformer has properties that hold for every size."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +8,6 @@ from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
 from model.config import MODES, XSegTxConfig, parse_layer_types
 from model.xsegtx import Look, XSegTx
-from tests.made.golden import GOLDEN
-from tests.made.golden_network import CASES, golden_inputs, golden_networks
-
-NAMES = {"out1": "query_mask_prob", "out2": "target_mask_prob"}
 
 CONFIGS = [{"mode": mode} for mode in MODES] + [{"layer_types": "C I I C C N"}]
 
@@ -34,30 +29,11 @@ def make_blocked(batch: int = 2, tokens: int = 36) -> torch.Tensor:
 
 
 def probabilities(look: Look) -> list[torch.Tensor]:
-    return [look.target_mask_prob, look.logit.sigmoid(), *look[2:]]
+    return [look.target_mask_prob, look.logit.sigmoid(), look.query_mask_prob]
 
 
 def largest_difference(a: Look, b: Look) -> float:
     return max((x - y).abs().max().item() for x, y in zip(probabilities(a), probabilities(b), strict=True))
-
-
-@pytest.mark.parametrize("kind", ["plain", "masked"])
-@pytest.mark.parametrize("case", CASES)
-def test_masks_and_existence_agree_with_the_published_model(case, kind):
-    """The golden weights make attention so sharp that float32 rounding moves single pixels of the query's mask by
-    more than 1e-4, in the published implementation as well (another number of threads does it).
-    """
-    with torch.no_grad():  # not inference mode: the features are cached, and training tests differentiate through them
-        look = golden_networks()[1](*golden_inputs(case, blocked=kind == "masked"))
-    golden = np.load(GOLDEN / "network.npz")
-    assert np.abs(look.logit.sigmoid().numpy() - golden[f"{case}/{kind}_exist"][:, 0]).max() < 1e-4
-    difference = {}
-    for name in ("out1", "out2"):
-        ours = getattr(look, NAMES[name])[:, ::8, ::8].numpy()
-        difference[name] = np.abs(ours - golden[f"{case}/{kind}_{name}"])
-    assert difference["out2"].max() < 1e-4
-    assert difference["out1"].mean() < 8e-5
-    assert difference["out1"].max() < 3e-3
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -76,7 +52,8 @@ def test_a_look_without_the_querys_mask_says_the_same_of_the_target(config):
         look = model.look(model.encode(query_feat, mask_feat), model.encode_target(target_feat))
         both = model(query_feat, target_feat, mask_feat)
     assert look.query_mask_prob is None and both.query_mask_prob is not None
-    assert largest_difference(look._replace(query_mask_prob=both.query_mask_prob), both) < 1e-6
+    look.query_mask_prob = both.query_mask_prob
+    assert largest_difference(look, both) < 1e-6
 
 
 def test_a_view_with_every_token_blocked_counts_as_not_blocked():
@@ -90,8 +67,8 @@ def test_a_view_with_every_token_blocked_counts_as_not_blocked():
 def test_dropout_acts_in_training_only_and_channel_dropout_spares_the_mask_and_takes_whole_channels():
     model, inputs = make_model(mode="tiny", dropout=0.1), make_features()
     with torch.no_grad():
-        assert torch.equal(model(*inputs)[0], model(*inputs)[0])
-        assert not torch.equal(model.train()(*inputs)[0], model(*inputs)[0])
+        assert torch.equal(model(*inputs).logit, model(*inputs).logit)
+        assert not torch.equal(model.train()(*inputs).logit, model(*inputs).logit)
     model = make_model(mode="tiny", drop_feat=0.5).train()
     seen = {}
     layer = model.net.encoder_blocks[0]["layer1"]
@@ -109,12 +86,12 @@ def test_half_precision_gives_valid_float32_probabilities_near_float32(dtype):
         exact = model(*features)
         with torch.autocast("cpu", dtype):
             half = model(*features)
-    assert all(x.dtype == torch.float32 for x in half)
+    assert all(x.dtype == torch.float32 for x in vars(half).values())
     assert largest_difference(exact, half) < 0.03
     with torch.autocast("cpu", dtype):
         extreme = model.train()(*[1e4 * x for x in features])
         (extreme.target_mask_prob.log().mean() + extreme.query_mask_prob.log().mean()).backward()
-    assert all(x.isfinite().all() for x in extreme)
+    assert all(x.isfinite().all() for x in vars(extreme).values())
     assert all(x.min() > 0 and x.max() < 1 for x in (extreme.target_mask_prob, extreme.query_mask_prob))
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 

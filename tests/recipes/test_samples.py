@@ -45,7 +45,7 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
     for n in range(20):
         sample = samples[n]
         source = sample["source"]
-        take = ProcessedTake.read(pairs.camera_folder(*source.query[:2]).parents[1], source.query.take_uid)
+        take = ProcessedTake.read(pairs.data_dir_of[source.query.take_uid], source.query.take_uid)
         mask = decode_mask(take.masks[source.object_name][source.query.camera][source.query.frame])
         assert np.array_equal(sample["query_mask"], letterbox(mask, SIDE))
         assert sample["query_image"].shape == (SIDE, SIDE, 3)

@@ -1,14 +1,18 @@
 """A training step: which crops it uses, its losses, and the input of the network, computed or from the cache."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from common.distributed import World
+from common.parallel import PREFETCH, loader_options
 from formats.pairs import BOTH, PairSet
 from model.config import XSegTxConfig
+from model.feature_cache import FeatureCache
 from model.xsegtx import Look, XSegTx
 from recipes.losses import total_loss
 from recipes.paper import Paper
@@ -68,7 +72,7 @@ def test_place_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cel
     visible = torch.tensor([True, True, False])
     batch = SimpleNamespace(frames=[group], visible=visible, target_mask=masks, contained=contained)
     logit = torch.tensor([0.5, 2, 1, 3, 0, -1, 1, 2, 3])
-    recipe.heat, recipe.look = lambda batch: [heat] * len(batch.frames), lambda batch: Look(prob, logit)
+    recipe.heat, recipe.look_at_crops = lambda batch: [heat] * len(batch.frames), lambda batch: Look(prob, logit)
     with torch.no_grad():
         losses = recipe.losses(batch, World())
         scaled = recipe.network.locator.scale * heat[0, 0]
@@ -87,29 +91,36 @@ def batch_of(recipe, pairs, numbers):
     return recipe.collate([samples[n] for n in numbers])
 
 
-def test_the_cache_stops_at_its_capacity_and_gives_fresh_features_to_half_precision(pairs):
-    size = 2 * 1024 * 4 * 4
+def test_the_cache_stops_at_its_capacity_says_so_and_gives_fresh_features_to_half_precision(pairs, monkeypatch):
+    size, shortages = 2 * 1024 * 4 * 4, []
+    monkeypatch.setattr(FeatureCache, "LATER", 1)
     caching, fresh = paper(cache_size=5 * size), paper()
-    for start in (0, 4, 0):
+    for start in (0, 4, 0, 8):
         numbers = range(start, start + 4)
         both = (recipe.encode(batch_of(recipe, pairs, numbers)) for recipe in (caching, fresh))
         assert all(torch.allclose(*features, rtol=1e-3, atol=1e-4) for features in zip(*both, strict=True))
+        shortages.append(caching.cache.shortage())
     entries = caching.cache.entries
     assert len(entries) == 5 and all(entry[0].nbytes == size for entry in entries.values())
+    assert [bool(text) for text in shortages] == [True, False, False, False]  # once
+    assert re.match("--cache_features 0.00016384 is full and holds .+% of the pictures that are drawn; ", shortages[0])
 
 
 @pytest.mark.parametrize("make", [paper, strong])
 def test_a_batch_has_the_same_losses_when_its_features_come_from_the_cache(pairs, make):
-    """In half precision, too; of frames of both cameras' shapes, each encoded once."""
+    """In half precision, too; of frames of both cameras' shapes, each encoded once. The paper's recipe has loader
+    processes, which began when nothing was cached yet; they do not read what is cached.
+    """
     recipe = make("bf16", 1e9)
-    step, cache = Step(recipe, World(), 1.0).eval(), recipe.cache
+    step, cache, samples = Step(recipe, World(), 1.0).eval(), recipe.cache, TrainSamples(pairs, recipe.read, 0)
+    indices = (samples.with_cached(range(3), cache) for _ in range(PREFETCH + 2))  # the loader is so far ahead
+    batches = iter(DataLoader(samples, batch_sampler=indices, collate_fn=recipe.collate, **loader_options(1)))
     with torch.no_grad():
-        first = step(batch_of(recipe, pairs, range(3)))
-        kept, blind = list(cache.entries), batch_of(recipe, pairs, range(3))
-        pictures = (group.images for group in blind.frames) if make is strong else [blind.target_image]
-        assert not any(picture.any() for picture in pictures)
-        second = step(blind)
+        first = step(next(batches))
+        kept, last = list(cache.entries), list(batches)[-1]
+        second = step(last)
     assert first == second and list(cache.entries) == kept
+    assert make is strong or not (last.query_image.any() or last.target_image.any())
 
 
 @pytest.mark.parametrize("make", [paper, strong])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.made.stops import FULL_DISK, WRITES, all_events, train_until
-from tests.made.training import make_training_set
+from tests.made.training import log_lines, make_training_set
 
 # Two validations of several frames, of which the first is the best, and a checkpoint of each epoch to keep.
 FLAGS = ("--n-epoch", 2, "--save_every", 1, "--val_size", 4, "--lr", 1e-3)
@@ -82,11 +82,13 @@ def test_a_run_stopped_in_validations_steps_or_files_ends_as_an_undisturbed_one(
 
 def test_all_extras_together_go_on_after_a_kill_which_ends_the_loader_processes_too(data_dir, tmp_path):
     flags = ("--precision", "bf16", "--both", "--recipe", "strong", "--frame_size", 160, "--num_workers", 1)
-    flags += ("--warmUpIter", 1, "--iter-epoch", 2, "--batch-pos", 1, "--val_size", 2, "--mine_epochs", 0)
+    flags += ("--warmUpIter", 1, "--iter-epoch", 2, "--batch-pos", 1, "--val_size", 2, "--n-epoch", 2)
+    flags += ("--val_every", 5, "--mine_epochs", 0, "--mine_pairs", 24, "--fit_pairs", 24)
     assert train_until(None, "", data_dir, tmp_path / "whole", *flags) == 0
-    for event in (("frame of a mining", 1, 3), ("step", 2, 1)):
+    for event in (("frame of a mining", 1, 3), ("step", 4, 1), ("frame of a fit", 5, 2)):
         assert train_until(event, signal.SIGKILL, data_dir, tmp_path / "parts", *flags) == -signal.SIGKILL
     assert train_until(None, "", data_dir, tmp_path / "parts", *flags) == 0
     check_equal(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
     arguments = torch.load(tmp_path / "whole" / "netLast.pth", weights_only=True)["arguments"]
     assert arguments["recipe"] == "strong"
+    assert [line["epoch"] for line in log_lines(tmp_path / "whole", "val")] == ["start", "epoch 2/2"]

@@ -97,22 +97,31 @@ def test_a_mask_is_scored_as_by_the_official_evaluation_also_where_it_is_too_sma
 
 def test_the_pairs_are_the_same_in_every_run_and_processes_share_them_in_equally_many_frames(training_set):
     pairs = PairSet([training_set], "val", BOTH)
-    few = [list(of_pairs(pairs, 5).numbers.values()) for _ in range(2)]
-    assert few[0] == few[1] and len(set(few[0])) == 5
+    few = [of_pairs(pairs, 5).frames.dataset.plans for _ in range(2)]
+    assert few[0] == few[1] and sum(len(plan.pairs) for plan in few[0]) == 5
     for world_size in (1, 3, 4):
         parts = [of_pairs(pairs, 0, rank, world_size) for rank in range(world_size)]
         plans = [plan for part in parts for plan in part.frames.dataset.plans]
         assert len({len(part.frames) for part in parts}) == 1
-        asked = [parts[0].numbers[plan.take_uid, plan.number, pair] for plan in plans for pair in plan.pairs]
+        asked = [pairs.number(plan.take_uid, pair, plan.number) for plan in plans for pair in plan.pairs]
         assert sorted(asked) == list(range(len(pairs)))
 
 
-def test_a_take_that_cannot_be_read_is_named_and_its_pairs_are_left_out(training_set, checkpoint, tmp_path, capsys):
+def test_a_take_that_is_annotated_anew_meanwhile_changes_nothing_and_one_that_is_gone_is_named(
+    training_set, checkpoint, tmp_path, capsys
+):
     data_dir = shutil.copytree(training_set, tmp_path / "data")
     pairs = PairSet([data_dir], "val", "ego-exo")
-    (data_dir / "uid-d" / ANNOTATION).unlink()
-    assert run(pairs, checkpoint, tmp_path / "out")["samples"] == 0
-    assert re.search(f"left out: uid-d/.*: no file {data_dir / 'uid-d' / ANNOTATION}", capsys.readouterr().err)
+    before = run(pairs, checkpoint, tmp_path / "before")
+    path = data_dir / "uid-d" / ANNOTATION
+    content = json.loads(path.read_text())["masks"]
+    masks = {f"renamed {name}": {camera: {} for camera in cameras} for name, cameras in content.items()}
+    path.write_text(json.dumps({"masks": masks, "subsample_idx": []}))
+    after = run(pairs, checkpoint, tmp_path / "after")
+    assert after | {"time": before["time"]} == before
+    shutil.rmtree(data_dir / "uid-d")
+    assert run(pairs, checkpoint, tmp_path / "gone")["samples"] == 0
+    assert re.search(f"left out: uid-d/.*: frame {data_dir / 'uid-d'}/.* is missing", capsys.readouterr().err)
 
 
 def test_a_signal_ends_it_after_the_frame_in_which_it_comes(training_set, checkpoint, tmp_path, monkeypatch):

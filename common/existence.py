@@ -1,0 +1,25 @@
+"""Existence, the probability that an object is visible: how a person is told it, and the benchmark's score of it."""
+
+from typing import Any
+
+import numpy as np
+
+SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2  # visible from the first on, probably not visible below the second
+
+
+def verdict(existence: float) -> str:
+    """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "probably not visible (4 %)".
+    Scores do not use it: the benchmark knows visible and hidden, which THRESHOLD separates.
+    """
+    unsure = "perhaps visible" if existence >= SURELY_HIDDEN else "probably not visible"
+    return f"{'visible' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"
+
+
+def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:
+    """The benchmark's score of existence: the mean of the share of visible objects that are predicted visible, and the
+    share of hidden objects that are predicted hidden; numbers, or arrays of one shape. A share is nan if there is no
+    such object; it is then left out of the mean, which is nan without both.
+    """
+    recalls = np.stack([visible_recall, hidden_recall])
+    known = ~np.isnan(recalls)
+    return np.where(known.any(0), np.nansum(recalls, 0) / np.maximum(known.sum(0), 1), np.nan)[()]  # [()]: no 0-d array
