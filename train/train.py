@@ -10,7 +10,6 @@ epoch, log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the s
 """
 
 import contextlib
-import copy
 import signal
 import sys
 import threading
@@ -50,7 +49,7 @@ from train.engine import Step, train_one_epoch
 from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP
 from train.start import Start, resolve, starting_state
-from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run, trained_network
+from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -109,8 +108,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
-    cache_size = options.cache_features * 1e9
-    recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training)
+    recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9, training=options.training)
     loading = loader_options(options.num_workers, device.type == "cuda")
     samples = TrainSamples(pairs, recipe.read, options.seed)
     if state.mined:
@@ -126,9 +124,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
         if mines:
             log.say("mining rivals in the training pairs ...")
-            mined = recipe.mine(pairs, options.seed, world, loading)
-            log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
-            state.mined = {"step": state.step, **mined}
+            state.mined = {"step": state.step, **recipe.mine(pairs, options.seed, world, loading)}
+            log.say(f"mined {state.mined['searched']:,} of {len(pairs):,} pairs")
             recipe.use_mined(state.mined, pairs)
             state.save(LAST)
         return iter(DataLoader(samples, batch_sampler=indices(), collate_fn=recipe.collate, **loading))  # pyrefly: ignore
@@ -185,27 +182,24 @@ def train_epochs(
         state.save(*names, *([BEST] if is_best else []), LAST)
 
 
-def finish(
-    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
-) -> None:
-    """Let the recipe finish the best network and the last one, unless this was done with its options."""
+def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: Any) -> None:
+    """Let the recipe finish the best network and the last one, which may be the same, unless this has been done."""
     done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
     if state.finished == done:
         return
-    trained = copy.deepcopy({BEST: trained_network(state.best), LAST: state.network.state_dict()})
-    steps = ({BEST: state.best.get("step")} if state.best else {}) | {LAST: state.step}
-    finished: dict[Any, dict[str, Any]] = {}  # by step, since the last network can be the best one
-    for name, step in steps.items():
-        if step not in finished:
-            state.network.load_state_dict(trained[name])
-            text = recipe.finish(pairs, options.seed, log.world, loading)
-            if not text:  # this recipe has no such step
-                return
-            log.say(f"{name}: {text}")
-            finished[step] = copy.deepcopy(state.network.state_dict())
+    networks = {LAST: state.network.state_dict()}
+    if state.best.get("step", state.step) != state.step:
+        networks[BEST] = state.best.get(TRAINED, state.best["encoder"])
+    results: dict[str, dict[str, Any]] = {}
+    for name, trained in as_read(networks).items():
+        state.network.load_state_dict(trained)
+        if not (text := recipe.finish(pairs, options.seed, log.world, loading)):  # this recipe has no such step
+            return
+        log.say(f"{name}: {text}")
+        results[name] = {"encoder": as_read(state.network.state_dict()), TRAINED: trained}
     if state.best:
-        state.best = as_read(state.best | {"encoder": finished[steps[BEST]], TRAINED: trained[BEST]})
-    state.save(LAST, encoder=finished[state.step], **{TRAINED: trained[LAST]}, finished=done)
+        state.best = as_read(state.best | results.get(BEST, results[LAST]))
+    state.save(LAST, **results[LAST], finished=done)
 
 
 def print_introduction(
