@@ -44,7 +44,7 @@ class StrongConfig(XSegTxConfig):
 
 @dataclass(frozen=True)
 class StrongOptions:
-    mine_epochs: list[int] = option((), "epochs after which it mines rivals (default: 1/6, 1/2, 5/6 of all)", limits=[0])
+    mine_epochs: list[int] = option((), "epochs to mine rivals after (default: 1/6, 1/2, 5/6 of all)", limits=[0])
     mine_pairs: int = option(20_000, "pairs in which rivals are mined, each time; 0: all", limits=[0])
     fit_pairs: int = option(20_000, "pairs to which the choice among looks is fitted at the end; 0: none", limits=[0])
 
