@@ -17,8 +17,6 @@ class PaperOptions:
         return {}
 
 
-# Of a recipe's network. Checkpoints store these options.
-CONFIGS: dict[str, type] = {"paper": XSegTxConfig, "strong": StrongConfig}
-# Of a recipe's training, besides those of train/options.py. `defaults` are the recipe's defaults of any options, where
-# they differ from those of their fields, in a training of so many epochs.
+CONFIGS: dict[str, type] = {"paper": XSegTxConfig, "strong": StrongConfig}  # of the networks; checkpoints hold them
+# Of the trainings, besides those of train/options.py. `defaults` has a recipe's own defaults of any options.
 OPTIONS: dict[str, type] = {"paper": PaperOptions, "strong": StrongOptions}

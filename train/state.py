@@ -72,9 +72,9 @@ class TrainState:
 
     def content(self) -> dict[str, Any]:
         """What every checkpoint holds of this state, with the tensors themselves, not copies."""
-        content = {"step": self.step, "history": self.history, "scaler": self.scaler.state_dict()}
-        content |= {"encoder": self.network.state_dict(), "optimiser": self.optimizer.state_dict()}
-        return self.origin | content | {"pairs": self.pair_digests}
+        content = {"step": self.step, "history": self.history, "pairs": self.pair_digests}
+        parts = {"encoder": self.network, "optimiser": self.optimizer, "scaler": self.scaler}
+        return self.origin | content | {name: part.state_dict() for name, part in parts.items()}
 
     def save(self, *names: str, **changes: Any) -> None:
         """Write a checkpoint under each of `names`, from which training continues as if it had never stopped. All that
@@ -92,15 +92,14 @@ class TrainState:
         The step of a published checkpoint is unknown and becomes 0. Raises UserError if the network or the optimizer's
         state is another network's, or if the checkpoint is damaged.
         """
-        numbers, mapping = {str: int | float}, {str: object}
-        form = {"step": int, "history": numbers, "scaler": numbers, "pairs": {str: str}}
-        form |= {"mined": mapping, "best": mapping, "finished": mapping}
-        stored: dict[str, Any] = {"step": 0, **{name: {} for name in form if name != "step"}, **content}
-        if not has_form(stored, form) or stored["step"] < 0:
-            what = f"{path}: its {', '.join(form)} are not as train.py writes them"
+        values = {str: int | float}
+        form = {"history": values, "scaler": values, "pairs": {str: str}, "mined": dict, "best": dict, "finished": dict}
+        stored: dict[str, Any] = {"step": 0, **{name: {} for name in form}, **content}
+        if not has_form(stored, form | {"step": int}) or stored["step"] < 0:
+            what = f"{path}: its step, {', '.join(form)} are not as train.py writes them"
             raise UserError(f"{what}; take an earlier file")
-        for part in (stored["best"], content) if stored["best"] else (content,):
-            load_state(self.network, trained_network(part), f"{path}, encoder")
+        for part in filter(None, (stored["best"], content)):
+            load_state(self.network, part.get(TRAINED, part.get("encoder")), f"{path}, encoder")
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
         self.step, self.history = stored["step"], dict(stored["history"])
@@ -110,11 +109,6 @@ class TrainState:
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
-
-
-def trained_network(content: Mapping[str, Any]) -> Any:
-    """The state dict with which a training goes on from a checkpoint: the network before `finish`."""
-    return content.get(TRAINED, content.get("encoder"))
 
 
 def run_files(out_dir: Path) -> list[Path]:

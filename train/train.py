@@ -10,7 +10,6 @@ epoch, log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the s
 """
 
 import contextlib
-import copy
 import signal
 import sys
 import threading
@@ -53,7 +52,7 @@ from train.log import LOG_NAME, Log, cut_log
 from train.schedule import LR_DROP
 from train.searches import search_pairs
 from train.start import Start, resolve, starting_state
-from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run, trained_network
+from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -126,9 +125,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
         if mines:
             log.say("mining rivals in the training pairs ...")
-            mined = recipe.mine(search)
-            log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
-            state.mined = {"step": state.step, **mined}
+            state.mined = {"step": state.step, **recipe.mine(search)}
+            log.say(f"mined {state.mined['searched']:,} of {len(pairs):,} pairs")
             recipe.use_mined(state.mined, pairs)
             state.save(LAST)
         steps = range(state.step, state.schedule.total_steps)
@@ -192,24 +190,23 @@ def train_epochs(
 def finish(
     options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, search: Search
 ) -> None:
-    """Let the recipe finish the best network and the last one, unless this was done with its options."""
+    """Let the recipe finish the best network and the last one, which may be the same, unless this has been done."""
     done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
     if state.finished == done:
         return
-    trained = copy.deepcopy({BEST: trained_network(state.best), LAST: state.network.state_dict()})
-    steps = ({BEST: state.best.get("step")} if state.best else {}) | {LAST: state.step}
-    finished: dict[Any, dict[str, Any]] = {}  # by step, since the last network can be the best one
-    for name, step in steps.items():
-        if step not in finished:
-            state.network.load_state_dict(trained[name])
-            text = recipe.finish(search, options.seed)
-            if not text:  # this recipe has no such step
-                return
-            log.say(f"{name}: {text}")
-            finished[step] = copy.deepcopy(state.network.state_dict())
+    networks = {LAST: state.network.state_dict()}
+    if state.best.get("step", state.step) != state.step:
+        networks[BEST] = state.best.get(TRAINED, state.best["encoder"])
+    results: dict[str, dict[str, Any]] = {}
+    for name, trained in as_read(networks).items():
+        state.network.load_state_dict(trained)
+        if not (text := recipe.finish(search, options.seed)):  # this recipe has no such step
+            return
+        log.say(f"{name}: {text}")
+        results[name] = {"encoder": as_read(state.network.state_dict()), TRAINED: trained}
     if state.best:
-        state.best = as_read(state.best | {"encoder": finished[steps[BEST]], TRAINED: trained[BEST]})
-    state.save(LAST, encoder=finished[state.step], **{TRAINED: trained[LAST]}, finished=done)
+        state.best = as_read(state.best | results.get(BEST, results[LAST]))
+    state.save(LAST, **results[LAST], finished=done)
 
 
 def print_introduction(

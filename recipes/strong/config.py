@@ -44,17 +44,14 @@ class StrongConfig(XSegTxConfig):
 
 @dataclass(frozen=True)
 class StrongOptions:
-    mine_epochs: list[int] = option(
-        (), "epochs after which rivals are mined (default: a sixth, half and five sixths of --n-epoch)", limits=[0]
-    )
+    mine_epochs: list[int] = option((), "epochs to mine rivals after (default: 1/6, 1/2, 5/6 of all)", limits=[0])
     mine_pairs: int = option(20_000, "pairs in which rivals are mined, each time; 0: all", limits=[0])
     fit_pairs: int = option(20_000, "pairs to which the choice among looks is fitted at the end; 0: none", limits=[0])
 
     @staticmethod
     def defaults(epochs: int) -> dict[str, Any]:
         """As xsegtx_tiny.pth was trained. With dropout, a step takes a quarter longer."""
-        network = {"backbone": "efficientnet_lite0", "mode": "tiny", "input_size": 192}
-        rate = {"lr": 5e-4, "lr_schedule": [], "lr_falls": (epochs + 1) // 2}
         mine_epochs = sorted({epochs * part // 6 for part in (1, 3, 5)} - {0})
-        weights = {"existence_weight": 0.3, "dropout": 0.0, "drop_feat": 0.0}
-        return network | rate | weights | {"mine_epochs": mine_epochs}
+        rate = {"lr": 5e-4, "lr_schedule": [], "lr_falls": (epochs + 1) // 2, "mine_epochs": mine_epochs}
+        network = {"backbone": "efficientnet_lite0", "mode": "tiny", "input_size": 192}
+        return rate | network | {"dropout": 0.0, "drop_feat": 0.0, "existence_weight": 0.3}
