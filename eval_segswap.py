@@ -13,6 +13,7 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from common.cpu import tune_cpu
 from common.errors import UserError, counted, run_script, say_errors, warn_once
@@ -73,12 +74,14 @@ INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missi
 
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
-    recipe, description, run, failed = resolve(args)
+    recipe, description, options = resolve(args)
     world = World()
     world.start()
-    if len(set(map(tuple, world.gather([run.part_path(plan) for plan in run.plans.values()])))) > 1:
-        what = "have read different files, because the checkpoint, the method or a take has just been replaced"
+    if any(others != options for others in world.gather(options)):
+        what = "have read different files, because the checkpoint or the method has just been replaced"
         raise UserError(f"the processes of torchrun {what}; run the same command again")
+    plans, failed = world.broadcast(read_plans(args) if world.is_main else None)  # which asks for each frame's size
+    run = ResumableRun(args.out_path, args.setting, args.split, options, plans)
     if world.is_main:
         print(f"{description}, on {world.size} x {recipe.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
@@ -102,11 +105,10 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def resolve(args: Namespace) -> tuple[Recipe, str, ResumableRun, dict[str, str]]:
-    """The recipe that predicts, a text about it, the run with the takes to predict, and by uid why a take cannot be
-    read. Raises UserError if a file is missing, or if options do not fit each other.
+def resolve(args: Namespace) -> tuple[Recipe, str, dict[str, Any]]:
+    """The recipe that predicts, a text about it, and all that decides its answers. Raises UserError if a file is
+    missing, or if options do not fit each other.
     """
-    uids = read_split(args.splits_path or find_split_path(args.data_path), args.split)
     device = resolve_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # otherwise PyTorch also uses memory of the first GPU
@@ -123,16 +125,20 @@ def resolve(args: Namespace) -> tuple[Recipe, str, ResumableRun, dict[str, str]]
         recipe, digest, description = predictor.recipe, predictor.digest, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
+    return recipe, description, {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
+
+
+def read_plans(args: Namespace) -> tuple[dict[str, TakePlan], dict[str, str]]:
+    """The plans of the takes to predict, and why other takes cannot be read, both by uid."""
     plans, failed = {}, {}
-    for uid in uids:
+    for uid in read_split(args.splits_path or find_split_path(args.data_path), args.split):
         try:
             plans[uid] = TakePlan.of(ProcessedTake.read(args.data_path, uid, checked=False), args.setting)
         except UserError as error:
             failed[uid] = str(error)
     if not plans:
         raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
-    options = {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
-    return recipe, description, ResumableRun(args.out_path, args.setting, args.split, options, plans), failed
+    return plans, failed
 
 
 def default_checkpoint(setting: str) -> Path:

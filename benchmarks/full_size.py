@@ -12,6 +12,7 @@ memory of its largest process, and how many times as many CPU seconds it needs w
 
 import argparse
 import functools
+import itertools
 import os
 import shutil
 import sys
@@ -40,11 +41,12 @@ from common.parallel import loader_options
 from formats.geometry import Size, eval_size
 from formats.masks import RLE, encode_lzstring, encode_mask, resize_mask
 from formats.pairs import BOTH, PairSet
-from formats.processed import ProcessedTake, frame_path, read_frame
-from formats.results import camera_pair_key, results_path, write_results
-from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, annotation_path, read_split
+from formats.processed import ProcessedTake, read_frame
+from formats.results import results_path, write_results
+from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, annotation_path, camera_kind, read_split
 from inference.predict_takes import TakePlan
 from inference.predictor import Predictor
+from recipes.strong.learning import random_frames, search_frames
 from recipes.strong.recipe import Strong
 from train.validation import Validation
 
@@ -74,7 +76,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--folder", type=Path, default=Path(tempfile.gettempdir()) / "full_size", help="where the made takes stay")
-    add("--takes", type=at_least(2), default=TAKES, help="annotated takes; four fifths of them are in the splits")
+    add("--takes", type=at_least(6), default=TAKES, help="annotated takes; four fifths of them are in the splits")
     add("--pairs", type=at_least(1), default=3200, help="validation pairs to read")
     add("--mined", type=at_least(1), default=20_000, help="training pairs whose frames are read, as mining reads them")
     add("--steps", nargs="+", choices=list(commands(Path(), 0, 0)), help="measure only these (default: all)")
@@ -134,8 +136,9 @@ def read_validation_frames(args: argparse.Namespace) -> None:
 
 def read_frames_to_mine(args: argparse.Namespace) -> None:
     pairs = PairSet([args.folder / "processed"], "train", BOTH)
-    read, _ = shipped().search_frames(pairs, args.mined, 0, World(), lambda *_: [])
-    print(len(read), "frames")
+    plans = random_frames(pairs, args.mined, 0)
+    search_frames(shipped(), pairs, plans, lambda *_: [], World(), loader_options(0))
+    print(len(plans), "frames")
 
 
 def list_plans(args: argparse.Namespace) -> None:
@@ -157,36 +160,24 @@ HERE: dict[str, Callable[[argparse.Namespace], None]] = {
 class Take(NamedTuple):
     masks: dict[str, dict[str, dict[int, RLE]]]
     looked_at: dict[tuple[str, str], list[int]]  # frames by object and camera
-    frames: list[int]
+    moments: list[int]
 
 
 def make_data_set(folder: Path, count: int) -> None:
-    """Write annotations/, processed/, a results file of SETTING and SPLIT, and then split.json, for `count` takes."""
+    """Write `count` takes: annotations/, processed/, a results file of SETTING and SPLIT, and last split.json."""
     shutil.rmtree(folder, ignore_errors=True)
-    rng, numbers = np.random.default_rng(0), iter(range(10 * TAKES))
-    masks = {kind: [draw_mask(rng, view) for _ in range(min(256, 4 * count))] for kind, view in VIEWS.items()}
-    pictures = [read_frame(path) for path in sorted((ROOT / "assets" / "samples").glob("*/*.jpg"))]
-    splits, outside = {}, count - sum(round(count * of_split / TAKES) for of_split in SPLITS.values())
+    rng, uids, splits = np.random.default_rng(0), [str(uuid.UUID(int=number)) for number in range(count)], {}
+    masks = {kind: [draw_mask(rng, view) for _ in range(min(256, count))] for kind, view in VIEWS.items()}
     for split, of_split in SPLITS.items():
-        chosen = [next(numbers) for _ in range(max(1, round(count * of_split / TAKES)))]
-        others = [next(numbers) for _ in range(max(0, outside) if split == "train" else 0)]
-        splits[split] = [uid_of(number) for number in chosen]
-
-        def annotations(chosen: list[int] = chosen, others: list[int] = others) -> Iterator[tuple[str, dict]]:
-            for number in (*chosen, *others):
-                take = make_take(np.random.default_rng(number), masks)
-                if number in chosen:
-                    write_frames(folder / "processed" / uid_of(number), take, pictures[number % len(pictures)])
-                yield uid_of(number), raw_annotation(take, number)
-
-        write_json(annotation_path(folder / ANNOTATION_TEMPLATE, split), {"annotations": annotations()})
-    results = ((uid, perfect_result(ProcessedTake.read(folder / "processed", uid, False))) for uid in splits[SPLIT])
-    write_results(results_path(folder, SETTING, SPLIT), SETTING, results)
+        size = max(1, round(count * of_split / TAKES))
+        splits[split], uids = uids[:size], uids[size:]
+    for split, of_split in splits.items():
+        takes = make_takes(folder, of_split, uids if split == "train" else [], masks)
+        write_json(annotation_path(folder / ANNOTATION_TEMPLATE, split), {"annotations": takes})
+    entry = {"pred_mask": encode_mask(resize_mask(masks["exo"][0], eval_size(VIEWS["exo"].video))), "confidence": 0.6}
+    taken = (ProcessedTake.read(folder / "processed", uid, checked=False) for uid in splits[SPLIT])
+    write_results(results_path(folder, SETTING, SPLIT), SETTING, ((take.uid, answer(take, entry)) for take in taken))
     write_json(folder / "split.json", splits)
-
-
-def uid_of(number: int) -> str:
-    return str(uuid.UUID(int=number))
 
 
 def draw_mask(rng: np.random.Generator, view: View) -> RLE:
@@ -198,10 +189,31 @@ def draw_mask(rng: np.random.Generator, view: View) -> RLE:
     return encode_mask(cv2.fillPoly(np.zeros(view.video, np.uint8), [outline.astype(np.int32)], 1))
 
 
-def make_take(rng: np.random.Generator, masks: dict[str, list[RLE]]) -> Take:
-    """A take of about four objects and 290 moments. Three quarters of the objects are annotated in the ego camera and
-    in one exo camera, the others in one of these; an object has masks in 245 frames of the ego camera, and of 83 % of
-    these frames in the exo camera.
+def make_takes(
+    folder: Path, uids: list[str], unprocessed: list[str], masks: dict[str, list[RLE]]
+) -> Iterator[tuple[str, dict]]:
+    """Write the processed takes `uids`, and yield each take in the form of relations_{split}.json. A camera has one
+    picture, to which its other frames are links.
+    """
+    pictures = itertools.cycle(read_frame(path) for path in sorted((ROOT / "assets" / "samples").glob("*/*.jpg")))
+    for uid in (*uids, *unprocessed):
+        take = draw_take(np.random.default_rng(uuid.UUID(uid).int), masks)
+        processed = ProcessedTake(uid, folder / "processed" / uid, take.masks, take.moments)
+        for camera, picture in zip(processed.cameras if uid in uids else (), pictures, strict=False):
+            first, *others = (processed.frame_path(camera, frame) for frame in take.moments)
+            first.parent.mkdir(parents=True)
+            cv2.imwrite(str(first), cv2.resize(picture, VIEWS[camera_kind(camera)].frame[::-1]))
+            for path in others:
+                os.link(first, path)
+        if uid in uids:
+            processed.write_annotation()
+        yield uid, raw_annotation(take, uid)
+
+
+def draw_take(rng: np.random.Generator, masks: dict[str, list[RLE]]) -> Take:
+    """About four objects and 290 moments. Three quarters of the objects are annotated in the ego camera and in one exo
+    camera, the others in one of these; an object has masks at 245 moments in the ego camera, and at 83 % of these in
+    the exo camera.
     """
     moments = FRAME_STEP * np.arange(np.clip(rng.lognormal(5.5, 0.7), 10, 1156), dtype=int)
     take, exos = Take({}, {}, moments.tolist()), EXOS[: rng.integers(1, 4)]
@@ -209,32 +221,18 @@ def make_take(rng: np.random.Generator, masks: dict[str, list[RLE]]) -> Take:
         name, exo = f"object {number}_0", exos[rng.integers(len(exos))]
         frames = rng.permutation(moments[rng.random(len(moments)) < 0.79])  # files do not sort them
         looked_at = frames[rng.random(len(frames)) < 0.92]
-        visible = looked_at[rng.random(len(looked_at)) < 0.9]
-        tracks = {EGO: ("ego", frames, frames), exo: ("exo", visible, looked_at)}
+        tracks = {EGO: (frames, frames), exo: (looked_at[rng.random(len(looked_at)) < 0.9], looked_at)}
         if rng.random() < 0.23:
             del tracks[(EGO, exo)[rng.integers(2)]]
         take.masks[name] = {}
-        for camera, (kind, shown, looked_at) in tracks.items():
-            picks = rng.integers(len(masks[kind]), size=len(shown))
-            take.masks[name][camera] = dict(zip(shown.tolist(), map(masks[kind].__getitem__, picks), strict=True))
+        for camera, (shown, looked_at) in tracks.items():
+            known = masks[camera_kind(camera)]
+            take.masks[name][camera] = {frame: known[rng.integers(len(known))] for frame in shown.tolist()}
             take.looked_at[name, camera] = looked_at.tolist()
     return take
 
 
-def write_frames(folder: Path, take: Take, picture: np.ndarray) -> None:
-    """Write a processed take. A camera has one picture; its other frames are links to it."""
-    for camera in {camera for cameras in take.masks.values() for camera in cameras}:
-        (folder / camera).mkdir(parents=True)
-        first, *others = (frame_path(folder / camera, frame) for frame in take.frames)
-        height, width = VIEWS["ego" if camera == EGO else "exo"].frame
-        cv2.imwrite(str(first), cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
-        for path in others:
-            os.link(first, path)
-    ProcessedTake(folder.name, folder, take.masks, take.frames).write_annotation()
-
-
-def raw_annotation(take: Take, number: int) -> dict:
-    """The take in the form of relations_{split}.json."""
+def raw_annotation(take: Take, uid: str) -> dict:
     objects: dict[str, dict] = {name: {} for name in take.masks}
     for (name, camera), looked_at in take.looked_at.items():
         encoded = {}
@@ -242,28 +240,18 @@ def raw_annotation(take: Take, number: int) -> dict:
             (height, width), text = rle["size"], lzstring(rle["counts"])
             encoded[frame] = {"width": width, "height": height, "encodedMask": text, "intSegClicks": []}
         objects[name][camera] = {"annotation": encoded, "annotation_fps": 1, "annotated_frames": looked_at}
-    return {"take_name": f"take_{number}", "scenario": "", "object_names": list(objects), "object_masks": objects}
+    return {"take_name": f"take_{uid}", "scenario": "", "object_names": list(objects), "object_masks": objects}
 
 
 lzstring = functools.cache(encode_lzstring)
 
 
-def perfect_result(take: ProcessedTake) -> dict:
-    """The take's true masks, in the form of the results file; for a hidden object, the query mask."""
+def answer(take: ProcessedTake, entry: dict) -> dict:
+    """A take in the form of the results file, with the same `entry` for each pair."""
     result = TakePlan.of(take, SETTING).empty_result()
-    for name, query, target in take.correspondences(SETTING):
-        shown, entries = take.masks[name][target], result["masks"][name][camera_pair_key(query, target)]
-        for frame, rle in take.masks[name][query].items():
-            small = shrunk(shown[frame]["counts"] if frame in shown else rle["counts"], frame in shown)
-            entries[frame] = {"pred_mask": small, "confidence": float(frame in shown)}
+    for entries in (entries for cameras in result["masks"].values() for entries in cameras.values()):
+        entries.update(dict.fromkeys(entries, entry))
     return result
-
-
-@functools.cache
-def shrunk(counts: str, is_exo: bool) -> RLE:
-    """A mask in the size of the results of exo cameras."""
-    video = VIEWS["exo" if is_exo else "ego"].video
-    return encode_mask(resize_mask({"size": list(video), "counts": counts}, eval_size(VIEWS["exo"].video)))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main() -> None:
         pairs = PairSet([process_takes(Path(folder))], "train", "ego-exo")
         readers = {PLAIN: read_plainly, OURS: read_letterboxed}
         loaders = {
-            name: TrainSamples(pairs, partial(reader, side=args.input_size), 0, block=0.5)
+            name: TrainSamples(pairs, partial(reader, side=args.input_size, block=0.5), 0)
             for name, reader in readers.items()
         }
         reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
@@ -92,7 +92,9 @@ def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, u
     print_times(title, in_turn(ways, rounds)[0], unit, count)
 
 
-def read_plainly(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int) -> dict[str, Any]:
+def read_plainly(
+    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float
+) -> dict[str, Any]:
     """What `read_letterboxed` reads, in the published way: masks are decoded in full, padded and resized."""
     source = source_of(pairs, drawn)
     rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
@@ -104,7 +106,7 @@ def read_plainly(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, si
         "target_image": pad_and_resize(read_view(pairs, source.target), side),
         "query_mask": query_mask,
         "target_mask": np.zeros_like(query_mask) if rle is None else pad_and_resize(decode_mask(rle), side),
-        "block": drawn.block,
+        "block": drawn.chance < block,
     }
 
 

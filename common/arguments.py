@@ -102,6 +102,11 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def option_values(options: Any) -> dict[str, Any]:
+    """The `option`s of a dataclass by name: defaults if it is the class, values if it is an object."""
+    return {entry.name: getattr(options, entry.name) for entry in fields(options) if entry.metadata}
+
+
 def add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
     """Add a flag for each `option` of the dataclass `kind`, unless the parser has it already. The first group of
     options has this title, unless they begin one of their own.

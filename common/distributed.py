@@ -18,6 +18,7 @@ from common.parallel import STOP_SIGNALS
 AGREE_EVERY = 8  # steps between agreements to stop; a step takes a second or less, and schedulers give minutes
 MEETING = timedelta(minutes=5)  # for processes to meet; if torchrun was killed, some never come. PyTorch waits twice
 PATIENCE = timedelta(days=7)  # a process may finish long before another, or wait for another run in its folder
+STALL = timedelta(minutes=30)  # a step of training may be suspended so long; behind a dead link, it would never end
 
 
 class Stopped(Exception):
@@ -54,7 +55,7 @@ class World:
                 reason = str(error).partition("\n")[0].rstrip(".")
                 raise UserError(f"the processes of torchrun have not met: {reason}; start torchrun again") from None
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
-            self._group = dist.new_group(timeout=PATIENCE)  # the first group would end a training that was suspended
+            self._group = dist.new_group(timeout=STALL)  # the first group would end a step that is suspended
 
     def meet(self) -> None:
         """Wait until all processes have called this method."""

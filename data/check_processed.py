@@ -9,6 +9,7 @@ not find in the data set ("missing"). Exit status 0: no problem, though takes ma
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +20,14 @@ from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 
+import numpy as np
 from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, read_failures
-from formats.pairs import PairSet, pairs_path
-from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
+from formats.pairs import BOTH, PairSet, pairs_path
+from formats.processed import ProcessedTake, annotation_change, frame_sizes, has_jpeg_end, is_processed
 from formats.takes import annotation_path, find_split_path, read_split, read_splits, read_takes
 
 PAIR_COLUMNS = {setting: f"pairs {setting}" for setting in SETTINGS}
@@ -75,6 +77,7 @@ class Check(NamedTuple):
     problems: list[str]
     missing: list[str]
     numbers: Counter[str]
+    sizes: Mapping[str, list[int]] = {}  # by camera: the bytes of each frame that pairs need; 0: missing or cut off
 
 
 def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
@@ -90,9 +93,9 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
     if split in ("train", "val") or pairs_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
-            for setting in SETTINGS:
-                if numbers[PAIR_COLUMNS[setting]]:
-                    PairSet([args.data_path], split, setting)
+            if any(numbers[column] for column in PAIR_COLUMNS.values()):
+                pairs = PairSet([args.data_path], split, BOTH)
+                problems += [text for uid in uids for text in replaced_frames(pairs, uid, checks[uid].sizes)]
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
     return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
@@ -111,26 +114,39 @@ def check_take(data_dir: Path, uid: str) -> Check:
         take = ProcessedTake.read(data_dir, uid)
     except UserError as error:
         return Check([f"take {uid}: {error}", *broken_lines], missing, numbers)
+    whole = {}
     for camera, needed in sorted(take.needed_frames().items()):
-        frame_paths = frames_in(take.folder / camera)
-        absent = sorted(needed - frame_paths.keys())
-        cut_off = [frame for frame in sorted(needed & frame_paths.keys()) if _is_cut_off(frame_paths[frame])]
+        sizes = frame_sizes(take.folder / camera)
+        absent = sorted(needed - sizes.keys())
+        cut_off = [x for x in sorted(needed & sizes.keys()) if _is_cut_off(take.frame_path(camera, x), sizes[x])]
+        whole[camera] = [0 if x in cut_off else sizes.get(x, 0) for x in sorted(needed)]
         numbers["frames"] += len(needed)
         delete = "if its video is there, delete them and "
         for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, delete)):
             if frames:
-                first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
-                count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"
-                problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
+                problems.append(f"{_describe(uid, camera, frames, fault)}; {remedy}run data/process_data.py")
     for setting, column in PAIR_COLUMNS.items():
         numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
-    return Check(problems + broken_lines, missing, numbers)
+    return Check(problems + broken_lines, missing, numbers, whole)
 
 
-def _is_cut_off(path: Path) -> bool:
+def replaced_frames(pairs: PairSet, uid: str, whole: Mapping[str, list[int]]) -> Iterator[str]:
+    """Yield a problem for each camera of a take with frames that were replaced since the pairs were listed."""
+    for camera, sizes in whole.items():
+        frames, listed = pairs.files(uid, camera)
+        if replaced := frames[(np.array(sizes) > 0) & (sizes != listed)].tolist():
+            yield f"{_describe(uid, camera, replaced, 'replaced since pairs were listed')}; run data/create_pairs.py"
+
+
+def _describe(uid: str, camera: str, frames: list[int], fault: str) -> str:
+    first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
+    return f"take {uid}, camera {camera}: {counted(len(frames), 'frame')} {fault}: {first_frames}"
+
+
+def _is_cut_off(path: Path, size: int) -> bool:
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - END_BYTES))
+        file.seek(max(0, size - END_BYTES))
         return not has_jpeg_end(file.read())
 
 

@@ -11,7 +11,8 @@
 #   --uids_path FILE   take uids, one a line, or split.json (default: correspondence_takes.txt beside this script, or
 #                      with --process_in split.json, which lists the takes that can be processed)
 #   --process_in DIR   download each take into DIR, process it into the data set's folder, which must have the
-#                      annotations, and delete its videos; so DIR holds one take at a time, 5 GB on average
+#                      annotations, and delete its videos; so DIR holds one take at a time: 5 GB on average, 60 GB
+#                      if it takes an hour
 #   --shard I/N        only the I-th of every N takes, to share the work among jobs, all with the same N
 #   -- FLAG...         further flags for egoexo
 #
@@ -89,7 +90,9 @@ done
 rm -f "$log"
 [ -z "$process_in" ] || rm -rf "$work"
 [ ${#unknown[@]} -eq 0 ] || echo "warning: the data set has no files of ${#unknown[@]} takes: ${unknown[*]}" >&2
-[ ${#lacking[@]} -eq 0 ] || echo "warning: ${#lacking[@]} takes lack one file each, perhaps a withdrawn video; run again to" \
-    "retry; process_data.py leaves out what needs it: ${lacking[*]}" >&2
+retry='run again to retry'
+[ -z "$process_in" ] || retry="to retry, delete their folders in $out_dir/processed and run again"
+[ ${#lacking[@]} -eq 0 ] || echo "warning: ${#lacking[@]} takes lack one file each, perhaps a withdrawn video; $retry;" \
+    "process_data.py leaves out what needs it: ${lacking[*]}" >&2
 [ ${#failed[@]} -eq 0 ] || fail "${#failed[@]} takes failed, run again to retry: ${failed[*]}"
 echo "all else of $uids_path is in $out_dir"

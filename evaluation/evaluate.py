@@ -80,7 +80,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args)
-    files = args.pred_file or ([default_results(truth, args.setting)] if args.setting else [])
+    files = args.pred_file or []
+    if args.setting and not files:
+        if truth.split is None:
+            raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
+        files = [results_path(RESULTS_DIR, args.setting, truth.split)]
     inputs = [*files, *truth.sources]
     for path in filter(None, (args.write_gt, args.sheet)):
         check_output(path, args.overwrite, inputs)
@@ -95,12 +99,6 @@ def main(argv: list[str] | None = None) -> None:
         options = ScoreOptions(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
         scores = [score_file(truth, path, options, args.num_workers, args.allow_missing) for path in files]
         evaluate(truth, files, scores, args)
-
-
-def default_results(truth: GroundTruth, setting: str) -> Path:
-    if truth.split is None:
-        raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
-    return results_path(RESULTS_DIR, setting, truth.split)
 
 
 def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], args: argparse.Namespace) -> None:
@@ -147,10 +145,8 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     """Distinct names of results files: their stems if distinct, else their folders if distinct, else numbers."""
     stems = [path.stem.removesuffix("_results") for path in paths]
     folders = [path.resolve().parent.name for path in paths]
-    for names in (stems, folders):
-        if len(set(names)) == len(names):
-            return names
-    return [f"{number}: {path.name}" for number, path in enumerate(paths, 1)]
+    numbers = [f"{number}: {path.name}" for number, path in enumerate(paths, 1)]
+    return next(names for names in (stems, folders, numbers) if len(set(names)) == len(names))
 
 
 if __name__ == "__main__":

@@ -13,16 +13,9 @@ from jinja2 import Environment, FileSystemLoader
 
 from common.existence import verdict
 from common.files import atomic_write
+from evaluation.metrics import METRICS
 from evaluation.score import Case
-from evaluation.tables import (
-    BREAKDOWN_TITLES,
-    Rows,
-    breakdown_tables,
-    headline,
-    interval_note,
-    percent,
-    score_tables,
-)
+from evaluation.tables import BREAKDOWN_TITLES, breakdown_tables, headline, interval_note, score_tables
 
 Frame = Sequence[Case]
 PAGE = "index.html"
@@ -97,7 +90,7 @@ def make_card(frame: Frame, number: int, names: Sequence[str], takes: Mapping[st
             kinds.append("existence: files disagree")
         change = last.scores.iou - scores.iou if scores and last.scores else ""
         orders: dict[str, Any] = {"distance": disagreement(frame), "change from first to last file": change}
-        values = [percent(case.scores.iou if case.scores else case.existence) for case in frame]
+        values = [METRICS["iou"].as_text(case.scores.iou if case.scores else case.existence) for case in frame]
         score_text = "IoU (%) " if scores else "hidden; existence (%) "
         score_text += ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
     else:
@@ -160,15 +153,11 @@ def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> lis
         f"Each picture shows the query, the {predictions} and the true mask: cases {chosen}. A dashed outline means "
         "that the object is predicted hidden. Click a picture to see it at full size."
     )
-    by = {f"By {BREAKDOWN_TITLES.get(kind, kind)}": breakdown_tables(figures, kind) for kind in kinds}
-    return [
-        make_section(titles[0], scores, score_tables(figures)),
-        make_section(titles[1], shown, cards=cards),
-        *(make_section(title, groups, tables) for title, tables in by.items()),
+    sections = [
+        {"title": titles[0], "note": scores, "tables": score_tables(figures), "cards": []},
+        {"title": titles[1], "note": shown, "tables": [], "cards": cards},
     ]
-
-
-def make_section(title: str, note: str, tables: Sequence[Rows] = (), cards: Sequence[dict] = ()) -> dict[str, Any]:
-    """A section for page.html."""
-    kinds = sorted({kind for card in cards for kind in card["kinds"]})
-    return {"title": title, "note": note, "tables": tables, "cards": cards, "kinds": kinds}
+    for kind in kinds:
+        title, tables = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize(), breakdown_tables(figures, kind)
+        sections.append({"title": title, "note": groups, "tables": tables, "cards": []})
+    return sections

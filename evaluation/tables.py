@@ -16,8 +16,7 @@ from evaluation.score import MADE_WITH, Case
 from evaluation.summary import SHORT_BREAKDOWNS, without_nan
 
 Rows = list[Sequence[str]]
-# A breakdown without an entry has its key as title.
-BREAKDOWN_TITLES = {"object size": "share of the target image that the object covers"}
+BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
@@ -50,7 +49,7 @@ def format_figures(figures: dict[str, Any], all_frames: bool = False) -> list[st
     for kind in SHORT_BREAKDOWNS if "breakdown" in figures else ():
         (table,) = breakdown_tables(figures, kind)
         if len(table) > 2:
-            lines += ["", f"* by {BREAKDOWN_TITLES.get(kind, kind)}", *format_table(table)]
+            lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}", *format_table(table)]
     if "protocols" in figures:
         lines += ["", *format_table(protocol_table(figures["protocols"], all_frames))]
         lines.append("* not the benchmark's rule; docs/evaluation.md says what each does")
@@ -65,21 +64,6 @@ def headline(figures: dict[str, Any]) -> str:
     return f"{head}: {takes}, {frames} scored, {figures['frames_visible']:,} of them with a visible target"
 
 
-def score_tables(figures: dict[str, Any]) -> list[Rows]:
-    """A table with the scores of one results file; for several, with the differences of each from the first."""
-    if "comparisons" not in figures:
-        return [figures_table(figures)]
-    return [difference_table(figures["first"], other) for other in figures["comparisons"]]
-
-
-def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
-    """The tables of `score_tables`, by the groups of the breakdown `kind`."""
-    if "comparisons" not in figures:
-        return [breakdown_table(figures["breakdown"][kind])]
-    first = figures["first"]
-    return [change_table(other["by"][kind], f"{other['second']} - {first}") for other in figures["comparisons"]]
-
-
 def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
     """The values of the metrics to print. If the target is visible in all frames, or in none, the balanced accuracy is
     replaced by `nothing`: the benchmark, and metrics.json, then average only the class that occurs, so that a constant
@@ -89,27 +73,33 @@ def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any
     return {**values, "balanced_accuracy": nothing} if one_class else values
 
 
-def figures_table(summary: dict[str, Any]) -> Rows:
-    """The scores of a results file: a row for each of METRICS, in their order."""
+def score_tables(figures: dict[str, Any]) -> list[Rows]:
+    """A table with the scores of one results file; for several, with the differences of each from the first."""
+    if "comparisons" in figures:
+        return [difference_table(figures["first"], other) for other in figures["comparisons"]]
     rows: Rows = [("", "value", "95 % interval")]
-    values = printed_values({**summary["official"], **summary["extra"]})
+    values = printed_values({**figures["official"], **figures["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
         if name == "right_object":
-            frames, chance = summary["frames_several_objects"], percent(summary["right_object_chance"])
+            frames, chance = figures["frames_several_objects"], metric.as_text(figures["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
-        interval = interval_text(name, summary["interval_95"][name]) if values[name] is not None else ""
+        interval = interval_text(name, figures["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.as_text(values[name]), interval or "-"))
-    return rows
+    return [rows]
 
 
-def breakdown_table(groups: Sequence[dict[str, Any]]) -> Rows:
+def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
+    """The scores or differences of `score_tables` for each group of the breakdown `kind`."""
+    if "comparisons" in figures:
+        first, others = figures["first"], figures["comparisons"]
+        return [change_table(other["by"][kind], f"{other['second']} - {first}") for other in others]
     rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in TABLE_METRICS))]
-    for group in groups:
+    for group in figures["breakdown"][kind]:
         values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
         rows.append((group["label"], *counts, *(METRICS[name].as_text(values[name]) for name in TABLE_METRICS)))
-    return rows
+    return [rows]
 
 
 def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool = False) -> Rows:
@@ -136,7 +126,7 @@ def difference_table(first: str, other: dict[str, Any]) -> Rows:
     return rows
 
 
-def change_table(groups: dict[str, dict[str, Any]], title: str = "") -> Rows:
+def change_table(groups: dict[str, dict[str, Any]], title: str) -> Rows:
     """The differences of each group of a comparison, with intervals; groups are sorted by the size of the change of
     IoU, the largest first. An arrow points up if the second file is better.
     """
@@ -170,10 +160,6 @@ def interval_note(figures: dict[str, Any]) -> str:
     if takes < 2:
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     return "intervals: takes drawn with replacement"
-
-
-def percent(value: float | None) -> str:
-    return METRICS["iou"].as_text(value)
 
 
 def write_cases(path: Path, names: Sequence[str], frames: Sequence[Sequence[Case]]) -> None:

@@ -21,16 +21,7 @@ from common.errors import MALFORMED, UserError, counted, printable
 from common.files import claimed, iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import RLE, encode_mask, mask_size, resize_mask
-from formats.processed import (
-    ANNOTATION,
-    FAILED,
-    Correspondence,
-    ProcessedTake,
-    annotation_change,
-    frames_in,
-    is_processed,
-    read_frame,
-)
+from formats.processed import ANNOTATION, FAILED, Correspondence, ProcessedTake, annotation_change, is_processed
 from formats.takes import (
     ANNOTATION_REMEDY,
     ANNOTATION_TEMPLATE,
@@ -106,9 +97,8 @@ class TakeTruth:
         """
         target_masks = (cameras.get(pair.target_camera, {}).values() for cameras in self.take.masks.values())
         sizes = set(map(eval_size, {mask_size(rle) for rles in target_masks for rle in rles}))
-        if not sizes:  # a test split may keep its target masks secret
-            picture = next(iter(frames_in(self.take.folder / pair.target_camera).values()), None)
-            sizes = {eval_size(read_frame(picture).shape[:2])} if picture else set()
+        if not sizes and (size := self.take.frame_size(pair.target_camera)):
+            sizes = {eval_size(size)}  # a test split may keep its target masks secret
         if len(sizes) == 1:
             return dict.fromkeys(frames, sizes.pop())
         masks = self.take.masks[pair.object_name][pair.target_camera]

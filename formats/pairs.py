@@ -4,11 +4,12 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
 
     masks    a row of type MASK for each mask; the masks of an object in a camera are in the order of their frames
     counts   the run lengths of all masks, one after the other
+    files    (2, F) int32: the frames that pairs need, camera by camera, ascending; and the bytes of their files
     ego-exo  a row for each pair of this setting: the rows in `masks` of its query mask and its target mask (or -1)
     exo-ego  the same for the other setting
     about    JSON: the takes with the state of their annotation.json, the takes of the split that are not processed
-             yet, the split file if it is not the default one, the tracks by setting, the cameras with the sizes of
-             their videos
+             yet, the split file if it is not the default one, the tracks by setting, the cameras with the numbers
+             of their frames and the sizes of their videos
     digest   SHA-256 of the other arrays
 """
 
@@ -34,7 +35,7 @@ from formats.processed import (
     Correspondence,
     ProcessedTake,
     frame_path,
-    frames_digest,
+    frame_sizes,
     is_processed,
     read_frame,
 )
@@ -83,7 +84,7 @@ def write_pairs(
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
         annotation_states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
         tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
-        cameras: list[tuple] = []
+        cameras, frames, sizes = [], array("i"), array("i")
         rows = {setting: array("i") for setting in SETTINGS}
         for uid in uids:
             annotation = data_dir / uid / ANNOTATION
@@ -94,7 +95,11 @@ def write_pairs(
                 malformed[uid] = str(error)
                 continue
             row_of = _copy_masks(take, masks, counts)
-            cameras += [(uid, camera, take.video_size(camera)) for camera in take.needed_frames()]
+            for camera, needed in take.needed_frames().items():
+                found = frame_sizes(take.folder / camera)
+                frames.extend(sorted(needed))
+                sizes.extend(found.get(frame, 0) for frame in sorted(needed))
+                cameras.append((uid, camera, len(needed), take.video_size(camera)))
             for setting in SETTINGS:
                 for name, query, target in take.correspondences(setting):
                     query_rows, target_rows = row_of[name, query], row_of[name, target]
@@ -105,6 +110,7 @@ def write_pairs(
         about |= {"tracks": tracks, "cameras": cameras}
         arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
+        arrays |= {"files": np.array([frames, sizes], np.int32)}
         arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
         with atomic_write(path, "wb") as file:
             np.savez(file, **arrays, digest=_digest(arrays))
@@ -158,7 +164,7 @@ def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[di
 
 def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """SHA-256 of all arrays, types and shapes, (32,) uint8. If the digest is right, a file needs no other check."""
-    digest = hashlib.sha256(b"pairs of version 2.9")
+    digest = hashlib.sha256(b"pairs of version 2.6")
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8))  # pyrefly: ignore[bad-argument-type]
@@ -199,10 +205,10 @@ class PairSet:
         self.tracks: list[PairTrack] = []
         self.data_dir_of: dict[str, Path] = {}
         self._numbers_of: dict[tuple[str, ...], range] = {}
-        self._video_sizes: dict[tuple[str, str], Size | None] = {}
+        self._cameras: dict[tuple[str, str], tuple[range, Size | None]] = {}
         settings = tuple(SETTINGS) if setting == BOTH else (setting,)
-        masks, counts, rows = [], [], []
-        num_pairs = 0
+        masks, counts, files, rows = [], [], [], []
+        num_pairs = num_frames = 0
         for data_dir in data_dirs:
             about, arrays = _read_pairs(data_dir, split, settings)
             other_data_dirs = self.data_dir_of.copy()
@@ -217,13 +223,17 @@ class PairSet:
                     self.tracks.append(PairTrack(uid, object_name, query, target, numbers, name))
                     num_pairs += count
                 rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
-            self._video_sizes |= {(uid, camera): size and tuple(size) for uid, camera, size in about["cameras"]}
+            for uid, camera, count, video_size in about["cameras"]:
+                self._cameras[uid, camera] = range(num_frames, num_frames + count), video_size and tuple(video_size)
+                num_frames += count
             arrays["masks"]["start"] += sum(map(len, counts))
             masks.append(arrays["masks"])
             counts.append(arrays["counts"])
+            files.append(arrays["files"])
         self._starts = [track.numbers.start for track in self.tracks]
         parts = rows, masks, counts
         self._rows, self._masks, self._counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in parts)
+        self._files = np.concatenate(files, 1)
         self.frames = self._masks["frame"][self._rows[:, 0]]
 
     def __len__(self) -> int:
@@ -249,12 +259,19 @@ class PairSet:
         return self.data_dir_of[take_uid] / take_uid
 
     def read_frame(self, take_uid: str, camera: str, frame: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB. Raises UserError if the frame cannot be read."""
-        return read_frame(frame_path(self.folder(take_uid) / camera, frame))
+        """(H, W, 3) uint8 RGB. Raises UserError if the frame cannot be read, or is not the one that was listed."""
+        frames, sizes = self.files(take_uid, camera)
+        size = int(sizes[np.searchsorted(frames, frame)])
+        return read_frame(frame_path(self.folder(take_uid) / camera, frame), size)
+
+    def files(self, take_uid: str, camera: str) -> np.ndarray:
+        """The frames of a camera that pairs need, ascending, and the bytes of their files, 0 if missing: (2, n)."""
+        rows, _ = self._cameras[take_uid, camera]
+        return self._files[:, rows.start : rows.stop]
 
     def video_size(self, take_uid: str, camera: str) -> Size | None:
         """(H, W) of the camera's video, which is the size of its masks; None if the camera has no masks."""
-        return self._video_sizes[take_uid, camera]
+        return self._cameras[take_uid, camera][1]
 
     def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
         return self.query_mask(self.number(take_uid, pair, frame))
@@ -281,14 +298,12 @@ class PairSet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pairs and their masks, hexadecimal, which does not depend on when files were written."""
-        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
-        return _digest(arrays | {"tracks": np.frombuffer(repr(self.tracks).encode(), np.uint8)}).tobytes().hex()
-
-    def frames_digest(self) -> str:
-        """SHA-256 of the `frames_digest` of all takes that have pairs."""
-        digests = [frames_digest(data_dir / uid) for uid, data_dir in self.data_dir_of.items()]
-        return hashlib.sha256("".join(digests).encode()).hexdigest()
+        """SHA-256 of the pairs, their masks and the sizes of their frames' files, hexadecimal, which does not depend on
+        when files were written.
+        """
+        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts, "files": self._files}
+        names = repr((self.tracks, self._cameras)).encode()
+        return _digest(arrays | {"names": np.frombuffer(names, np.uint8)}).tobytes().hex()
 
     @functools.cached_property
     def visible(self) -> np.ndarray:

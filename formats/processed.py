@@ -47,6 +47,14 @@ def frames_in(camera_folder: Path) -> dict[int, Path]:
     return {int(path.stem): path for path in camera_folder.glob("*.jpg") if path.stem.isdecimal()}
 
 
+def frame_sizes(camera_folder: Path) -> dict[int, int]:
+    """The bytes of each frame in a camera's folder, in no order; empty if the folder does not exist."""
+    if not camera_folder.is_dir():
+        return {}
+    entries = [(entry.name.removesuffix(".jpg"), entry) for entry in os.scandir(camera_folder) if entry.is_file()]
+    return {int(stem): entry.stat().st_size for stem, entry in entries if stem != entry.name and stem.isdecimal()}
+
+
 def frames_digest(folder: Path) -> str:
     """SHA-256 of the names and sizes of the frames in a take's folder. On a local disk, 1,000 frames take 10 ms."""
     frames = []
@@ -158,6 +166,11 @@ class ProcessedTake:
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
 
+    def frame_size(self, camera: str) -> Size | None:
+        """(H, W) of the camera's frames; None if there are no frames."""
+        path = next(iter(frames_in(self.folder / camera).values()), None)
+        return read_frame(path).shape[:2] if path else None
+
 
 def read_source(folder: Path) -> dict[str, Any]:
     """Read source.json of the take in `folder`; {} if the take has none. Raises UserError if the file is damaged."""
@@ -202,9 +215,11 @@ def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:
     return cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
 
 
-def read_frame(path: Path) -> np.ndarray:
-    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if the file is missing, cut off or undecodable."""
-    remedy = "process its take again with data/process_data.py"
+def read_frame(path: Path, listed_size: int | None = None) -> np.ndarray:
+    """A processed frame -> (H, W, 3) uint8 RGB. Raises UserError if the file is missing, cut off or undecodable, or if
+    its bytes are not as many as `listed_size`.
+    """
+    remedy, data = "process its take again with data/process_data.py", b""
     try:
         data = path.read_bytes()
         # has_jpeg_end: some versions of OpenCV read a file that is cut off, and fill the missing part with gray.
@@ -217,6 +232,9 @@ def read_frame(path: Path) -> np.ndarray:
         image = None
     if image is None:
         raise UserError(f"frame {path} is cut off or damaged; delete it, then {remedy}")
+    if listed_size not in (None, len(data)):
+        what = f"frame {path} was replaced after its pairs were listed ({listed_size} bytes -> {len(data)})"
+        raise UserError(f"{what}; run data/create_pairs.py again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

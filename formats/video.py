@@ -23,6 +23,7 @@ from common.errors import UserError
 from formats.geometry import Size
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
+ONE_THREAD = "NONE", 1  # cameras are decoded in parallel, so more threads for each would only compete for the cores
 HOLE = bytes(4096)  # interrupted downloads leave at least so many zeros in a row
 WITHOUT_ZEROS = "h264", "hevc"  # codecs whose packets never have so many zeros; other codecs fill up with zeros
 
@@ -159,7 +160,7 @@ def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Itera
     """Yield the images of the wanted frames by decoding everything up to the last wanted frame."""
     with av.open(str(index.path)) as container:
         stream = container.streams.video[0]
-        _single_threaded(stream)
+        stream.codec_context.thread_type, stream.codec_context.thread_count = ONE_THREAD
         frames = container.decode(stream)
         timed = enumerate(frames) if index.pts is None else ((frame.pts, frame) for frame in frames)
         yield from _images_at(timed, wanted if index.pts is None else index.pts[wanted], pixels)
@@ -188,8 +189,8 @@ def _decoded_frames(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFra
     the picture part by part; a decoder that starts at their later "key" frames shows wrong pictures at first.
     """
     with av.open(str(index.path)) as container:
-        stream = container.streams.video[0]
-        decoder = _single_threaded(stream)
+        decoder = container.streams.video[0].codec_context
+        decoder.thread_type, decoder.thread_count = ONE_THREAD
         packets = zip(_whole_packets(container), plan.tolist(), strict=False)
         for needed, stretch in groupby(packets, key=lambda item: item[1] != SKIP):
             if not needed:
@@ -214,10 +215,3 @@ def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Pa
             if frame.pts is None or start is None or frame.pts >= start:
                 yield frame
     yield from decoder.decode(None)
-
-
-def _single_threaded(stream: av.VideoStream) -> av.VideoCodecContext:
-    # Cameras are decoded in parallel, so further threads for each decoder would only compete for the cores.
-    stream.codec_context.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    return stream.codec_context

@@ -3,12 +3,19 @@
     python inference/demo.py
 
 It needs gradio (pip install -r requirements-demo.txt), loads nothing from other machines, and opens on this machine
-only, unless --host admits others. Ctrl-C ends it.
+only, unless --host admits others. Ctrl-C ends it, and deletes the pictures that visitors gave.
 """
 
 import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
 import signal
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +32,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_network_options(parser, CKPT_HELP, SHIPPED)
-    everybody = "0.0.0.0 admits everybody who can reach this machine"
-    add("--host", default="127.0.0.1", help=f"name or address under which the page opens; {everybody}")
+    add("--host", default="127.0.0.1", help="name or address under which the page opens; 0.0.0.0 admits everybody")
     add("--port", type=at_least(1, most=65535), default=7860, help="port of the page")
     return parser.parse_args(argv)
 
@@ -64,6 +70,10 @@ SAMPLES |= {"packet": "hard", "cup": "not there"}
 MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
 MAX_SIDE = 10_000  # pixels of a picture's long side; an answer can need a square of this side, 700 MB
+MAX_BOXES, MAX_LINES, MAX_POINTS = 10, 1000, 10_000  # of the marks; a box takes about 1 s, while all others wait
+TOO_MANY = (
+    f"at most {MAX_BOXES} boxes, {MAX_LINES:,} lines and {MAX_POINTS:,} points can be marked; press Undo or Clear"
+)
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
@@ -73,7 +83,7 @@ LIMITS = """This network is small, and was trained on rendered pictures only. It
 small household things, it calls three quarters of those in view visible, but also a quarter of the hidden ones."""
 
 
-def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target: dict | None, size: str) -> tuple:
+def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, size: str, is_over: Any = bool) -> tuple:
     """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
     object, and the files of both masks. If an input is missing or wrong, the text says so, and the others are None.
     """
@@ -83,7 +93,7 @@ def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target
         query_image, target_image = images = [read_picture(Path(file["path"])) for file in (query, target)]
         if max(side for image in images for side in image.shape) > MAX_SIDE:
             raise UserError(f"a picture is more than {MAX_SIDE} pixels long; reduce it")
-        marked = draw_marks(query_image, marks)
+        marked = draw_marks(query_image, marks, is_over)
         found, existence = predictor.segment(query_image, marked, target_image, size=SIZE_WORDS[size])
     except UserError as error:
         text = str(error)
@@ -92,14 +102,19 @@ def answer_visitor(predictor: Predictor, query: dict | None, marks: list, target
         return text, None, None, None, None
     text, is_sure = verdict(existence).capitalize(), existence >= SURELY_VISIBLE
     pictures = outline(target_image, found, PREDICTION, dashed=not is_sure), outline(query_image, marked, QUERY)
-    return text, *pictures, save_mask(found, "found_mask"), save_mask(marked, "marked_mask")
+    masks = {"found_mask": found * 255, "marked_mask": marked * 255}
+    files = [save_pil_to_cache(Image.fromarray(x), get_upload_folder(), name, "png") for name, x in masks.items()]
+    return text, *pictures, *files
 
 
-def draw_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
+def draw_marks(image: np.ndarray, marks: list[dict], is_over: Any = bool) -> np.ndarray:
     """The marks (see web/marking.js) on a picture (H, W, 3) uint8 RGB -> the object's mask, (H, W) uint8 of 0 and 1.
-    Raises UserError if nothing is marked or if a box is too small.
+    Raises UserError if nothing or too much is marked, if a box is too small, or as soon as `is_over()`.
     """
     height, width = image.shape[:2]
+    boxes, drawn = sum(mark["tool"] == "box" for mark in marks), sum((mark["lines"] for mark in marks), [])
+    if boxes > MAX_BOXES or len(drawn) > MAX_LINES or sum(map(len, drawn)) > MAX_POINTS:
+        raise UserError(TOO_MANY)
     mask = np.zeros((height, width), np.uint8)
     for mark in marks:
         lines = [np.array(line) for line in mark["lines"]]
@@ -110,18 +125,13 @@ def draw_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
             mask |= cut_out(image, (*corners.min(axis=0), *corners.max(axis=0)))
         else:
             lines = [line.round().astype(np.int32) for line in lines]
-            cv2.polylines(mask, lines, False, int(mark["tool"] == "brush"), max(1, round(mark["width"])))
+            pen = max(1, min(round(mark["width"]), max(width, height) // 4))
+            cv2.polylines(mask, lines, False, int(mark["tool"] == "brush"), pen)
+        if is_over():  # the visitor has cancelled
+            raise UserError("cancelled")
     if not mask.any():
         raise UserError("mark the object in the first picture: paint over it, or draw a box around it")
     return mask
-
-
-def as_mark(mask: np.ndarray) -> dict:
-    """A mask -> a mark from which `draw_marks` makes the same mask: a line for each run of pixels in a row."""
-    changes = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))))  # 1 at the start of a run, -1 after its end
-    (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
-    lines = [[[start, row], [end - 1, row]] for row, start, end in np.transpose([rows, starts, ends]).tolist()]
-    return {"tool": "brush", "width": 1, "lines": lines}
 
 
 def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = False) -> np.ndarray:
@@ -135,15 +145,14 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
     return overlay(image, mask, color, dashed)
 
 
-def save_mask(mask: np.ndarray, name: str) -> str:
-    """Write a mask, with the object in white, as a file that the visitor can save; returns the file's path."""
-    return save_pil_to_cache(Image.fromarray(mask * 255), get_upload_folder(), name, "png")
-
-
 def load_sample(number: int) -> tuple:
     """The first picture of a sample, the marks on it, and the second picture."""
     folder = SAMPLES_DIR / list(SAMPLES)[number]
-    return str(folder / "query.jpg"), [as_mark(read_mask(folder / "query_mask.png"))], str(folder / "target.jpg")
+    mask = read_mask(folder / "query_mask.png").astype(np.int8)
+    changes = np.diff(np.pad(mask, ((0, 0), (1, 1))))  # 1 at the start of a run of the mask's pixels, -1 after its end
+    (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
+    lines = [[[start, row], [end - 1, row]] for row, start, end in np.transpose([rows, starts, ends]).tolist()]
+    return str(folder / "query.jpg"), [{"tool": "brush", "width": 1, "lines": lines}], str(folder / "target.jpg")
 
 
 def build_page(predictor: Predictor, limits: str) -> Any:
@@ -166,10 +175,10 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-                found = gr.Image(label="Found (dashed: perhaps not visible)", elem_id="found", **output)
+                found = gr.Image(label="Likeliest place (dashed: it may not be visible)", elem_id="found", **output)
                 marked = gr.Image(label="Marked", elem_id="marked", **output)
                 with gr.Row(elem_classes="answer"):
-                    found_mask = gr.DownloadButton("Save the found mask", size="sm", elem_id="saved")
+                    found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
                     marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
         gr.Markdown(f"Network: {predictor.description}. {limits}")
 
@@ -177,15 +186,20 @@ def build_page(predictor: Predictor, limits: str) -> Any:
         # own data model, a request could name any file of this machine.
         query.data_model = target.data_model = FileData
         inputs, outputs = [query, marks, target, size], [text, found, marked, found_mask, marked_mask]
-        one_at_a_time = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress_on": outputs[:2]}
-        call = {"fn": lambda *values: answer_visitor(predictor, *values), "inputs": inputs, "outputs": outputs}
+        worker = ThreadPoolExecutor(1)  # what is cancelled has ended before the next answer begins
+
+        async def answer(*values: Any) -> tuple:
+            call = answer_visitor, predictor, *values, asyncio.current_task().done  # pyrefly: ignore
+            return await asyncio.get_running_loop().run_in_executor(worker, *call)
+
         # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
-        find = button.click(**call, **one_at_a_time, preprocess=False)
+        find = button.click(answer, inputs, outputs, preprocess=False, show_progress_on=outputs[:2])
         samples.click(load_sample, samples, [query, marks, target], queue=False, show_progress="hidden")
         query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
-        changes = [query.change, marks.input, target.change, size.change]
-        gr.on(changes, None, None, outputs, js="() => ['', null, null, null, null]", cancels=find)
-    return page.queue(max_size=20, api_open=False)
+        boxes = "marks.filter(mark => mark.tool == 'box').length"
+        script = f"marks => [{boxes} > {MAX_BOXES} ? '{TOO_MANY}' : '', null, null, null, null]"
+        gr.on([query.change, marks.input, target.change, size.change], None, marks, outputs, js=script, cancels=find)
+    return page.queue(max_size=30, api_open=False)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -194,6 +208,14 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
     print(f"{args.ckpt_path}: {predictor.description}")
+    folder = Path(tempfile.mkdtemp())  # for the pictures of visitors; only this user can read it
+    fcntl.flock(os.open(folder, os.O_DIRECTORY), fcntl.LOCK_EX)  # until this process ends
+    for left in folder.parent.glob("xsegtx-page-*"):
+        with contextlib.suppress(OSError):  # another user's, or locked by a page that runs
+            fcntl.flock(os.open(left, os.O_DIRECTORY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)  # its page was killed
+    folder = folder.rename(folder.with_name(f"xsegtx-page-{folder.name}"))
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
     page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
     # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the
     # browsers of its visitors.
@@ -204,11 +226,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _, address, _ = page.launch(server_name=args.host, server_port=args.port, **options)
     except OSError:
+        folder.rmdir()
         where = f", or another --host if {args.host} is not this machine" if args.host != "127.0.0.1" else ""
         raise UserError(f"port {args.port} is taken; give another --port{where}") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the page as Ctrl-C does
+    for number in signal.SIGINT, signal.SIGTERM:  # the page ends by becoming rm: no thread of it can write afterwards
+        signal.signal(number, lambda *_: os.execlp("rm", "rm", "-rf", folder))
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    print(f"Open {address} in a browser; Ctrl-C ends the page")
+    print(f"Open {address} in a browser; Ctrl-C ends the page", flush=True)
     page.block_thread()
 
 

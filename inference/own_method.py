@@ -34,7 +34,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
-from formats.geometry import Size, sample_for_score
+from formats.geometry import Size
 from recipes.base import Answer, Recipe
 
 
@@ -91,9 +91,6 @@ class OwnMethod(Recipe):
                 raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
         return checked
 
-    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
-        return sample_for_score(answer.prob, size, video, self.side)
-
 
 @contextlib.contextmanager
 def own_code(where: str) -> Iterator[None]:
@@ -109,31 +106,21 @@ def own_code(where: str) -> Iterator[None]:
 
 def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> dict[str, Any]:
     """Texts by name -> the values with which a class is made. Raises UserError, with all arguments of the class, if a
-    name is unknown or missing, or if a parameter is annotated with bool, int or float and its value has another type.
+    name is unknown or missing.
     """
-    try:
-        signature = inspect.signature(method_class, eval_str=True)  # for `from __future__ import annotations`
-    except NameError:  # names that only type checkers import
-        signature = inspect.signature(method_class)
+    signature = inspect.signature(method_class)
     try:
         signature.bind(**texts)
-        kinds = {key: parameter.annotation for key, parameter in signature.parameters.items()}
-        values = {key: text if kinds.get(key) is str else _literal_or_text(text) for key, text in texts.items()}
-        for key, value in values.items():
-            kind = kinds.get(key)
-            if kind in (bool, int, float) and type(value) not in ((int, float) if kind is float else (kind,)):
-                raise TypeError(f"{key}={value} is not of type {kind.__name__}")
     except TypeError as error:
         taken = ", ".join(map(str, signature.parameters.values())) or "no arguments"
         raise UserError(f"{where}: {error}; it takes {taken}") from None
+    values: dict[str, Any] = dict(texts)
+    for key, text in texts.items():
+        parameter = signature.parameters.get(key)  # None if the class takes `**options`
+        if parameter is None or parameter.annotation not in (str, "str"):
+            with contextlib.suppress(ValueError, SyntaxError):
+                values[key] = ast.literal_eval(text)
     return values
-
-
-def _literal_or_text(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _checked_answer(answer: Any, size: Size) -> Answer:

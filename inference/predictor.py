@@ -8,7 +8,7 @@ for mask, existence in predictor.segment_all(query_image, query_mask, [target_im
 for mask, existence in predictor.places(query_image, query_mask, target_image, count=3): ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +22,14 @@ from PIL.Image import Image
 
 from common.arguments import SETTINGS, SHIPPED, SIZES
 from common.errors import UserError, counted
-from formats.masks import encode_mask, iou
+from formats.masks import iou
 from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
 from inference.pictures import as_image, as_mask
 from model.device import PRECISIONS, resolve_device, resolve_precision
 from recipes.base import Recipe
-from recipes.frame import Frame
+from recipes.frame import AnyMask, Frame
 from recipes.table import load_checkpoint
 
 Picture = np.ndarray | Image | Path | str  # an image or a mask
@@ -76,11 +76,11 @@ class Predictor:
         made = recipe(network, backbone, device, precision, batch_size, looks)
         return cls(made, description, settings if arguments else (), digest)
 
-    def predict(self, frame: Frame) -> list[Found]:
+    def predict(self, frame: Frame[AnyMask]) -> list[Found]:
         """What is found for each pair of a frame, with the mask's probabilities."""
         answers = self.recipe.predict(self.recipe.prepare(frame))
         sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
-        return [Found(x.prob_in_image(size), x.existence) for x, size in zip(answers, sizes, strict=True)]
+        return [Found(self.recipe.prob_in_image(*x), x[0].existence) for x in zip(answers, sizes, strict=True)]
 
     def segment(
         self,
@@ -89,7 +89,6 @@ class Predictor:
         target_image: Picture | None = None,
         query_box: Sequence[float] | None = None,
         size: str | None = None,
-        setting: str | None = None,
         probability: bool = False,
     ) -> Found:
         """Find an object of the query image in the target image.
@@ -105,48 +104,31 @@ class Predictor:
         - size: how large the object is in the target, measured in parts of the picture: smaller, larger or same. If
           the target is from a static camera and the query from a head-worn one, it is smaller. Without a size, a
           network that looks at several places seeks the object at five sizes.
-        - setting: ego-exo in place of size="smaller", exo-ego in place of "larger".
         - probability: if True, masks are probabilities.
 
         Raises UserError if an argument does not fit.
         """
-        options = query_box, size, setting, probability
-        return self._find(query_image, query_mask, [target_image], 1, *options)[0][0]
+        return self._find(query_image, query_mask, [target_image], 1, query_box, size, probability)[0][0]
 
     def segment_all(
-        self,
-        query_image: Query,
-        query_mask: Query | None = None,
-        target_images: Sequence[Picture] = (),
-        query_box: Sequence[float] | None = None,
-        size: str | None = None,
-        setting: str | None = None,
-        probability: bool = False,
+        self, query_image, query_mask=None, target_images=(), query_box=None, size=None, probability=False
     ) -> list[Found]:
-        """`segment` for each image of a list or tuple of target images; the query is encoded only once."""
+        """`segment`, which explains the arguments, for a list or tuple of target images. The query is encoded once."""
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        options = query_box, size, setting, probability
-        return [found[0] for found in self._find(query_image, query_mask, target_images, 1, *options)]
+        places = self._find(query_image, query_mask, target_images, 1, query_box, size, probability)
+        return [found[0] for found in places]
 
     def places(
-        self,
-        query_image: Query,
-        query_mask: Query | None = None,
-        target_image: Picture | None = None,
-        count: int = 3,
-        query_box: Sequence[float] | None = None,
-        size: str | None = None,
-        setting: str | None = None,
-        probability: bool = False,
+        self, query_image, query_mask=None, target_image=None, count=3, query_box=None, size=None, probability=False
     ) -> list[Found]:
-        """`segment` at up to `count` places of the target image, no two of which are the same (SAME_PLACE): first the
-        place that `segment` finds, then the others, the likeliest first.
+        """`segment`, which explains the arguments, at up to `count` places of the target image, no two of which are the
+        same (SAME_PLACE). The place with the highest existence comes first; this can be another place than that of
+        `segment`.
         """
         if type(count) is not int or count < 1:
             raise UserError(f"the count of places is {count!r}; give a whole number of at least 1")
-        options = query_box, size, setting, probability
-        return self._find(query_image, query_mask, [target_image], count, *options)[0]
+        return self._find(query_image, query_mask, [target_image], count, query_box, size, probability)[0]
 
     def _find(
         self,
@@ -156,42 +138,69 @@ class Predictor:
         count: int,
         query_box: Sequence[float] | None = None,
         size: str | None = None,
-        setting: str | None = None,
         probability: bool = False,
     ) -> list[list[Found]]:
         """For each target image, what is found at up to `count` places."""
-        if (query_mask is None) == (query_box is None):
-            raise UserError("give either query_mask or query_box")
-        for name, value, known in (("size", size, SIZES), ("setting", setting, SETTINGS)):
-            if value not in (None, *known):
-                raise UserError(f"{name} {value!r} is unknown; choose from {', '.join(known)}, or None")
-        if size and setting:
-            raise UserError(f"size {size!r} and setting {setting!r} both say how large the object is; give one")
-        if not isinstance(query_image, list | tuple):
-            query_image, query_mask = [query_image], [query_mask]
-        elif query_box is not None:
-            raise UserError("a query_box is for a single query image; give query masks")
-        elif not isinstance(query_mask, list | tuple) or not len(query_mask) == len(query_image) > 0:
-            raise UserError(f"there are {counted(len(query_image), 'query image')}; give a list of as many query masks")
-        queries = {f"query {i}": as_image(image, "query image") for i, image in enumerate(query_image)}
-        targets = {f"target {i}": as_image(image, "target image") for i, image in enumerate(target_images)}
-        if query_box is None:
-            pairs = zip(query_mask, queries.values(), strict=True)
-            masks = [as_mask(mask, "query mask", image.shape[:2]) for mask, image in pairs]
-        else:
-            masks = [cut_out(queries["query 0"], query_box)]
+        if size not in (None, *SIZES):
+            raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
+        queries = marked_images(query_image, query_mask, query_box)
+        targets = [as_image(image, "target image") for image in target_images]
         if not targets:
             return []
-        encoded = {("", name): encode_mask(mask) for name, mask in zip(queries, masks, strict=True)}
-        of_query, of_target = (SETTINGS | SIZES).get(setting or size or "", ("", ""))
-        kinds = dict.fromkeys(queries, of_query) | dict.fromkeys(targets, of_target) if of_query else {}
-        pairs = [Correspondence("", query, target) for target in targets for query in queries]
-        answers = self.recipe.places(self.recipe.prepare(Frame(pairs, queries | targets, encoded, kinds)), count)
-        found: dict[str, list[Found]] = {target: [] for target in targets}
-        ranked = [(rank, pair, x) for pair, places in zip(pairs, answers, strict=True) for rank, x in enumerate(places)]
-        for _, pair, answer in sorted(ranked, key=lambda row: (row[0], -row[2].existence)):
-            prob = answer.prob_in_image(targets[pair.target_camera].shape[:2])
-            mask, others = (prob > THRESHOLD).astype(np.uint8), found[pair.target_camera]
-            if len(others) < count and all(iou(mask, other.mask > THRESHOLD) < SAME_PLACE for other in others):
-                others.append(Found(prob if probability else mask, answer.existence))
-        return list(found.values())
+        frame = frame_of(queries, targets, SIZES[size] if size else None)
+        answers = iter(self.recipe.answers_at_places(self.recipe.prepare(frame), count))
+        found = []
+        for target in targets:
+            ranked = [(rank, answer) for _ in queries for rank, answer in enumerate(next(answers))]
+            ranked.sort(key=lambda row: (row[0], -row[1].existence))  # the best place of each query comes first
+            places = (Found(self.recipe.prob_in_image(x, target.shape[:2]), x.existence) for _, x in ranked)
+            found.append(distinct(places, count))
+        if not probability:
+            found = [[Found((prob > THRESHOLD).astype(np.uint8), sure) for prob, sure in places] for places in found]
+        return found
+
+
+def marked_images(query_image: Any, query_mask: Any, query_box: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The query images and their masks, from the arguments of `segment`. Raises UserError if one does not fit."""
+    if (query_mask is None) == (query_box is None):
+        raise UserError("give either query_mask or query_box")
+    if not isinstance(query_image, list | tuple):
+        query_image, query_mask = [query_image], [query_mask]
+    elif query_box is not None:
+        raise UserError("a query_box is for a single query image; give query masks")
+    elif not isinstance(query_mask, list | tuple) or not len(query_mask) == len(query_image) > 0:
+        raise UserError(f"there are {counted(len(query_image), 'query image')}; give a list of as many query masks")
+    images = [as_image(image, "query image") for image in query_image]
+    if query_box is not None:
+        return [(images[0], cut_out(images[0], query_box))]
+    masks = zip(query_mask, images, strict=True)
+    return list(zip(images, [as_mask(mask, "query mask", image.shape[:2]) for mask, image in masks], strict=True))
+
+
+def frame_of(
+    queries: Sequence[tuple[np.ndarray, np.ndarray]], targets: Sequence[np.ndarray], kinds: tuple[str, str] | None
+) -> Frame[AnyMask]:
+    """The frame whose pairs are all queries for the first target, then for the next one, and so on. `kinds` are the
+    kinds of the query's and the target's camera, if they are known.
+    """
+    query_images = {f"query {number}": image for number, (image, _) in enumerate(queries)}
+    target_images = {f"target {number}": image for number, image in enumerate(targets)}
+    masks: dict[tuple[str, str], AnyMask] = {
+        ("", name): mask for name, (_, mask) in zip(query_images, queries, strict=True)
+    }
+    pairs = [Correspondence("", query, target) for target in target_images for query in query_images]
+    of_query, of_target = kinds or ("", "")
+    known = dict.fromkeys(query_images, of_query) | dict.fromkeys(target_images, of_target) if kinds else {}
+    return Frame(pairs, query_images | target_images, masks, known)
+
+
+def distinct(places: Iterable[Found], count: int) -> list[Found]:
+    """The first `count` places, without places that are the same as one before, sorted by their existence."""
+    kept: list[Found] = []
+    for place in places:
+        mask = place.mask > THRESHOLD
+        if all(iou(mask, other.mask > THRESHOLD) < SAME_PLACE for other in kept):
+            kept.append(place)
+        if len(kept) == count:
+            break
+    return sorted(kept, key=lambda place: -place.existence)

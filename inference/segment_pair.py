@@ -23,7 +23,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, SIZES, Parser, add_network_options, at_least
+from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -36,13 +36,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     marking.add_argument("--query_mask", type=Path, nargs="+", help=text)
     text = "or a box around the object in pixels; colors then separate the object from its surroundings"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
-    add("--object", type=number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
+    add("--object", type=whole_number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
     add("--target_image", type=Path, required=True, help="picture in which to find it")
-    size = parser.add_mutually_exclusive_group()
-    text = "size of the object in the target, compared with the query (default: unknown)"
-    size.add_argument("--size", choices=SIZES, help=text)
-    text = "or which picture is of a head-worn camera, which shows things larger"
-    size.add_argument("--setting", choices=SETTINGS, help=text)
+    text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
+    add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
     add("--out", type=Path, help="beginning of the output files' names (default: as said above)")
     add("--overwrite", action="store_true", help="replace output files that exist")
@@ -50,7 +47,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def number(text: str) -> int:
+def whole_number(text: str) -> int:
     return int(text, 0)
 
 
@@ -62,7 +59,7 @@ import numpy as np
 
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.existence import SURELY_VISIBLE, verdict
-from common.files import check_output, claimed
+from common.files import check_output, claimed, remove_leftovers
 from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
 from formats.picture_files import read_picture
@@ -73,21 +70,16 @@ from inference.predictor import Predictor
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    number = len(args.query_image)
-    if args.query_box and number > 1:
+    count = len(args.query_image)
+    if args.query_box and count > 1:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
-    if args.query_mask and len(args.query_mask) != number:
-        raise UserError(f"there are {counted(number, 'query picture')}; give as many paths as --query_mask")
-    out = args.out or Path(args.target_image.stem)
+    if args.query_mask and len(args.query_mask) != count:
+        raise UserError(f"there are {counted(count, 'query picture')}; give as many paths as --query_mask")
+    out, is_named = args.out or Path(args.target_image.stem), bool(args.out or args.overwrite)
     if not out.name:
         raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
-    paths, numbers = output_paths(out, args.places), itertools.count(2)
-    while not (args.out or args.overwrite) and any(path.exists() for path in paths):
-        out = Path(f"{args.target_image.stem}_{next(numbers)}")
-        paths = output_paths(out, args.places)
-    *mask_paths, overlay_path = paths
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
-    for path in paths:
+    for path in output_paths(out, args.places) if is_named else ():
         check_output(path, args.overwrite, inputs)
     queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
     if args.query_mask:
@@ -99,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         as_mask(mask, str(name), query.shape[:2])
     predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
     print(f"{args.ckpt_path.name}: {predictor.description}")
-    found = predictor.places(queries, masks, target, args.places, size=args.size, setting=args.setting)
+    found = predictor.places(queries, masks, target, args.places, size=args.size)
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
 
@@ -108,7 +100,13 @@ def main(argv: list[str] | None = None) -> None:
     widest = 65_000 / sum(image.shape[1] / image.shape[0] for image in views)  # a JPEG has at most 65,500 columns
     height = min(1600, max(image.shape[0] for image in views), int(widest))
     views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
-    with claimed(out.parent, out.name, f"writes {mask_paths[0]}", [path.name for path in paths]):
+    with claimed(out.parent, out.name, f"writes {out}_mask.png"):
+        paths, numbers = output_paths(out, args.places), itertools.count(2)
+        while not is_named and any(path.exists() for path in paths):
+            paths = output_paths(out.with_name(f"{out.name}_{next(numbers)}"), args.places)
+        *mask_paths, overlay_path = paths
+        for path in paths:
+            remove_leftovers(path.parent, path.name)
         for path, (mask, _) in zip(mask_paths, found, strict=False):  # fewer places may be found
             write_picture(path, mask * 255)
         for path in mask_paths[len(found) :]:

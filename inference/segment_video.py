@@ -85,7 +85,11 @@ def main(argv: list[str] | None = None) -> None:
     moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
     if not moments:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
-    query_masks = {moment: read_query_masks(masks, footage.numbers[moment], query, footage) for moment in moments}
+    query_masks = {}  # without the objects that are not visible
+    for moment in moments:
+        number = footage.numbers[moment]
+        rles = {name: masks.read(name, number, footage.size) for name in objects if number in masks.objects[name]}
+        query_masks[moment] = {(name, query): rle for name, rle in rles.items() if rle}
     if not any(query_masks.values()):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
@@ -143,12 +147,6 @@ def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -
     nearest = camera.nearest(times)
     found = zip(positions, nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
     return {position: (frame, gap) for position, frame, gap, is_there in found if is_there}
-
-
-def read_query_masks(masks: MaskFiles, number: int, query: str, footage: Footage) -> dict[tuple[str, str], RLE]:
-    """The masks of a frame by object and camera `query`, without objects that are not visible."""
-    rles = {name: masks.read(name, number, footage.size) for name, frames in masks.objects.items() if number in frames}
-    return {(name, query): rle for name, rle in rles.items() if rle}
 
 
 def read_frames(

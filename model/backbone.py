@@ -1,7 +1,8 @@
 """What all frozen image backbones have in common; model/backbones.py makes one by its name."""
 
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import STRIDE
-from model.weights import digest_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,8 +49,14 @@ class Backbone(nn.Module):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights. A checkpoint without the weights holds this digest, to recognize the weights."""
-        return digest_of(self.network)
+        """SHA-256 of all weights and buffers in their order, without their names, which may change in timm. A
+        checkpoint without the weights holds this digest, to recognize them.
+        """
+        sha = hashlib.sha256()
+        for tensor in self.network.state_dict().values():
+            sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return sha.hexdigest()
 
     def train(self, mode: bool = True) -> "Backbone":
         return super().train(False)
@@ -77,6 +83,10 @@ class Backbone(nn.Module):
         """
         detail, features = self.network.levels(self._prepared(images))
         return self._finished(features), detail.float()
+
+    def mask_encoder(self) -> Callable[[Tensor], Tensor]:
+        """A function of masks (M, H, W) of 0 and 1, any dtype, on the device -> `forward` of their images."""
+        return lambda masks: self(mask_to_image(masks))
 
     def _prepared(self, images: Tensor) -> Tensor:
         if STRIDE % self.stride:

@@ -2,18 +2,19 @@
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbone import STRIDE, Backbone, mask_to_image
-from model.mask_features import MaskFeatures
+from model.backbone import STRIDE, Backbone
+from model.rows import Rows
 
 
-class Levels(NamedTuple):
+@dataclass
+class Levels(Rows):
     """Features of N images from two layers of the backbone, float32."""
 
     feat: Tensor  # (N, F, h, w): the last layer, unit vectors
@@ -25,9 +26,8 @@ class Encoder:
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float32):
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
-        # The windows of MaskFeatures depend on the masks, so on a GPU they would cost synchronization and new kernels.
-        in_windows = device.type == "cpu" and backbone.name == "moco"
-        self._mask_features = MaskFeatures(self.backbone) if in_windows else None
+        # (M, S, S) of 0 and 1, any dtype, on the device -> features of the mask images (M, F, h, w) float32
+        self.masks = self.backbone.mask_encoder()
 
     def images(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB on the device -> unit vectors (N, F, H / 16, W / 16) float32."""
@@ -36,12 +36,6 @@ class Encoder:
     def levels(self, images: Tensor) -> Levels:
         """The features of two layers, for images as in `images`."""
         return Levels(*self.backbone.levels(self.backbone.normalize(images)))
-
-    def masks(self, masks: Tensor) -> Tensor:
-        """(M, S, S) of 0 and 1, any dtype, on the device -> features of the mask images (M, F, h, w) float32."""
-        if self._mask_features:
-            return self._mask_features(masks)
-        return self.backbone(mask_to_image(masks))
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:

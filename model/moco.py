@@ -1,12 +1,13 @@
 """The paper's backbone: ResNet-50 up to layer3, with MoCo v2 weights (model/pretrained/download_model.sh)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from common.errors import UserError
 from model.backbone import Backbone
+from model.mask_features import MaskFeatures
 from model.weights import load_state, named_tensors, read_torch
 
 MODEL_DIR = Path(__file__).resolve().parent
@@ -34,9 +35,16 @@ class ResNet50(nn.Sequential):
         return images, last(images)
 
 
+class Moco(Backbone):
+    def mask_encoder(self) -> Callable[[Tensor], Tensor]:
+        # The windows of MaskFeatures depend on the masks, so on a GPU they would cost synchronization and new kernels.
+        on_cpu = next(self.parameters()).device.type == "cpu"
+        return MaskFeatures(self) if on_cpu else super().mask_encoder()
+
+
 def resnet50_backbone() -> Backbone:
     """The published backbone with the random initial weights of torchvision."""
-    return Backbone("moco", ResNet50(), channels=1024, detail_channels=512)
+    return Moco("moco", ResNet50(), channels=1024, detail_channels=512)
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:

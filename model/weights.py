@@ -85,12 +85,3 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
     if broken := [name for name, x in state.items() if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
         fault = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
         raise UserError(f"{what}: {fault}; take an earlier file")
-
-
-def digest_of(module: nn.Module) -> str:
-    """SHA-256 of all weights and buffers in their order, without their names, which may change in timm."""
-    sha = hashlib.sha256()
-    for tensor in module.state_dict().values():
-        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return sha.hexdigest()

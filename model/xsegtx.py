@@ -11,12 +11,13 @@ The network works on features of a frozen backbone (model/features.py). Two ways
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import MODES, XSegTxConfig
+from model.rows import Rows
 from model.transformer import EncoderBlocks
 
 PROB_EPS = 1e-7
@@ -24,14 +25,16 @@ MASK_CHANNEL = 2  # the decoder has three channels, of which the published check
 OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; other pixels have weight 1
 
 
-class Query(NamedTuple):
+@dataclass
+class Query(Rows):
     """B encoded objects to look for."""
 
     tokens: Tensor  # (B, L, C) tokens of the query images
     mask: Tensor  # (B, L, C) tokens of the query masks
 
 
-class Look(NamedTuple):
+@dataclass
+class Look(Rows):
     """The network's answer for B objects, each in one target image; all float32."""
 
     target_mask_prob: Tensor  # (B, H, W) in [1e-7, 1 - 1e-7]
@@ -135,8 +138,9 @@ class XSegTx(nn.Module):
         project, blocks = self.net.feat_proj, self.net.encoder_blocks
         query, target, mask = project.image(query_feat), project.image(target_feat), project(mask_feat)
         query, target = blocks(query, target, mask, query_blocked, target_blocked)
-        query_prob = probabilities(self.net.decoder(as_grid(query)))
-        return self._look(target)._replace(query_mask_prob=query_prob)
+        look = self._look(target)
+        look.query_mask_prob = probabilities(self.net.decoder(as_grid(query)))
+        return look
 
     def encode(self, feat: Tensor, mask_feat: Tensor) -> Query:
         """Encode B objects, from the backbone's features (B, F, h, w) of their images and masks."""

@@ -1,6 +1,6 @@
 """A recipe is a method: how it predicts frames and, for a network, how it is trained. recipes/table.py lists them.
 
-    [(prob, existence, _)] = recipe.predict(recipe.prepare(frame))       # for each pair of a frame
+    [(prob, existence, crop)] = recipe.predict(recipe.prepare(frame))    # for each pair of a frame
     losses = recipe.losses(recipe.collate([recipe.read(pairs, drawn, rng), ...]), world)
     recipe.finish(...)                                                   # after the last training step
 
@@ -8,7 +8,7 @@ docs/extending.md has a recipe of a newcomer, from the network to the scores.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +21,7 @@ from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, put_back
 from formats.geometry import Size, letterbox, sample_for_score
-from formats.masks import fit_rle, letterbox_mask
+from formats.masks import fit_mask, fit_rle, letterbox_mask
 from formats.pairs import PairSet
 from formats.processed import Correspondence
 from formats.results import THRESHOLD
@@ -29,7 +29,8 @@ from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
 from model.feature_cache import FeatureCache
 from model.features import Encoder
-from recipes.frame import Frame, TakeFrame
+from model.rows import cat
+from recipes.frame import AnyMask, Frame, TakeFrame, joined
 from recipes.samples import Batch, DrawnPairs
 
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
@@ -38,13 +39,9 @@ MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_
 class Answer(NamedTuple):
     """The mask of an object in a target image, and the probability that the object is visible."""
 
-    prob: np.ndarray  # (S, S) float32 in the crop; a user's method returns (H, W) in the image
+    prob: np.ndarray  # (h, w) float32: the mask's probability in the image, as `prepare` gave it, or in its `crop`
     existence: float
-    crop: Crop | None = None  # the square of the image that `prob` shows; None: the whole image, letterboxed
-
-    def prob_in_image(self, size: Size) -> np.ndarray:
-        """The mask's probability, (H, W) float32, in the target image of `size` (H, W)."""
-        return put_back(self.prob, self.crop or Crop.whole(size), size)
+    crop: Crop | None = None  # a square of the image; None: the whole image
 
 
 class Recipe:
@@ -53,35 +50,49 @@ class Recipe:
     device: Any  # torch.device
     side: Any = None  # `prepare` letterboxes images and masks to squares of this side; None: they stay
     options: dict[str, Any]  # all that decides the answers besides the checkpoint; a run's record stores the options
+    pairs_at_once: int = 0  # frames of a take are predicted together until they have so many pairs; 0: each by itself
 
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process gets if it does not share this process's memory: it prepares and reads, no more."""
         return {name: value for name, value in vars(self).items() if name not in ("network", "encoder", "method")}
 
-    def prepare(self, frame: Frame) -> Frame:
-        """Turn a frame with whole images and RLE masks into the frame that `predict` takes, in a loader process. Masks
-        become (H, W) uint8 of 0 and 1 in the size of their images, which stay or are letterboxed (`side`).
+    def prepare(self, frame: Frame[AnyMask]) -> Frame[np.ndarray]:
+        """Turn a frame that was read into the frame that `predict` takes, in a loader process. Masks become (H, W)
+        uint8 of 0 and 1 in the size of their images, which stay or are letterboxed (`side`).
         """
-        if self.side is None:
-            masks = {key: fit_rle(rle, frame.images[key[1]].shape[:2]) for key, rle in frame.masks.items()}
-            return replace(frame, masks=masks)
-        images = {camera: letterbox(image, self.side) for camera, image in frame.images.items()}
-        masks = {key: letterbox_mask(rle, self.side) for key, rle in frame.masks.items()}
-        return replace(frame, images=images, masks=masks)
+        images, side = frame.images, self.side
+        if side is not None:
+            images = {camera: letterbox(image, side) for camera, image in images.items()}
 
-    def predict(self, frame: Frame) -> list[Answer]:
+        def prepared(mask: Any, size: Size) -> np.ndarray:
+            if isinstance(mask, np.ndarray):
+                return fit_mask(mask, size) if side is None else letterbox(mask, side)
+            return fit_rle(mask, size) if side is None else letterbox_mask(mask, side)
+
+        masks = {key: prepared(mask, images[key[1]].shape[:2]) for key, mask in frame.masks.items()}
+        return replace(frame, images=images, masks=masks)  # pyrefly: ignore
+
+    def predict(self, frame: Frame[np.ndarray]) -> list[Answer]:
         """The answer for each of the frame's pairs, in the order of the pairs. A frame has at least one pair."""
         raise NotImplementedError
 
-    def places(self, frame: Frame, count: int) -> list[list[Answer]]:
-        """For each pair, the answers at up to `count` places, the likeliest first."""
+    def answers_at_places(self, frame: Frame[np.ndarray], count: int) -> list[list[Answer]]:
+        """For each pair, the answers at up to `count` places: first that of `predict`, then the next best ones."""
         return [[answer] for answer in self.predict(frame)]
+
+    def prob_in_image(self, answer: Answer, size: Size) -> np.ndarray:
+        """The mask's probability, (H, W) float32, in the target image of `size` (H, W), before it was prepared."""
+        if answer.crop is None and self.side is None:
+            return answer.prob
+        return put_back(answer.prob, answer.crop or Crop.whole(size), size)
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
         image has `size` (H, W), and its video has the size `video`.
         """
-        return sample_for_score(answer.prob_in_image(size), size, video)
+        if answer.crop is None:
+            return sample_for_score(answer.prob, size, video, self.side)
+        return sample_for_score(self.prob_in_image(answer, size), size, video)
 
 
 class NetworkRecipe(Recipe):
@@ -95,8 +106,6 @@ class NetworkRecipe(Recipe):
     config: Any  # of the class `Config`
     Config: ClassVar[type]  # its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
-    defaults: ClassVar[dict[str, Any]] = {}  # defaults of train.py's options, where they differ from the paper's
-    without: ClassVar[tuple[str, ...]] = ("mine_epochs", "mine_pairs", "fit_pairs")  # train.py's options it lacks
     looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
     def __init__(
@@ -108,9 +117,11 @@ class NetworkRecipe(Recipe):
         batch_size: int | None = None,
         looks: Any = None,
         cache_size: float = 0,
+        training: Any = None,
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
-        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes.
+        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes; `training` has its
+        options of recipes/configs.py.
         """
         if looks and not self.looks_default:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
@@ -118,7 +129,8 @@ class NetworkRecipe(Recipe):
         self.device, self.precision = device, precision
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])
         self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
-        self.options = {"precision": precision}
+        self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
+        self.options, self.training = {"precision": precision}, training
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
@@ -147,11 +159,11 @@ class NetworkRecipe(Recipe):
         """The weight of each loss by its name; `existence` is the value of --existence_weight."""
         raise NotImplementedError
 
-    def mine(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
-        """Search `size` training pairs (0: all) with the network as it is, for what training should look at from now
-        on. The result is stored in checkpoints and given to `use_mined`; "searched" in it is the number of pairs that
-        were searched. `loading`: the result of `loader_options`. All processes get the same; raises Stopped after a
-        signal.
+    def mine(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> dict[str, Tensor]:
+        """Search training pairs with the network as it is, for what training should look at from now on. This is done
+        after the epochs `mine_epochs` of the recipe's options, if it has any (0: the warm-up). The result is stored in
+        checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. `loading`: the
+        result of `loader_options`. All processes get the same; raises Stopped after a signal.
         """
         raise NotImplementedError
 
@@ -161,10 +173,10 @@ class NetworkRecipe(Recipe):
         """
         raise NotImplementedError
 
-    def finish(self, pairs: PairSet, size: int, seed: int, world: World, loading: dict[str, Any]) -> str:
+    def finish(self, pairs: PairSet, seed: int, world: World, loading: dict[str, Any]) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
-        it finds in `size` training pairs. Returns a line that tells what was done; an empty line if the recipe has no
-        such step. All processes do this together; raises Stopped after a signal.
+        it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
+        step. All processes do this together; raises Stopped after a signal.
         """
         return ""
 
@@ -174,29 +186,46 @@ class NetworkRecipe(Recipe):
         with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
             yield
 
-    def in_batches(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
-        """Apply a function, which returns one Tensor or a NamedTuple of tensors, to `batch_size` rows at a time."""
-        parts = [function(*part) for part in zip(*(x.split(self.batch_size) for x in inputs), strict=True)]
-        if isinstance(parts[0], Tensor):
-            return torch.cat(parts)
-        return type(parts[0])(*map(torch.cat, zip(*parts, strict=True)))
+    def in_batches(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """Apply a function of rows (tensors, lists or Rows), which returns rows, to `batch_size` rows at a time."""
+        starts = range(0, len(inputs[0]), self.batch_size)
+        return cat([function(*(x[start : start + self.batch_size] for x in inputs)) for start in starts])
 
-    def slices(self, rows: Sequence) -> Iterator[Sequence]:
-        """At most `batch_size` rows at a time."""
-        return (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
+    def to_device(self, values: Any) -> Tensor:
+        """Copy an array or a list of numbers to the device; the CPU does not wait for a GPU."""
+        tensor = torch.as_tensor(values)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Stack arrays of the same shape to a tensor on the device."""
-        return torch.from_numpy(np.stack(list(arrays))).to(self.device, non_blocking=True)
+        return self.to_device(np.stack(list(arrays)))
 
 
 def predict_frames(
     recipe: Recipe, frames: Iterable[TakeFrame]
 ) -> Iterator[tuple[TakeFrame, list[tuple[Correspondence, np.ndarray, float]]]]:
     """Yield each frame with its predictions: pair, mask (H, W) bool in the size of results files, and existence."""
+    frames = iter(frames)
+    while group := frames_at_once(frames, recipe.pairs_at_once):
+        both = joined(group)
+        answers = iter(recipe.predict(both) if both.pairs else [])
+        for frame in group:
+            found = []
+            for pair in frame.pairs:
+                answer, camera = next(answers), pair.target_camera
+                mask = recipe.for_score(answer, frame.sizes[camera], frame.video_sizes[camera]) > THRESHOLD
+                found.append((pair, mask, answer.existence))
+            yield frame, found
+
+
+def frames_at_once(frames: Iterator[TakeFrame], least: int) -> list[TakeFrame]:
+    """The next frames, until they have `least` pairs; empty if there are no more frames."""
+    group, count = [], 0
     for frame in frames:
-        answers = []
-        for pair, answer in zip(frame.pairs, recipe.predict(frame) if frame.pairs else [], strict=True):
-            size, video = frame.sizes[pair.target_camera], frame.video_sizes[pair.target_camera]
-            answers.append((pair, recipe.for_score(answer, size, video) > THRESHOLD, answer.existence))
-        yield frame, answers
+        group.append(frame)
+        count += len(frame.pairs)
+        if count >= least:
+            break
+    return group

@@ -14,9 +14,9 @@ from formats.pairs import PairSet
 from model.backbone import STRIDE
 from model.config import XSegTxConfig
 from model.device import autocast
-from model.xsegtx import Query, XSegTx
+from model.xsegtx import XSegTx
 from recipes.base import Answer, NetworkRecipe
-from recipes.frame import Frame
+from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
 from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
 
@@ -32,8 +32,12 @@ class LetterboxedBatch(Batch):
     block: Tensor | None  # (B,) bool, True if target tokens outside the object are blocked; None if none are
 
 
-def read_letterboxed(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int) -> dict[str, Any]:
-    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are cached are left black."""
+def read_letterboxed(
+    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float = 0
+) -> dict[str, Any]:
+    """One sample, with the fields of a `LetterboxedBatch`. Images whose features are cached are left black. In the
+    share `block` of samples, the target tokens outside the object are to be blocked.
+    """
 
     def image(key: ViewKey) -> np.ndarray:
         return np.zeros((side, side, 3), np.uint8) if key in drawn.cached else letterbox(read_view(pairs, key), side)
@@ -50,7 +54,7 @@ def read_letterboxed(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator
         "target_image": image(source.target),
         "query_mask": mask(pairs.query_mask(drawn.query)),
         "target_mask": mask(target_rle),
-        "block": drawn.block,
+        "block": drawn.chance < block,
     }
 
 
@@ -71,7 +75,7 @@ class Paper(NetworkRecipe):
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_letterboxed(pairs, drawn, rng, self.side)
+        return read_letterboxed(pairs, drawn, rng, self.side, self.training.block)
 
     def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
         return collate_letterboxed(samples)
@@ -99,28 +103,20 @@ class Paper(NetworkRecipe):
 
     def predict(self, frame: Frame) -> list[Answer]:
         """Encode each image and each mask once, then predict the pairs. The CPU waits for a GPU only at the end."""
+        targets = list(dict.fromkeys(frame.target))  # the pictures in which objects are sought
+        of_pairs = self.to_device([frame.object, numbers(frame.target, targets)])
         with self.computing():
-            images = self.in_batches(self.encoder.images, self.stacked(frame.images.values()))
-            masks = self.in_batches(self.encoder.masks, self.stacked(frame.masks.values()))
-            feat = dict(zip(frame.images, images, strict=True))
-            cameras = list(dict.fromkeys(pair.target_camera for pair in frame.pairs))
+            feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures)).contiguous()
+            mask_feat = self.in_batches(self.encoder.masks, self.stacked(frame.masks.values()))
             with autocast(self.device, self.precision):
-                query_feat = torch.stack([feat[camera] for _, camera in frame.masks])
-                encoded = self.in_batches(self.network.encode, query_feat, masks)
-                queries = dict(zip(frame.masks, zip(*encoded, strict=True), strict=True))
-                tokens = self.in_batches(self.network.encode_target, torch.stack([feat[x] for x in cameras]))
-                targets = dict(zip(cameras, tokens, strict=True))
-                looks = []
-                for pairs in self.slices(frame.pairs):
-                    query = Query(*map(torch.stack, zip(*(queries[pair[:2]] for pair in pairs), strict=True)))
-                    target = torch.stack([targets[pair.target_camera] for pair in pairs])
-                    looks.append(self.network.look(query, target)[:2])
-            prob, logit = map(torch.cat, zip(*looks, strict=True))
-            return list(map(Answer, prob.cpu().numpy(), logit.sigmoid().tolist()))
+                query = self.in_batches(self.network.encode, feat[self.to_device(frame.view)], mask_feat)
+                target = self.in_batches(self.network.encode_target, feat[self.to_device(targets)])
+                look = self.in_batches(lambda q, t: self.network.look(query[q], target[t]), *of_pairs)
+            return list(map(Answer, look.target_mask_prob.cpu().numpy(), look.logit.sigmoid().tolist()))
 
     def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
         """Letterboxing by nearest neighbor keeps the pixels of the video that the benchmark compares."""
-        return answer.prob_in_image(eval_size(video))
+        return self.prob_in_image(answer, eval_size(video))
 
 
 def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:

@@ -52,7 +52,7 @@ class DrawnPairs(NamedTuple):
 
     query: int  # the pair whose query view and mask are shown
     target: int  # the pair whose target view is shown; if it is another pair, the object is not in this view
-    block: bool = False  # True if target tokens outside the object are blocked
+    chance: float = 1.0  # a random number from 0 to 1, for a choice of the recipe
     cached: Container[ViewKey] = ()  # views whose features are cached, so that their images need not be read
 
 
@@ -110,13 +110,12 @@ def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
 
 
 class TrainSamples(Dataset):
-    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone. In the share
-    `block` of the samples, the target tokens outside the object are to be blocked. The index of sample n is n, or a
-    tuple of n and the views that are cached (`with_cached`).
+    """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone. The index of
+    sample n is n, or a tuple of n and the views that are cached (`with_cached`).
     """
 
-    def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int, block: float = 0.0):
-        self.pairs, self.read, self.seed, self.block = pairs, read, seed, block
+    def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int):
+        self.pairs, self.read, self.seed = pairs, read, seed
 
     def __getitem__(self, index: int | tuple[int, Container[ViewKey]]) -> dict:  # pyrefly: ignore
         unreadable, (n, cached) = [], index if isinstance(index, tuple) else (index, ())
@@ -138,9 +137,9 @@ class TrainSamples(Dataset):
 
     def draw(self, rng: np.random.Generator) -> DrawnPairs:
         i = int(rng.integers(len(self.pairs)))
-        block = rng.random() < self.block
+        chance = rng.random()
         j = unrelated_pair(self.pairs, i, rng) if rng.random() < TARGET_SWAP else None
-        return DrawnPairs(i, i if j is None else j, block)
+        return DrawnPairs(i, i if j is None else j, chance)
 
 
 def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:

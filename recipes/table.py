@@ -1,12 +1,12 @@
 """The recipes by their names, which only configs.py also knows; and networks from checkpoints of any recipe."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from common.arguments import option_values
 from common.errors import UserError
 from model.backbone import Backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
@@ -53,6 +53,5 @@ def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not ours:
         return {}
     name, config = stored_config(content, path, CONFIGS)
-    options = {field.name: getattr(config, field.name) for field in fields(config) if field.metadata}
-    backbone = content["backbone"]
-    return options | {"recipe": name, "backbone": str(backbone["name"]) if names_backbone(backbone) else "moco"}
+    backbone = str(content["backbone"]["name"]) if names_backbone(content["backbone"]) else "moco"
+    return option_values(config) | {"recipe": name, "backbone": backbone}

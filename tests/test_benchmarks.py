@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import inference, measure, network_card, photographs, process_data, train_step
+from benchmarks import full_size, inference, measure, network_card, photographs, process_data, train_step
 from tests.made.processes import run_main
 
 
@@ -16,12 +16,13 @@ from tests.made.processes import run_main
 def in_this_process(monkeypatch):
     """Scripts of the repository are run here, without seconds of imports for each."""
 
-    def run(script: str, *words: object) -> None:
+    def run(script: str, *words: object) -> measure.Run:
         if "--num_workers" not in words and script != "data/create_pairs.py":
             words += ("--num_workers", 1)
-        output_of(run_main(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, *words))
+        done = run_main(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, *words)
+        return measure.Run(1.0, 10**9, output_of(done))
 
-    for module in (measure, network_card, process_data):
+    for module in (measure, network_card, process_data, full_size):
         monkeypatch.setattr(module, "run_script_apart", run)
 
 
@@ -88,3 +89,24 @@ def test_truth_in_photographs_is_where_corners_and_features_say(tmp_path, monkey
     monkeypatch.setattr(photographs.Predictor, "load", lambda _: knowing)
     rows = output_of(run_main(photographs.main, "--samples", tmp_path)).splitlines()[2:]
     assert rows == [*(f"| {group} | 2 | 100 | 2 | 2 |" for group in groups), "| absent | 12 | - | - | 12 |"]
+
+
+def test_what_grows_with_the_data_set_is_measured_with_half_of_the_takes_and_with_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(full_size, "LOADERS", (1,))
+    small = ("--folder", tmp_path, "--takes", 6, "--pairs", 3, "--mined", 3)
+    rows = [line.split(" | ") for line in output_of(run_main(full_size.main, *small)).splitlines()]
+    assert rows[0][1:5] == ["3 takes: CPU s", "GB", "6 takes: CPU s", "GB"]
+    assert [row[0] for row in rows[2:]] == list(full_size.commands(tmp_path, 3, 3))
+    assert all(row[1:6] == ["1.0", "1.00", "1.0", "1.00", "1.0"] for row in rows[2:])
+    assert all(int(row[6].split()[0]) for row in rows[2:] if row[6])
+
+
+def test_made_takes_have_the_counts_of_real_takes():
+    masks = {kind: [full_size.draw_mask(np.random.default_rng(0), view)] for kind, view in full_size.VIEWS.items()}
+    takes = [full_size.draw_take(np.random.default_rng(number), masks) for number in range(200)]
+    objects = [cameras for take in takes for cameras in take.masks.values()]
+    tracks = [len(cameras[full_size.EGO]) for cameras in objects if full_size.EGO in cameras]
+    both = [cameras for cameras in objects if len(cameras) == 2]
+    seen = [len(ego.keys() & exo.keys()) / len(ego) for ego, exo in (cameras.values() for cameras in both)]
+    assert len(objects) / len(takes) == pytest.approx(4, abs=0.3) and max(len(take.masks) for take in takes) <= 18
+    assert np.mean(tracks) == pytest.approx(245, abs=15) and np.mean(seen) == pytest.approx(0.83, abs=0.02)

@@ -39,7 +39,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOREIGN_FLAGS = {  # of the programs that our documents call
     *("--parts", "--benchmarks", "--uids", "--yes"),  # egoexo
     *("--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint"),  # torchrun
-    *("--array", "--cpus-per-task", "--nodes", "--ntasks-per-node", "--gpus-per-node"),  # sbatch
+    *("--array", "--cpus-per-task", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--requeue", "--wrap"),  # sbatch
     *("--shm-size",),  # docker
 }
 

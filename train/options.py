@@ -3,21 +3,23 @@ further flags are in snake_case. This module does not import torch, so that --he
 """
 
 import argparse
+import re
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.arguments import DEFAULT_DATA_DIR, PRECISION_HELP, PRECISIONS, Parser, add_fields, option
+from common.arguments import DEFAULT_DATA_DIR, PRECISION_HELP, PRECISIONS, Parser, add_fields, option, option_values
 from common.errors import UserError
 from formats.pairs import BOTH
-from recipes.configs import CONFIGS
+from recipes.configs import CONFIGS, OPTIONS
 from train.schedule import Schedule
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
 # Flags of the published trainer that have no effect there.
 UNUSED = ("--batch-neg", "--prob-dir", "--prob-style", "--feat-pth", "--warp-mask", "--tps-grid", "--eta-corr")
-RECIPE = "data and recipe (the defaults are the paper's, except that validation always uses the same pairs)"
+RECIPE = "data and recipe"
 NETWORK = "network (if training starts from a checkpoint, its values are the defaults)"
 RESUME = "checkpoint to continue; auto: netLast.pth in --out-dir, if it exists, even if flags have changed (default: "
 RESUME += "netLast.pth in --out-dir, if it exists and has the same recipe)"
@@ -30,9 +32,9 @@ NOT_RECIPE = (  # options that do not change the recipe; a run may continue with
 
 @dataclass(frozen=True)
 class Options:
-    """All options of a training; the options of its network are in `config`."""
+    """All options of a training; `config` has those of its network, `training` those that only its recipe has."""
 
-    recipe: str = option("paper", "method to train (docs/training.md)", choices=CONFIGS, group=RECIPE)
+    recipe: str = option("paper", "method to train (docs/training.md); give it before --help", choices=CONFIGS)
     train_dir: list[Path] = option((DEFAULT_DATA_DIR,), "folders of processed takes", "--train-dir", nargs="+")
     reverse: bool = option(False, "train exo-ego instead of ego-exo")
     both: bool = option(False, "train one network for both settings")
@@ -46,10 +48,6 @@ class Options:
     lr_falls: int | None = option(None, "epoch after which the rate falls, linearly to 0 at the end", limits=[0])
     existence_weight: float = option(1.0, "weight of the losses of existence; the losses of masks have 1", limits=[0])
     weight_decay: float = option(0.0, "weight decay of Adam", "--weight-decay", limits=[0])
-    block: float = option(0.5, "share of the paper's samples with blocked tokens around the object", limits=[0, 1])
-    mine_epochs: list[int] = option((), "epochs after which the strong recipe mines rivals; 0: the warm-up", limits=[0])
-    mine_pairs: int = option(20_000, "pairs in which the strong recipe mines rivals, each time; 0: all", limits=[0])
-    fit_pairs: int = option(2000, "pairs to which the strong recipe fits its choice at the end; 0: none", limits=[0])
     seed: int = option(0, "seed of weights, samples and dropout", limits=[0])
     val_every: int = option(1, "epochs between validations; the last epoch is always validated", limits=[1])
     val_size: int = option(None, "validation pairs; 0: the whole split (default: --iter-epoch-val batches)", limits=[0])
@@ -71,6 +69,7 @@ class Options:
     log_every: int = option(20, "steps between console and log lines", limits=[1])
 
     config: Any = None  # without the numbers of channels, which depend on the backbone
+    training: Any = None
 
     @property
     def setting(self) -> str:
@@ -79,9 +78,8 @@ class Options:
 
     @property
     def stored(self) -> dict[str, Any]:
-        """All options by name, also of the network, in the form in which a checkpoint stores them."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.metadata}
-        return as_stored(asdict(self.config) | own)
+        """All options by name, in the form in which a checkpoint stores them."""
+        return as_stored(asdict(self.config) | option_values(self) | asdict(self.training))
 
     @property
     def schedule(self) -> Schedule:
@@ -92,23 +90,35 @@ class Options:
 def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name, in the form in which a checkpoint stores them."""
     stored = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    stored |= {name: list(value) for name, value in stored.items() if isinstance(value, tuple)}
     del stored["overwrite"]
-    lists = {name: list(values[name]) for name in ("lr_schedule", "mine_epochs")}
-    return stored | lists | {"train_dir": " ".join(map(str, values["train_dir"]))}
+    return stored | {"train_dir": " ".join(map(str, values["train_dir"]))}
 
 
-CLASSES = (Options, *CONFIGS.values())
-DEFAULTS: dict[str, Any] = {field.name: field.default for kind in CLASSES for field in fields(kind) if field.metadata}
+def defaults_of(recipe: str, epochs: int = Options.n_epoch) -> dict[str, Any]:
+    """The defaults of all options of a training by this recipe, in so many epochs."""
+    own = OPTIONS[recipe]
+    return option_values(Options) | option_values(CONFIGS[recipe]) | option_values(own) | own.defaults(epochs)
 
 
 def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
-    """The options that were typed, by name, and the output folder. Raises UserError if two exclude each other."""
+    """The options that were typed, by name, and the output folder. Raises UserError if two exclude each other.
+
+    --help has the defaults of the recipe that is named before. The options of all recipes are known, since the recipe
+    may be that of a checkpoint.
+    """
     parser = Parser(doc)
-    for kind in CLASSES:
-        add_fields(parser, kind, NETWORK)
+    add_fields(parser, Options, RECIPE)
+    words = " ".join(sys.argv[1:] if argv is None else argv)
+    [named] = re.findall(r"--recipe[= ](\S+)", words)[-1:] or ["paper"]
+    for recipe in sorted(CONFIGS, key=lambda name: name != named):
+        add_fields(parser, CONFIGS[recipe], NETWORK if recipe == named else f"only of the {recipe} recipe")
+        add_fields(parser, OPTIONS[recipe], f"only of the {recipe} recipe")
+    known = {name: value for recipe in CONFIGS for name, value in defaults_of(recipe).items()}
+    parser.set_defaults(**known | defaults_of(named if named in CONFIGS else "paper"))
     for flag in UNUSED:
         parser.add_argument(flag, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    unset = argparse.Namespace(**dict.fromkeys(DEFAULTS))  # with these values, argparse sets no defaults
+    unset = argparse.Namespace(**dict.fromkeys(known))  # with these values, argparse sets no defaults
     typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     if typed.get("both") and typed.get("reverse"):
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")

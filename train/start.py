@@ -3,83 +3,82 @@ continues a checkpoint.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from common.arguments import option_values
 from common.errors import UserError
 from model.backbones import make_backbone
 from model.checkpoint import load_matching, read_checkpoint, stored_backbone
 from model.config import FREE
 from model.device import resolve_precision
 from model.weights import read_torch
+from recipes.configs import CONFIGS, OPTIONS
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
-from train.options import DEFAULTS, NOT_RECIPE, UNUSED, Options, as_stored
+from train.options import NOT_RECIPE, UNUSED, Options, as_stored, defaults_of
 from train.state import LAST, WARMUP, TrainState, run_files
 
 WAYS = "give another --out-dir, or --overwrite to delete it"
 
 
 class Start(NamedTuple):
-    path: Any = None  # the path of a file, or None for a new network
-    content: Any = None  # of the file
-    continues: bool = False  # True if the file is a checkpoint to continue, False if it has initial weights
-    is_own: bool = False  # True if the training continues the run in its own folder
-    keeps_backbone: bool = False  # True if the file's backbone is the one to train on
-    notes: tuple[str, ...] = ()  # lines about options that changed since the checkpoint, and about flags without effect
+    path: Any  # the path of a file, or None for a new network
+    content: Any  # of the file
+    continues: bool  # True if the file is a checkpoint to continue, False if it has initial weights
+    is_own: bool  # True if the training continues the run in its own folder
+    keeps_backbone: bool  # True if the file's backbone is the one to train on
+    notes: list[str]  # lines about options that changed since the checkpoint, and about flags without effect
 
 
 def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start]:
     """The complete options, and the start of the training; the output folder must be claimed.
 
-    Raises UserError if a file to start from is missing or does not fit, if the folder holds a run that would be lost,
-    or if it holds a run of another recipe that --resume-pth does not name.
+    Raises UserError if a file to start from is missing, does not fit or would be replaced, if the folder holds a run
+    that would be lost, or if it holds a run with other options that --resume-pth does not name.
     """
     typed = dict(typed)
     unused = [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]
-    notes = (f"unused, as in the published trainer: {' '.join(unused)}",) if unused else ()
-    out_dir, named = typed["out_dir"], typed.get("resume_pth")
+    notes = [f"unused, as in the published trainer: {' '.join(unused)}"] if unused else []
+    out_dir, named, initial = typed["out_dir"], typed.get("resume_pth"), typed.get("init_weights")
     path = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
     is_own = path == out_dir / LAST and "overwrite" not in typed
-    for file in map(Path, filter(None, (typed.get("init_weights"), None if is_own else path))):
+    for file in map(Path, filter(None, (initial, None if is_own else path))):
         if file.resolve() in [own.resolve() for own in run_files(out_dir)]:
             raise UserError(f"{file} is in --out-dir {out_dir}, and this run would replace it; give another --out-dir")
-    # True if --resume-pth names the folder's own run, which may then continue with another recipe.
+    # True if --resume-pth names the folder's own run, which may then continue with other options.
     names_own = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
     if named == "auto" or is_own and names_own:
         del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
-    if path is None:
-        start = Start(typed.get("init_weights"), notes=notes)
-        content = read_torch(start.path, "give the file of a trained model") if start.path else None
-        network = stored_options(content, start.path) if content is not None else {}
-        options = merged_options(typed, network, {}, device)
-        keeps = bool(network) and not {"backbone", "moco_path"} & typed.keys()
-        return options, start._replace(content=content, keeps_backbone=keeps)
-    content, _ = read_checkpoint(path, WAYS) if is_own else read_checkpoint(path)
-    network, arguments = stored_options(content, path), content.get("arguments")
-    former = as_stored(DEFAULTS) | arguments if arguments else {}  # the run may be older than some options
-    kept = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
-    options = merged_options(typed, network, {name: former[name] for name in kept if name in former}, device)
-    changed = changed_lines(path, former | network, options.stored, network, keeps_recipe=is_own and not names_own)
-    return options, Start(path, content, True, is_own, True, (*changed, *notes))
+    origin: Any = path or initial
+    if path:
+        content: Any = read_checkpoint(path, *[WAYS] * is_own)[0]
+    else:
+        content = read_torch(initial, "give the file of a trained model") if initial else {}
+    network = stored_options(content, origin) if origin else {}
+    arguments = content.get("arguments", {}) if path else {}
+    kept = {x: arguments[x] for x in ("warmUpIter", *["resume_pth"] * is_own) if x in arguments}
+    options = merged_options(typed, network, kept, device)
+    keeps_backbone = bool(path or network and not {"backbone", "moco_path"} & typed.keys())
+    if path:
+        notes = changed_lines(path, arguments, network, options, keeps_recipe=is_own and not names_own) + notes
+    return options, Start(origin, content, bool(path), is_own, keeps_backbone, notes)
 
 
 def merged_options(
     typed: dict[str, Any], network: dict[str, Any], kept: dict[str, Any], device: torch.device
 ) -> Options:
     """Give each option its value from the first of these that has one: the command line, the network of the file to
-    start from, what is kept of the run that wrote this file, the recipe's defaults, the defaults of the paper's recipe.
+    start from, what is kept of the run that wrote this file, the recipe's defaults.
     """
-    recipe = (DEFAULTS | network | typed)["recipe"]
-    kind = RECIPES[recipe]
-    own = {field.name for field in fields(kind.Config)}
-    for name in typed:
-        if name in kind.without or name not in own and name not in Options.__dataclass_fields__:
-            raise UserError(f"--{name}: the {recipe} recipe has no such option; leave it out, or give another --recipe")
-    values = DEFAULTS | kind.defaults | kept | network | typed
+    recipe = ({"recipe": Options.recipe} | network | typed)["recipe"]
+    defaults = defaults_of(recipe, typed.get("n_epoch", Options.n_epoch))
+    for name in typed.keys() - defaults.keys():
+        raise UserError(f"--{name}: the {recipe} recipe has no such option; leave it out, or give another --recipe")
+    values = defaults | kept | network | typed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
     values["precision"] = resolve_precision(values["precision"], device)
     if values["warmUpIter"] is None:  # 1000 as in the paper, or a tenth of the steps that follow, if these are fewer
@@ -87,8 +86,9 @@ def merged_options(
         values["warmUpIter"] = max(1, steps // 10) if 0 < steps < 1000 else 1000
     if values["val_size"] is None:
         values["val_size"] = values["iter_epoch_val"] * values["batch_pos"]
-    config = kind.Config(**{field.name: values[field.name] for field in fields(kind.Config) if field.metadata})
-    return Options(**{field.name: values[field.name] for field in fields(Options) if field.metadata}, config=config)
+    kinds = CONFIGS[recipe], OPTIONS[recipe], Options
+    config, training, options = (kind(**{name: values[name] for name in option_values(kind)}) for kind in kinds)
+    return replace(options, config=config, training=training)
 
 
 def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None:
@@ -105,19 +105,25 @@ def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None
 
 
 def changed_lines(
-    start: Path, then: Mapping[str, Any], now: Mapping[str, Any], network: Mapping[str, Any], keeps_recipe: bool
+    path: Path, arguments: Mapping[str, Any], network: Mapping[str, Any], options: Options, keeps_recipe: bool
 ) -> list[str]:
-    """A line for each option whose value `now` differs from its value `then`, in the run that wrote the checkpoint.
+    """A line for each option that has changed since the run with these `arguments` wrote the checkpoint `path`.
 
-    Raises UserError if a difference makes another network, or with `keeps_recipe`, another recipe.
+    Raises UserError if a difference makes another network, or with `keeps_recipe`, if the training were another one.
     """
-    changed = {name: f"{name} {then[name]} -> {new}" for name, new in now.items() if then.get(name, new) != new}
+    then = dict(arguments)
+    if arguments:  # the run may be older than some options, and what was a default then is the default now
+        epochs = then.get("n_epoch", options.n_epoch), options.n_epoch
+        old, new = (as_stored(defaults_of(options.recipe, number)) for number in epochs)
+        then |= {name: new[name] for name in old if then.get(name, old[name]) == old[name]}
+    then |= network
+    changed = {name: f"{name} {then[name]} -> {x}" for name, x in options.stored.items() if then.get(name, x) != x}
     if other_network := [text for name, text in changed.items() if name in network and name not in FREE]:
-        what = f"{start} holds another network ({', '.join(other_network)})"
+        what = f"{path} holds another network ({', '.join(other_network)})"
         raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
-    other_recipe = [text for name, text in changed.items() if name not in NOT_RECIPE]
-    if other_recipe and keeps_recipe:
-        what = f"{start.parent} holds a run of another recipe ({', '.join(other_recipe[:3])})"
+    others = [text for name, text in changed.items() if name not in NOT_RECIPE]
+    if others and keeps_recipe:
+        what = f"{path.parent} holds a run with other options ({', '.join(others[:3])})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
     return [f"changed since then: {text}" for text in changed.values()]
 
@@ -127,7 +133,7 @@ def starting_state(
 ) -> tuple[TrainState, list[str]]:
     """The state, and lines that tell its origin and what has changed since the checkpoint was written.
 
-    `pair_digests`: the digests of pairs and pictures, by kind. Raises UserError if a file is missing or unfit.
+    `pair_digests`: the digests of the pairs, by kind. Raises UserError if a file is missing or unfit.
     """
     if start.keeps_backbone:
         backbone = stored_backbone(start.content["backbone"], options.moco_path, start.path)
@@ -140,12 +146,10 @@ def starting_state(
     notes = [f"{options.backbone} backbone, new transformer"]
     if start.continues:
         others = state.restore(start.content, start.path)
-        if not start.is_own or any(kind.endswith("validation") for kind in others):
+        if not start.is_own or "validation" in others:
             state.best = {}
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
                 state.history.pop(name, None)
-        if not start.is_own or "training" in others:
-            state.finished = {}
         if "training" in others:
             state.mined = {}
         if "step" not in start.content or options.resume_epoch and not start.is_own:  # the warm-up is done
@@ -153,7 +157,7 @@ def starting_state(
             state.history["epoch"] = options.resume_epoch
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         notes = [f"{start.path}, continued at step {state.step}"]
-        notes += [f"changed since then: the {kind} pairs{anew[kind.split()[-1]]}" for kind in others]
+        notes += [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
     elif start.path:
         loaded, left_out = load_matching(network, start.content, start.path)
         tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"

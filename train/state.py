@@ -34,7 +34,7 @@ class TrainState:
     def __init__(
         self, options: Options, backbone: Backbone, network: nn.Module, device: torch.device, digests: dict[str, str]
     ):
-        """`digests`: the digests of pairs and pictures, by kind. With precision fp16, the loss is scaled."""
+        """`digests`: the digests of the pairs, by kind. With precision fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
         self.network, self.device, self.pair_digests = network.to(device), device, digests
         self.recipe, self.schedule, self.seed = options.recipe, options.schedule, options.seed
@@ -86,8 +86,8 @@ class TrainState:
             save_checkpoint(path, self.recipe, self.backbone, self.network, **contents.get(path.name, content))
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
-        """Continue from the content of a checkpoint. Returns the kinds of pairs ("training", "pictures of the
-        validation", ...) that have changed since the checkpoint was written.
+        """Continue from the content of a checkpoint. Returns the kinds of pairs ("training", "validation") that have
+        changed since the checkpoint was written.
 
         The step of a published checkpoint is unknown and becomes 0. Raises UserError if the network or the optimizer's
         state is another network's, or if the checkpoint is damaged.

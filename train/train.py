@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from train.options import DEFAULTS, Options, parse
+from train.options import Options, parse
 
 if __name__ == "__main__":
     parse(None, __doc__)  # --help and wrong options need not wait for the imports below
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 def device_of(typed: dict[str, Any], world: World) -> torch.device:
     """The device of this process: its GPU of --gpu, or else --device."""
-    name, gpus = typed.get("device", DEFAULTS["device"]), typed.get("gpu")
+    name, gpus = typed.get("device", Options.device), typed.get("gpu")
     if gpus:
         numbers = gpus.split(",")
         if len(numbers) != local_ranks():
@@ -95,9 +96,6 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
-    if world.is_main:  # the other processes need not read the folders of all takes, too
-        digests["pictures of the training"] = pairs.frames_digest()
-        digests["pictures of the validation"] = val_pairs.frames_digest()
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     if world.is_main:
         remove_leftovers(options.out_dir)
@@ -111,9 +109,10 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
-    recipe = RECIPES[options.recipe](*parts, cache_size=options.cache_features * 1e9)
+    cache_size = options.cache_features * 1e9
+    recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training)
     loading = loader_options(options.num_workers, device.type == "cuda")
-    samples = TrainSamples(pairs, recipe.read, options.seed, options.block)
+    samples = TrainSamples(pairs, recipe.read, options.seed)
     if state.mined:
         recipe.use_mined(state.mined, pairs)
 
@@ -127,7 +126,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
         if mines:
             log.say("mining rivals in the training pairs ...")
-            mined = recipe.mine(pairs, options.mine_pairs, options.seed, world, loading)
+            mined = recipe.mine(pairs, options.seed, world, loading)
             log.say(f"mined {mined['searched']:,} of {len(pairs):,} pairs")
             state.mined = {"step": state.step, **mined}
             recipe.use_mined(state.mined, pairs)
@@ -157,18 +156,13 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
 
 def train_epochs(
-    options: Options,
-    state: TrainState,
-    step: nn.Module,
-    load: Callable[[bool], Iterator],
-    validation: Validation,
-    log: Log,
+    options: Options, state: TrainState, step: nn.Module, load: Callable, validation: Validation, log: Log
 ) -> None:
     """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load` gives the batches
     from this step on, and is told whether mining is due before them.
     """
     schedule, history = state.schedule, state.history
-    mining = [schedule.epoch_end(epoch) for epoch in options.mine_epochs]  # the steps after which it is due
+    mining = [schedule.epoch_end(epoch) for epoch in getattr(options.training, "mine_epochs", ())]  # steps
     batches: Any = None  # until there is a step to take
     if "start_iou" not in history:
         history["start_iou"] = validation.run(state.step, "start")
@@ -194,9 +188,9 @@ def train_epochs(
 def finish(
     options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, loading: dict[str, Any]
 ) -> None:
-    """Let the recipe finish the best network and the last one, unless this was done with as many pairs."""
-    done = {"step": state.step, "pairs": options.fit_pairs}
-    if not options.fit_pairs or state.finished == done:
+    """Let the recipe finish the best network and the last one, unless this was done with its options."""
+    done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
+    if state.finished == done:
         return
     trained = copy.deepcopy({BEST: trained_network(state.best), LAST: state.network.state_dict()})
     steps = ({BEST: state.best.get("step")} if state.best else {}) | {LAST: state.step}
@@ -204,7 +198,7 @@ def finish(
     for name, step in steps.items():
         if step not in finished:
             state.network.load_state_dict(trained[name])
-            text = recipe.finish(pairs, options.fit_pairs, options.seed, log.world, loading)
+            text = recipe.finish(pairs, options.seed, log.world, loading)
             if not text:  # this recipe has no such step
                 return
             log.say(f"{name}: {text}")
@@ -219,7 +213,7 @@ def print_introduction(
 ) -> None:
     """Print and log the data, the network and the recipe of a run."""
     schedule, arguments = options.schedule, state.origin["arguments"]
-    block = f", block {options.block}" if options.block else ""
+    details = [f"{name} {arguments[name]}" for name in ("existence_weight", *asdict(options.training))]
     takes = counted(len(pairs.data_dir_of), "take")
     facts = {
         "setting": pairs.setting,
@@ -227,7 +221,7 @@ def print_introduction(
         "train_pairs": f"{len(pairs)} of {takes}, {(~pairs.visible).sum()} of them negatives",
         "val_pairs": f"{min(options.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "recipe": f"{options.recipe}, existence_weight {options.existence_weight}" + block,
+        "recipe": ", ".join([options.recipe, *details]),
         "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
         "warm-up": counted(schedule.warmup, "step"),
         "rate": f"{schedule.lr:g}, times {LR_DROP} after epoch {list(schedule.milestones)}"

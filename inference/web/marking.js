@@ -14,9 +14,7 @@ const paint = document.createElement("canvas");
 let scale = 1; // pixels of the screen for a pixel of the picture
 let newMark = null; // while it is being drawn
 
-function find(name) {
-  return element.querySelector(`[name=${name}]`);
-}
+const find = name => element.querySelector(`[name=${name}]`);
 
 function draw() {
   const picture = document.querySelector("#query img");
@@ -64,9 +62,7 @@ function change(marks) {
   draw();
 }
 
-function pointAt(event) {
-  return [event.offsetX / scale - 0.5, event.offsetY / scale - 0.5];
-}
+const pointAt = event => [event.offsetX / scale - 0.5, event.offsetY / scale - 0.5];
 
 canvas.onpointerdown = event => {
   canvas.setPointerCapture(event.pointerId);

@@ -21,7 +21,7 @@ setup_env requirements.txt requirements-models.txt
 out=${1:-runs/xsegtx_tiny}
 seed=${SEED:-0}
 epochs=${EPOCHS:-12}
-start=(--backbone efficientnet_lite0 --mode tiny --input_size 192 --lr 5e-4)
+start=()
 if [ -n "${FROM:-}" ]; then start=(--init_weights "$FROM" --lr 3e-4 --dropout 0 --drop-feat 0); fi
 precision=fp32 # or bfloat16, if the CPU computes in it
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
@@ -54,8 +54,7 @@ make train/patterned_large "${large[@]}" "${learn[@]}" --num_train 64
 
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
   --resume-pth auto "${start[@]}" --batch-pos 4 --warmUpIter 100 --iter-epoch 2400 --n-epoch "$epochs" \
-  --lr_falls $(((epochs + 1) / 2)) --existence_weight 0.3 --mine_epochs 2 6 10 --fit_pairs 20000 --val_size 240 \
-  --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 --precision $precision
+  --val_size 240 --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 --precision $precision
 [ "$seed" = 0 ] || exit 0
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # for prediction, in half precision
 import sys

@@ -3,14 +3,21 @@ networks that read them, and their fit, which is the last step of a training.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from common.existence import balanced_accuracy
+from formats.crop import Crop
+from formats.results import THRESHOLD
+from model.rows import Rows, cat, rows_by_key
+from recipes.frame import Frame
+from recipes.strong.crops import Part, Spot, connected_parts, spot_of
+from recipes.strong.locator import Description
 
 HIDDEN = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units
@@ -19,7 +26,55 @@ SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
 
 
-class LookNumbers(NamedTuple):
+@dataclass
+class Marked(Rows):
+    """The objects of a frame, as they are marked in their pictures."""
+
+    image: list[np.ndarray]
+    mask: list[np.ndarray]
+    spot: list[Spot]
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Marked":
+        masks = list(frame.masks.values())
+        spots = [spot_of(mask) for mask in masks]
+        return cls([frame.pictures[number] for number in frame.view], masks, spots)  # pyrefly: ignore
+
+
+@dataclass
+class Places(Rows):
+    """N places at which to look for the objects of a frame's pairs."""
+
+    pair: list[int]  # the numbers of pair and object in the frame
+    object: list[int]
+    image: list[np.ndarray]  # the target, (H, W, 3)
+    spot: list[Spot]
+    similarity: list[float]  # in the similarity map of the whole target
+
+    def crops(self, context: float) -> list[Crop]:
+        """The crops in which to look at the places, `context` times as large as the objects."""
+        return [spot.crop(image.shape[:2], context) for spot, image in zip(self.spot, self.image, strict=True)]
+
+    def parts(self, crops: Sequence[Crop], probs: np.ndarray) -> list[list[Part]]:
+        """The connected parts of what looks have found in crops, the largest one first; none if a mask is empty."""
+        rows = zip(probs, crops, self.image, strict=True)
+        return [connected_parts(prob > THRESHOLD, crop, image.shape[:2]) for prob, crop, image in rows]
+
+
+@dataclass
+class Looks(Rows):
+    """The looks at N places, in crops with context."""
+
+    crop: list[Crop]
+    prob: np.ndarray  # (N, S, S), the mask's probability in the crop
+    parts: list[list[Part]]  # of the mask
+    logit: Tensor  # (N,) logit of existence
+    cells: Tensor  # (N, 2h, 2w, WIDTH), the locator's cells of the crop
+    shown: Description  # what the mask shows
+
+
+@dataclass
+class LookNumbers(Rows):
     """What `Choice` reads of N looks, (N,) each. "Expected" is what the candidate says, "found" the mask's largest
     connected part. Lengths are of the longer side of a bounding box.
     """
@@ -39,10 +94,32 @@ class LookNumbers(NamedTuple):
     largest_share: Tensor  # the found part's share of the mask
 
     # The close look's logit of existence. Only looks that are drawn have it; with it, the score also chooses worse.
-    close_logit: Tensor
+    close_logit: Tensor | None = None
+
+    @classmethod
+    def of(cls, places: Places, looks: Looks, back: Tensor, at_home: Tensor) -> "LookNumbers":
+        """The numbers of N looks; `StrongNetwork` computes `back` (N,) and `at_home` (N, 2)."""
+        area, expected = (looks.prob > THRESHOLD).mean((1, 2)), [spot.extent for spot in places.spot]
+        found = [parts[0].spot.extent if parts else 1.0 for parts in looks.parts]
+        of_masks = {
+            "similarity": places.similarity,
+            "log_area": np.log(area + 1e-3),
+            "uncertain": ((looks.prob > 0.2) & (looks.prob < 0.8)).mean((1, 2)) / (area + 0.01),
+            "growth": np.log(np.divide(found, expected)),
+            "largest_share": [parts[0].share if parts else 0.0 for parts in looks.parts],
+        }
+        tensor = torch.tensor(np.array([*of_masks.values()]), dtype=torch.float32)
+        of_masks = dict(zip(of_masks, tensor.to(back.device, non_blocking=True), strict=True))
+        home, elsewhere = at_home.unbind(1)
+        return cls(**of_masks, logit=looks.logit, log_back=(back + 1e-3).log(), home=home, elsewhere=elsewhere)
+
+    def stacked(self) -> Tensor:
+        """The numbers as columns, (N, NUMBERS); without `close_logit` there is one column less."""
+        return torch.stack([column for column in vars(self).values() if column is not None], 1)
 
 
-NUMBERS = len(LookNumbers._fields)
+NAMES = [field.name for field in fields(LookNumbers)]
+NUMBERS = len(NAMES)
 # Before the fit, score and logit of existence are sums of these numbers.
 SCORE_SUM = {"similarity": 10.0, "logit": 0.5, "log_back": 1.5}
 EXISTENCE_SUM, EXISTENCE_BIAS = {"similarity": 2.0, "logit": 0.5}, -2.4
@@ -58,7 +135,7 @@ class Judge(nn.Module):
             nn.init.zeros_(parameter)
         with torch.no_grad():
             for name, weight in weights.items():
-                self.linear.weight[0, LookNumbers._fields.index(name)] = weight
+                self.linear.weight[0, NAMES.index(name)] = weight
             self.linear.bias.fill_(bias)
         # Mean and standard deviation of the numbers of the looks at training takes.
         self.mean, self.deviation = nn.Buffer(torch.zeros(numbers)), nn.Buffer(torch.ones(numbers))
@@ -92,23 +169,21 @@ class Choice(nn.Module):
         """Numbers (..., NUMBERS) -> scores (...) and logits of existence (...)."""
         return self.score(numbers[..., :-1]), self.existence(numbers)
 
-    def as_table(self, numbers: LookNumbers) -> str:
-        """The numbers of the looks at one pair as text, a column for each look; then their scores and existences."""
-        scores, logits = self(torch.stack(numbers, 1))
-        rows = numbers._asdict() | {"score": scores, "existence": logits.sigmoid()}
-        return "\n".join(f"{name:16}" + "".join(f"{x:10.3f}" for x in row.tolist()) for name, row in rows.items())
+
+def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int) -> list[int]:
+    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first."""
+    groups = rows_by_key(pairs).values()
+    return [row for rows in groups for row in sorted(rows, key=scores.__getitem__, reverse=True)[:count]]
 
 
-class LooksOfPairs(NamedTuple):
+@dataclass
+class LooksOfPairs(Rows):
     """The looks at P pairs, at most K looks each."""
 
     numbers: Tensor  # (P, K, NUMBERS)
     held: Tensor  # (P, K) bool; a pair may have fewer than K looks
     iou: Tensor  # (P, K)
     visible: Tensor  # (P,) bool
-
-    def rows(self, rows: Tensor) -> "LooksOfPairs":
-        return LooksOfPairs(*(x[rows] for x in self))
 
 
 def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs:
@@ -126,7 +201,7 @@ def with_absences(looks: LooksOfPairs) -> LooksOfPairs:
     held = looks.held & (looks.iou < SHOWN)
     rows = looks.visible & held.any(1)
     absent = LooksOfPairs(looks.numbers[rows], held[rows], torch.zeros_like(looks.iou[rows]), ~looks.visible[rows])
-    return LooksOfPairs(*map(torch.cat, zip(looks, absent, strict=True)))
+    return cat([looks, absent])
 
 
 def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:

@@ -1,6 +1,7 @@
 """The options of the strong network. This module does not import torch, so that the help of train.py need not wait."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from common.arguments import option
 from common.errors import UserError
@@ -39,3 +40,21 @@ class StrongConfig(XSegTxConfig):
         """
         extent = share * self.frame_length(share)  # pixels in the target's frame
         return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
+
+
+@dataclass(frozen=True)
+class StrongOptions:
+    mine_epochs: list[int] = option(
+        (), "epochs after which rivals are mined (default: a sixth, half and five sixths of --n-epoch)", limits=[0]
+    )
+    mine_pairs: int = option(20_000, "pairs in which rivals are mined, each time; 0: all", limits=[0])
+    fit_pairs: int = option(20_000, "pairs to which the choice among looks is fitted at the end; 0: none", limits=[0])
+
+    @staticmethod
+    def defaults(epochs: int) -> dict[str, Any]:
+        """As xsegtx_tiny.pth was trained. With dropout, a step takes a quarter longer."""
+        network = {"backbone": "efficientnet_lite0", "mode": "tiny", "input_size": 192}
+        rate = {"lr": 5e-4, "lr_schedule": [], "lr_falls": (epochs + 1) // 2}
+        mine_epochs = sorted({epochs * part // 6 for part in (1, 3, 5)} - {0})
+        weights = {"existence_weight": 0.3, "dropout": 0.0, "drop_feat": 0.0}
+        return network | rate | weights | {"mine_epochs": mine_epochs}

@@ -1,4 +1,4 @@
-"""Where an object is in a picture, and the crops and grids of cells in which the strong network sees it."""
+"""Where an object is in a picture, how large it may be in another, and its crops and grids of cells."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +14,11 @@ CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a 
 COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
 LEAST_PART = 0.25  # parts of a mask that are smaller than this, beside the largest one, are crumbs
 LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
+
+# For each kind of camera, how many times larger a camera shows things than an exo camera does, if sizes are measured in
+# parts of the image's long side. Ego cameras have two values, because the magnification differs among takes.
+MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
+UNKNOWN = 1 / 3, 3**-0.5, 1.0, 3**0.5, 3.0  # the ratios for cameras of unknown kind
 
 
 class Spot(NamedTuple):
@@ -72,6 +77,26 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
     return parts
 
 
+def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> dict[float, float]:
+    """For each ratio, the share of a target's long side that an object may span. The object is at `spot` in a query of
+    `size` (H, W); a ratio is the object's share in the target, divided by its share in the query. Ratios that give more
+    than LARGEST are left out. If all ratios give more, only the smallest ratio is kept, with LARGEST.
+    """
+    shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
+    least = min(shares.values())
+    return {ratio: min(share, LARGEST) for ratio, share in shares.items() if share <= max(LARGEST, least)}
+
+
+def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
+    """The possible ratios of an object's share of the long side in the target and its share in the query. The kinds are
+    keys of MAGNIFICATIONS, or None for a camera of unknown kind.
+    """
+    if query_kind is None or target_kind is None:
+        return UNKNOWN
+    of_query, of_target = MAGNIFICATIONS[query_kind], MAGNIFICATIONS[target_kind]
+    return tuple(dict.fromkeys(larger / smaller for larger in of_target for smaller in of_query))
+
+
 def object_cells(mask: np.ndarray, grid: Sequence[int]) -> np.ndarray:
     """The cells of a grid over a mask (H, W) of 0 and 1 that belong to the object (see COVERED), (h, w) bool."""
     cover = cv2.resize(mask.astype(np.float32), grid[::-1], interpolation=cv2.INTER_AREA)
@@ -87,3 +112,17 @@ def frame_size(size: Size, long_side: int) -> Size:
 def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
     """Resize an image (H, W, 3) to its `frame_size`."""
     return resize(image, frame_size(image.shape[:2], long_side))
+
+
+def middle_of_cell(row: float, col: float, grid: Sequence[int], size: Size) -> tuple[float, float]:
+    """The middle, in pixels, of a cell of a grid that lies over an image of `size` (H, W)."""
+    return (row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]
+
+
+def likeliest_spots(found: Sequence[tuple[float, Spot]], count: int) -> list[tuple[float, Spot]]:
+    """The `count` spots with the highest similarities, without spots near better ones."""
+    chosen: list[tuple[float, Spot]] = []
+    for similarity, spot in sorted(found, key=lambda row: -row[0]):
+        if len(chosen) < count and not any(spot.is_near(better) for _, better in chosen):
+            chosen.append((similarity, spot))
+    return chosen

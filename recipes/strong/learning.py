@@ -21,9 +21,8 @@ from formats.pairs import PairSet
 from formats.results import THRESHOLD
 from recipes.base import NetworkRecipe
 from recipes.frame import Frame, FrameDataset, FramePlan, TakeFrame, frame_plans
-from recipes.strong.choice import choice_figures, fit, looks_of_pairs, shift_existence
+from recipes.strong.choice import Marked, choice_figures, fit, looks_of_pairs, shift_existence
 from recipes.strong.crops import spot_of
-from recipes.strong.search import Search
 
 MINED_LOOKS = 5  # places at which a pair is searched for its object, to find wrong ones
 HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tells how good it is
@@ -47,22 +46,18 @@ def mine_places(
 
 
 def wrong_places(
-    recipe: NetworkRecipe, frame: Frame, numbers: Sequence[int], truths: Sequence[np.ndarray]
+    recipe: Any, frame: Frame, numbers: Sequence[int], truths: Sequence[np.ndarray]
 ) -> list[tuple[int, np.ndarray]]:
-    """The candidates that are not at the object, for each pair that can be searched: the pair's number, and the fields
-    of the `Spot`, (n, 3).
-    """
-    search = Search(recipe, frame, MINED_LOOKS)
-    wrong: dict[int, list] = {pair: [] for pair, of in enumerate(frame.pairs) if of[:2] in search.spots}
-    if not wrong:
-        return []
+    """The candidates that are not at the object: for each pair its number, and the fields of their `Spot`s, (n, 3)."""
     with recipe.computing():
-        places, _ = search.locate()
+        places = recipe.locate(frame, Marked.of(frame), MINED_LOOKS)
+    wrong: list[list] = [[] for _ in numbers]
     true = [spot_of(truth) for truth in truths]
-    for pair, place in places:
+    for pair, place in zip(places.pair, places.spot, strict=True):
         if not ((spot := true[pair]) and spot.is_near(place)):
             wrong[pair].append(place)
-    return [(numbers[pair], np.array(sorted(spots), np.float32).reshape(-1, 3)) for pair, spots in wrong.items()]
+    spots = [np.array(sorted(of_pair), np.float32).reshape(-1, 3) for of_pair in wrong]
+    return list(zip(numbers, spots, strict=True))
 
 
 def fit_choice(
@@ -87,9 +82,9 @@ def fit_choice(
         needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
         text = f"since a fit needs {needed}, and there are {count} pairs of {len(takes)}, {hidden} hidden"
     else:
-        before = choice_figures(choice, looks.rows(held_out))
-        fit(choice, looks.rows(~held_out), seed)
-        after = choice_figures(choice, looks.rows(held_out))
+        before = choice_figures(choice, looks[held_out])
+        fit(choice, looks[~held_out], seed)
+        after = choice_figures(choice, looks[held_out])
         text = f"on {int(held_out.sum())} pairs of takes held out, "
         text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
         if np.nansum(after) >= np.nansum(before):  # without visible or hidden objects held out, one of them is NaN
@@ -102,22 +97,15 @@ def fit_choice(
     return f"the choice among looks stays as it was, but for a shift of existence by {shift:.2f}, {text}"
 
 
-def looks_at(recipe: NetworkRecipe, frame: Frame, numbers: Sequence[int], truths: Sequence[np.ndarray]) -> list[tuple]:
-    """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible. A pair
-    whose query mask is empty has no looks, and is left out.
-    """
-    search, found = Search(recipe, frame, recipe.looks), []
-    if not search.spots:
-        return []
+def looks_at(recipe: Any, frame: Frame, _numbers: Sequence[int], truths: Sequence[np.ndarray]) -> list[tuple]:
+    """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible."""
     with recipe.computing():
-        objects = search.encode_objects()
-        looks, of_looks = search.look_and_back(objects)
-        drawn, logits = search.draw(objects, looks, range(len(looks.places)))
-        of_looks = torch.cat((of_looks, logits[:, None]), 1).cpu()
-    for pair in dict.fromkeys(place.pair for place in looks.places):
-        rows = [row for row, place in enumerate(looks.places) if place.pair == pair]
-        truth = truths[pair].astype(bool)
-        ious = [iou(drawn[row].prob_in_image(truth.shape) > THRESHOLD, truth) for row in rows]
+        places, of_looks, drawn = recipe.search(frame, recipe.looks)
+        of_looks = of_looks.stacked().cpu()
+    found = []
+    for pair, truth in enumerate(truths):
+        rows, truth = [row for row, of in enumerate(places.pair) if of == pair], truth.astype(bool)
+        ious = [iou(recipe.prob_in_image(drawn[row], truth.shape) > THRESHOLD, truth) for row in rows]
         found.append((of_looks[rows], torch.tensor(ious), bool(truth.any())))
     return found
 
@@ -149,7 +137,7 @@ def search_frames(
     for given in tqdm(frames, "search", unit="frame", leave=False, disable=None if world.is_main else True):
         if world.signal:
             break
-        found.append(search(recipe, *given))
+        found.append(search(recipe, *given) if given[1] else [])  # the frame may have no pair
     signals, parts = zip(*world.gather((world.signal, found)), strict=True)
     if any(signals):
         raise Stopped
@@ -157,9 +145,12 @@ def search_frames(
 
 
 def with_truths(recipe: NetworkRecipe, pairs: PairSet, frame: TakeFrame) -> tuple[Frame, list[int], list[np.ndarray]]:
-    """In a loader process: the frame, prepared, the numbers of its pairs, and their true masks."""
-    numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in frame.pairs]
+    """In a loader process: the frame, prepared, without pairs whose query mask is empty; the numbers of its pairs, and
+    their true masks.
+    """
+    shown = recipe.prepare(frame).with_objects()
+    numbers = [pairs.number(frame.take_uid, pair, frame.number) for pair in shown.pairs]
     rles = [pairs.target_mask(number) for number in numbers]
-    sizes = [frame.sizes[pair.target_camera] for pair in frame.pairs]
+    sizes = [frame.sizes[pair.target_camera] for pair in shown.pairs]
     truths = [fit_rle(x, size) if x else np.zeros(size, np.uint8) for x, size in zip(rles, sizes, strict=True)]
-    return recipe.prepare(frame), numbers, truths
+    return shown, numbers, truths

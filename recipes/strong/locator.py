@@ -3,13 +3,14 @@
 In the code, a similarity map is called `heat`.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.features import Levels
+from model.rows import Rows
 
 WIDTH = 128  # dimensions of a cell's vector
 PARTS = 5  # number of parts, which look different, that describe an object
@@ -19,7 +20,8 @@ EPS = 1e-6
 NOTHING = 1e-3  # a mask that covers less than this, in cells, shows no object
 
 
-class Description(NamedTuple):
+@dataclass
+class Description(Rows):
     """The appearance of B objects, each in one view, as vectors of the locator's cells."""
 
     area: Tensor  # (B, 1): the number of cells that the object covers
@@ -27,9 +29,6 @@ class Description(NamedTuple):
     parts: Tensor  # (B, PARTS, WIDTH): the mean of the cells of each part
     shares: Tensor  # (B, PARTS): the share of the object's area that each part has
     context: Tensor  # (B, WIDTH): the mean of all cells of the view
-
-    def rows(self, rows: slice | Tensor | list[int]) -> "Description":
-        return Description(*(x[rows] for x in self))
 
 
 class Locator(nn.Module):
@@ -126,10 +125,11 @@ def detail_of(levels: Levels) -> Tensor:
     return detail / detail.std((1, 2, 3), keepdim=True).clamp(min=EPS)
 
 
-def peaks(heat: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest local maxima of maps (B, H, W), more than `APART` cells from each other -> values (B, count),
-    cells (B, count, 2) int64. Values of missing maxima are -inf. The count is at most the number of cells.
+def peaks(heat: Tensor, count: int) -> Tensor:
+    """The `count` highest local maxima of maps (B, H, W), more than `APART` cells from each other, as values, rows and
+    columns: (B, count, 3) float32. If a map has fewer maxima, the other values are -inf.
     """
     highest = heat == F.max_pool2d(heat[:, None], 2 * APART + 1, 1, APART)[:, 0]
-    values, place = heat.masked_fill(~highest, -torch.inf).flatten(1).topk(min(count, heat[0].numel()))
-    return values, torch.stack((place // heat.shape[2], place % heat.shape[2]), 2)
+    values, cell = heat.masked_fill(~highest, -torch.inf).flatten(1).topk(min(count, heat[0].numel()))
+    found = torch.stack((values, cell // heat.shape[2], cell % heat.shape[2]), 2)
+    return F.pad(found, (0, 0, 0, count - found.shape[1]), value=-torch.inf)

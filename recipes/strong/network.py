@@ -5,22 +5,23 @@
     query = network.encode(levels, masks, mask_feat)            # objects, in crops around them
     target = network.encode_target(levels)                      # crops around peaks of the similarity maps
     look = network.look(query, target)
-    answers = network.describe_answers(target, look.target_mask_prob)
+    answers = network.describe_answers(target.cells, look.target_mask_prob)
     back = network.look_back(answers, cells, objects)           # whether answers lead back to the object
     score, logit = network.choice(numbers)                      # which look is right, and whether the object is visible
 
 A look is the answer for a query crop and a target crop. The tokens of the crops pass the paper's layers; besides them,
 the network reads two maps of the target crop from the locator, the similarity map and the propagated mask, and its mask
-decoder reads a finer layer of the backbone. search.py makes the looks and chooses among them.
+decoder reads a finer layer of the backbone. recipe.py makes the looks and chooses among them.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.features import Levels, coverage_of
+from model.rows import Rows
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
 from recipes.strong.choice import Choice
@@ -31,7 +32,8 @@ MAPS = 2  # maps of a target crop from the locator
 BLOCKS = 2  # residual blocks of the mask decoder
 
 
-class ObjectCrops(NamedTuple):
+@dataclass
+class ObjectCrops(Rows):
     """The encoded query crops of B objects."""
 
     tokens: Tensor  # (B, L, C)
@@ -40,12 +42,9 @@ class ObjectCrops(NamedTuple):
     coverage: Tensor  # (B, 2h, 2w): the part of each cell that the object covers
     description: Description
 
-    def rows(self, rows: Tensor | list[int]) -> "ObjectCrops":
-        *tensors, description = self
-        return ObjectCrops(*(x[rows] for x in tensors), description.rows(rows))  # pyrefly: ignore
 
-
-class TargetCrops(NamedTuple):
+@dataclass
+class TargetCrops(Rows):
     """B encoded target crops."""
 
     tokens: Tensor  # (B, L, C)
@@ -126,9 +125,9 @@ class StrongNetwork(nn.Module):
         logit = self.net.cls_branch(grid).float() + self.slope * (heat.amax((1, 2)) - self.threshold)
         return Look(probabilities(self.net.decoder(grid, torch.cat((target.detail, maps), 1))), logit)
 
-    def describe_answers(self, target: TargetCrops, mask_prob: Tensor) -> Description:
-        """Describe for the locator what predicted masks (B, S, S) in target crops show."""
-        return self.locator.describe(target.cells, coverage_of(mask_prob > 0.5, target.cells.shape[1:3]))
+    def describe_answers(self, cells: Tensor, mask_prob: Tensor) -> Description:
+        """Describe for the locator what predicted masks (B, S, S) show, from the cells of their target crops."""
+        return self.locator.describe(cells, coverage_of(mask_prob > 0.5, cells.shape[1:3]))
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
         """How well answers lead back to their objects: (B,) float32 in [0, 1]. The locator seeks the answer in the

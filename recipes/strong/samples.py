@@ -22,8 +22,18 @@ from formats.masks import fit_rle
 from formats.pairs import PairSet
 from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
 from recipes.strong.config import StrongConfig
-from recipes.strong.crops import CLOSE, CONTEXT, LARGEST, Spot, frame_size, object_cells, spot_of, whole_frame
-from recipes.strong.sizes import expected_shares, size_ratios
+from recipes.strong.crops import (
+    CLOSE,
+    CONTEXT,
+    LARGEST,
+    Spot,
+    expected_shares,
+    frame_size,
+    object_cells,
+    size_ratios,
+    spot_of,
+    whole_frame,
+)
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
 SHIFT, STRETCH = 0.25, 0.4  # for query crops

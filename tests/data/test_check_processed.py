@@ -70,6 +70,16 @@ def test_frames_that_are_cut_off_are_found(data_dir, length):
     ]
 
 
+def test_frames_that_were_replaced_since_the_pairs_were_listed_are_found(paired):
+    for frame in (60, 30):
+        path = paired / "take-a" / "cam01" / f"{frame}.jpg"
+        path.write_bytes(path.read_bytes() + bytes(1))
+    result = check(paired)
+    what = "take take-a, camera cam01: 2 frames replaced since pairs were listed: 30, 60; run data/create_pairs.py"
+    assert result.returncode == 1 and result.stdout.endswith(f"\ntrain, {what}\n")
+    assert create_pairs(paired).returncode == check(paired).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "is not valid JSON"), (None, "mask runs add up to .*; delete it and run")]
 )

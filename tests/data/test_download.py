@@ -188,6 +188,7 @@ def test_jobs_share_takes_and_keep_no_video_of_what_they_have_processed(get_take
         processed = [line.split() for line in result.calls if line.startswith("processes")]
         assert all([uid] == there for _, uid, _, *there in processed), processed
         assert not list(scratch.iterdir())
+    assert f"to retry, delete their folders in {get_takes.out}/processed and run again; " in result.stderr  # gone-b
     calls = get_takes(uids, "--process_in", scratch).calls
     assert [line for line in calls if line.startswith("processes")] == ["processes broken-c of broken-c"]
 

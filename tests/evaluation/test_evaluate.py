@@ -189,7 +189,6 @@ REFUSED = {  # flags -> how the message begins
 
 @pytest.mark.parametrize("flags", REFUSED)
 def test_what_cannot_be_scored_is_refused_in_one_line(golden_root, tmp_path, capsys, flags):
-
     names = {"root": golden_root, "tmp": tmp_path, "results": golden_root / "ego-exo_val_results.json"}
     where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out", tmp_path / "out"]
     assert exit_status(evaluate.main, *where, *flags.format(**names).split(), "--allow_missing") in (1, 2)
@@ -353,7 +352,7 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     assert text.count("o intervals: they come from") == 2
 
 
-@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "../../" + "n" * 300, '<b>"&</script>'])
+@pytest.mark.parametrize("name", ["cup\n=HYPERLINK(1)", "../../" + "n" * 300, '<b>"&</script>', "tasse grün, 杯子"])
 def test_odd_names_are_drawn_and_written_and_lead_nowhere(tmp_path, name):
     data_dir = make_data_set(tmp_path / "data", {"val": ["take-a"]}, {name: LAYOUT["cup_0"]})
     pred_file = make_results_file(tmp_path, data_dir, ["take-a"], "ego-exo")

@@ -12,9 +12,7 @@ import pytest
 from common.errors import UserError
 from common.files import output_folder
 from evaluation import case_pictures, evaluate
-from evaluation.case_pictures import PredictedCase
-from evaluation.metrics import METRICS, MaskScores
-from evaluation.score import Case
+from evaluation.metrics import METRICS
 from formats.masks import encode_mask
 from formats.results import read_run
 from tests.made import EGO
@@ -22,7 +20,7 @@ from tests.made.browser import needs_browser
 from tests.made.processed import make_data_set
 from tests.made.processes import killed_at
 from tests.made.raw_takes import tree
-from tests.made.results import UIDS, make_results_file, options
+from tests.made.results import UIDS, options
 
 
 def report(*words):
@@ -128,17 +126,6 @@ def test_results_without_any_visible_target_can_be_reported(tmp_path, monkeypatc
     assert "not the official protocol" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_letters_that_pillow_cannot_draw_become_the_nearest_ones(tmp_path):
-    sheets = []
-    for name in ("tasse grun, ??", "tasse grün, 杯子"):
-        data_dir = make_data_set(tmp_path / name, {"val": UIDS}, {name: {EGO: [0], "cam01": [0]}})
-        results = make_results_file(tmp_path / name, data_dir, UIDS, "ego-exo")
-        where = ["--all_frames", "--out", tmp_path / name, "--sheet", tmp_path / name / "sheet.png"]
-        report(*options(tmp_path / name, results), *where)
-        sheets.append((tmp_path / name / "sheet.png").read_bytes())
-    assert sheets[0] == sheets[1] and name in (tmp_path / name / "index.html").read_text()
-
-
 @needs_browser
 def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
     report(*options(scored_data), "--num", 8, "--out", tmp_path)
@@ -168,18 +155,6 @@ def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
     assert run(f"return {cells}.every(cell => cell.getBoundingClientRect().right <= 390)")
     chromium.resize(1300, 1000)
     assert chromium.errors() == []
-
-
-def test_a_right_answer_that_the_object_is_not_visible_is_called_so_and_no_mask_is_drawn():
-    mask = MaskScores(0.5, 0.5, 0, 0, True, 100, 100)
-    place = ("take-a", "cup_0", EGO, "cam01", 0)
-    seen, hidden = Case(*place, True, 0.9, mask), Case(*place, False, 0.9)
-    cases = (seen, seen._replace(existence=0.1), hidden._replace(existence=0.1), hidden)
-    predictions = [PredictedCase(case, {"size": [1, 1], "counts": "1"}) for case in cases]
-    answers = ("hidden: wrong", "hidden: right", "visible: wrong")
-    captions = ["prediction", *(f"prediction ({answer})" for answer in answers)]
-    assert [prediction.caption for prediction in predictions] == captions
-    assert [prediction.drawn_rle is None for prediction in predictions] == [False, False, True, False]
 
 
 @needs_browser

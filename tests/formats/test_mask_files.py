@@ -20,7 +20,7 @@ FORMS = {
 }
 
 
-def coco_file(path, annotations, images=({"id": 7, "file_name": "frame_000045.png"},)):
+def coco_file(path, annotations, images=({"id": 7, "file_name": "match_mp4-0045_jpg.rf.68cb444fdb7b66da.jpg"},)):
     images = [{"height": SIZE[0], "width": SIZE[1], **image} for image in images]
     annotations = [{"image_id": 7, "category_id": 1, **annotation} for annotation in annotations]
     categories = [{"id": 1, "name": "cup"}]
@@ -50,12 +50,6 @@ def test_coco_tells_objects_of_a_category_apart_by_track(tmp_path, key):
     masks = find_masks(coco_file(tmp_path / "a.json", tracks, images))
     assert list(masks.objects) == ["cup_1", "cup_2"]
     assert masks.read("cup_1", 1, SIZE) and masks.read("cup_1", 2, SIZE) is None  # an image without it: not visible
-
-
-def test_of_a_name_to_which_roboflow_has_added_a_hash_the_number_before_it_counts(tmp_path):
-    image = {"id": 7, "file_name": "match_mp4-0044_jpg.rf.68cb444fdb7b66da.jpg"}
-    masks = find_masks(coco_file(tmp_path / "a.json", [{"segmentation": FORMS["polygon"]}], [image]))
-    assert list(masks.objects["cup"]) == [44]
 
 
 def test_a_folder_and_a_single_file_are_read_by_object_and_frame(tmp_path):

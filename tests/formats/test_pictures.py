@@ -26,16 +26,14 @@ DRAWN[2:5, 3:7] = True
     [
         (RGB, RGB),
         (Image.fromarray(RGB), RGB),
-        (Image.fromarray(np.dstack([RGB, RGB[..., 0]])), RGB),
         (np.dstack([RGB, RGB[..., 0]]), RGB),
         (RGB[..., 1], np.dstack([RGB[..., 1]] * 3)),
-        (RGB[..., 1:2], np.dstack([RGB[..., 1]] * 3)),
         (Image.fromarray(RGB[..., 1]), np.dstack([RGB[..., 1]] * 3)),
         (torch.from_numpy(RGB), RGB),
         (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
         (RGB[..., 1][None], np.dstack([RGB[..., 1]] * 3)),
     ],
-    ids=["array", "PIL", "PIL RGBA", "RGBA", "gray", "one channel", "PIL gray", "tensor", "(3, H, W)", "(1, H, W)"],
+    ids=["array", "PIL", "RGBA", "gray", "PIL gray", "tensor", "(3, H, W)", "(1, H, W)"],
 )
 def test_images_of_any_usual_form_are_rgb(image, expected):
     assert np.array_equal(as_image(image, "image"), expected)
@@ -77,22 +75,14 @@ def test_a_photograph_with_damaged_exif_data_is_read_with_a_warning(tmp_path, ca
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_16_bits_are_read_by_their_range(tmp_path, name):
+def test_16_bits_are_read_by_their_range_and_a_picture_that_uses_only_12_is_said(tmp_path, capsys, name):
     cv2.imwrite(str(tmp_path / name), DEPTHS[name])
     assert np.array_equal(read_picture(tmp_path / name), np.dstack([GRAY] * 3))
     with Image.open(tmp_path / name) as image:
         assert np.array_equal(as_image(image, "image"), np.dstack([GRAY] * 3))
-
-
-@pytest.mark.parametrize("name", ["16.png", "16.tif", "rgb16.png"])
-def test_a_picture_of_16_bits_that_uses_only_12_is_said(tmp_path, capsys, name):
-    warn_once.cache_clear()
-    for picture, values in {name: DEPTHS[name] >> 4, "black of 8 bits.png": GRAY * 0}.items():
-        cv2.imwrite(str(tmp_path / picture), values)
-        read_picture(tmp_path / picture)
-    largest = 15 if name == "rgb16.png" else DEEP.max() >> 4  # Pillow reads colors of 16 bits with 8
-    said = capsys.readouterr().err
-    assert f"{name} is nearly black: its largest value is {largest};" in said and said.count("\n") == 1
+    cv2.imwrite(str(tmp_path / name), DEPTHS[name] >> 4)
+    read_picture(tmp_path / name)
+    assert (f"{name} is nearly black: its largest value is" in capsys.readouterr().err) == (name != "8.png")
 
 
 @pytest.mark.parametrize(("kind", "message"), [(np.float32, "holds floats"), (np.int32, "holds 32 bits")])
@@ -147,10 +137,8 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
         "image is an array of float64; give uint8": lambda: as_image(RGB / 255, "image"),
         "image is an array of float32; give uint8": lambda: as_image(torch.from_numpy(RGB) / 255, "image"),
         r"image has the shape \(1, 6, 9, 3\)": lambda: as_image(torch.from_numpy(RGB)[None], "image"),
-        "image is 5000 pixels long and 1 wide; cut it": lambda: as_image(np.zeros((1, 5000, 3), np.uint8), "image"),
         "image is 21 pixels long and 1 wide; cut it": lambda: as_image(Image.new("L", (1, 21)), "image"),
         "a.jpg does not exist": lambda: as_image("a.jpg", "image"),
-        r"image has the shape \(6, 9, 2\)": lambda: as_image(RGB[..., :2], "image"),
         "mask holds floats other than 0 and 1": lambda: as_mask(DRAWN * 0.7, "mask", SIZE),
         "mask is 6x9, its image 9x6; it may be larger": lambda: as_mask(DRAWN.T & False, "mask", SIZE),
         "mask is empty": lambda: as_mask(DRAWN & False, "mask", SIZE),
@@ -178,16 +166,13 @@ with Image.open(ROOT / "assets" / "samples" / "motorcycle" / "query.jpg") as pho
     PHOTOGRAPH = photo.convert("RGB")
 MASKS = {
     "0 and 1.png": OBJECT,
-    "bool.png": OBJECT > 0,
     "16 bits.png": OBJECT * np.uint16(200),
     "soft.png": SOFT,
     "blurred.png": cv2.GaussianBlur(SOFT, (0, 0), 3),
-    "of 16 bits.png": SOFT.astype(np.uint16) * 257,
     "palette.png": Image.fromarray(SOFT).convert("P"),
     "yellow.png": SOFT[..., None] // np.uint8([1, 1, 8]),
     "gray.jpg": SOFT,
     "blue.png": SOFT[..., None] * np.uint8([0, 0, 1]),
-    "opaque everywhere.png": np.dstack([SOFT] * 3 + [SOFT * 0 + 255]),
     "painted with half a brush.png": np.dstack([SOFT * 0 + 90] * 3 + [SOFT // 2]),
     "black on nothing.png": np.dstack([SOFT * 0, SOFT]),
     "cut out.png": np.dstack([np.asarray(PHOTOGRAPH.resize((300, 200))), SOFT]),
@@ -231,17 +216,6 @@ def test_of_a_label_map_one_object_is_chosen_or_its_values_are_named(tmp_path, k
         read_mask(tmp_path / "mask.png")
     with pytest.raises(UserError, match=f"mask.png holds the values {values}, not 77"):
         read_mask(tmp_path / "mask.png", 77)
-
-
-def test_not_even_tiny_or_thin_objects_of_a_label_map_become_one_mask():
-    labels = np.zeros((40, 60), np.uint8)
-    labels[10:13, 10:13], labels[20:23, 30:33] = 1, 2
-    (image := Image.fromarray(labels, "P")).putpalette(PALETTE.getpalette())
-    thin = labels.copy()
-    thin[21:23] = 0
-    for picture in (image, labels, thin):
-        with pytest.raises(UserError, match="holds the values 1, 2,"):
-            to_mask(picture)
 
 
 def test_a_picture_of_floats_is_a_mask_if_it_has_no_values_but_0_and_1(tmp_path):

@@ -1,5 +1,6 @@
 """demo.py: the answers of its page, who may see it, and how it looks in a real browser."""
 
+import fcntl
 import importlib.util
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,9 +50,19 @@ def test_marks_are_drawn_as_the_browser_shows_them():
     assert both[150, 265] and both[150, 235] and not both[150, 275] and both[90, 120]
     rest = draw_marks(image, [box, BRUSH | {"tool": "eraser", "lines": [[[60, 90], [200, 90]]]}])
     assert not rest[75:106].any() and rest[60, 120] and rest[120, 120]
-    for wrong, line in ([], "mark the object"), ([box | {"lines": [[[9, 9], [9, 9]]]}], "a box is too small"):
+    tiny, stroke = box | {"lines": [[[9, 9], [9, 9]]]}, BRUSH["lines"][0]
+    for wrong, line in (
+        ([], "mark the object"),
+        ([tiny], "a box is too small"),
+        ([box] * 11, "at most 10 boxes, 1,000 lines and 10,000 points can be marked; press Undo or Clear"),
+        ([BRUSH] * 1001, "at most 10 boxes"),
+        ([BRUSH | {"lines": [stroke * 6000]}], "at most 10 boxes"),  # of 12,000 points
+    ):
         with pytest.raises(UserError, match=line):
             draw_marks(image, wrong)
+    assert draw_marks(image, [BRUSH | {"width": 1e9, "lines": [[[9, 9], [9, 9]]]}]).mean() < 0.2
+    with pytest.raises(UserError, match="cancelled"):
+        draw_marks(image, [BRUSH, tiny], lambda: True)  # the second mark is not looked at
 
 
 @needs_gradio
@@ -70,7 +82,9 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 
 @needs_gradio
-@pytest.mark.parametrize(("existence", "text"), [(0.93, "Visible"), (0.31, "Perhaps visible"), (0.08, "Not visible")])
+@pytest.mark.parametrize(
+    ("existence", "text"), [(0.93, "Visible"), (0.31, "Perhaps visible"), (0.08, "Probably not visible")]
+)
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
@@ -106,11 +120,14 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
 
 
 @needs_gradio
-def test_a_taken_port_is_named(checkpoint):
+def test_a_taken_port_is_named(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the page sets it
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken; give another --port"):
             demo.main(["--ckpt_path", str(checkpoint), "--device", "cpu", "--port", str(port)])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +137,14 @@ def address(checkpoint, tmp_path_factory) -> str:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, ROOT / "inference/demo.py", "--ckpt_path", checkpoint, "--port", str(port)]
-    folder = tmp_path_factory.mktemp("page")
-    console = folder / "console.txt"
+    folder, console = tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("console") / "console.txt"
+    killed, other = folder / "xsegtx-page-killed", folder / "xsegtx-page-other"
+    for left in killed, other:
+        (left / "pictures").mkdir(parents=True)
+    lock = os.open(other, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as a second page does while it runs
     with console.open("w") as file:
-        environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
         server = subprocess.Popen([*command, "--device", "cpu"], stdout=file, stderr=subprocess.STDOUT, env=environment)
     try:
         while "Ctrl-C" not in console.read_text():
@@ -131,11 +152,18 @@ def address(checkpoint, tmp_path_factory) -> str:
             time.sleep(0.1)
         network, page = console.read_text().splitlines()  # and no word of gradio's
         assert network.startswith(f"{checkpoint}: tiny network of 96 pixels") and f"http://127.0.0.1:{port}/" in page
+        (mine,) = set(folder.glob("xsegtx-page-*")) - {other}  # not the killed page's
+        assert mine.stat().st_mode & 0o777 == 0o700
         yield f"http://127.0.0.1:{port}/"
+        visitor = Visitor(f"http://127.0.0.1:{port}/")
+        box = BRUSH | {"tool": "box", "lines": [[[50, 50], [500, 400]]]}
+        visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN)
+        assert list(mine.rglob("query.jpg"))
     finally:
         server.terminate()
-        server.wait()
-    assert [path for path in folder.rglob("*") if path.is_file()] == [console]  # no picture of a visitor
+        status = server.wait()
+        os.close(lock)
+    assert status == 0 and list(folder.glob("xsegtx-page-*")) == [other]  # no picture of a visitor
 
 
 class Visitor:
@@ -146,23 +174,28 @@ class Visitor:
 
         self.http = httpx.Client(base_url=address, trust_env=False, timeout=300)
         self.config = self.http.get("config").json()
+        (self.number,) = (call["id"] for call in self.config["dependencies"] if len(call["inputs"]) == 4)  # of Find
 
     def upload(self, path: Path) -> dict:
         (stored,) = self.http.post("gradio_api/upload", files={"files": path.open("rb")}).json()
         return {"path": stored, "meta": {"_type": "gradio.FileData"}}
 
-    def call(self, number: int, *inputs: object) -> dict:
-        """What a function of the page answers."""
+    def join(self, number: int, *inputs: object) -> str:
+        """Call a function of the page; returns the session."""
         session = os.urandom(8).hex()
         call = {"data": inputs, "fn_index": number, "session_hash": session}
         self.http.post("gradio_api/queue/join", json=call).raise_for_status()
+        return session
+
+    def call(self, number: int, *inputs: object) -> dict:
+        """What a function of the page answers."""
+        session = self.join(number, *inputs)
         lines = self.http.get("gradio_api/queue/data", params={"session_hash": session}).text.splitlines()
         events = [json.loads(line.removeprefix("data: ")) for line in lines if line]
         return next(event["output"] for event in events if event["msg"] == "process_completed")
 
     def find(self, *inputs: object) -> dict:
-        (number,) = (call["id"] for call in self.config["dependencies"] if len(call["inputs"]) == 4)
-        return self.call(number, *inputs)
+        return self.call(self.number, *inputs)
 
 
 @needs_gradio
@@ -245,7 +278,11 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         page.run("document.querySelector('#find').click()")
         page.wait_for("return /isible \\(/.test(document.querySelector('#answer textarea').value)")
         page.wait_for("return document.querySelector('#found img')?.naturalWidth")
+    for _ in range(10):
+        page.drag("#query canvas", (0.1, 0.1), (0.2, 0.2))
+    answers(page, "at most 10 boxes")
     page.run("document.querySelectorAll('#size input')[1].click()")
+    page.run("document.querySelector('#marks button').click()")  # undo
     answers(page, "")
     assert not page.run("return document.querySelector('#found img')")
 

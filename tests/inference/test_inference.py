@@ -87,6 +87,7 @@ def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoin
     checkpoint = strong_checkpoint if strong else checkpoint
     result = read_results(run(checkpoint, data_path, tmp_path, setting), setting)["a"]
     predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[1:3], []
+    size = {"ego-exo": "smaller", "exo-ego": "larger"}[setting]
     take = ProcessedTake.read(data_path, "a")
     assert result["subsample_idx"] == take.subsample_idx
     for pair in take.correspondences(setting):
@@ -95,7 +96,7 @@ def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoin
         for frame, value in frames.items():
             query, target = (read_frame(take.frame_path(camera, int(frame))) for camera in pair[1:])
             query_mask = decode_mask(take.masks[pair.object_name][pair.query_camera][int(frame)])
-            alone, existence = predictor.segment(query, query_mask, target, setting=setting)
+            alone, existence = predictor.segment(query, query_mask, target, size=size)
             assert value["confidence"] == pytest.approx(existence, abs=1e-4)
             mask = decode_mask(value["pred_mask"])
             assert (cv2.resize(mask, target.shape[1::-1], interpolation=cv2.INTER_AREA) == alone).mean() > 0.95
@@ -256,7 +257,7 @@ def test_the_record_names_the_network_that_predicted_though_its_file_was_replace
     made = json.loads(results.with_name("ego-exo_val_run.json").read_text())["provenance"]
     assert made["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert results.read_bytes() == whole.read_bytes()
-    monkeypatch.setattr(eval_segswap.World, "gather", lambda world, value: [value, value[1:]])  # of another rank
+    monkeypatch.setattr(eval_segswap.World, "gather", lambda world, value: [value, {}])  # of another rank
     with pytest.raises(UserError, match="torchrun have read different files, .*; run the same command again"):
         run(path, data_path, tmp_path / "ranks")
 

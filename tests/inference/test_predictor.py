@@ -66,20 +66,20 @@ def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size,
     assert abs(edges(mask) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
 
 
-def test_several_targets_at_once_are_answered_as_one_by_one_and_by_which_camera_is_head_worn(strong_checkpoint):
+def test_several_targets_at_once_are_answered_as_one_by_one_and_by_how_large_the_object_is(strong_checkpoint):
     predictor = Predictor.load(strong_checkpoint, "cpu")
     rng = np.random.default_rng(0)
     sizes = ((80, 90), (60, 100), (100, 60))
     query, *targets = (rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes)
     mask = cv2.circle(np.zeros((80, 90), np.uint8), (40, 40), 20, 1, -1)
     sure = []
-    for setting in ("ego-exo", "exo-ego"):
-        answers = predictor.segment_all(query, mask, targets, setting=setting)
+    for size in ("smaller", "larger"):
+        answers = predictor.segment_all(query, mask, targets, size=size)
         for together, target in zip(answers, targets, strict=True):
-            alone = predictor.segment(query, mask, target, setting=setting)
+            alone = predictor.segment(query, mask, target, size=size)
             assert together[0].shape == target.shape[:2] and (together[0] == alone[0]).mean() > 0.98
             assert together[1] == pytest.approx(alone[1], abs=1e-5)
-            prob, _ = predictor.segment(query, mask, target, setting=setting, probability=True)
+            prob, _ = predictor.segment(query, mask, target, size=size, probability=True)
             assert prob.dtype == np.float32 and np.array_equal(prob > 0.5, alone[0])
         sure.append(round(answers[0][1], 4))
     assert sure[0] != sure[1]
@@ -106,7 +106,7 @@ def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_ans
         ({"target_images": np.zeros((3, 3, 3), np.uint8)}, "the target images are ndarray; give a list"),
         ({"query_mask": None}, "give either query_mask or query_box"),
         ({"query_box": (0, 0, 3, 3)}, "give either query_mask or query_box"),
-        ({"setting": "ego"}, "setting 'ego' is unknown; choose from ego-exo, exo-ego, or None"),
+        ({"size": "small"}, "size 'small' is unknown; choose from smaller, larger, same, or None"),
         (
             {"query_image": [np.zeros((3, 3, 3), np.uint8)] * 2},
             "there are 2 query images; give a list of as many query masks",

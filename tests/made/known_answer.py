@@ -1,5 +1,7 @@
 """Images whose objects are known by their color, and recipes that find objects by color."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -90,12 +92,12 @@ class KnownLook(StrongNetwork):
     def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> ObjectCrops:
         weight = masks[:, None].float()
         color = (levels.detail * weight).sum((2, 3)) / weight.sum((2, 3))
-        return super().encode(levels, masks, mask_feat)._replace(tokens=color[:, None])
+        return replace(super().encode(levels, masks, mask_feat), tokens=color[:, None])
 
     def encode_target(self, levels: Levels) -> TargetCrops:
-        return super().encode_target(levels)._replace(detail=levels.detail)
+        return replace(super().encode_target(levels), detail=levels.detail)
 
-    def look(self, query: ObjectCrops, target: TargetCrops, both: bool = False) -> Look:
+    def look(self, query: ObjectCrops, target: TargetCrops) -> Look:
         prob = ((target.detail - query.tokens[:, 0, :, None, None]).abs().amax(1) < 0.7).float()
         at_edge = prob.sum((1, 2)) > prob[:, 1:-1, 1:-1].sum((1, 2))
         return Look(prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())

@@ -40,9 +40,12 @@ def make_training_set(root: Path, splits: dict[str, list[str]] = TRAINING_SPLITS
 
 
 def arguments(data_dir: Path, out_dir: Path, *flags: object) -> list[str]:
-    """The words of the command line; the strong recipe fits its choice to few pairs, unless `flags` say how many."""
-    if "strong" in flags and "--fit_pairs" not in flags:
-        flags = (*flags, "--fit_pairs", 6)
+    """The words of the command line; the strong recipe fits its choice to few pairs and mines nothing, unless `flags`
+    say otherwise.
+    """
+    for name, *values in (("--fit_pairs", 6), ("--mine_epochs",)) if "strong" in flags else ():
+        if name not in flags:
+            flags = (*flags, name, *values)
     return [*RECIPE.split(), *map(str, ["--train-dir", data_dir, "--out-dir", out_dir, *flags])]
 
 

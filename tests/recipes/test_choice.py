@@ -14,7 +14,6 @@ from recipes.strong import learning
 from recipes.strong.choice import (
     NUMBERS,
     Choice,
-    LookNumbers,
     LooksOfPairs,
     choice_figures,
     fit,
@@ -68,13 +67,6 @@ def test_the_close_looks_logit_changes_existence_and_never_which_look_is_chosen(
     assert torch.equal(scores, same) and not torch.equal(logits, others)
 
 
-def test_the_numbers_of_a_pairs_looks_can_be_read_as_a_table():
-    numbers = LookNumbers(*torch.arange(2.0 * NUMBERS).view(NUMBERS, 2))
-    names, *rows = zip(*(line.split() for line in Choice().as_table(numbers).splitlines()), strict=True)
-    assert names == (*LookNumbers._fields, "score", "existence") and len(rows) == 2
-    assert list(map(float, rows[1][:NUMBERS])) == list(range(1, 2 * NUMBERS, 2))
-
-
 def test_a_training_ends_with_a_fitted_choice_or_a_shift_of_existence_and_goes_on_without_them(
     training_set, tmp_path, capsys, monkeypatch
 ):
@@ -122,17 +114,17 @@ def test_a_shift_makes_up_for_logits_that_a_training_has_moved_with_a_handful_of
         shifted.existence.linear.bias += 5 * moved
         iou, accuracy = choice_figures(shifted, looks)
         assert (accuracy < 0.9) == (moved != 0)
-        shift = shift_existence(shifted, looks.rows(torch.arange(30)))
+        shift = shift_existence(shifted, looks[torch.arange(30)])
         assert choice_figures(shifted, looks) == pytest.approx((iou, 1), abs=0.02) and abs(shift + 5 * moved) < 4
-        assert shift_existence(shifted, looks.rows(~looks.visible)) == 0
+        assert shift_existence(shifted, looks[~looks.visible]) == 0
 
 
 def test_each_visible_object_is_learned_once_more_as_one_that_has_left_with_the_looks_that_do_not_show_it():
     looks = looks_told_by(0)
     both = with_absences(looks)
     count, visible = len(looks.visible), looks.visible
-    absent = both.rows(torch.arange(count, len(both.visible)))
+    absent = both[count:]
     assert not absent.visible.any() and len(absent.visible) == visible.sum() and absent.held.any(1).all()
     assert torch.equal(absent.held, looks.held[visible] & (looks.iou[visible] == 0))
     assert torch.equal(absent.numbers, looks.numbers[visible])
-    assert all(torch.equal(*x) for x in zip(both.rows(torch.arange(count)), looks, strict=True))
+    assert all(torch.equal(x, getattr(looks, name)) for name, x in vars(both[:count]).items())

@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox
 from recipes.strong.config import StrongConfig
-from recipes.strong.crops import CONTEXT, LARGEST, Spot, object_cells, spot_of, whole_frame
-from recipes.strong.search import cell_middles
-from recipes.strong.sizes import expected_shares
+from recipes.strong.crops import (
+    CONTEXT,
+    LARGEST,
+    Spot,
+    expected_shares,
+    middle_of_cell,
+    object_cells,
+    spot_of,
+    whole_frame,
+)
 
 SIDES = st.integers(1, 60)
 CROPS = st.builds(Crop, st.integers(-90, 90), st.integers(-90, 90), SIDES)  # inside, across the border, beyond
@@ -112,7 +119,7 @@ def test_a_whole_frame_keeps_its_form_to_half_a_cell_or_so_and_its_cells_their_p
     for length, of in zip(frame.shape, (height, width), strict=False):
         assert length % 16 == 0 and (abs(length - scale * of) < 8.001 or length == 32)
     grid = tuple(length // 8 for length in frame.shape[:2])
-    first, last = cell_middles([(0, 0), (grid[0] - 1, grid[1] - 1)], grid, (height, width))
+    first, last = (middle_of_cell(*cell, grid, (height, width)) for cell in ((0, 0), (grid[0] - 1, grid[1] - 1)))
     for begin, end, of, count in zip(first, last, (height, width), grid, strict=True):
         assert begin + end == pytest.approx(of) and begin == pytest.approx(of / count / 2)
 

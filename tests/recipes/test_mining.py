@@ -11,21 +11,25 @@ from formats.pairs import BOTH, PairSet
 from model.checkpoint import read_checkpoint
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.strong import samples
+from recipes.strong.config import StrongOptions
 from recipes.strong.crops import Spot, spot_of
 from recipes.strong.learning import random_frames
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint
 from tests.made.networks import random_backbone, strong_config, strong_network
-from tests.made.training import log_lines, run_training
+from tests.made.training import arguments, log_lines, run_training
+from train.options import parse
+from train.start import resolve
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
     pairs, checkpoint = PairSet([training_set], "train", "ego-exo"), load_checkpoint(strong_checkpoint)
-    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"))
+    options = StrongOptions(mine_pairs=0)
+    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined == {}
-    recipe.use_mined(recipe.mine(pairs, 0, 0, World(), loader_options(0)), pairs)
+    recipe.use_mined(recipe.mine(pairs, 0, World(), loader_options(0)), pairs)
     counts = []
     for number in range(len(pairs)):
         mined = recipe.mined.get(number, np.empty((0, 3)))
@@ -77,6 +81,23 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
         assert ("mining rivals in the training pairs" in capsys.readouterr().out) == is_said
 
 
+def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run(training_set, tmp_path):
+    flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 1, "--val_size", 1)
+
+    def options(*more):
+        words = [word for word in arguments(training_set, tmp_path, *flags, *more) if word != "--mine_epochs"]
+        return resolve(parse(words, ""), torch.device("cpu"))[0]
+
+    run_training(training_set, tmp_path / "run", *flags, "--n-epoch", 0)
+    content, _ = read_checkpoint(tmp_path / "run" / "netLast.pth")
+    torch.save(content | {"arguments": options("--n-epoch", 12).stored}, tmp_path / "netLast.pth")
+    for epochs, expected in {12: ([2, 6, 10], 6), 24: ([4, 12, 20], 12), 2: ([1], 1)}.items():
+        longer = options("--n-epoch", epochs)
+        assert (longer.training.mine_epochs, longer.lr_falls) == expected
+    with pytest.raises(UserError, match=r"holds a run with other options \(lr_falls 12 -> 3\)"):
+        options("--n-epoch", 24, "--lr_falls", 3)
+
+
 def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
     pairs, numbers = PairSet([training_set], "train", "ego-exo"), torch.tensor([0, 44], dtype=torch.int32)
     recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
@@ -90,10 +111,10 @@ def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
 
 
 def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(training_set):
-    pairs = PairSet([training_set], "train", BOTH)
-    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    pairs, options = PairSet([training_set], "train", BOTH), StrongOptions(mine_pairs=10)
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
     planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
     assert 10 <= planned < 10 + 6 and whole == len(pairs)
-    mined, loaded = (recipe.mine(pairs, 10, 0, World(), loader_options(workers)) for workers in (0, 2))
+    mined, loaded = (recipe.mine(pairs, 0, World(), loader_options(workers)) for workers in (0, 2))
     assert mined["searched"] == planned and len(mined["pairs"].unique()) > 5
     assert all(torch.equal(values, loaded[name]) for name, values in mined.items())

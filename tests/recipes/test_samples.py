@@ -9,6 +9,7 @@ from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.pairs import BOTH, PairSet
 from formats.processed import ProcessedTake
+from recipes.configs import PaperOptions
 from recipes.paper import read_letterboxed
 from recipes.samples import TARGET_SWAP, DrawnPairs, TrainSamples, ViewKey, source_of
 from recipes.strong.crops import spot_of
@@ -17,7 +18,6 @@ from tests.made import EGO
 from tests.made.networks import strong_config
 from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
-from train.options import DEFAULTS
 
 SIDE, DRAWS = 48, 1500
 PAPER, STRONG = partial(read_letterboxed, side=SIDE), partial(read_crops, config=strong_config(SIDE))
@@ -134,7 +134,9 @@ def test_all_pairs_are_drawn(pairs):
     assert len(drawn) == len(pairs)
 
 
-def test_nothing_is_blocked_where_the_recipe_says_so_and_the_rest_of_the_stream_stays(pairs):
-    usual, never = (draws(TrainSamples(pairs, PAPER, 0, block)) for block in (DEFAULTS["block"], 0))
-    assert 0.45 < np.mean([drawn.block for drawn in usual]) < 0.55
-    assert never == [drawn._replace(block=False) for drawn in usual]
+def test_half_of_the_samples_are_blocked_by_default_and_none_where_the_recipe_says_so(pairs):
+    drawn = draws(TrainSamples(pairs, PAPER, 0))
+    assert 0.45 < np.mean([x.chance < PaperOptions.block for x in drawn]) < 0.55
+    for block, expected in ((1, True), (0, False)):
+        sample = read_letterboxed(pairs, drawn[0], np.random.default_rng(0), SIDE, block=block)
+        assert sample["block"] == expected

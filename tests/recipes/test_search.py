@@ -9,10 +9,10 @@ from common.errors import UserError
 from formats.masks import decode_mask, encode_mask
 from formats.processed import Correspondence
 from inference.predictor import Predictor
+from recipes.base import Answer, Recipe
 from recipes.frame import Frame
 from recipes.strong.crops import spot_of
 from recipes.strong.recipe import Strong
-from recipes.strong.search import Search
 from recipes.table import load_checkpoint
 from tests.made.known_answer import BACKGROUND, NearestColor, color_recipe, edges, scene
 
@@ -130,11 +130,11 @@ def test_of_two_things_in_one_answer_the_one_that_leads_back_to_the_object_is_ke
     frame.images["right"][60:84, 120:144], truth[60:84, 120:144] = (200, 70, 90), 1
     frame.images["right"][55:89, 151:185] = 200, 126, 90
     assert finds(frame, truth, color_recipe(NearestColor))
-    monkeypatch.setattr(Search, "_best_part", lambda search, pair, crop, parts: parts[0])  # the largest
-    assert not finds(frame, truth, color_recipe(NearestColor))
+    monkeypatch.setattr(Strong, "best_parts", lambda self, objects, of, looks: {0: looks.parts[0][0].spot})
+    assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
 
 
-def test_the_places_of_a_target_are_the_chosen_one_first_and_then_the_other_without_repetition():
+def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition():
     frame, truth = look_alikes()
     mask, query = decode_mask(frame.masks["cup", "left"]), frame.images["left"]
     predictor = Predictor(color_recipe(NearestColor))
@@ -147,6 +147,22 @@ def test_the_places_of_a_target_are_the_chosen_one_first_and_then_the_other_with
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
             predictor.places(query, mask, frame.images["right"], count=count)
+
+
+class Chosen(Recipe):
+    """Chooses, of four answers, the one that is second by existence; the last one shows the same as the first."""
+
+    def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
+        shown = [np.float32(np.arange(12).reshape(3, 4) == place) for place in (0, 1, 2, 0)]
+        return [list(map(Answer, shown, (0.66, 0.8, 0.4, 0.7)))[:count]]
+
+
+def test_places_are_listed_by_the_existence_that_is_printed_and_a_single_one_is_the_chosen_one():
+    given = np.zeros((3, 4, 3), np.uint8), np.eye(3, 4, dtype=np.uint8), np.zeros((3, 4, 3), np.uint8)
+    predictor = Predictor(Chosen())
+    assert predictor.segment(*given).existence == 0.66
+    assert [place.existence for place in predictor.places(*given, count=4)] == [0.8, 0.66, 0.4]
+    assert [int(place.mask.argmax()) for place in predictor.places(*given, count=2)] == [1, 0]
 
 
 def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_counts():

@@ -72,7 +72,7 @@ def test_place_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cel
     visible = torch.tensor([True, True, False])
     batch = SimpleNamespace(frames=[group], visible=visible, target_mask=masks, contained=contained)
     logit = torch.tensor([0.5, 2, 1, 3, 0, -1, 1, 2, 3])
-    recipe.heat, recipe.look = lambda batch: [heat] * len(batch.frames), lambda batch: Look(prob, logit)
+    recipe.heat, recipe.look_at_crops = lambda batch: [heat] * len(batch.frames), lambda batch: Look(prob, logit)
     with torch.no_grad():
         losses = recipe.losses(batch, World())
         scaled = recipe.network.locator.scale * heat[0, 0]
