@@ -17,7 +17,7 @@ def in_this_process(monkeypatch):
     """Scripts of the repository are run here, without seconds of imports for each."""
 
     def run(script: str, *words: object) -> measure.Run:
-        if "--num_workers" not in words and script != "data/create_pairs.py":
+        if script in ("synthetic/make_takes.py", "data/process_data.py"):
             words += ("--num_workers", 1)
         done = run_main(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, *words)
         return measure.Run(1.0, 10**9, output_of(done))
