@@ -2,7 +2,7 @@
 `train_network.sh`; for some of them also by size of the object, by angle between the views of the cameras, and by the
 reason why an object is hidden; and how far its existence can be trusted.
 
-    python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card --more data/mine/processed
+    python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card
 
 Predictions are written to --out; a rerun uses existing predictions. The script takes about an hour on one core.
 """
@@ -22,14 +22,13 @@ say_errors(__name__)
 import numpy as np
 
 from benchmarks.measure import PROCESSED, run_script_apart
-from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, at_least
+from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser
 from common.existence import verdict
 from evaluation.score import Case, ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, take_names
 from evaluation.truth import GroundTruth
 from formats.results import THRESHOLD, results_path
 from formats.takes import FRAME_STEP
-from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions
 from synthetic.tabletop import EGO, Tabletop
 from synthetic.take import TakeId, build_tabletop
@@ -64,13 +63,13 @@ COLUMNS = "visible", "hidden", "IoU", "right object", "visible said", "found sai
 Cases = Sequence[list[Case]]  # the cases of ego-exo and of exo-ego
 
 
-def score_test_pairs(data: Path, out: Path, network: Sequence[object], setting: str, all_frames: bool) -> list[Case]:
+def score_test_pairs(data: Path, out: Path, ckpt_path: Path, setting: str) -> list[Case]:
     """Predict the test pairs, unless their results exist -> scored cases, with names of takes in place of uids."""
     results = results_path(out, setting, SPLIT)
     if not results.exists():
         where = ("--setting", setting, "--split", SPLIT, "--data_path", data, "--out_path", out)
-        run_script_apart("eval_segswap.py", *where, *network, "--num_workers", 0)
-    scores = score_file(GroundTruth.of_split(data, SPLIT, all_frames=all_frames), results, ScoreOptions(setting))
+        run_script_apart("eval_segswap.py", *where, "--ckpt_path", ckpt_path, "--num_workers", 0)
+    scores = score_file(GroundTruth.of_split(data, SPLIT), results, ScoreOptions(setting))
     names = take_names(scores)
     return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
 
@@ -190,22 +189,17 @@ def main() -> None:
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="folder of train_network.sh, with its takes")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add("--precision", choices=PRECISIONS, default="fp32", help="of prediction")
-    add("--looks", type=at_least(1), help="places at which the network looks (default: its own number)")
     add("--out", type=Path, required=True, help="folder for predictions; another one for each network")
-    add("--more", type=Path, nargs="*", default=[], help="further folders of processed takes")
     args = parser.parse_args()
-    network = ["--ckpt_path", args.ckpt_path, "--precision", args.precision]
-    network += ["--looks", args.looks] if args.looks else []
-    own = {name: args.folder / name / PROCESSED for name in TAKES if (args.folder / name / PROCESSED).exists()}
+    folders = {name: args.folder / name for name in TAKES if (args.folder / name / PROCESSED).exists()}
     cases = {
-        name: [score_test_pairs(data, args.out / name, network, setting, data in args.more) for setting in SETTINGS]
-        for name, data in (own | {path.parent.name: path for path in args.more}).items()
+        name: [score_test_pairs(folder / PROCESSED, args.out / name, args.ckpt_path, setting) for setting in SETTINGS]
+        for name, folder in folders.items()
     }
-    print_table("test takes", {TAKES.get(name, name): both for name, both in cases.items()})
+    print_table("test takes", {TAKES[name]: both for name, both in cases.items()})
     tables: dict[str, dict[str, Cases]] = {"share of the target": {}, "degrees": {}, "why hidden": {}}
-    for name in (name for name in DETAILED if name in own):
-        both, folder = cases[name], args.folder / name
+    for name in (name for name in DETAILED if name in folders):
+        both, folder = cases[name], folders[name]
         sizes = grouped_by_value(both, lambda case: case.scores.truth_area if case.scores else 0.0, SIZES)
         angles = grouped_by_value(both, functools.partial(angle_of_views, folder), ANGLES)
         groups = sizes, angles, grouped_by_reason(folder, both)
