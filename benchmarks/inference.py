@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.joined_attention import joined_forward
-from benchmarks.measure import in_turn, make_takes, print_times, process_takes
+from benchmarks.measure import make_takes, print_times, process_takes, time_in_turn
 from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import counted, run_script
 from formats.crop import Crop, put_back
@@ -88,8 +88,8 @@ def main() -> None:
             "the published way": partial(predict_plainly, backbone, model, device, take, frames),
             "this project": partial(predict_our_way, recipe, dataset),
         }
-        in_turn(ways, 1)  # to warm up
-        times, found = in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
+        time_in_turn(ways, 1)  # to warm up
+        times, found = time_in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
     shared = f"{args.objects} pairs for {1 + min(args.objects, EXOS)} images a frame"
     title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}"

@@ -28,22 +28,22 @@ def joined_forward(
     batch, tokens = query.shape[:2]
     nobody = torch.zeros(batch, tokens, dtype=torch.bool, device=query.device)
     blocked = torch.cat([nobody if b is None else b for b in (query_blocked, target_blocked)], dim=1)
-    same, other = _halves(tokens, query.device)
+    same, other = _attention_masks(tokens, query.device)
     for layer in blocks.layers:
         if isinstance(layer, InnerLayer):
             # Query tokens attend only to mask tokens; the update of the mask tokens is computed, but not used.
             joined = torch.cat((query, mask), dim=1)
-            query = _layer(layer.cross_encoder_layer.cross_encoder_layer, joined, other, None)[:, :tokens]
+            query = _joined_layer(layer.cross_encoder_layer.cross_encoder_layer, joined, other, None)[:, :tokens]
             both = torch.cat((query + blocks.position, target + blocks.position), dim=1)
-            query, target = _layer(layer.inner_encoder_layer, both, same, blocked).chunk(2, dim=1)
+            query, target = _joined_layer(layer.inner_encoder_layer, both, same, blocked).chunk(2, dim=1)
         elif isinstance(layer, CrossLayer):
             both = torch.cat((query, target), dim=1)
-            query, target = _layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
+            query, target = _joined_layer(layer.cross_encoder_layer, both, other, blocked).chunk(2, dim=1)
     target_prob, query_prob = (probabilities(model.net.decoder(as_grid(view))) for view in (target, query))
     return Look(target_prob, model.net.cls_branch(as_grid(target)).float(), query_prob)
 
 
-def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _attention_masks(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Two (2L, 2L) masks, True = may not attend. In the first, no token attends to the other half, so both halves are
     separate; in the second, no token attends to its own half.
     """
@@ -52,7 +52,7 @@ def _halves(tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return ~same_view, same_view
 
 
-def _layer(layer: EncoderLayer, tokens: Tensor, forbidden: Tensor, blocked: Tensor | None) -> Tensor:
+def _joined_layer(layer: EncoderLayer, tokens: Tensor, forbidden: Tensor, blocked: Tensor | None) -> Tensor:
     """A post-norm encoder layer in which all tokens attend to all tokens that are not `forbidden` or `blocked`."""
     attention = layer.self_attn
     B, L, C = tokens.shape

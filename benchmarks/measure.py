@@ -22,7 +22,7 @@ Times = dict[str, list[float]]  # the seconds of each way, by round
 T = TypeVar("T")
 
 
-def in_turn(
+def time_in_turn(
     ways: Mapping[str, Callable[[], T]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[Times, dict[str, list[T]]]:
     """Run each way once in each round. Returns the seconds by `clock` that each way took, and the values it returned.
@@ -38,7 +38,7 @@ def in_turn(
     return times, returned
 
 
-def processor() -> str:
+def processor_name() -> str:
     """The model of the CPU, and the number of its cores that this process may use."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -51,7 +51,7 @@ def print_times(title: str, times: Times, unit: str, count: int = 1) -> None:
     as fast as the first way it is. The printed ratio is the median of the ratios within each round.
     """
     first, *_ = times
-    print(f"{title}, {processor()}:")
+    print(f"{title}, {processor_name()}:")
     print(f"seconds per {unit}, medians of {len(times[first])} rounds; x: times as fast as {first} (lowest to highest)")
     for name, seconds in times.items():
         ratios = [other / own for other, own in zip(times[first], seconds, strict=True)]

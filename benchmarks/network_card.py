@@ -2,7 +2,7 @@
 `train_network.sh`; for some of them also by size of the object, by angle between the views of the cameras, and by the
 reason why an object is hidden; and how far its existence can be trusted.
 
-    python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card --more data/mine/processed
+    python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card
 
 Predictions are written to --out; a rerun uses existing predictions. The script takes about an hour on one core.
 """
@@ -22,14 +22,13 @@ say_errors(__name__)
 import numpy as np
 
 from benchmarks.measure import PROCESSED, run_script_apart
-from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser, at_least
+from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser
 from common.existence import verdict
 from evaluation.score import Case, ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, take_names
 from evaluation.truth import GroundTruth
 from formats.results import THRESHOLD, results_path
 from formats.takes import FRAME_STEP
-from model.device import PRECISIONS
 from synthetic.options import ObjectSizes, TakeOptions
 from synthetic.tabletop import EGO, Tabletop
 from synthetic.take import TakeId, build_tabletop
@@ -61,21 +60,21 @@ HIDDEN = "left out", "out of view", "behind something"
 THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence: an object above the threshold is predicted visible
 FOUND = 0.5  # an object is found if its mask has a higher IoU
 COLUMNS = "visible", "hidden", "IoU", "right object", "visible said", "found said visible", "hidden said"
-Both = Sequence[list[Case]]  # the cases of ego-exo and of exo-ego
+Cases = Sequence[list[Case]]  # the cases of ego-exo and of exo-ego
 
 
-def score(data: Path, out: Path, network: Sequence[object], setting: str, all_frames: bool) -> list[Case]:
+def score_test_pairs(data: Path, out: Path, ckpt_path: Path, setting: str) -> list[Case]:
     """Predict the test pairs, unless their results exist -> scored cases, with names of takes in place of uids."""
     results = results_path(out, setting, SPLIT)
     if not results.exists():
         where = ("--setting", setting, "--split", SPLIT, "--data_path", data, "--out_path", out)
-        run_script_apart("eval_segswap.py", *where, *network, "--num_workers", 0)
-    scores = score_file(GroundTruth.of_split(data, SPLIT, all_frames=all_frames), results, ScoreOptions(setting))
+        run_script_apart("eval_segswap.py", *where, "--ckpt_path", ckpt_path, "--num_workers", 0)
+    scores = score_file(GroundTruth.of_split(data, SPLIT), results, ScoreOptions(setting))
     names = take_names(scores)
     return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
 
 
-def figures(cases: list[Case]) -> list[str]:
+def figures_of(cases: list[Case]) -> list[str]:
     """The COLUMNS, in percent but for the two counts: IoU and right object of the visible objects, and the shares of
     the visible objects, of the found ones and of the hidden ones whose existence is predicted rightly.
     """
@@ -87,9 +86,9 @@ def figures(cases: list[Case]) -> list[str]:
     return [*counts, *("-" if np.isnan(x) else f"{100 * x:.1f}" for x in shares)]
 
 
-def print_table(title: str, rows: Mapping[str, Both]) -> None:
+def print_table(title: str, rows: Mapping[str, Cases]) -> None:
     """Print the columns COLUMNS of both settings, but for those in which no row has a figure."""
-    table = {name: list(map("/".join, zip(*map(figures, both), strict=True))) for name, both in rows.items()}
+    table = {name: list(map("/".join, zip(*map(figures_of, both), strict=True))) for name, both in rows.items()}
     shown = [k for k in range(len(COLUMNS)) if any(row[k] != "-/-" for row in table.values())]
     heads = [*title.split(" | "), *(COLUMNS[k] for k in shown)]
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
@@ -97,7 +96,7 @@ def print_table(title: str, rows: Mapping[str, Both]) -> None:
         print(f"| {' | '.join([name, *(row[k] for k in shown)])} |", flush=True)
 
 
-def grouped(both: Both, value: Callable[[Case], float], limits: Mapping[str, float]) -> dict[str, Both]:
+def grouped_by_value(both: Cases, value: Callable[[Case], float], limits: Mapping[str, float]) -> dict[str, Cases]:
     """Group the visible cases by the first of the ascending `limits` that their value does not exceed."""
     groups, low = {}, -1.0
     for name, high in limits.items():
@@ -107,7 +106,7 @@ def grouped(both: Both, value: Callable[[Case], float], limits: Mapping[str, flo
 
 
 @functools.cache
-def tabletop(folder: Path, name: str) -> Tabletop:
+def rebuilt_tabletop(folder: Path, name: str) -> Tabletop:
     """Make the world of a rendered take again."""
     options = json.loads((folder / "takes" / name / "relations.json").read_text())["options"]
     options["object_size"] = ObjectSizes(**options["object_size"])
@@ -116,9 +115,9 @@ def tabletop(folder: Path, name: str) -> Tabletop:
     return build_tabletop(TakeId(split, int(index)), TakeOptions(**options))
 
 
-def angle(folder: Path, case: Case) -> float:
+def angle_of_views(folder: Path, case: Case) -> float:
     """The angle in degrees between the directions from which two cameras see an object of a rendered take."""
-    world = tabletop(folder, case.take_uid)
+    world = rebuilt_tabletop(folder, case.take_uid)
     exo = case.target_camera if case.query_camera == EGO else case.query_camera
     cameras = (world.camera(name, case.frame / FRAME_STEP) for name in (EGO, exo))
     place = world.places[[item.name for item in world.items].index(case.object_name)]
@@ -128,7 +127,7 @@ def angle(folder: Path, case: Case) -> float:
 
 def why_hidden(folder: Path, case: Case) -> str:
     """The reason (one of HIDDEN) why a camera of a rendered take does not see an object."""
-    world, second = tabletop(folder, case.take_uid), case.frame / FRAME_STEP
+    world, second = rebuilt_tabletop(folder, case.take_uid), case.frame / FRAME_STEP
     camera = world.cameras.index(case.target_camera)
     number = [item.name for item in world.items].index(case.object_name)
     if world.left_out[int(second), camera, number]:
@@ -139,7 +138,7 @@ def why_hidden(folder: Path, case: Case) -> str:
     return HIDDEN[2] if inside else HIDDEN[1]
 
 
-def by_reason(folder: Path, both: Both) -> dict[str, Both]:
+def grouped_by_reason(folder: Path, both: Cases) -> dict[str, Cases]:
     """Group the hidden cases by the reason why they are hidden."""
     groups: dict[str, list[list[Case]]] = {reason: [[], []] for reason in HIDDEN}
     for place, cases in enumerate(both):
@@ -155,7 +154,7 @@ def accuracy_above(limit: float, cases: list[Case]) -> float:
     return metrics_of_cases(moved)["balanced_accuracy"]
 
 
-def print_existence(cases: Mapping[str, Both]) -> None:
+def print_existence(cases: Mapping[str, Cases]) -> None:
     """Print what existence is worth: its balanced accuracy at several thresholds, as a mean of all kinds of takes; and
     for each verdict and each tenth of existence, the count of objects, and the shares that are visible and found.
     """
@@ -190,24 +189,20 @@ def main() -> None:
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="folder of train_network.sh, with its takes")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add("--precision", choices=PRECISIONS, default="fp32", help="of prediction")
-    add("--looks", type=at_least(1), help="places at which the network looks (default: its own number)")
     add("--out", type=Path, required=True, help="folder for predictions; another one for each network")
-    add("--more", type=Path, nargs="*", default=[], help="further folders of processed takes")
     args = parser.parse_args()
-    network = ["--ckpt_path", args.ckpt_path, "--precision", args.precision]
-    network += ["--looks", args.looks] if args.looks else []
-    own = {name: args.folder / name / PROCESSED for name in TAKES if (args.folder / name / PROCESSED).exists()}
+    folders = {name: args.folder / name for name in TAKES if (args.folder / name / PROCESSED).exists()}
     cases = {
-        name: [score(data, args.out / name, network, setting, data in args.more) for setting in SETTINGS]
-        for name, data in (own | {path.parent.name: path for path in args.more}).items()
+        name: [score_test_pairs(folder / PROCESSED, args.out / name, args.ckpt_path, setting) for setting in SETTINGS]
+        for name, folder in folders.items()
     }
-    print_table("test takes", {TAKES.get(name, name): both for name, both in cases.items()})
-    tables: dict[str, dict[str, Both]] = {"share of the target": {}, "degrees": {}, "why hidden": {}}
-    for name in (name for name in DETAILED if name in own):
-        both, folder = cases[name], args.folder / name
-        sizes = grouped(both, lambda case: case.scores.truth_area if case.scores else 0.0, SIZES)
-        groups = sizes, grouped(both, functools.partial(angle, folder), ANGLES), by_reason(folder, both)
+    print_table("test takes", {TAKES[name]: both for name, both in cases.items()})
+    tables: dict[str, dict[str, Cases]] = {"share of the target": {}, "degrees": {}, "why hidden": {}}
+    for name in (name for name in DETAILED if name in folders):
+        both, folder = cases[name], folders[name]
+        sizes = grouped_by_value(both, lambda case: case.scores.truth_area if case.scores else 0.0, SIZES)
+        angles = grouped_by_value(both, functools.partial(angle_of_views, folder), ANGLES)
+        groups = sizes, angles, grouped_by_reason(folder, both)
         for rows, group in zip(tables.values(), groups, strict=True):
             rows |= {f"{TAKES[name]} | {row}": of for row, of in group.items()}
     for title, rows in tables.items():

@@ -28,7 +28,7 @@ from formats.picture_files import read_picture
 from inference.predictor import Predictor
 
 MOMENTS = (*range(1, 10), 11, 12, 13, 14)
-SQUARES = 9, 6  # inner corners of the boards
+INNER_CORNERS = 9, 6  # inner corners of the boards
 PARTS_OF_WALL = (  # the corners of three quadrilaterals, in pixels
     ((300, 150), (560, 150), (560, 400), (300, 400)),
     ((80, 330), (330, 330), (330, 560), (80, 560)),
@@ -41,24 +41,24 @@ class View(NamedTuple):
     mask: np.ndarray  # (H, W) uint8
 
 
-def board(image: np.ndarray) -> View | None:
+def find_board(image: np.ndarray) -> View | None:
     """The picture with the mask of its board; None if the corners are not found."""
-    found, corners = cv2.findChessboardCorners(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), SQUARES)
+    found, corners = cv2.findChessboardCorners(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), INNER_CORNERS)
     if not found:
         return None
-    across, down = (n - 1 for n in SQUARES)
+    across, down = (n - 1 for n in INNER_CORNERS)
     corners = corners.reshape(down + 1, across + 1, 2)
     inner = np.array([[0, 0], [across, 0], [across, down], [0, down]], np.float32)
     outer = inner + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)  # one more square on each side
     to_picture = cv2.getPerspectiveTransform(inner, np.array([corners[int(y), int(x)] for x, y in inner]))
-    return View(image, filled(cv2.perspectiveTransform(outer[None], to_picture)[0], image))
+    return View(image, filled_mask(cv2.perspectiveTransform(outer[None], to_picture)[0], image))
 
 
-def filled(outline: np.ndarray, image: np.ndarray) -> np.ndarray:
+def filled_mask(outline: np.ndarray, image: np.ndarray) -> np.ndarray:
     return cv2.fillConvexPoly(np.zeros(image.shape[:2], np.uint8), np.round(outline).astype(np.int32), 1)
 
 
-def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[View, View]:
+def views_of_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[View, View]:
     """The masks of a flat thing in two pictures; `outline` is its outline in the first picture."""
     sift = cv2.SIFT_create()  # pyrefly: ignore[missing-attribute]
     (of_one, described), (of_other, sought) = (
@@ -74,7 +74,7 @@ def same_plane(one: np.ndarray, other: np.ndarray, outline: Sequence) -> tuple[V
         for points, name in ((of_one, "queryIdx"), (of_other, "trainIdx"))
     )
     homography, _ = cv2.findHomography(*ends, method=cv2.RANSAC, ransacReprojThreshold=5)
-    mask = filled(np.array(outline), one)
+    mask = filled_mask(np.array(outline), one)
     return View(one, mask), View(other, cv2.warpPerspective(mask, homography, other.shape[1::-1]))
 
 
@@ -82,7 +82,7 @@ def visible_pairs(samples: Path) -> Iterator[tuple[str, View, View]]:
     """Yield (group, query, target) for all pairs whose object is visible in the target."""
     read = lambda name: np.asarray(read_picture(samples / name))  # noqa: E731
     left, right = (
-        {k: view for k in MOMENTS if (view := board(read(f"{side}{k:02d}.jpg")))} for side in ("left", "right")
+        {k: view for k in MOMENTS if (view := find_board(read(f"{side}{k:02d}.jpg")))} for side in ("left", "right")
     )
     moments = sorted(left.keys() & right.keys())
     for k in moments:
@@ -91,11 +91,11 @@ def visible_pairs(samples: Path) -> Iterator[tuple[str, View, View]]:
         yield "board, other moment", left[k], left[later]
     box, scene = read("box.png"), read("box_in_scene.png")
     height, width = (n - 3 for n in box.shape[:2])
-    one, other = same_plane(box, scene, ((2, 2), (width, 2), (width, height), (2, height)))
+    one, other = views_of_plane(box, scene, ((2, 2), (width, 2), (width, height), (2, height)))
     yield "box", one, other
     yield "box", other, one
     for outline in PARTS_OF_WALL:
-        one, other = same_plane(read("graf1.png"), read("graf3.png"), outline)
+        one, other = views_of_plane(read("graf1.png"), read("graf3.png"), outline)
         yield "part of a wall", one, other
         yield "part of a wall", other, one
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 import cv2
 import numpy as np
 
-from benchmarks.measure import in_turn, make_takes, print_times, run_script_apart
+from benchmarks.measure import make_takes, print_times, run_script_apart, time_in_turn
 from common.arguments import Parser, at_least
 from common.errors import UserError, run_script
 from formats.processed import frame_path, read_frame, shrink
@@ -52,15 +52,15 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     make_takes(args.folder, "test", 2, "--num_frames", args.frames, "--size", args.size, "--hold", 1)
-    programs = {OURS: process, **{name: partial(process_plainly, reader) for name, reader in READERS.items()}}
+    programs = {OURS: process_ours, **{name: partial(process_plainly, reader) for name, reader in READERS.items()}}
     ways = {name: partial(program, args.folder, args.folder / name) for name, program in programs.items()}
-    times, _ = in_turn(ways, args.rounds)
+    times, _ = time_in_turn(ways, args.rounds)
     for name in READERS:
         check_equal(args.folder / OURS, args.folder / name)
     print_times(f"6 videos of {args.frames} frames, two cores", times, "run")
 
 
-def process(folder: Path, out: Path) -> None:
+def process_ours(folder: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     where = ("--takepath", folder / "takes", "--split_path", folder / "split.json", "--outputpath", out)
     run_script_apart("data/process_data.py", *where, "--num_workers", 2)
@@ -78,8 +78,8 @@ def process_plainly(frames: Callable[[str], Iterator[np.ndarray]], folder: Path,
                 cv2.imwrite(str(path), shrink(image, MAX_SHORT_SIDE[camera_kind(video.stem)]))
 
 
-def opencv(path: str) -> Iterator[np.ndarray]:
-    """Yield each 30th frame of a video, (H, W, 3) BGR, as `decord` does."""
+def frames_by_opencv(path: str) -> Iterator[np.ndarray]:
+    """Yield each 30th frame of a video, (H, W, 3) BGR, as `frames_by_decord` does."""
     video, number = cv2.VideoCapture(path, cv2.CAP_FFMPEG), 0
     while video.grab():
         if number % FRAME_STEP == 0:
@@ -87,7 +87,7 @@ def opencv(path: str) -> Iterator[np.ndarray]:
         number += 1
 
 
-def decord(path: str) -> Iterator[np.ndarray]:
+def frames_by_decord(path: str) -> Iterator[np.ndarray]:
     from decord import VideoReader, cpu
 
     reader = VideoReader(path, ctx=cpu(0))
@@ -95,9 +95,9 @@ def decord(path: str) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(image[..., ::-1])
 
 
-READERS = {"OpenCV grab/retrieve": opencv}
+READERS = {"OpenCV grab/retrieve": frames_by_opencv}
 if importlib.util.find_spec("decord"):
-    READERS["decord get_batch"] = decord
+    READERS["decord get_batch"] = frames_by_decord
 
 
 def check_equal(ours: Path, theirs: Path) -> None:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.joined_attention import joined_forward
-from benchmarks.measure import in_turn, make_takes, print_times, process_takes
+from benchmarks.measure import make_takes, print_times, process_takes, time_in_turn
 from common.arguments import Parser, add_device, at_least
 from common.distributed import World
 from common.errors import run_script
@@ -76,21 +76,21 @@ def main() -> None:
             name: TrainSamples(pairs, partial(reader, side=args.input_size, block=0.5), 0)
             for name, reader in readers.items()
         }
-        reads = {name: partial(read, samples, args.loader_samples) for name, samples in loaders.items()}
-        measure("loader", reads, args.rounds, "sample", args.loader_samples)
-        batch: Any = read(loaders[OURS], args.batch_size).to(device)
+        reads = {name: partial(read_batch, samples, args.loader_samples) for name, samples in loaders.items()}
+        time_ways("loader", reads, args.rounds, "sample", args.loader_samples)
+        batch: Any = read_batch(loaders[OURS], args.batch_size).to(device)
     steps = {
         PLAIN: make_step(args, batch, plain=True),
         OURS: make_step(args, batch),
         "cached features": make_step(args, batch, cached=True),
     }
-    measure("training step", steps, args.rounds, "step")
+    time_ways("training step", steps, args.rounds, "step")
 
 
-def measure(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:
+def time_ways(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:
     """Print the seconds per unit of each way (`count` units in a round), after a round that fills the cache."""
-    in_turn(ways, 1)
-    print_times(title, in_turn(ways, rounds)[0], unit, count)
+    time_in_turn(ways, 1)
+    print_times(title, time_in_turn(ways, rounds)[0], unit, count)
 
 
 def read_plainly(
@@ -119,7 +119,7 @@ def pad_and_resize(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(square, (side, side), interpolation=cv2.INTER_NEAREST)
 
 
-def read(samples: TrainSamples, count: int) -> LetterboxedBatch:
+def read_batch(samples: TrainSamples, count: int) -> LetterboxedBatch:
     return collate_letterboxed([samples[n] for n in range(count)])
 
 

@@ -17,7 +17,7 @@ def in_this_process(monkeypatch):
     """Scripts of the repository are run here, without seconds of imports for each."""
 
     def run(script: str, *words: object) -> measure.Run:
-        if "--num_workers" not in words and script != "data/create_pairs.py":
+        if script in ("synthetic/make_takes.py", "data/process_data.py"):
             words += ("--num_workers", 1)
         done = run_main(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, *words)
         return measure.Run(1.0, 10**9, output_of(done))
@@ -75,8 +75,8 @@ def test_truth_in_photographs_is_where_corners_and_features_say(tmp_path, monkey
     squares = np.kron(np.indices((7, 10)).sum(0) % 2 * 255, np.ones((20, 20)))
     page[50:190, 80:280] = squares[..., None]
     wall = cv2.resize(rng.integers(0, 256, (50, 60, 3), np.uint8), (480, 400), interpolation=cv2.INTER_CUBIC)
-    one, other = photographs.same_plane(wall, wall[16:, 16:], ((100, 150), (260, 150), (260, 300), (100, 300)))
-    board = photographs.board(page)
+    one, other = photographs.views_of_plane(wall, wall[16:, 16:], ((100, 150), (260, 150), (260, 300), (100, 300)))
+    board = photographs.find_board(page)
     for view, (top, bottom, left, right) in ((board, (50, 190, 80, 280)), (other, (134, 284, 84, 244))):
         truth = np.zeros(view.mask.shape, bool)
         truth[top:bottom, left:right] = True

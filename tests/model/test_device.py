@@ -15,6 +15,7 @@ from common.distributed import World
 from common.errors import UserError
 from formats.pairs import PairSet
 from model.device import resolve_device, tf32
+from recipes.configs import OPTIONS
 from recipes.frame import joined
 from recipes.stream import TrainSamples
 from recipes.table import load_checkpoint
@@ -87,7 +88,8 @@ def compare(training_set: str, *networks: str) -> None:
             checkpoint = load_checkpoint(Path(path))
             with PretendedDevice() if is_pretended else contextlib.nullcontext() as gpu:
                 device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
-                recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, cache_size=1e8)
+                options = {"cache_size": 1e8, "training": OPTIONS[name]()}
+                recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, **options)
                 samples, frame = TrainSamples(pairs, recipe.read, 0), FrameDataset([plan], pairs, recipe.prepare)[0]
                 step, optimizer = Step(recipe, World(), 1.0), torch.optim.Adam(recipe.network.parameters(), 0.0)
                 batch = recipe.collate([samples[n] for n in range(2)]).to(device)
