@@ -12,36 +12,37 @@ Self = TypeVar("Self", bound="Rows")
 
 @dataclass
 class Rows:
-    """N rows. Each field has a row for each: a tensor, a list, an array, other Rows, or None if the field is not there.
+    """N rows: each field has a row for each, in a tensor, a list, an array or other Rows, or is None.
 
-    query[index] has the rows of a slice, or the rows whose numbers are in a tensor on the device or, without waiting
-    for the device, in a list.
+    query[index] has the rows of a slice, or those with the numbers in a tensor on the device or, without waiting for
+    the device, in a list.
     """
 
+    def columns(self) -> list[Any]:
+        return list(vars(self).values())
+
     def __len__(self) -> int:
-        return len(next(iter(vars(self).values())))
+        return len(self.columns()[0])
 
     def __getitem__(self: Self, index: Any) -> Self:
-        numbers = torch.tensor(index) if isinstance(index, list) else None
+        numbers = torch.tensor(index) if isinstance(index, list) else index
 
-        def chosen(x: Any) -> Any:
-            if isinstance(x, Tensor) and numbers is not None:
-                return x[numbers.to(x.device, non_blocking=True)]
-            if isinstance(x, list) and numbers is not None:
-                return [x[number] for number in index]
-            return None if x is None else x[index]
+        def rows_of(column: Any) -> Any:
+            if isinstance(column, list) and isinstance(index, list):
+                return [column[number] for number in index]
+            if isinstance(column, Tensor) and isinstance(index, list):
+                return column[numbers.to(column.device, non_blocking=True)]
+            return None if column is None else column[index]
 
-        return type(self)(*map(chosen, vars(self).values()))
+        return type(self)(*map(rows_of, self.columns()))
 
 
 def cat(parts: Sequence[Any]) -> Any:
-    """The rows of all parts, which are tensors, lists or Rows of one class."""
+    """The rows of all parts, which are tensors or Rows of one class."""
     first = parts[0]
-    if len(parts) == 1 or first is None:
-        return first
     if isinstance(first, Rows):
-        return type(first)(*map(cat, zip(*(vars(part).values() for part in parts), strict=True)))
-    return torch.cat(list(parts)) if isinstance(first, Tensor) else sum(parts, [])
+        return type(first)(*map(cat, zip(*(part.columns() for part in parts), strict=True)))
+    return None if first is None else torch.cat(list(parts))
 
 
 def rows_by_key(keys: Iterable[Hashable]) -> dict[Any, list[int]]:

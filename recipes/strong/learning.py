@@ -3,24 +3,33 @@ show to the network again (mining), and which of several looks is right (the fit
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from common.existence import balanced_accuracy
 from formats.masks import iou
 from formats.results import THRESHOLD
+from model.rows import Rows, cat
 from recipes.base import Search
 from recipes.frame import Frame
-from recipes.strong.choice import Marked, choice_figures, fit, looks_of_pairs, shift_existence
+from recipes.strong.choice import Choice, Marked
 from recipes.strong.crops import spot_of
 
 MINED_LOOKS = 5  # places at which a pair is searched for its object, to find wrong ones
 HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tells how good it is
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
+STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
+SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
+EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
 
 
 def mine_places(recipe: Any, search: Search, size: int) -> dict[str, Tensor]:
@@ -92,3 +101,96 @@ def looks_at(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[tuple]
         ious = [iou(recipe.prob_in_image(drawn[row], truth.shape) > THRESHOLD, truth.astype(bool)) for row in rows]
         found.append((of_looks[rows], torch.tensor(ious), bool(truth.any())))
     return found
+
+
+@dataclass
+class LooksOfPairs(Rows):
+    """The looks at P pairs, at most K looks each."""
+
+    numbers: Tensor  # (P, K, NUMBERS)
+    held: Tensor  # (P, K) bool; a pair may have fewer than K looks
+    iou: Tensor  # (P, K)
+    visible: Tensor  # (P,) bool
+
+
+def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs:
+    """Put the looks of pairs together: numbers (K, NUMBERS), IoUs (K,) and visibility of each pair."""
+    numbers, ious, visible = zip(*pairs, strict=True)
+    held = [torch.ones(len(iou), dtype=torch.bool) for iou in ious]
+    padded = (pad_sequence(list(rows), batch_first=True) for rows in (numbers, held, ious))
+    return LooksOfPairs(*padded, torch.tensor(visible))  # pyrefly: ignore
+
+
+def with_absences(looks: LooksOfPairs) -> LooksOfPairs:
+    """The looks, and those of each visible object once more as if it had left: as a hidden object, without the looks
+    that show some of it. What is left are the likeliest wrong places of the same picture.
+    """
+    held = looks.held & (looks.iou < SHOWN)
+    rows = looks.visible & held.any(1)
+    absent = LooksOfPairs(looks.numbers[rows], held[rows], torch.zeros_like(looks.iou[rows]), ~looks.visible[rows])
+    return cat([looks, absent])
+
+
+def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
+    """Fit the choice in place, with two losses: minus the expected IoU of visible objects, if a look is drawn with the
+    softmax of the scores; and the cross-entropy of existence, in which visible and hidden objects weigh the same.
+    """
+    torch.manual_seed(seed)
+    looks = with_absences(looks)
+    choice.load_state_dict(Choice().state_dict())  # a second fit gives the same result as the first
+    known = looks.numbers[looks.held]
+    choice.score.normalize(known[:, :-1])
+    choice.existence.normalize(known)
+    visible = looks.visible.float()
+    share = visible.mean()
+    weight = torch.where(looks.visible, 0.5 / share, 0.5 / (1 - share))
+    choice.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(choice.parameters(), RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(len(visible), (BATCH,))
+        scores, logits = choice(looks.numbers[rows])
+        share_of = scores.masked_fill(~looks.held[rows], -1e9).softmax(1)
+        expected = (share_of * looks.iou[rows]).sum(1)
+        logit = (share_of.detach() * logits).sum(1)
+        existence = F.binary_cross_entropy_with_logits(logit, visible[rows], weight[rows])
+        loss = EXISTENCE_WEIGHT * existence - (expected * visible[rows]).sum() / visible[rows].sum().clamp(min=1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    choice.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def shift_existence(choice: Choice, looks: LooksOfPairs) -> float:
+    """Add to the logits of existence what makes visible and hidden objects equally often right, in the mean of their
+    probabilities; returns what was added. One number can be fitted to a few pairs.
+    """
+    looks = with_absences(looks)
+    if not looks.visible.any() or looks.visible.all():
+        return 0.0
+    logits, _ = best_looks(choice, looks)
+    low, high = -20.0, 20.0
+    for _ in range(40):  # the share of visible ones that is missed falls, and that of hidden ones grows
+        probs = (logits + (low + high) / 2).sigmoid()
+        missed, wrong = 1 - probs[looks.visible].mean(), probs[~looks.visible].mean()
+        low, high = ((low + high) / 2, high) if missed > wrong else (low, (low + high) / 2)
+    choice.existence.linear.bias.add_(low)
+    return low
+
+
+@torch.no_grad()
+def best_looks(choice: Choice, looks: LooksOfPairs) -> tuple[Tensor, Tensor]:
+    """The logit of existence and the IoU of each pair's chosen look, (P,) each."""
+    scores, logits = choice(looks.numbers)
+    best = scores.masked_fill(~looks.held, -1e9).argmax(1, keepdim=True)
+    return logits.gather(1, best)[:, 0], looks.iou.gather(1, best)[:, 0]
+
+
+def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
+    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
+    logits, iou = best_looks(choice, looks)
+    visible, predicted = looks.visible, logits > 0
+    recalls = predicted[visible].float().mean(), (~predicted[~visible]).float().mean()
+    return float(iou[visible].mean()), float(balanced_accuracy(*recalls))

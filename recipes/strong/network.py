@@ -1,17 +1,8 @@
 """The strong network: both views are crops in which the object has about the same size; a locator says where to crop.
 
-    description = network.describe(wide, wide_masks)            # objects, in crops at the scale of whole frames
-    heat = network.locator.heat(description, cells)             # similarity maps of whole target frames
-    query = network.encode(levels, masks, mask_feat)            # objects, in crops around them
-    target = network.encode_target(levels)                      # crops around peaks of the similarity maps
-    look = network.look(query, target)
-    answers = network.describe_answers(target.cells, look.target_mask_prob)
-    back = network.look_back(answers, cells, objects)           # whether answers lead back to the object
-    score, logit = network.choice(numbers)                      # which look is right, and whether the object is visible
-
 A look is the answer for a query crop and a target crop. The tokens of the crops pass the paper's layers; besides them,
 the network reads two maps of the target crop from the locator, the similarity map and the propagated mask, and its mask
-decoder reads a finer layer of the backbone. recipe.py makes the looks and chooses among them.
+decoder reads a finer layer of the backbone. `Strong.search` in recipe.py calls it.
 """
 
 from dataclasses import dataclass

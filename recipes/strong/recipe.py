@@ -5,7 +5,6 @@ searches training pairs.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ from torch import Tensor
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, cut, cut_mask
-from formats.geometry import Size
 from formats.pairs import PairSet
 from model.backbone import Backbone
 from model.device import autocast
@@ -44,14 +42,12 @@ from recipes.strong.crops import (
 from recipes.strong.learning import fit_choice, mine_places
 from recipes.strong.locator import Description, peaks
 from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
-from recipes.strong.samples import TARGET_CROPS, CropBatch, frame_groups, read_crops
+from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
 
 SEARCH = 7  # version of the prediction, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
 UNSEEN = -6.0  # the close look's logit of existence where nothing was found, so that there is nothing to look at
 PLACE_WEIGHT = 0.15  # of the loss `place`
-
-
 Picture = tuple[int, int]  # the number of a picture in its frame, and the long side to which it is resized
 
 
@@ -60,7 +56,8 @@ class Objects(NamedTuple):
 
     context: ObjectCrops  # in crops around them
     close: ObjectCrops  # in close crops
-    homes: list[tuple[Tensor, Tensor]]  # the cells of the picture in which each is marked, and which of them show it
+    cells: list[Tensor]  # of the whole pictures in which they are marked, (1, h, w, WIDTH)
+    on_object: list[Tensor]  # which of these cells show them, (1, h, w) bool
     at_home: Tensor  # (O, 2), from `StrongNetwork.at_home`
 
 
@@ -116,22 +113,15 @@ class Strong(NetworkRecipe):
 
     def encode(self, frame: Frame, marked: Marked) -> Objects:
         """1. The objects, in crops around them and in their whole pictures."""
+        context, close = (self.encode_crops(marked, times) for times in (CONTEXT, CLOSE))
         sizes = [mask.shape for mask in marked.mask]
-        context, close = (self.encode_crops(marked, sizes, times) for times in (CONTEXT, CLOSE))
         shares = [expected_shares(*row, [1.0])[1.0] for row in zip(marked.spot, sizes, strict=True)]
-        pictures = list(zip(frame.view, map(self.config.frame_length, shares), strict=True))
-        cells, homes = self.whole_pictures(frame, pictures), []
-        for (of_picture,), mask in zip((cells[picture] for picture in pictures), marked.mask, strict=True):
-            homes.append((of_picture, self.stacked([object_cells(mask, of_picture.shape[1:3])])))
-        at_home = self.in_groups(self.network.at_home, range(len(homes)), homes, context.description)
-        return Objects(context, close, homes, at_home)
-
-    def encode_crops(self, marked: Marked, sizes: list[Size], context: float) -> ObjectCrops:
-        crops = [spot.crop(size, context) for spot, size in zip(marked.spot, sizes, strict=True)]
-        levels, masks = self.query_crops(marked, crops, self.config.input_size)
-        mask_feat = self.in_batches(self.encoder.masks, masks)
-        with autocast(self.device, self.precision):
-            return self.in_batches(self.network.encode, levels, masks, mask_feat)
+        cells = self.whole_pictures(frame, list(zip(frame.view, map(self.config.frame_length, shares), strict=True)))
+        rows = zip(marked.mask, cells, strict=True)
+        on_object = [self.stacked([object_cells(mask, of_picture.shape[1:3])]) for mask, of_picture in rows]
+        numbers = range(len(cells))
+        at_home = self.in_groups(self.network.at_home, context.description, numbers, cells, on_object)
+        return Objects(context, close, cells, on_object, at_home)
 
     def locate(self, frame: Frame, marked: Marked, count: int) -> Places:
         """2. The `count` highest peaks of the similarity maps of each pair, for all sizes that its object may have."""
@@ -146,18 +136,19 @@ class Strong(NetworkRecipe):
         described = self.network.describe(*crops)[numbers((size[1:] for size in sizes), wide)]
         pictures = [(frame.target[pair], self.config.frame_length(share)) for pair, _, share in sizes]
         cells, heat = self.whole_pictures(frame, pictures), self.network.locator.heat
-        highest = self.in_groups(lambda *given: peaks(heat(*given), 2 * count), pictures, cells, described)
-        found = defaultdict(list)  # by pair; some of these peaks are next to others
-        for (pair, _, share), picture, of_size in zip(sizes, pictures, highest.tolist(), strict=True):
-            (of_picture,), size = cells[picture], frame.pictures[picture[0]].shape[:2]
+        of_picture = dict(zip(pictures, cells, strict=True))
+        highest = self.in_groups(lambda *given: peaks(heat(*given), 2 * count), described, pictures, of_picture)
+        found: list[list] = [[] for _ in frame.pairs]  # some of the peaks are next to others
+        for (pair, _, share), grid, of_size in zip(sizes, cells, highest.tolist(), strict=True):
+            size = frame.pictures[frame.target[pair]].shape[:2]
             for similarity, row, col in of_size:
                 if math.isfinite(similarity):  # the map may have fewer peaks
-                    middle = middle_of_cell(row, col, of_picture.shape[1:3], size)
+                    middle = middle_of_cell(row, col, grid.shape[1:3], size)
                     found[pair].append((similarity, Spot(*middle, share * max(size))))
         places = []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
-            spots = likeliest_spots(found[pair], count)
-            places += [(pair, row, frame.pictures[target], spot, similarity) for similarity, spot in spots]
+            likeliest = likeliest_spots(found[pair], count)
+            places += [(frame.pictures[target], spot, pair, row, similarity) for similarity, spot in likeliest]
         return Places(*map(list, zip(*places, strict=True)))
 
     def look(self, objects: Objects, places: Places) -> Looks:
@@ -171,7 +162,7 @@ class Strong(NetworkRecipe):
 
     def look_back(self, objects: Objects, of: list[int], shown: Description) -> Tensor:
         """4. How well what answers show leads back to the objects `of`, in their whole pictures: (N,)."""
-        return self.in_groups(self.network.look_back, of, objects.homes, shown)
+        return self.in_groups(self.network.look_back, shown, of, objects.cells, objects.on_object)
 
     def draw(self, objects: Objects, places: Places, looks: Looks) -> tuple[list[Answer], Tensor]:
         """6. Draw the masks of R looks in close looks at their parts that lead back best. While a new mask is cut off
@@ -212,32 +203,36 @@ class Strong(NetworkRecipe):
 
     # What the steps share
 
+    def encode_crops(self, marked: Marked, context: float) -> ObjectCrops:
+        levels, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
+        mask_feat = self.in_batches(self.encoder.masks, masks)
+        with autocast(self.device, self.precision):
+            return self.in_batches(self.network.encode, levels, masks, mask_feat)
+
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Levels, Tensor]:
         """The features of a crop of each object's picture, and the masks in the crops (N, side, side)."""
-        images, masks = (
-            self.stacked(cut_out(picture, crop, side) for picture, crop in zip(pictures, crops, strict=True))
-            for cut_out, pictures in ((cut, marked.image), (cut_mask, marked.mask))
-        )
+        images = self.stacked(cut(*row, side) for row in zip(marked.image, crops, strict=True))
+        masks = self.stacked(cut_mask(*row, side) for row in zip(marked.mask, crops, strict=True))
         return self.in_batches(self.encoder.levels, images), masks
 
-    def whole_pictures(self, frame: Frame, pictures: list[Picture]) -> dict[Picture, tuple[Tensor]]:
-        """The locator's cells of whole pictures, each (1, h, w, WIDTH)."""
+    def whole_pictures(self, frame: Frame, pictures: list[Picture]) -> list[Tensor]:
+        """The locator's cells of whole pictures, (1, h, w, WIDTH) each. A picture that is there twice is read once."""
         cells = {}
         for number, long_side in dict.fromkeys(pictures):
             image = self.stacked([whole_frame(frame.pictures[number], long_side)])
-            cells[number, long_side] = (self.network.locator.cells(self.encoder.levels(image)),)
-        return cells
+            cells[number, long_side] = self.network.locator.cells(self.encoder.levels(image))
+        return [cells[picture] for picture in pictures]
 
-    def in_groups(self, function: Callable, keys: Sequence, given: Any, described: Description) -> Tensor:
-        """Apply a function to descriptions and the tensors (1, ...) that are `given` for their keys. Rows with the same
-        key are computed together; the result has the rows of the descriptions.
+    def in_groups(self, function: Callable, described: Description, keys: Sequence, *of_keys: Any) -> Tensor:
+        """Apply a function to descriptions and to the tensors (1, ...) that `of_keys` have for their keys. Rows with
+        the same key are computed together.
         """
-        groups = rows_by_key(keys)
+        groups, found = rows_by_key(keys), []
         order = self.to_device([row for rows in groups.values() for row in rows])
-        described, found = described[order], []
+        described = described[order]
         for key, rows in groups.items():
-            of_key = (x.expand(len(rows), *x.shape[1:]) for x in given[key])
-            found.append(self.in_batches(function, described[: len(rows)], *of_key))
+            shared = (tensors[key].expand(len(rows), *tensors[key].shape[1:]) for tensors in of_keys)
+            found.append(self.in_batches(function, described[: len(rows)], *shared))
             described = described[len(rows) :]
         found = torch.cat(found)
         return torch.empty_like(found).index_copy_(0, order, found)
@@ -260,7 +255,7 @@ class Strong(NetworkRecipe):
         return read_crops(pairs, drawn, rng, self.config, self.mined)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
-        return CropBatch.of(samples, frames=frame_groups([sample["frame"] for sample in samples]))
+        return CropBatch.of(samples, frames=grouped_by_size([sample["frame"] for sample in samples]))
 
     def weights(self, existence: float) -> dict[str, float]:
         return {"mask": 1.0, "dice": 1.0, "existence": existence, "place": PLACE_WEIGHT, "choice": existence}
@@ -300,9 +295,7 @@ class Strong(NetworkRecipe):
         for group in batch.frames:
             described = self.network.describe(self.encoder.levels(batch.wide[group.rows]), batch.wide_mask[group.rows])
             with torch.autocast(self.device.type, enabled=False):  # under autocast, float16 cannot be stacked
-                levels = Levels(
-                    *self.cache(group.keys, group.images, lambda x: [*vars(self.encoder.levels(x)).values()])
-                )
+                levels = Levels(*self.cache(group.keys, group.images, lambda x: self.encoder.levels(x).columns()))
             heat.append(self.network.locator.heat(described, self.network.locator.cells(levels)))
         return heat
 

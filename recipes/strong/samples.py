@@ -20,7 +20,8 @@ from formats.crop import Crop, cut, cut_mask
 from formats.geometry import Size
 from formats.masks import fit_rle
 from formats.pairs import PairSet
-from recipes.samples import Batch, DrawnPairs, ViewKey, read_view, source_of
+from model.rows import rows_by_key
+from recipes.samples import Batch, DrawnPairs, Source, ViewKey, read_view, source_of
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import (
     CLOSE,
@@ -89,58 +90,91 @@ def read_crops(
     """Read one sample, which has the fields of a `CropBatch`. `mined` has the wrong places of pairs, (n, 3) with the
     fields of a `Spot`. Raises ValueError if the query mask is empty.
     """
-    source, target_pair = source_of(pairs, drawn), pairs[drawn.target]
-    query, target = (read_view(pairs, view) for view in source[1:])
-    query_size, size = query.shape[:2], target.shape[:2]
-    query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query_size), np.zeros(size, np.uint8)
+    views = read_views(pairs, drawn)
+    wrong = (mined or {}).get(drawn.target, ()) if drawn.query == drawn.target else ()
+    return cut_sample(source_of(pairs, drawn), views, draw_places(pairs, drawn, views, wrong, rng), config)
+
+
+class Views(NamedTuple):
+    """The two views of a sample, with the object's masks and spots."""
+
+    query: np.ndarray
+    query_mask: np.ndarray
+    query_spot: Spot
+    target: np.ndarray
+    target_mask: np.ndarray  # empty if the object is not visible
+    target_spot: Spot | None
+
+
+class DrawnPlaces(NamedTuple):
+    """What is random in a sample."""
+
+    turn: float  # of the query crops, in degrees
+    share: float  # the part of the target's long side that the object is said to span
+    context: float  # the width of crops as a multiple of their spot's
+    targets: list[Spot]
+    wide: Spot
+    query: Spot
+    is_located: bool
+
+
+def read_views(pairs: PairSet, drawn: DrawnPairs) -> Views:
+    query, target = (read_view(pairs, view) for view in source_of(pairs, drawn)[1:])
+    query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
     if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
-        target_mask = fit_rle(rle, size)
-    query_spot, target_spot = spot_of(query_mask), spot_of(target_mask)
+        target_mask = fit_rle(rle, target.shape[:2])
+    query_spot = spot_of(query_mask)
     if query_spot is None:
         raise ValueError("its mask shows nothing")
+    return Views(query, query_mask, query_spot, target, target_mask, spot_of(target_mask))
 
+
+def draw_places(pairs: PairSet, drawn: DrawnPairs, views: Views, wrong: Any, rng: np.random.Generator) -> DrawnPlaces:
+    """`wrong` has the places in the target, if any, at which the search was wrong."""
+    size, spot = views.target.shape[:2], views.target_spot
     turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
-    ratios = size_ratios(SETTINGS[pairs[drawn.query].setting][0], SETTINGS[target_pair.setting][1])
-    share = rng.choice(list(expected_shares(query_spot, query_size, ratios).values()))
-    if target_spot is not None:
-        share = min(target_spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
-    wrong = (mined or {}).get(drawn.target, ()) if drawn.query == drawn.target else ()
-    context, shift, stretch, rivals = CONTEXT, TARGET_SHIFT, TARGET_STRETCH, RIVALS
-    if is_close := rng.random() < CLOSE_LOOKS:
-        context, shift, stretch, rivals = CLOSE, CLOSE_SHIFT, CLOSE_STRETCH, RIVALS if len(wrong) else 0
-    if target_spot is None:
+    ratios = size_ratios(SETTINGS[pairs[drawn.query].setting][0], SETTINGS[pairs[drawn.target].setting][1])
+    share = rng.choice(list(expected_shares(views.query_spot, views.query.shape[:2], ratios).values()))
+    if spot is not None:
+        share = min(spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+    context, jitter, query_jitter, rivals = CONTEXT, (TARGET_SHIFT, TARGET_STRETCH), (SHIFT, STRETCH), RIVALS
+    if rng.random() < CLOSE_LOOKS:
+        context, jitter, query_jitter = CLOSE, (CLOSE_SHIFT, CLOSE_STRETCH), (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2)
+        rivals = RIVALS if len(wrong) else 0
+    if spot is None:
         rivals = TARGET_CROPS
-    places = [jittered_spot(target_spot, rng, shift, stretch) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
-    places += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
-    wide = jittered_spot(query_spot, rng, SHIFT, STRETCH)
-    query_jitter = (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2) if is_close else (SHIFT, STRETCH)
-    query_crop = jittered_spot(query_spot, rng, *query_jitter).crop(query_size, context)
-    wide_crop, wide_size, side = config.wide_crop(wide, share), config.wide_size, config.input_size
+    targets = [jittered_spot(spot, rng, *jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
+    targets += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
+    wide, query = (jittered_spot(views.query_spot, rng, *by) for by in ((SHIFT, STRETCH), query_jitter))
+    return DrawnPlaces(turn, share, context, targets, wide, query, rng.random() < LOCATED)
 
-    looks = [cut_target(target, target_mask, place.crop(size, context), side) for place in places]
+
+def cut_sample(source: Source, views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[str, Any]:
+    size, side, wide_size = views.target.shape[:2], config.input_size, config.wide_size
+    crops = [spot.crop(size, drawn.context) for spot in drawn.targets]
+    looks = [cut_target(views.target, views.target_mask, crop, side) for crop in crops]
     images, masks, contained = map(np.stack, zip(*looks, strict=True))
-    frame = None
-    if rng.random() < LOCATED:
-        frame = read_whole(source.target, target, target_mask, config.frame_length(share))
+    query_crop = drawn.query.crop(views.query.shape[:2], drawn.context)
+    wide_crop, long_side = config.wide_crop(drawn.wide, drawn.share), config.frame_length(drawn.share)
     return {
         "source": source,
-        "visible": target_spot is not None,
-        "wide": cut(query, wide_crop, wide_size, turn),
-        "wide_mask": cut_mask(query_mask, wide_crop, wide_size, turn),
-        "query": cut(query, query_crop, side, turn),
-        "query_mask": cut_mask(query_mask, query_crop, side, turn),
+        "visible": views.target_spot is not None,
+        "wide": cut(views.query, wide_crop, wide_size, drawn.turn),
+        "wide_mask": cut_mask(views.query_mask, wide_crop, wide_size, drawn.turn),
+        "query": cut(views.query, query_crop, side, drawn.turn),
+        "query_mask": cut_mask(views.query_mask, query_crop, side, drawn.turn),
         "target": images,
         "target_mask": masks,
         "contained": contained,
-        "frame": frame,
+        "frame": whole_target(source.target, views, long_side) if drawn.is_located else None,
     }
 
 
-def read_whole(view: ViewKey, image: np.ndarray, mask: np.ndarray, long_side: int) -> WholeFrame:
+def whole_target(view: ViewKey, views: Views, long_side: int) -> WholeFrame:
     """The target at the size at which the locator seeks the object."""
-    height, width = frame_size(image.shape[:2], long_side)
-    cells = object_cells(mask, (height // 8, width // 8))
-    return WholeFrame((view, long_side), whole_frame(image, long_side), cells)
+    height, width = frame_size(views.target.shape[:2], long_side)
+    cells = object_cells(views.target_mask, (height // 8, width // 8))
+    return WholeFrame((view, long_side), whole_frame(views.target, long_side), cells)
 
 
 def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:
@@ -163,16 +197,14 @@ def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tu
     return cut(image, crop, side), cropped, np.bool_(shows)
 
 
-def frame_groups(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
+def grouped_by_size(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
     """The frames of a batch, grouped by size. A sample without a frame has None."""
-    numbers_by_size, groups = {}, []
-    for number, frame in enumerate(frames):
-        if frame:
-            numbers_by_size.setdefault(frame.image.shape, []).append(number)
-    for numbers in numbers_by_size.values():
-        keys, images, cells = zip(*(frames[number] for number in numbers), strict=True)
-        images, cells = (torch.from_numpy(np.stack(arrays)) for arrays in (images, cells))
-        groups.append(FrameGroup(torch.tensor(numbers), list(keys), images, cells))
+    groups = []
+    for size, rows in rows_by_key(frame and frame.image.shape for frame in frames).items():
+        if size:
+            keys, images, cells = zip(*(frames[row] for row in rows), strict=True)
+            images, cells = (torch.from_numpy(np.stack(arrays)) for arrays in (images, cells))
+            groups.append(FrameGroup(torch.tensor(rows), list(keys), images, cells))
     return groups
 
 

@@ -9,17 +9,9 @@ import torch
 
 from inference.predictor import SHIPPED
 from model.checkpoint import read_checkpoint
-from recipes.strong import choice as module
 from recipes.strong import learning
-from recipes.strong.choice import (
-    NUMBERS,
-    Choice,
-    LooksOfPairs,
-    choice_figures,
-    fit,
-    shift_existence,
-    with_absences,
-)
+from recipes.strong.choice import NUMBERS, Choice
+from recipes.strong.learning import LooksOfPairs, choice_figures, fit, shift_existence, with_absences
 from tests.made.training import run_training
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-epoch", 1, "--val_size", 1)
@@ -44,7 +36,7 @@ def fitted():
     """Looks that the last number but one tells apart, for which few steps are enough, and a choice fitted to them."""
     looks, choice = looks_told_by(NUMBERS - 2), Choice()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "STEPS", 300)
+        patch.setattr(learning, "STEPS", 300)
         fit(choice, looks, seed=0)
     return looks, choice
 
@@ -54,7 +46,7 @@ def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_su
     assert choice_figures(choice, looks) == pytest.approx((0.8, 1))
     before, begun = Choice(), Choice()
     assert choice_figures(before, looks) != pytest.approx((0.8, 1))
-    monkeypatch.setattr(module, "STEPS", 0)
+    monkeypatch.setattr(learning, "STEPS", 0)
     fit(begun, looks, seed=0)
     torch.testing.assert_close(begun(looks.numbers), before(looks.numbers), rtol=1e-4, atol=1e-3)
 
@@ -87,7 +79,7 @@ def test_a_training_ends_with_a_fitted_choice_or_a_shift_of_existence_and_goes_o
 
     for name, least in {"LEAST_PAIRS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():
         monkeypatch.setattr(learning, name, least)
-    monkeypatch.setattr(module, "STEPS", 20)
+    monkeypatch.setattr(learning, "STEPS", 20)
     count = itertools.count()
     monkeypatch.setattr(learning, "choice_figures", lambda *_: (-next(count), 0))
     again = ("--fit_pairs", 9, "--resume-pth", "auto")  # the fit alone is left
