@@ -245,7 +245,7 @@ BAD_PREDICTORS = {
     "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame)",
     "{tmp}/m.py:Method side": "side: not of the form key=value",
     "{tmp}/m.py:Method --ckpt_path net.pth": "--ckpt_path is for the network",
-    "{tmp}/m.py:Own weights=1 shar=0.7": "unexpected keyword argument 'shar'; it takes weights, share: 'float' = 0.5",
+    "{tmp}/m.py:Own weights=1 shar=0.7": "unexpected keyword argument 'shar'; it takes weights, share: float = 0.5",
 }
 
 

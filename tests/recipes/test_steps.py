@@ -12,6 +12,7 @@ from formats.pairs import BOTH, PairSet
 from model.config import XSegTxConfig
 from model.feature_cache import FeatureCache
 from model.xsegtx import Look, XSegTx
+from recipes.configs import PaperOptions
 from recipes.losses import total_loss
 from recipes.paper import Paper
 from recipes.stream import TrainSamples
@@ -24,7 +25,8 @@ SIDE, CPU = 48, torch.device("cpu")
 
 
 def paper(precision="fp32", cache_size=0, side=64):
-    return Paper(XSegTx(XSegTxConfig("tiny", side)), random_backbone(0), CPU, precision, cache_size=cache_size)
+    network, training = XSegTx(XSegTxConfig("tiny", side)), PaperOptions(block=0)
+    return Paper(network, random_backbone(0), CPU, precision, cache_size=cache_size, training=training)
 
 
 def strong(precision="fp32", cache_size=0, side=SIDE):
