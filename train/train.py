@@ -225,7 +225,8 @@ def print_introduction(
         "recipe": ", ".join([options.recipe, *details]),
         "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
         "warm-up": counted(schedule.warmup, "step"),
-        "rate": f"{schedule.lr:g}, times {LR_DROP} after epoch {list(schedule.milestones)}"
+        "rate": f"{schedule.lr:g}"
+        + f", times {LR_DROP} after epoch {list(schedule.milestones)}" * bool(schedule.milestones)
         + f", falling after epoch {schedule.falls}" * (schedule.falls is not None),
         "device": f"{log.world.size} x {state.device}, {options.precision}",
         "out_dir": str(options.out_dir),
