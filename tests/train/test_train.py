@@ -364,7 +364,10 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
 def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
     again = ("--n-epoch", 0, "--batch-pos", 8, "--fit_pairs", 6)
     run_training(training_set, tmp_path / "run", *again, *STRONG_RECIPE)
-    assert "recipe: strong, existence_weight 0.3, mine_epochs [], mine_pairs 20000, fit_pairs 6\n" in capsys.readouterr().out
+    assert (
+        "recipe: strong, existence_weight 0.3, mine_epochs [], mine_pairs 20000, fit_pairs 6\n"
+        in capsys.readouterr().out
+    )
     last = tmp_path / "run" / "netLast.pth"
     optimizer, network = torch.load(last, weights_only=True)["optimiser"], load_checkpoint(last).network
     names = [name for name, _ in network.named_parameters()]
