@@ -27,7 +27,8 @@ from filelock import FileLock, Timeout
 from common.errors import CONTROL, UserError, warn_once
 
 MAX_DEPTH = 20  # of lists and objects in one another; our files have seven
-NO_BRACKET = bytes({*range(256)} - {*b"[]{}"})
+NO_MARK = bytes({*range(256)} - {*b'[]{}"'})
+STEPS = np.array([(byte in b"[{") - (byte in b"]}") for byte in range(256)])  # of the depth, at each byte
 
 
 @contextlib.contextmanager
@@ -278,16 +279,17 @@ class _Shallow:
 
     def read(self, size: int = -1) -> bytes:
         data = self.file.read(size)
-        text = (self.cut + data).replace(b"\\\\", b"").replace(b'\\"', b"")
-        self.cut = b"\\" if text.endswith(b"\\") else b""  # the next part begins with what it escapes
-        parts = text.split(b'"')
-        brackets = b"".join(parts[self.in_string :: 2]).translate(None, NO_BRACKET)
+        text = self.cut + data
+        self.cut = b"\\" * ((len(text) - len(text.rstrip(b"\\"))) % 2)  # it escapes what the next part begins with
+        if b'\\"' in text:  # seldom; the replacements take longer than all else
+            text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = text.translate(None, NO_MARK).replace(b'""', b"").split(b'"')
+        brackets = b"".join(parts[self.in_string :: 2])
         self.in_string = (self.in_string + len(parts) - 1) % 2
-        steps = np.where(np.isin(np.frombuffer(brackets, np.uint8), tuple(b"[{")), 1, -1)
-        depths = np.cumsum([self.depth, *steps])
-        if depths.max() > MAX_DEPTH:
+        depths = self.depth + np.cumsum(STEPS[np.frombuffer(brackets, np.uint8)])
+        if len(depths) and depths.max() > MAX_DEPTH:
             raise ValueError(f"more than {MAX_DEPTH} lists and objects lie in one another")
-        self.depth = int(depths[-1])
+        self.depth = int(depths[-1]) if len(depths) else self.depth
         return data
 
 
