@@ -50,8 +50,11 @@ class Failure:
         return f"take {uid}{name}{camera}: {self.reason}"
 
 
-def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, threads: int = 1) -> None:
-    """Make the missing parts of a processed take, `threads` cameras at a time, and list what cannot be made.
+def process_take(
+    take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, detail: int = 1, threads: int = 1
+) -> None:
+    """Make the missing parts of a processed take, `threads` cameras at a time, and list what cannot be made. Frames are
+    up to `detail` times as long and wide as the benchmark's.
 
     Raises OSError if the output cannot be written. Anything else that goes wrong with a camera is listed as a failure.
     """
@@ -73,7 +76,7 @@ def process_take(take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, 
         drop_outdated(take, folder, made_of, source)
         for name, tracks in take.objects.items():
             masks[name] = {camera: _decode_masks(track) for camera, track in tracks.items() if camera in videos}
-        failures += extract_videos(take, folder, videos, masks, threads)
+        failures += extract_videos(take, folder, videos, masks, detail, threads)
         broken = {failure.camera for failure in failures if failure.kind == BROKEN_FILE}
         videos = {camera: index for camera, index in videos.items() if camera not in broken}
     if "ego" not in map(camera_kind, videos):
@@ -170,7 +173,7 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
 
 
 def extract_videos(
-    take: Take, folder: Path, videos: dict[str, VideoIndex], masks: dict[str, dict[str, Masks]], threads: int
+    take: Take, folder: Path, videos: dict[str, VideoIndex], masks: dict[str, Any], detail: int, threads: int
 ) -> list[Failure]:
     """Write the frames of a take's videos, `threads` cameras at a time. Returns a failure for each video that is too
     short and for each broken video; no frame of a broken video is kept.
@@ -184,16 +187,20 @@ def extract_videos(
 
     def extract(camera: str) -> Failure | None:
         masks_of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
-        return extract_frames(folder / camera, videos[camera], wanted_frames, masks_of_camera)
+        short_side = detail * MAX_SHORT_SIDE[camera_kind(camera)]
+        return extract_frames(folder / camera, videos[camera], wanted_frames, masks_of_camera, short_side)
 
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
         map_cameras = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
         return failures + list(filter(None, map_cameras(extract, videos)))
 
 
-def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tracks: list[Masks]) -> Failure | None:
-    """Write the `wanted_frames` of a camera that are not in its `folder` yet. If its video is damaged, or has another
-    shape than the masks in `tracks`, all its frames are deleted and the failure is returned.
+def extract_frames(
+    folder: Path, index: VideoIndex, wanted_frames: list[int], tracks: list[Masks], short_side: int
+) -> Failure | None:
+    """Write the `wanted_frames` of a camera that are not in its `folder` yet, with a shorter side of at most
+    `short_side` pixels. If its video is damaged, or has another shape than the masks in `tracks`, all its frames are
+    deleted and the failure is returned.
 
     Raises OSError if the output cannot be written.
     """
@@ -205,7 +212,7 @@ def extract_frames(folder: Path, index: VideoIndex, wanted_frames: list[int], tr
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
         missing = [frame for frame in wanted_frames if frame < len(index) and frame not in written]
         for frame, image in read_frames(index, missing):
-            _, encoded = cv2.imencode(".jpg", shrink(image, MAX_SHORT_SIDE[camera_kind(camera)]))
+            _, encoded = cv2.imencode(".jpg", shrink(image, short_side))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
     except (OSError, MemoryError):

@@ -46,10 +46,17 @@ def parse_args() -> argparse.Namespace:
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
     text = "use the videos of 448 pixels on the short side and keep this size: tens of times less data, softer images"
     add("--downscaled", action="store_true", help=text)
+    text = (
+        "how many times as long and wide as the benchmark's frames may be, but no larger than the video: 2 and 4 show "
+    )
+    text += "more of small objects to the strong recipe (docs/training.md); the paper's network does not gain"
+    add("--detail", type=int, choices=(1, 2, 4), default=1, help=text)
     add_num_workers(parser, "processes, each with a take (or some of its cameras, if takes are few) and up to 0.4 GB")
     shard = "process only the I-th of every N takes, to share the work among jobs, all with the same N (default: 1/1)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
+    if args.downscaled and args.detail > 1:
+        raise UserError(f"--detail {args.detail}: the videos of --downscaled have no more; leave out one of the two")
     root = args.takepath.absolute().parent
     args.annotation_path = args.annotation_path or root / "annotations"
     args.outputpath = args.outputpath or root / "processed"
@@ -79,7 +86,7 @@ def main() -> int:
     part = args.uids[0] if args.uids else f"{shard}_of_{shards}"  # jobs with a take each need not wait for each other
     with claimed(args.outputpath, f"process_data_{part}", doing):
         with claimed(args.outputpath, SOURCE, doing, ["split.json"]):
-            claim_data_dir(args.outputpath, args.downscaled)
+            claim_data_dir(args.outputpath, args.downscaled, args.detail)
             write_split(args, splits)
         for split, uids in uids_by_split.items():
             status = max(status, process_split(args, split, [uid for uid in uids if uid not in done_uids]))
@@ -139,7 +146,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     title = split if shards == 1 else f"{split} {shard}/{shards}"
     threads = max(1, args.num_workers // max(1, len(takes)))
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}
-    job = partial(process_take, **folders, downscaled=args.downscaled, threads=threads)
+    job = partial(process_take, **folders, downscaled=args.downscaled, detail=args.detail, threads=threads)
     for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take"):
         pass
     return print_summary(args, title, shard_uids)

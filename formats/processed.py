@@ -179,17 +179,19 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
     return f"{what}, which needs the videos of {take.name}"
 
 
-def claim_data_dir(data_dir: Path, downscaled: bool) -> None:
-    """Write the kind of videos into source.json. Raises UserError if the folder has frames from another kind."""
-    source = {"videos": "downscaled/448" if downscaled else "full size"}
+def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
+    """Write the kind of frames into source.json: of which videos, and their `detail` if it is not the benchmark's.
+    Raises UserError if the folder has frames of another kind.
+    """
+    source = {"videos": ("downscaled/448" if downscaled else "full size") + f", detail {detail}" * (detail > 1)}
     path = data_dir / SOURCE
     if not path.exists() or not any(data_dir.glob("*/*/*.jpg")):
         write_json(path, source)
         return
     existing = read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")
     if existing != source:
-        remedy = f"give another --outputpath, or {'leave out' if downscaled else 'add'} --downscaled"
-        raise UserError(f"{data_dir} was made of {existing['videos']} videos, not of {source['videos']}; {remedy}")
+        remedy = "give another --outputpath, or the same --downscaled and --detail"
+        raise UserError(f"{data_dir} was made of videos {existing['videos']}, not {source['videos']}; {remedy}")
 
 
 def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:

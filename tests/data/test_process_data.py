@@ -69,7 +69,7 @@ def test_every_frame_and_mask_of_whole_takes_arrives_and_a_rerun_touches_nothing
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def test_ego_frames_are_halved_and_exo_frames_quartered_by_their_shorter_side_as_opencv_saves_them(original, tmp_path):
+def test_ego_frames_are_halved_and_exo_frames_quartered_unless_more_detail_is_asked_for(original, tmp_path, capsys):
     root = tmp_path
     sizes = {EGO: ((1408, 1408), 2), EXO_1: ((2160, 2240), 4), EXO_2: ((1920, 1080), 2)}
     for camera, (size, _) in sizes.items():
@@ -78,14 +78,21 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_by_their_shorter_side_as
     take["object_masks"] = {"cup": {camera: {"annotation": {}} for camera in sizes}}
     write_annotations(root, "val", {C: take})
     shutil.copy(original / "split.json", root)
-    process(root, "--split", "val")
+    details = {detail: root / f"detail_{detail}" for detail in (1, 2, 4)}
+    for detail, folder in details.items():
+        process(root, "--split", "val", "--outputpath", folder, "--detail", detail)
     for camera, ((height, width), factor) in sizes.items():
         with av.open(str(video(root, NAMES[C], camera))) as container:
             images = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
-        for frame in (0, 30):
-            expected = cv2.resize(images[frame], (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
+        for detail, folder in details.items():
+            size = (width // max(1, factor // detail), height // max(1, factor // detail))
+            expected = cv2.resize(images[30], size, interpolation=cv2.INTER_LINEAR)
             encoded = cv2.imencode(".jpg", expected)[1].tobytes()
-            assert (root / "processed" / C / camera / f"{frame}.jpg").read_bytes() == encoded
+            assert (folder / C / camera / "30.jpg").read_bytes() == encoded
+    assert json.loads((details[1] / "source.json").read_text()) == {"videos": "full size"}
+    assert process(root, "--split", "val", "--outputpath", details[2], "--detail", 4) == 1
+    assert "made of videos full size, detail 2, not full size, detail 4;" in capsys.readouterr().err.splitlines()[-1]
+    assert process(root, "--split", "val", "--detail", 2, "--downscaled") == 1
 
 
 def test_a_take_without_a_head_worn_cameras_name_says_what_to_do(root):
@@ -105,7 +112,7 @@ def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
     assert_complete(root / "processed", C)
     assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (448, 896, 3)
     assert process(root, "--split", "val") == 1  # frames of both are not mixed
-    assert "was made of downscaled/448 videos" in capsys.readouterr().err.splitlines()[-1]
+    assert "was made of videos downscaled/448, not" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
