@@ -495,6 +495,7 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
             parse(["--recipe", recipe, "--help"], "")
         text = capsys.readouterr().out.partition("options:")[2]
         assert re.findall(r"--input_size INPUT_SIZE\s[^-]*\(default:\s+(\d+)\)", text) == [str(side)]
+        assert re.findall(r"--mode [^-]*-image transformer\s+\(default:\s+(\w+)\)", text) == ["small"]
         assert [text.count(f"\n  --{name} ") for name in ("flip", "block", "fit_pairs", "lr")] == [1] * 4
 
 
