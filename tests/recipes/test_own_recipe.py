@@ -10,6 +10,7 @@ import torch
 
 import eval_segswap
 from common.drawing import write_picture
+from common.errors import UserError
 from evaluation import evaluate
 from examples import own_recipe
 from formats.masks import decode_mask
@@ -65,3 +66,6 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
     assert "netLast.pth: OwnConfig(width=8, input_size=48" in capsys.readouterr().out
     assert read_picture(tmp_path / "pair_mask.png").shape == read_picture(target).shape
+    del configs.CONFIGS["mine"]
+    with pytest.raises(UserError, match=r"netLast.pth holds .* knows \(recipes/configs.py has no recipe 'mine'\)"):
+        segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}", "--overwrite"])
