@@ -137,6 +137,8 @@ def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, ty
         names = {recipe: [field.name for field in fields(kind)] for recipe, kind in kinds.items()}
         fitting = [name for name in kinds if set(options) <= set(names[name])]
         recipe = content.get("recipe") or [*fitting, *kinds][0]
+        if recipe not in kinds:
+            raise ValueError(f"recipes/configs.py has no recipe {recipe!r:.40}")
         kind = kinds[recipe]
         for field in fields(kind):
             value, expected = options.get(field.name, field.default), cast(Any, field.type)

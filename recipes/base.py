@@ -4,7 +4,7 @@
     losses = recipe.losses(recipe.collate([recipe.read(pairs, drawn, rng), ...]), world)
     recipe.finish(...)                                                   # after the last training step
 
-docs/extending.md has a recipe of a newcomer, from the network to the scores.
+examples/own_recipe.py is a complete one, from its options to the answers.
 """
 
 import contextlib
@@ -133,6 +133,11 @@ class NetworkRecipe(Recipe):
         self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
         self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
         self.loading, self.training, self.options = loading or {}, training, {"precision": precision}
+
+    @property
+    def side(self) -> Any:  # pyrefly: ignore
+        """That of the network's input. A recipe that reads whole images has `side = None`."""
+        return self.config.input_size
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:

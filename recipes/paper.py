@@ -65,10 +65,6 @@ class Paper(NetworkRecipe):
     network: XSegTx
     config: XSegTxConfig
 
-    @property
-    def side(self) -> int:  # pyrefly: ignore
-        return self.config.input_size
-
     # Training
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:

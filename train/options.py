@@ -114,7 +114,8 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     for recipe in sorted(CONFIGS, key=lambda name: name != named):
         add_fields(parser, CONFIGS[recipe], NETWORK if recipe == named else f"only of the {recipe} recipe")
         add_fields(parser, OPTIONS[recipe], f"only of the {recipe} recipe")
-    known = {name: value for recipe in CONFIGS for name, value in defaults_of(recipe).items()}
+    # An option that several recipes have is listed with the first one, so that one gives the default.
+    known = {name: value for recipe in reversed(CONFIGS) for name, value in defaults_of(recipe).items()}
     parser.set_defaults(**known | defaults_of(named if named in CONFIGS else "paper"))
     for flag in UNUSED:
         parser.add_argument(flag, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

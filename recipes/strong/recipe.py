@@ -65,6 +65,7 @@ class Strong(NetworkRecipe):
     Config, Network, looks_default = StrongConfig, StrongNetwork, 3
     network: StrongNetwork
     config: StrongConfig
+    side = None  # crops are cut from whole images
     mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
 
     def __init__(self, network: StrongNetwork, *args: Any, **options: Any):

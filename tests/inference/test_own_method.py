@@ -1,4 +1,4 @@
-"""A user's class predicts in place of the network: its answers reach the results file. So do the examples."""
+"""A user's class predicts in place of the network: its answers reach the results file. So does the example."""
 
 import json
 import signal
@@ -12,15 +12,14 @@ import pytest
 import eval_segswap
 from common.drawing import write_picture
 from common.errors import UserError
-from examples import own_network
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
 from tests.made.known_answer import scene
-from tests.made.processed import create_pairs, make_data_set
+from tests.made.processed import make_data_set
 from tests.made.processes import run_main
-from tests.made.results import eval_mask, keyed_entries, read_results
+from tests.made.results import eval_mask, read_results
 
 TAKES = {"val": ["take-a", "take-b", "take-c"]}
 METHOD = """
@@ -277,20 +276,3 @@ def test_what_looks_like_the_object_is_found_without_training(tmp_path):
         mask, truth = decode_mask(entry["pred_mask"]), eval_mask(masks["cam01"][int(frame)])
         assert np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth) > 0.5
         assert entry["confidence"] > 0.5
-
-
-def test_another_network_is_trained_and_predicts(tmp_path):
-    data_path = make_data_set(tmp_path, {"train": ["take-a", "take-b"], "val": ["take-c"]})
-    assert create_pairs(data_path).returncode == 0
-    weights = tmp_path / "own.pth"
-    flags = {"--setting": "ego-exo", "--data_path": data_path, "--input_size": 70, "--steps": 3, "--out_path": weights}
-    done = run_main(own_network.main, *(x for pair in flags.items() for x in pair), "--batch_size", 2)
-    assert done.returncode == 0, done.stderr
-    assert (
-        f"{weights} exists; name another"
-        in run_main(own_network.main, "--setting=ego-exo", f"--out_path={weights}").stderr
-    )
-    example = f"{ROOT / 'examples' / 'own_network.py'}:OwnMethod"
-    results = read_results(run(data_path, tmp_path / "out", example, f"weights={weights}"))
-    entries = [entry for _, entry in keyed_entries(results)]
-    assert len(entries) == 8 and all(0 < entry["confidence"] < 1 for entry in entries)

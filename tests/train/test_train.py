@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -19,9 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import common.distributed
 import eval_segswap
-from common.arguments import SETTINGS, option
+from common.arguments import SETTINGS
 from common.errors import UserError, run_script
 from data import process_data
+from examples.own_recipe import OwnConfig, OwnOptions
 from formats.pairs import PairSet
 from inference.predictor import SHIPPED
 from model.config import XSegTxConfig
@@ -476,41 +476,27 @@ def test_a_folder_that_has_test_takes_alone_is_refused_with_the_cause(tmp_path, 
     assert f"split 'train' in {tmp_path / 'split.json'} has no takes; add one with data/import_take.py" in error
 
 
-@dataclass(frozen=True)
-class ThirdConfig:
-    input_size: int = option(224, "side of the input")
-    feature_channels: int = 1024
-
-
-@dataclass(frozen=True)
-class ThirdOptions:
-    warp: float = option(0.2, "share of warped samples")
-
-    @staticmethod
-    def defaults(epochs):
-        return {"lr": 1e-3, "lr_falls": epochs // 2}
-
-
 def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_others(monkeypatch, capsys):
     def options(*words):
         return resolve(parse(["--n-epoch", "12", *words], ""), torch.device("cpu"))[0].stored
 
     before = [options("--recipe", name) for name in ("paper", "strong")]
-    monkeypatch.setitem(CONFIGS, "third", ThirdConfig)
-    monkeypatch.setitem(OPTIONS, "third", ThirdOptions)
+    monkeypatch.setitem(CONFIGS, "third", OwnConfig)
+    monkeypatch.setitem(OPTIONS, "third", OwnOptions)
     assert before == [options("--recipe", name) for name in ("paper", "strong")]
-    third = options("--recipe", "third", "--warp", "0.1")
-    expected = {"input_size": 224, "warp": 0.1, "lr": 1e-3, "lr_falls": 6, "batch_pos": 32, "backbone": "moco"}
+    third = options("--recipe", "third", "--flip", "0.1")
+    expected = {"input_size": 320, "flip": 0.1, "lr": 1e-3, "lr_falls": 6, "batch_pos": 32}
     assert expected.items() <= third.items() and not {"block", "fit_pairs", "mode"} & third.keys()
-    for own, recipe in {"warp": "paper", "block": "third", "mode": "third", "fit_pairs": "paper"}.items():
+    for own, recipe in {"flip": "paper", "block": "third", "mode": "third", "fit_pairs": "paper"}.items():
         with pytest.raises(UserError, match=f"--{own}: the {recipe} recipe has no such option; leave it out"):
             options("--recipe", recipe, f"--{own}", "tiny" if own == "mode" else "1")
-    for recipe, side in {"paper": 480, "third": 224}.items():
+    for recipe, side in {"paper": 480, "third": 320}.items():
         with pytest.raises(SystemExit):
             parse(["--recipe", recipe, "--help"], "")
         text = capsys.readouterr().out.partition("options:")[2]
         assert re.findall(r"--input_size INPUT_SIZE\s[^-]*\(default:\s+(\d+)\)", text) == [str(side)]
-        assert [text.count(f"\n  --{name} ") for name in ("warp", "block", "fit_pairs", "lr")] == [1] * 4
+        assert re.findall(r"--mode [^-]*-image transformer\s+\(default:\s+(\w+)\)", text) == ["small"]
+        assert [text.count(f"\n  --{name} ") for name in ("flip", "block", "fit_pairs", "lr")] == [1] * 4
 
 
 @pytest.mark.parametrize(
