@@ -109,7 +109,8 @@ def find_by_sift(image: np.ndarray, mask: np.ndarray, target: np.ndarray) -> Ans
     near = cv2.BFMatcher().knnMatch(described, sought, k=2) if len(ours) and len(theirs) > 1 else []
     matches = [best for best, second in near if best.distance < 0.75 * second.distance]
     ends = [ours[match.queryIdx].pt for match in matches], [theirs[match.trainIdx].pt for match in matches]
-    return move_by_homography(*(np.array(p, np.float32) / s for p, s in zip(ends, scales, strict=True)), mask, target)
+    points, others = (np.array(end, np.float32) / scale for end, scale in zip(ends, scales, strict=True))
+    return move_by_homography(points, others, mask, target)
 
 
 def lightglue_method() -> Method:
