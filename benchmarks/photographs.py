@@ -1,7 +1,7 @@
-"""Measure how well a network finds things in photographs: in 76 pairs, a thing that is outlined in one photograph is
-sought in another, of another viewpoint or moment; in 21 of them the thing is not there, but something of its kind is.
+"""Measure how well a network finds things in photographs: in 75 pairs, a thing that is outlined in one photograph is
+sought in another, of another viewpoint or moment; in 20 of them the thing is not there, but something of its kind is.
 
-    python benchmarks/photographs.py --samples photographs --fetch  # once: packages of Debian and of Python, 0.6 GB
+    python benchmarks/photographs.py --samples photographs --fetch  # once: packages of Debian and of Python, 0.4 GB
     python benchmarks/photographs.py --samples photographs --out photographs.json --sheet photographs.jpg
     python benchmarks/photographs.py --samples photographs --method sift
 
