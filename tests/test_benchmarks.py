@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import full_size, inference, measure, network_card, photographs, process_data, train_step
+from common.drawing import write_picture
+from common.files import file_digest, read_json, write_json
+from formats.masks import check_rle, encode_mask, mask_area
 from tests.made.processes import run_main
 
 
@@ -70,25 +73,56 @@ def test_the_card_tells_figures_by_size_angle_and_reason(checkpoint, tmp_path):
     assert hidden == reasons > 0 and "left out" in tables[3]
 
 
-def test_truth_in_photographs_is_where_corners_and_features_say(tmp_path, monkeypatch):
-    page, rng = np.full((300, 400, 3), 255, np.uint8), np.random.default_rng(0)
-    squares = np.kron(np.indices((7, 10)).sum(0) % 2 * 255, np.ones((20, 20)))
-    page[50:190, 80:280] = squares[..., None]
-    wall = cv2.resize(rng.integers(0, 256, (50, 60, 3), np.uint8), (480, 400), interpolation=cv2.INTER_CUBIC)
-    one, other = photographs.views_of_plane(wall, wall[16:, 16:], ((100, 150), (260, 150), (260, 300), (100, 300)))
-    board = photographs.find_board(page)
-    for view, (top, bottom, left, right) in ((board, (50, 190, 80, 280)), (other, (134, 284, 84, 244))):
-        truth = np.zeros(view.mask.shape, bool)
-        truth[top:bottom, left:right] = True
-        assert (view.mask & truth).sum() / (view.mask | truth).sum() > 0.97
-    masks = {view.image.shape: view.mask for view in (board, one, other)}
-    knowing = SimpleNamespace(segment=lambda image, mask, target: (masks[target.shape], 0.9))
-    groups = ("board, other camera", "box", "part of a wall")
-    pairs = [(group, *views) for group in groups for views in ((board, board), (one, other))]
-    monkeypatch.setattr(photographs, "visible_pairs", lambda _: pairs)
-    monkeypatch.setattr(photographs.Predictor, "load", lambda _: knowing)
-    rows = output_of(run_main(photographs.main, "--samples", tmp_path)).splitlines()[2:]
-    assert rows == [*(f"| {group} | 2 | 100 | 2 | 2 |" for group in groups), "| absent | 12 | - | - | 12 |"]
+def test_photographs_are_judged_by_half_with_absent_things_apart(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8)
+    image, other = (cv2.resize(small, (320, 240), interpolation=cv2.INTER_CUBIC) for small in noise)
+    mask = np.zeros((240, 320), np.uint8)
+    mask[80:180, 100:220] = 1
+    (tmp_path / "package").mkdir()
+    known, moved = {"packages": {}, "pictures": {}, "pairs": []}, np.roll(image, 25, axis=1)
+    for name, picture in {"here": image, "there": moved, "elsewhere": other}.items():
+        write_picture(path := tmp_path / "package" / f"{name}.png", picture)
+        known["pictures"][name] = {"package": "package", "member": path.name, "sha256": file_digest(path)}
+    for half, target, truth in (("chooses", "there", np.roll(mask, 25, axis=1)), ("reported", "elsewhere", None)):
+        masks = {"query_mask": encode_mask(mask), "target_mask": None if truth is None else encode_mask(truth)}
+        known["pairs"] += [{"half": half, "object": "patch", "query": "here", "target": target} | masks] * 2
+    known["pairs"].append(known["pairs"][0] | {"half": "reported"})
+    write_json(tmp_path / "pairs.json", known)
+    monkeypatch.setattr(photographs, "PAIRS", tmp_path / "pairs.json")
+    answers = SimpleNamespace(segment=lambda image, mask, target: (mask, 0.5))
+    monkeypatch.setattr(photographs.Predictor, "load", lambda _: answers)
+    words = ("--samples", tmp_path, "--sheet", tmp_path / "sheet.png", "--overwrite", "--out", tmp_path / "out.json")
+
+    def sums_of(*more: object) -> list[list[str]]:
+        text = output_of(run_main(photographs.main, *words, *more))
+        return [row.strip("| ").split(" | ") for row in text.split("\n\n")[1].splitlines()[2:-1]]
+
+    iou = 95 / 145  # the given mask, 120 pixels wide, itself as the answer
+    assert sums_of() == [
+        ["IoU", f"{iou:.3f}", f"{iou:.3f}"],
+        ["right", "2 of 2", "1 of 1"],
+        ["visible said visible", "2 of 2", "1 of 1"],
+        ["absent said absent", "0 of 0", "0 of 2"],
+    ]
+    (_, *sift), (_, *right), _, (_, *absent) = sums_of("--method", "sift")
+    assert min(map(float, sift)) > 0.95 and right == ["2 of 2", "1 of 1"] and absent == ["0 of 0", "2 of 2"]
+    assert len(read_json(tmp_path / "out.json", "")["pairs"]) == 5
+    write_picture(tmp_path / "package" / "there.png", image)
+    assert "is not the file that was outlined" in run_main(photographs.main, *words).stderr
+
+
+def test_outlined_photographs_are_in_one_half_each():
+    known = read_json(photographs.PAIRS, "")
+    halves = {}
+    for pair in known["pairs"]:
+        for key in ("query", "target"):
+            assert halves.setdefault(pair[key], pair["half"]) == pair["half"]
+        assert mask_area(check_rle(pair["query_mask"])) > 0
+        assert pair["target_mask"] is None or mask_area(check_rle(pair["target_mask"])) > 0
+    assert halves.keys() == known["pictures"].keys()
+    assert {picture["package"] for picture in known["pictures"].values()} == known["packages"].keys()
+    assert set(halves.values()) == set(photographs.HALVES)
+    assert len(known["pairs"]) >= 60 and sum(pair["target_mask"] is None for pair in known["pairs"]) >= 15
 
 
 def test_what_grows_with_the_data_set_is_measured_with_half_of_the_takes_and_with_all(tmp_path, monkeypatch):
