@@ -70,7 +70,7 @@ def test_predicting_leaves_the_callers_precision_of_products_as_it_was():
 
 
 WAITS = {"paper": 2, "strong": 11}  # in a frame of four pairs, at most; six are the masks of close looks
-COPIED = "model/features.py __call__", "model/backbone.py _constant"  # to the device and from it; constants once
+COPIED = "model/features.py", "model/backbone.py _constant"  # to the device and from it; constants once
 COMPARE = "import sys; from tests.model.test_device import compare; compare(*sys.argv[1:])"
 
 
