@@ -20,13 +20,30 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 say_errors(__name__)
 tune_cpu(__name__)
 
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
 from common.arguments import BATCH_SIZE, SHIPPED, Parser, add_data_path, add_network_options, add_setting, at_least
+from common.distributed import World
+from common.parallel import default_workers, loader_failures, loader_options
+from formats.processed import ProcessedTake
+from formats.takes import find_split_path, read_split
+from inference.own_method import OwnMethod
+from inference.predictor import Predictor
+from inference.resumable_run import ResumableRun, TakeFiles, TakePlan, predict_takes
+from model.device import resolve_device
+from recipes.base import Recipe
+from recipes.take_frames import FrameDataset
 
 ROOT = Path(__file__).resolve().parent
+CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
+# The options that are not for a user's method.
+NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
+INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
-def make_parser() -> Parser:
-    """The command line. It stands before the heavy imports, so that --help need not wait for them."""
+def parse_args(argv: list[str] | None) -> Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_setting(parser)
@@ -42,45 +59,17 @@ def make_parser() -> Parser:
     workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
     add("--overwrite", action="store_true", help="replace a results file that another run has made")
-    return parser
-
-
-if __name__ == "__main__":
-    make_parser().parse_args()  # --help and wrong options need not wait for the imports below
-
-import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-
-from common.distributed import World
-from common.files import write_json
-from common.parallel import default_workers, loader_failures, loader_options
-from formats.processed import ProcessedTake
-from formats.takes import find_split_path, read_split
-from inference.own_method import OwnMethod
-from inference.predict_takes import TakeFiles, TakePlan, predict_takes
-from inference.predictor import Predictor
-from inference.resumable_run import ResumableRun
-from model.device import resolve_device
-from recipes.base import Recipe
-from recipes.take_frames import FrameDataset
-
-CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
-# The options that are not for a user's method.
-NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
-INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
+    args = parse_args(argv)
     world = World()
     world.start()
-    recipe, description, run, failed = resolve(args, world)
+    recipe, run = prepare_run(args, world)
     if len(set(world.gather(run.digest))) > 1:
         what = "have read different files, because the checkpoint or the method has just been replaced"
         raise UserError(f"the processes of torchrun {what}; run the same command again")
-    if world.is_main:
-        print(f"{description}, on {world.size} x {recipe.device}")
     with run.claimed() if world.is_main else contextlib.nullcontext():
         world.meet()  # other processes wait until the first one has claimed the files
         if not args.overwrite and (former := run.made_already()):
@@ -94,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             mine = largest_first[world.rank :: world.size]  # each process gets about as many pairs
             reports = world.gather(predict_part(run, recipe, mine, args.num_workers, world.is_main))
             world.stop()
-            status = finish(run, failed, reports) if world.is_main else 0
+            status = write_results(run, reports) if world.is_main else 0
         if world.is_main and args.save_inter:
             run.write_take_files()
         if world.is_main and not status:
@@ -102,9 +91,10 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def resolve(args: Namespace, world: World) -> tuple[Recipe, str, ResumableRun, dict[str, str]]:
-    """The recipe that predicts, a text about it, the run with the takes to predict, and by uid why a take cannot be
-    read. Raises UserError if a file is missing, or if options do not fit each other.
+def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
+    """The recipe that predicts, and the run with the takes to predict.
+
+    Raises UserError if a file is missing, or if options do not fit each other.
     """
     device = resolve_device(args.device)
     if device.type == "cuda":
@@ -122,9 +112,11 @@ def resolve(args: Namespace, world: World) -> tuple[Recipe, str, ResumableRun, d
         recipe, digest, description = predictor.recipe, predictor.digest, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
-    plans, failed = world.broadcast(read_plans(args) if world.is_main else None)  # which asks for each frame's size
+    takes = world.broadcast(read_plans(args) if world.is_main else None)  # which asks for each frame's size
+    if world.is_main:
+        print(f"{description}, on {world.size} x {device}")
     options = {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
-    return recipe, description, ResumableRun(args.out_path, args.setting, args.split, options, plans), failed
+    return recipe, ResumableRun(args.out_path, args.setting, args.split, options, *takes)
 
 
 def read_plans(args: Namespace) -> tuple[dict[str, TakePlan], dict[str, str]]:
@@ -155,14 +147,10 @@ def predict_part(
     run: ResumableRun, recipe: Recipe, plans: list[TakePlan], workers: int | None, has_bar: bool
 ) -> tuple[int, float]:
     """Predict the takes that are not finished yet; returns the number of pairs and the seconds they took."""
-    begin, todo = time.perf_counter(), [plan for plan in plans if not run.part_path(plan).exists()]
-
-    def write_part(uid: str, result: dict) -> None:
-        write_json(run.part_path(run.plans[uid]), result)
-
+    begin, todo = time.perf_counter(), [plan for plan in plans if not run.part_path(plan.uid).exists()]
     for plan in todo:
         if not plan.pair_count:  # a take without a pair still has its objects in the file
-            write_part(plan.uid, plan.empty_result())
+            run.write_part(plan.uid, plan.empty_result())
     total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans, todo))
     frames = FrameDataset([frame for plan in todo for frame in plan.frames()], TakeFiles(run.plans), recipe.prepare)
     if workers is None:  # a CPU's cores are busy with the network already
@@ -171,21 +159,21 @@ def predict_part(
     # With the delay, no bar appears before an early error.
     bar_options = {"desc": run.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
     with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
-        predict_takes(recipe, loader, run.plans, write_part, bar.update)
+        predict_takes(recipe, loader, run.plans, run.write_part, bar.update)
     return pairs, time.perf_counter() - begin
 
 
-def finish(run: ResumableRun, failed: dict[str, str], reports: list[tuple[int, float]]) -> int:
+def write_results(run: ResumableRun, reports: list[tuple[int, float]]) -> int:
     """Write the results file and the run's record, and print a summary; returns the exit status."""
     pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
-    left_out = run.finish({"failed": failed, "pairs": pairs, "seconds": seconds})
+    left_out = run.join({"pairs": pairs, "seconds": seconds})
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
-    for uid, reason in failed.items():
+    for uid, reason in run.failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
     for uid, reasons in left_out.items():
         what = f"{counted(sum(reasons.values()), 'pair')} left out for {counted(len(reasons), 'reason')}"
         print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
-    missing = f", {counted(len(failed), 'take')} skipped" if failed else ""
+    missing = f", {counted(len(run.failed), 'take')} skipped" if run.failed else ""
     missing += f", {counted(sum(sum(x.values()) for x in left_out.values()), 'pair')} left out" if left_out else ""
     print(f"{counted(len(run.plans), 'take')} in {run.results_path}{missing}")
     return INCOMPLETE_STATUS if missing else 0

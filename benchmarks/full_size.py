@@ -44,8 +44,8 @@ from formats.pairs import BOTH, PairSet
 from formats.processed import ProcessedTake, read_frame
 from formats.results import results_path, write_results
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, annotation_path, camera_kind, read_split
-from inference.predict_takes import TakePlan
 from inference.predictor import Predictor
+from inference.resumable_run import TakePlan
 from recipes.strong.recipe import Strong
 from train.searches import search_pairs
 from train.validation import Validation

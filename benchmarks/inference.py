@@ -40,12 +40,11 @@ from formats.masks import decode_mask, encode_mask, iou
 from formats.processed import Correspondence, ProcessedTake, read_frame
 from formats.results import THRESHOLD
 from formats.takes import read_split
-from inference.predict_takes import TakeFiles, TakePlan
+from inference.resumable_run import TakeFiles, TakePlan
 from model.backbone import Backbone, mask_to_image, normalize_image
-from model.config import XSegTxConfig
+from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device
-from model.moco import resnet50_backbone
-from model.xsegtx import XSegTx
+from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import Paper
 from recipes.take_frames import FrameDataset, FramePlan, predict_frames
 

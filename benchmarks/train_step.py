@@ -38,10 +38,9 @@ from common.errors import run_script
 from formats.masks import decode_mask
 from formats.pairs import PairSet
 from model.backbone import mask_to_image
-from model.config import XSegTxConfig
+from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device, tf32
-from model.moco import resnet50_backbone
-from model.xsegtx import XSegTx
+from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
 from recipes.samples import DrawnPairs, read_view, source_of
 from recipes.stream import TrainSamples

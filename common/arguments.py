@@ -108,13 +108,12 @@ def option_values(options: Any) -> dict[str, Any]:
 
 
 def add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
-    """Add a flag for each `option` of the dataclass `kind`, unless the parser has it already. The first group of
-    options has this title, unless they begin one of their own.
+    """Add a flag for each `option` of the dataclass `kind`. The first group of options has this title, unless they
+    begin one of their own.
     """
-    known = {action.dest for action in parser._actions}
     for entry in fields(kind):
         title = entry.metadata.get("group") or title
-        if entry.metadata and entry.name not in known:
+        if entry.metadata:
             same = [group for group in parser._action_groups if group.title == title]
             group = same[0] if same else parser.add_argument_group(title)
             flags = entry.metadata["flags"] or (f"--{entry.name}",)
@@ -135,13 +134,6 @@ def _arguments(entry: Field) -> dict[str, Any]:
     if get_origin(entry.type) is list:
         arguments["nargs"] = "*"
     return arguments | entry.metadata["arguments"]
-
-
-class Words(argparse.Action):
-    """The action of an option that takes several words and joins them to one text."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        setattr(namespace, self.dest, " ".join(values))
 
 
 def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:

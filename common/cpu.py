@@ -10,12 +10,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt
 def tune_cpu(module: str) -> None:
     """Scripts that run a network, and inference/predictor.py, call this with their `__name__` before they import torch.
 
-    1. A thread of OpenMP that waits for other threads spins only for a moment. By default a waiting thread spins on and
-       keeps its core from other programs: on a busy machine, a pair of pictures then took ten times as long. The
-       setting has no effect if torch has been imported before.
+    1. A waiting thread of OpenMP spins only for a moment. By default it keeps its core from other programs: on a busy
+       machine, a pair of pictures then took ten times as long.
     2. In a script, freed memory is used again. By default glibc returns large blocks, such as feature maps, to the
-       kernel at once, and the kernel clears each page before it gives memory again. This took a fifth of the CPU time
-       of training and prediction.
+       kernel, which clears each page before it gives memory again: a fifth of the time of training and prediction.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if module != "__main__":

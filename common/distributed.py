@@ -34,13 +34,10 @@ class World:
         self.rank = int(os.environ.get("RANK", 0))
         self.size = int(os.environ.get("WORLD_SIZE", 1))
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        self.is_main = self.rank == 0
         self.signal: signal.Signals | None = None  # the signal that asked this process to stop
         self._since = 0.0
         self._control = None  # a group on the CPU, so that agreeing never waits for a GPU
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
 
     def start(self, device: torch.device | None = None) -> None:
         """Join the other processes. Gradients and values of `sum` travel by NCCL on a CUDA `device`, else by gloo.

@@ -1,6 +1,6 @@
 """A complete recipe: its options, network, samples, losses and prediction. docs/extending.md says how to make it yours.
 
-    cp examples/own_recipe.py recipes/mine.py    # and add a line to each table
+    cp examples/own_recipe.py recipes/mine.py    # and add it to recipes/table.py
     bash train/run_ego.sh --recipe mine --out-dir runs/mine
 
 The network multiplies the features of the target, cell by cell, by the mean feature of the object, and turns the
@@ -65,7 +65,7 @@ class OwnNetwork(nn.Module):
 
 
 class OwnRecipe(NetworkRecipe):
-    Config, Network = OwnConfig, OwnNetwork
+    Config, Options, Network = OwnConfig, OwnOptions, OwnNetwork
 
     def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """A training sample, in a loader process. Both views are mirrored together, as in a mirrored world."""

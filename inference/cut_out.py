@@ -13,7 +13,6 @@ MIN_SIDE = 4  # pixels that each side of a box has at least
 WORK_SIDE = 240  # colors are compared in a reduced image, in which the box's long side has at most so many pixels
 MARGIN = 0.35  # width of the margin around the box, which counts as background, as a fraction of the box's sides
 CORE = 0.5  # size of the ellipse in the box's middle that counts as object, as a fraction of the box's sides
-CRUMB, HOLE = 0.1, 0.05  # smaller parts (fraction of the largest part) and holes (fraction of the object) are errors
 
 
 def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
@@ -21,8 +20,7 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     mask, (H, W) uint8 of 0 and 1, which is 0 outside the box.
 
     1. The box and a margin around it are reduced and smoothed; edges stay sharp. 2. GrabCut (Rother et al. 2004)
-    separates the colors. Outside the box is background; the middle of the box is object. 3. Small parts are removed,
-    and small holes are filled.
+    separates the colors. Outside the box is background; the middle of the box is object.
 
     Raises UserError as `whole_pixels` does.
     """
@@ -45,7 +43,7 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # GrabCut's clusters begin at random
     cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
-    small_mask = _without_crumbs(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8))
+    small_mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
 
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[window] = cv2.resize(small_mask, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)
@@ -73,16 +71,3 @@ def whole_pixels(box: Any, size: Size) -> tuple[int, int, int, int]:
     if abs(edges - inside).max() > 1 or min(right - left, bottom - top) < MIN_SIDE:
         raise UserError(f"the box {box!r:.60} reaches out of its image, which is {width}x{height} pixels")
     return left, top, right, bottom
-
-
-def _without_crumbs(mask: np.ndarray) -> np.ndarray:
-    """A mask (h, w) uint8 of 0 and 1 without its small parts and small holes."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0  # number 0 is the background
-    mask = (areas >= CRUMB * areas.max())[parts] & (parts > 0)
-    _, parts, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
-    holes = stats[:, cv2.CC_STAT_AREA] < HOLE * mask.sum()
-    # Parts of the background that reach the border are no holes.
-    holes[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False
-    return (mask | holes[parts]).astype(np.uint8)

@@ -25,24 +25,11 @@ from common.errors import UserError, run_script, say_errors
 
 say_errors(__name__)
 
-from common.arguments import CKPT_HELP, SHIPPED, Parser, add_network_options, at_least
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add_network_options(parser, CKPT_HELP, SHIPPED)
-    add("--host", default="127.0.0.1", help="name or address under which the page opens; 0.0.0.0 admits everybody")
-    add("--port", type=at_least(1, most=65535), default=7860, help="port of the page")
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    parse_args(None)  # --help and wrong options need not wait for the imports below
-
 import cv2
 import numpy as np
 from PIL import Image
+
+from common.arguments import CKPT_HELP, SHIPPED, Parser, add_network_options, at_least
 
 try:
     import gradio as gr
@@ -71,9 +58,6 @@ MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
 MAX_SIDE = 10_000  # pixels of a picture's long side; an answer can need a square of this side, 700 MB
 MAX_BOXES, MAX_LINES, MAX_POINTS = 10, 1000, 10_000  # of the marks; a box takes about 1 s, while all others wait
-TOO_MANY = (
-    f"at most {MAX_BOXES} boxes, {MAX_LINES:,} lines and {MAX_POINTS:,} points can be marked; press Undo or Clear"
-)
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
@@ -83,7 +67,16 @@ LIMITS = """This network is small, and was trained on rendered pictures only. It
 small household things, it calls three quarters of those in view visible, but also a quarter of the hidden ones."""
 
 
-def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, size: str, is_over: Any = bool) -> tuple:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add_network_options(parser, CKPT_HELP, SHIPPED)
+    add("--host", default="127.0.0.1", help="name or address under which the page opens; 0.0.0.0 admits everybody")
+    add("--port", type=at_least(1, most=65535), default=7860, help="port of the page")
+    return parser.parse_args(argv)
+
+
+def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, size: str) -> tuple:
     """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
     object, and the files of both masks. If an input is missing or wrong, the text says so, and the others are None.
     """
@@ -93,7 +86,7 @@ def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, s
         query_image, target_image = images = [read_picture(Path(file["path"])) for file in (query, target)]
         if max(side for image in images for side in image.shape) > MAX_SIDE:
             raise UserError(f"a picture is more than {MAX_SIDE} pixels long; reduce it")
-        marked = draw_marks(query_image, marks, is_over)
+        marked = mask_of_marks(query_image, marks)
         found, existence = predictor.segment(query_image, marked, target_image, size=SIZE_WORDS[size])
     except UserError as error:
         text = str(error)
@@ -107,14 +100,15 @@ def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, s
     return text, *pictures, *files
 
 
-def draw_marks(image: np.ndarray, marks: list[dict], is_over: Any = bool) -> np.ndarray:
+def mask_of_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
     """The marks (see web/marking.js) on a picture (H, W, 3) uint8 RGB -> the object's mask, (H, W) uint8 of 0 and 1.
-    Raises UserError if nothing or too much is marked, if a box is too small, or as soon as `is_over()`.
+    Raises UserError if nothing or too much is marked, or if a box is too small.
     """
     height, width = image.shape[:2]
     boxes, drawn = sum(mark["tool"] == "box" for mark in marks), sum((mark["lines"] for mark in marks), [])
     if boxes > MAX_BOXES or len(drawn) > MAX_LINES or sum(map(len, drawn)) > MAX_POINTS:
-        raise UserError(TOO_MANY)
+        most = f"at most {MAX_BOXES} boxes, {MAX_LINES:,} lines and {MAX_POINTS:,} points"
+        raise UserError(f"{most} can be marked; press Undo or Clear")
     mask = np.zeros((height, width), np.uint8)
     for mark in marks:
         lines = [np.array(line) for line in mark["lines"]]
@@ -127,8 +121,6 @@ def draw_marks(image: np.ndarray, marks: list[dict], is_over: Any = bool) -> np.
             lines = [line.round().astype(np.int32) for line in lines]
             pen = max(1, min(round(mark["width"]), max(width, height) // 4))
             cv2.polylines(mask, lines, False, int(mark["tool"] == "brush"), pen)
-        if is_over():  # the visitor has cancelled
-            raise UserError("cancelled")
     if not mask.any():
         raise UserError("mark the object in the first picture: paint over it, or draw a box around it")
     return mask
@@ -175,7 +167,9 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-                found = gr.Image(label="Likeliest place (dashed: it may not be visible)", elem_id="found", **output)
+                found_picture = gr.Image(
+                    label="Likeliest place (dashed: it may not be visible)", elem_id="found", **output
+                )
                 marked = gr.Image(label="Marked", elem_id="marked", **output)
                 with gr.Row(elem_classes="answer"):
                     found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
@@ -185,19 +179,17 @@ def build_page(predictor: Predictor, limits: str) -> Any:
         # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's
         # own data model, a request could name any file of this machine.
         query.data_model = target.data_model = FileData
-        inputs, outputs = [query, marks, target, size], [text, found, marked, found_mask, marked_mask]
+        inputs, outputs = [query, marks, target, size], [text, found_picture, marked, found_mask, marked_mask]
         worker = ThreadPoolExecutor(1)  # what is cancelled has ended before the next answer begins
 
         async def answer(*values: Any) -> tuple:
-            call = answer_visitor, predictor, *values, asyncio.current_task().done  # pyrefly: ignore
-            return await asyncio.get_running_loop().run_in_executor(worker, *call)
+            return await asyncio.get_running_loop().run_in_executor(worker, answer_visitor, predictor, *values)
 
         # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
         find = button.click(answer, inputs, outputs, preprocess=False, show_progress_on=outputs[:2])
         samples.click(load_sample, samples, [query, marks, target], queue=False, show_progress="hidden")
         query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
-        boxes = "marks.filter(mark => mark.tool == 'box').length"
-        script = f"marks => [{boxes} > {MAX_BOXES} ? '{TOO_MANY}' : '', null, null, null, null]"
+        script = "marks => ['', null, null, null, null]"
         gr.on([query.change, marks.input, target.change, size.change], None, marks, outputs, js=script, cancels=find)
     return page.queue(max_size=30, api_open=False)
 

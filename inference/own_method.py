@@ -20,11 +20,10 @@ docs/extending.md has examples.
 import ast
 import contextlib
 import hashlib
-import importlib.util
-import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,38 +41,35 @@ class OwnMethod(Recipe):
     """A recipe that predicts with a user's class, whose answers it checks."""
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
-        """name: `my_method.py:Method`; arguments: `key=value`. `self.arguments` has the values by key; a value that
-        names a file, such as weights, is replaced by the file's SHA-256. `self.digest` is the code's. Raises UserError
-        if the method cannot be made.
+        """name: `my_method.py:Method`; arguments: `key=value`. In `self.options`, a value that names a file, such as
+        weights, is replaced by the file's SHA-256. `self.digest` is the code's. Raises UserError if there is no class.
         """
-        file, _, self.class_name = name.rpartition(":")
+        file, _, class_name = name.rpartition(":")
         self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"
-        if not file:
-            raise UserError(f"{flag} names no class; give my_method.py:Method")
-        spec = importlib.util.spec_from_file_location("own_method", file)
-        if spec is None or not self.path.is_file():
+        if not self.path.is_file():
             raise UserError(f"{flag} names no file; give my_method.py:Method")
         if odd := [text for text in arguments if "=" not in text]:
             raise UserError(f"{flag} {odd[0]}: not of the form key=value")
         texts = dict(text.split("=", 1) for text in arguments)
         is_file = os.path.isfile  # False for a text that is too long for a name
-        self.arguments = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
+        digests = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
+        self.options = {"predictor": class_name, "predictor_args": digests}
         sys.path.append(str(self.path.resolve().parent))  # the file may import its neighbors
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        code = self.path.read_bytes()
+        module = sys.modules["own_method"] = types.ModuleType("own_method")
+        code, module.__file__ = self.path.read_bytes(), file
         self.digest = hashlib.sha256(code).hexdigest()
-        with own_code(flag):  # the loader would read the file again, or run older code from __pycache__
+        with own_code(flag):  # a loader would read the file again, or run older code from __pycache__
             exec(compile(code, file, "exec"), vars(module))
-        method_class: Any = getattr(module, self.class_name, None)
+        method_class: Any = getattr(module, class_name, None)
         if not callable(getattr(method_class, "predict", None)):
-            raise UserError(f"{flag}: the file has no class {self.class_name} with a method predict(frame)")
-        values = read_arguments(method_class, texts, flag)
+            raise UserError(f"{flag}: the file has no class {class_name} with a method predict(frame)")
+        kinds, values = getattr(method_class.__init__, "__annotations__", {}), dict[str, Any](texts)
+        for key in texts.keys() - {name for name, kind in kinds.items() if kind in (str, "str")}:
+            with contextlib.suppress(ValueError, SyntaxError):
+                values[key] = ast.literal_eval(texts[key])
         with own_code(flag):
             self.method = method_class(**values)
-        self.options = {"predictor": self.class_name, "predictor_args": self.arguments}
         self.side = getattr(self.method, "side", None)
-        if self.side is not None and (type(self.side) is not int or self.side < 1):
-            raise UserError(f"{flag}: side is {self.side!r:.40}; it must be a number of pixels or None")
 
     def predict(self, frame: Any) -> list[Answer]:  # a TakeFrame
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
@@ -82,14 +78,9 @@ class OwnMethod(Recipe):
         if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise UserError(f"{where}: predict returned {what}, not a list of {len(frame.pairs)}")
-        checked = []
-        for pair, answer in zip(frame.pairs, answers, strict=True):
-            size = frame.images[pair.target_camera].shape[:2]
-            try:
-                checked.append(_checked_answer(answer, size))
-            except ValueError as error:
-                raise UserError(f"{where}, {' '.join(pair)}: {error}") from None
-        return checked
+        sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
+        places = [f"{where}, {' '.join(pair)}" for pair in frame.pairs]
+        return [checked_answer(*row) for row in zip(answers, sizes, places, strict=True)]
 
 
 @contextlib.contextmanager
@@ -97,42 +88,19 @@ def own_code(where: str) -> Iterator[None]:
     """The context in which a user's code runs. Before an error's traceback, a line says where the error happened."""
     try:
         yield
-    except SystemExit as error:
-        raise UserError(f"{where}: the method called sys.exit({error.code!r})") from None
     except Exception:
         print(f"error in {where}:", file=sys.stderr)
         raise
 
 
-def read_arguments(method_class: type, texts: Mapping[str, str], where: str) -> dict[str, Any]:
-    """Texts by name -> the values with which a class is made. Raises UserError, with all arguments of the class, if a
-    name is unknown or missing.
-    """
-    signature = inspect.signature(method_class)
-    try:
-        signature.bind(**texts)
-    except TypeError as error:
-        taken = ", ".join(map(str, signature.parameters.values())) or "no arguments"
-        raise UserError(f"{where}: {error}; it takes {taken}") from None
-    values: dict[str, Any] = dict(texts)
-    for key, text in texts.items():
-        parameter = signature.parameters.get(key)  # None if the class takes `**options`
-        if parameter is None or parameter.annotation not in (str, "str"):
-            with contextlib.suppress(ValueError, SyntaxError):
-                values[key] = ast.literal_eval(text)
-    return values
-
-
-def _checked_answer(answer: Any, size: Size) -> Answer:
-    """Check a method's answer. Raises ValueError unless this is a mask of `size` and an existence, both from 0 to 1."""
-    if isinstance(answer, Answer):
-        answer = answer[:2]
-    if not isinstance(answer, tuple | list) or len(answer) != 2:
-        raise ValueError(f"the answer is {type(answer).__name__}; give a pair (mask, existence)")
-    mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in answer)
+def checked_answer(answer: Any, size: Size, where: str) -> Answer:
+    """Raises UserError unless a method's answer is a mask of `size` (H, W) and an existence, both from 0 to 1."""
+    if not isinstance(answer, tuple | list) or len(answer) < 2:
+        raise UserError(f"{where}: the answer is {type(answer).__name__}; give a pair (mask, existence)")
+    given = answer[:2]  # of an `Answer`, as of a pair
+    mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in given)
     for what, values, shape in (("mask", mask, size), ("existence", existence.squeeze(), ())):
-        if values.dtype.kind not in "biuf" or values.shape != shape:
-            raise ValueError(f"the {what} is {values.dtype} of shape {values.shape}; give numbers of shape {shape}")
-        if not ((values >= 0) & (values <= 1)).all():  # NaN fails, too
-            raise ValueError(f"the {what} holds {values.min()} to {values.max()}; give numbers from 0 to 1")
+        if values.shape != shape or not ((values >= 0) & (values <= 1)).all():  # NaN fails, too
+            found = f"{values.dtype} of shape {values.shape}, from {values.min()} to {values.max()}"
+            raise UserError(f"{where}: the {what} is {found}; give numbers from 0 to 1 of shape {shape}")
     return Answer(mask.astype(np.float32), float(existence.squeeze()))

@@ -189,8 +189,7 @@ def frame_of(
         ("", name): mask for name, (_, mask) in zip(query_images, queries, strict=True)
     }
     pairs = [Correspondence("", query, target) for target in target_images for query in query_images]
-    of_query, of_target = kinds or ("", "")
-    known = dict.fromkeys(query_images, of_query) | dict.fromkeys(target_images, of_target) if kinds else {}
+    known = dict.fromkeys(query_images, kinds[0]) | dict.fromkeys(target_images, kinds[1]) if kinds else {}
     return Frame(pairs, query_images | target_images, masks, known)
 
 

@@ -23,7 +23,19 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
+import cv2
+import numpy as np
+
 from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least
+from common.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.existence import SURELY_VISIBLE, verdict
+from common.files import check_output, claimed, remove_leftovers
+from formats.mask_pictures import read_mask
+from formats.masks import fit_mask
+from formats.picture_files import read_picture
+from inference.cut_out import cut_out
+from inference.pictures import as_mask
+from inference.predictor import Predictor
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -49,23 +61,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def whole_number(text: str) -> int:
     return int(text, 0)
-
-
-if __name__ == "__main__":
-    parse_args(None)  # --help and wrong options need not wait for the imports below
-
-import cv2
-import numpy as np
-
-from common.drawing import PREDICTION, QUERY, overlay, write_picture
-from common.existence import SURELY_VISIBLE, verdict
-from common.files import check_output, claimed, remove_leftovers
-from formats.mask_pictures import read_mask
-from formats.masks import fit_mask
-from formats.picture_files import read_picture
-from inference.cut_out import cut_out
-from inference.pictures import as_mask
-from inference.predictor import Predictor
 
 
 def main(argv: list[str] | None = None) -> None:

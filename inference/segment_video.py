@@ -27,29 +27,12 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import Parser, add_footage_options, add_network_options, at_least, videos_and_offsets
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add_footage_options(parser)
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder to write to; it must not exist")
-    text = "the head-worn camera, which shows things larger (default: the first whose name begins with aria)"
-    add("--ego", metavar="CAMERA", help=text)
-    add("--stride", type=at_least(1), default=1, help="predict only every n-th frame with a mask")
-    add_network_options(parser, "checkpoint (default: the network of this repository)")
-    return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    parse_args(None)  # --help and wrong options need not wait for the imports below
-
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from common.arguments import Parser, add_footage_options, add_network_options, at_least, videos_and_offsets
 from common.drawing import overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
@@ -67,6 +50,18 @@ from recipes.frame import Frame
 COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
 HEIGHT = 480  # height of the video's panels in pixels
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add_footage_options(parser)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder to write to; it must not exist")
+    text = "the head-worn camera, which shows things larger (default: the first whose name begins with aria)"
+    add("--ego", metavar="CAMERA", help=text)
+    add("--stride", type=at_least(1), default=1, help="predict only every n-th frame with a mask")
+    add_network_options(parser, "checkpoint (default: the network of this repository)")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

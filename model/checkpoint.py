@@ -18,18 +18,15 @@ import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
-from model.backbone import Backbone
-from model.backbones import make_backbone
-from model.config import MODES, STRIDE, XSegTxConfig
-from model.moco import resnet50_backbone
+from model.backbone import STRIDE, Backbone
+from model.backbones import make_backbone, resnet50_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
+from model.xsegtx import MODES
 
 REMEDY = "give a checkpoint of train.py, or a published one"
 
 
-def save_checkpoint(
-    path: Path, recipe: str, backbone: Backbone, network: Any, optimizer: torch.optim.Adam | None = None, **extra: Any
-) -> None:
+def save_checkpoint(path: Path, recipe: str, backbone: Backbone, network: Any, **extra: Any) -> None:
     """Write a checkpoint, whole or not at all. `backbone` is the original backbone, not a folded copy; `network` is a
     module with a `config`. `extra` may replace what is written, and hold tensors, plain values and containers of them;
     anything else could not be loaded safely.
@@ -40,8 +37,6 @@ def save_checkpoint(
         weights = backbone.weights and str(backbone.weights)
         stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
     content = {"recipe": recipe, "config": asdict(network.config), "backbone": stored, "encoder": network.state_dict()}
-    if optimizer is not None:
-        content["optimiser"] = optimizer.state_dict()
     write_torch(path, content | extra)
 
 
@@ -127,32 +122,25 @@ def names_backbone(stored: Any) -> bool:
     return isinstance(stored, Mapping) and "digest" in stored
 
 
-def stored_config(content: Mapping[str, Any], path: Path, kinds: Mapping[str, type]) -> tuple[str, Any]:
-    """Which recipe wrote a checkpoint, by name, and the configuration of its network. `kinds` maps each recipe to its
-    configuration class. A file of version 2.4 does not name its recipe: it is the first one that has all options of
-    the file. A published file has no configuration either, so the tensors tell it.
+def stored_config(content: Mapping[str, Any], path: Path, recipes: Mapping[str, Any]) -> tuple[str, Any]:
+    """Which of the `recipes` wrote a checkpoint, by name, and the `Config` of its network. A file of version 2.4 does
+    not name its recipe: it is the first one that has all options of the file. A published file has no configuration
+    either, so the tensors tell it.
     """
     try:
         options = dict(content.get("config") or implied_options(content["encoder"]))
-        names = {recipe: [field.name for field in fields(kind)] for recipe, kind in kinds.items()}
-        fitting = [name for name in kinds if set(options) <= set(names[name])]
-        recipe = content.get("recipe") or [*fitting, *kinds][0]
-        if recipe not in kinds:
-            raise ValueError(f"recipes/configs.py has no recipe {recipe!r:.40}")
-        kind = kinds[recipe]
+        fitting = [name for name, x in recipes.items() if set(options) <= {field.name for field in fields(x.Config)}]
+        recipe = content.get("recipe") or [*fitting, *recipes][0]
+        if recipe not in recipes:
+            raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")
+        kind = recipes[recipe].Config
         for field in fields(kind):
             value, expected = options.get(field.name, field.default), cast(Any, field.type)
             is_number = isinstance(value, int | float)
             fits = is_number if expected is float else isinstance(value, expected)
             if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
                 raise ValueError(f"{field.name} is {value!r:.40}")
-        config = kind(**options)
-        if isinstance(config, XSegTxConfig):  # this is checked before a network of the stated size is made
-            implied = XSegTxConfig(**implied_options(content["encoder"]))
-            stated, true = ((x.input_size, "".join(x.layers).replace("N", "")) for x in (config, implied))
-            if stated != true:
-                raise ValueError("its tensors are not of input_size {} and layers {}".format(*stated))
-        return recipe, config
+        return recipe, kind(**options)
     except (*MALFORMED, IndexError, RuntimeError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 

@@ -1,7 +1,8 @@
-"""The encoder, which training and prediction share: images and masks -> features of the frozen backbone."""
+"""Images and masks -> features of the frozen backbone: the encoder of training and prediction, and a cache."""
 
 import copy
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,3 +67,59 @@ def _features_agree(backbone: Backbone, folded: Backbone) -> bool:
 def coverage_of(masks: Tensor, size: Sequence[int]) -> Tensor:
     """Masks (B, H, W) -> the part of each cell of a grid of `size` (h, w) that they cover, (B, h, w) float32."""
     return F.adaptive_avg_pool2d(masks.float()[:, None], (size[0], size[1]))[:, 0]
+
+
+class FeatureCache:
+    """Keeps features of images and masks, which never change because the backbone is frozen, in float16 on the CPU,
+    until `size` bytes are used; then no more are added. Samples are drawn at random, so the first ones are as useful.
+    """
+
+    ENOUGH = 1000  # pictures that are asked for once the cache is full, before `shortage` says how many were in it
+
+    def __init__(self, size: int = 0):
+        self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
+        self.size = self._bytes_left = size
+        self._found = self._refused = 0  # pictures that were in the full cache, and that were not
+
+    def __reduce__(self):  # a spawned loader process gets an empty cache, and reads the pictures
+        return FeatureCache, ()
+
+    def shortage(self) -> str:
+        """Once, a line if the cache is full and holds less than half of what is drawn."""
+        if (asked := self._found + self._refused) < self.ENOUGH or self._found >= self._refused:
+            return ""
+        share, size, self._found = self._found / asked, self.size / 1e9, sys.maxsize
+        needed = f"about {size / max(share, 0.001):,.0f} GB in each process would hold all"
+        return f"--cache_features {size:g} is full and holds {share:.0%} of the pictures that are drawn; {needed}"
+
+    def __call__(
+        self, keys: Sequence[Hashable], pictures: Tensor, encode: Callable[[Tensor], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """Features of N images or masks of the same size, (N, C, h, w) float32 each. `encode(pictures)` computes
+        features that are not in the cache, once for each key. All features are rounded to float16, so that the first
+        visit gives the same as later visits; if the cache has no size, nothing is rounded.
+        """
+        if not self.size:
+            return list(encode(pictures))
+        stored = [key for key in dict.fromkeys(keys) if key in self.entries]
+        self._found += len(stored) if self._refused else 0
+        # A row for each picture that is not in the cache.
+        rows = {key: row for row, key in enumerate(keys) if key not in self.entries}
+        features: dict[Hashable, tuple[Tensor, ...]] = {}
+        if stored:  # the stored features are copied to the device together
+            parts = (torch.stack(part) for part in zip(*(self.entries[key] for key in stored), strict=True))
+            parts = [part.to(pictures.device, non_blocking=True) for part in parts]
+            features |= zip(stored, zip(*parts, strict=True), strict=True)
+        if rows:
+            parts = encode(torch.stack([pictures[row] for row in rows.values()]))
+            compact = [part.movedim(1, -1).half() for part in parts]  # (N, h, w, C)
+            features |= zip(rows, zip(*compact, strict=True), strict=True)
+            for key, *entry in zip(rows, *(part.cpu() for part in compact), strict=True):
+                size = sum(part.nbytes for part in entry)
+                if size <= self._bytes_left:
+                    self.entries[key] = [part.clone() for part in entry]
+                    self._bytes_left -= size
+                else:
+                    self._refused += 1
+        parts = zip(*(features[key] for key in keys), strict=True)
+        return [torch.stack(part).movedim(-1, 1).float() for part in parts]

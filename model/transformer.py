@@ -136,7 +136,9 @@ class EncoderBlocks(nn.ModuleList):
         """Pass the tokens (B, L, C) of both views and of the query mask through `layers`; returns the views' tokens.
         `query_blocked` and `target_blocked` are (B, L) bool or None, True = no token may attend to this one.
         """
-        query_blocked, target_blocked = _attendable(query_blocked), _attendable(target_blocked)
+        # If all tokens of a sample are blocked, none is, because attention without a key is undefined.
+        blocked = (x if x is None else x & ~x.all(dim=1, keepdim=True) for x in (query_blocked, target_blocked))
+        query_blocked, target_blocked = blocked
         for layer in self.layers[layers]:
             if isinstance(layer, CrossLayer):
                 query, target = layer(query, target, target_blocked), layer(target, query, query_blocked)
@@ -166,11 +168,6 @@ class EncoderBlocks(nn.ModuleList):
         for layer in self.layers[self.last_cross :]:
             target = layer(target, query) if isinstance(layer, CrossLayer) else layer.target(target, self.position)
         return target
-
-
-def _attendable(blocked: Tensor | None) -> Tensor | None:
-    """If all tokens of a sample are blocked, block none, because attention without a key is undefined."""
-    return None if blocked is None else blocked & ~blocked.all(dim=1, keepdim=True)
 
 
 def sine_position(cells: int, channels: int, weight: float) -> Tensor:

@@ -25,8 +25,7 @@ from formats.masks import fit_mask, fit_rle, letterbox_mask
 from formats.pairs import PairSet
 from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
-from model.feature_cache import FeatureCache
-from model.features import Encoder
+from model.features import Encoder, FeatureCache
 from model.rows import cat
 from recipes.frame import AnyMask, Frame
 from recipes.samples import Batch, DrawnPairs
@@ -104,7 +103,10 @@ class NetworkRecipe(Recipe):
 
     network: Any  # of the class `Network`
     config: Any  # of the class `Config`
-    Config: ClassVar[type]  # its `option` fields are flags of train.py
+    Config: ClassVar[type]  # of its network; its `option` fields are flags of train.py
+    Options: ClassVar[
+        type
+    ]  # of its training alone, also flags; `Options.defaults(epochs)` has its defaults of any flags
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
     looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
@@ -122,8 +124,8 @@ class NetworkRecipe(Recipe):
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
         places in a target at which it looks. Training keeps backbone features in `cache_size` bytes, and searches pairs
-        that loaders read with `loading`, the result of `loader_options`; `training` has its options of
-        recipes/configs.py.
+        that loaders read with `loading`, the result of `loader_options`; `training` is of the
+        class `Options`.
         """
         if looks and not self.looks_default:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.arguments import option
 from common.distributed import World
 from formats.geometry import Size, eval_size, letterbox
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import PairSet
 from model.backbone import STRIDE
-from model.config import XSegTxConfig
 from model.device import autocast
-from model.xsegtx import XSegTx
+from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.base import Answer, NetworkRecipe
 from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
@@ -60,8 +60,17 @@ def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
     return LetterboxedBatch.of(samples, block=block if block.any() else None)
 
 
+@dataclass(frozen=True)
+class PaperOptions:
+    block: float = option(0.5, "share of samples with blocked tokens around the object", limits=[0, 1])
+
+    @staticmethod
+    def defaults(epochs: int) -> dict[str, Any]:
+        return {}
+
+
 class Paper(NetworkRecipe):
-    Config, Network = XSegTxConfig, XSegTx
+    Config, Options, Network = XSegTxConfig, PaperOptions, XSegTx
     network: XSegTx
     config: XSegTxConfig
 

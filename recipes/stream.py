@@ -63,6 +63,6 @@ def sample_numbers_by_step(steps: range, batch_size: int, rank: int = 0, world_s
     """Yield the numbers of a rank's samples for each step, as the `batch_sampler` of a DataLoader. Step s with B
     samples takes the numbers s * B to s * B + B - 1, which are split over the ranks.
     """
-    first, last = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
+    first, end = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
     for step in steps:
-        yield range(step * batch_size + first, step * batch_size + last)
+        yield range(step * batch_size + first, step * batch_size + end)

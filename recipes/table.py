@@ -1,4 +1,4 @@
-"""The recipes by their names, which only configs.py also knows; and networks from checkpoints of any recipe."""
+"""The recipes by their names, which no other module knows, and networks from checkpoints of any recipe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,6 @@ from model.backbone import Backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
 from model.weights import load_state
 from recipes.base import NetworkRecipe
-from recipes.configs import CONFIGS
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
 
@@ -34,7 +33,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
     """
     content, digest = read_checkpoint(path)
-    name, config = stored_config(content, path, CONFIGS)
+    name, config = stored_config(content, path, RECIPES)
     backbone = stored_backbone(content["backbone"], backbone_weights, path)
     for option, count in RECIPES[name].channels_of(backbone).items():
         if getattr(config, option) != count:
@@ -52,6 +51,6 @@ def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     ours = isinstance(encoder, Mapping) and ("recipe" in content or any("cls_branch.mlp.0." in str(x) for x in encoder))
     if not ours:
         return {}
-    name, config = stored_config(content, path, CONFIGS)
+    name, config = stored_config(content, path, RECIPES)
     backbone = str(content["backbone"]["name"]) if names_backbone(content["backbone"]) else "moco"
     return option_values(config) | {"recipe": name, "backbone": backbone}

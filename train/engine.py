@@ -1,6 +1,8 @@
-"""The training loop."""
+"""The training loop: all epochs with their validation, and the steps of one."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from recipes.base import NetworkRecipe
 from recipes.losses import total_loss
 from recipes.samples import Batch
 from train.log import Log
-from train.state import TrainState
+from train.options import Options
+from train.state import BEST, LAST, WARMUP, TrainState
+from train.validation import Validation
 
 
 class Step(nn.Module):
@@ -29,6 +33,38 @@ class Step(nn.Module):
         return {"total": total_loss(losses, self.weights), **losses}
 
 
+def train_epochs(
+    options: Options, state: TrainState, step: nn.Module, load_batches: Callable, validation: Validation, log: Log
+) -> None:
+    """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load_batches` gives those
+    from this step on, and is told whether mining is due before them.
+    """
+    schedule, history = state.schedule, state.history
+    mining = [schedule.epoch_end(epoch) for epoch in getattr(options.training, "mine_epochs", ())]  # steps
+    batches: Any = None  # until there is a step to take
+    if "start_iou" not in history:
+        history["start_iou"] = validation.run(state.step, "start")
+    for epoch in range(state.next_epoch, schedule.epochs + 1):
+        if state.step < schedule.epoch_end(epoch):
+            is_lost = not state.mined and any(end < state.step for end in mining)  # it was of other pairs
+            is_due = is_lost or state.step in mining and state.mined.get("step") != state.step
+            if is_due or batches is None:
+                batches = load_batches(is_due)
+        train_one_epoch(state, step, batches, log, epoch)
+        if shortage := validation.recipe.cache.shortage():
+            log.say(shortage)
+        if epoch == 0:
+            history["epoch"] = 0
+            if schedule.warmup:
+                state.save(WARMUP, LAST)
+            continue
+        state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
+        is_due = epoch % options.val_every == 0 or epoch == schedule.epochs
+        is_best = is_due and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
+        names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
+        state.save(*names, *([BEST] if is_best else []), LAST)
+
+
 def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch], log: Log, epoch: int) -> None:
     """Train from `state.step` to the end of `epoch`. If a signal comes, raises `Stopped` after the step, except in the
     last step of the epoch, after which the validation stops.
@@ -40,7 +76,10 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
     step.train()
     log.restart_clock()
     for _ in log.bar(range(state.step, end), schedule.epoch_name(epoch), "step"):
-        batch = log.next_batch(batches).to(state.device)
+        start = time.perf_counter()
+        batch = next(batches)
+        log.waited += time.perf_counter() - start
+        batch = batch.to(state.device)
         lr = schedule.learning_rate(state.step)
         state.set_rate(lr)
         # Dropout also depends on the seed and the step alone, so a resumed run needs no saved random state.

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,7 @@ class Log:
         """Begin to count time and losses anew, for example after a validation, which is not training time."""
         self._losses: list[torch.Tensor] = []
         self._num_samples = 0  # samples of this process
-        self._start, self._waited = time.perf_counter(), 0.0
-
-    def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        """Return the next batch; the time until then counts as waiting for data."""
-        start = time.perf_counter()
-        batch = next(batches)
-        self._waited += time.perf_counter() - start
-        return batch
+        self._start, self.waited = time.perf_counter(), 0.0  # seconds; `waited`: for data
 
     def add(self, losses: dict[str, torch.Tensor], batch: Batch) -> None:
         """Add a step's losses by name, scalars on the device, and count the samples of its batch."""
@@ -96,7 +89,7 @@ class Log:
         seconds = time.perf_counter() - self._start
         values = dict(zip(self._terms, losses.mean(0).tolist(), strict=True))
         rate = self._num_samples * self.world.size / seconds
-        waited = self._waited / seconds
+        waited = self.waited / seconds
         speed = {"lr": lr, "samples_per_second": rate, "data_wait": waited}
         if torch.cuda.is_initialized():
             speed["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9

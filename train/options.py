@@ -1,5 +1,5 @@
 """The options of a training, one field each, and their command line. The published trainer's flags keep their names;
-further flags are in snake_case. This module does not import torch, so that --help need not wait.
+further flags are in snake_case.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 from common.arguments import DEFAULT_DATA_DIR, PRECISION_HELP, PRECISIONS, Parser, add_fields, option, option_values
 from common.errors import UserError
 from formats.pairs import BOTH
-from recipes.configs import CONFIGS, OPTIONS
+from recipes.table import RECIPES
 from train.schedule import Schedule
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
@@ -34,7 +34,9 @@ NOT_RECIPE = (  # options that do not change the recipe; a run may continue with
 class Options:
     """All options of a training; `config` has those of its network, `training` those that only its recipe has."""
 
-    recipe: str = option("paper", "method to train (docs/training.md); give it before --help", choices=CONFIGS)
+    recipe: str = option(
+        "paper", "method to train (docs/training.md); name it to give options of its own", choices=RECIPES
+    )
     train_dir: list[Path] = option((DEFAULT_DATA_DIR,), "folders of processed takes", "--train-dir", nargs="+")
     reverse: bool = option(False, "train exo-ego instead of ego-exo")
     both: bool = option(False, "train one network for both settings")
@@ -97,26 +99,24 @@ def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def defaults_of(recipe: str, epochs: int = Options.n_epoch) -> dict[str, Any]:
     """The defaults of all options of a training by this recipe, in so many epochs."""
-    own = OPTIONS[recipe]
-    return option_values(Options) | option_values(CONFIGS[recipe]) | option_values(own) | own.defaults(epochs)
+    own = RECIPES[recipe]
+    values = option_values(Options) | option_values(own.Config) | option_values(own.Options)
+    return values | own.Options.defaults(epochs)
 
 
 def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     """The options that were typed, by name, and the output folder. Raises UserError if two exclude each other.
 
-    --help has the defaults of the recipe that is named before. The options of all recipes are known, since the recipe
-    may be that of a checkpoint.
+    The flags are those of the recipe that is named, or of the paper's.
     """
     parser = Parser(doc)
     add_fields(parser, Options, RECIPE)
     words = " ".join(sys.argv[1:] if argv is None else argv)
-    [named] = re.findall(r"--recipe[= ](\S+)", words)[-1:] or ["paper"]
-    for recipe in sorted(CONFIGS, key=lambda name: name != named):
-        add_fields(parser, CONFIGS[recipe], NETWORK if recipe == named else f"only of the {recipe} recipe")
-        add_fields(parser, OPTIONS[recipe], f"only of the {recipe} recipe")
-    # An option that several recipes have is listed with the first one, so that one gives the default.
-    known = {name: value for recipe in reversed(CONFIGS) for name, value in defaults_of(recipe).items()}
-    parser.set_defaults(**known | defaults_of(named if named in CONFIGS else "paper"))
+    [recipe] = re.findall(rf"--recipe[= ]({'|'.join(RECIPES)})\b", words)[-1:] or [Options.recipe]
+    add_fields(parser, RECIPES[recipe].Config, NETWORK)
+    add_fields(parser, RECIPES[recipe].Options, f"only of the {recipe} recipe")
+    known = defaults_of(recipe)
+    parser.set_defaults(**known)
     for flag in UNUSED:
         parser.add_argument(flag, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     unset = argparse.Namespace(**dict.fromkeys(known))  # with these values, argparse sets no defaults

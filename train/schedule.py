@@ -38,9 +38,9 @@ class Schedule:
         """The rate of the step with this number, counted from 0."""
         if step < self.warmup:
             return self.lr * step / self.warmup
-        finished = self.epoch(step) - 1
-        rate = self.lr * LR_DROP ** sum(finished >= milestone for milestone in self.milestones)
-        if self.falls is None or finished < self.falls:
+        epochs_done = self.epoch(step) - 1
+        rate = self.lr * LR_DROP ** sum(epochs_done >= milestone for milestone in self.milestones)
+        if self.falls is None or epochs_done < self.falls:
             return rate
         left, fall = self.total_steps - step, self.total_steps - self.epoch_end(self.falls)
         return rate * left / fall if fall > 0 else rate  # a run may be given fewer epochs than it had

@@ -13,10 +13,9 @@ from common.arguments import option_values
 from common.errors import UserError
 from model.backbones import make_backbone
 from model.checkpoint import load_matching, read_checkpoint, stored_backbone
-from model.config import FREE
 from model.device import resolve_precision
 from model.weights import read_torch
-from recipes.configs import CONFIGS, OPTIONS
+from model.xsegtx import FREE
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import NOT_RECIPE, UNUSED, Options, as_stored, defaults_of
@@ -31,41 +30,46 @@ class Start(NamedTuple):
     continues: bool  # True if the file is a checkpoint to continue, False if it has initial weights
     is_own: bool  # True if the training continues the run in its own folder
     keeps_backbone: bool  # True if the file's backbone is the one to train on
-    notes: list[str]  # lines about options that changed since the checkpoint, and about flags without effect
 
 
-def resolve(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start]:
-    """The complete options, and the start of the training; the output folder must be claimed.
+def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start]:
+    """The complete options, and the start of the training; the output folder must be claimed. Prints which flags have
+    no effect, and which options have changed since the checkpoint.
 
     Raises UserError if a file to start from is missing, does not fit or would be replaced, if the folder holds a run
     that would be lost, or if it holds a run with other options that --resume-pth does not name.
     """
     typed = dict(typed)
-    unused = [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]
-    notes = [f"unused, as in the published trainer: {' '.join(unused)}"] if unused else []
+    if unused := [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]:
+        print(f"unused, as in the published trainer: {' '.join(unused)}")
     out_dir, named, initial = typed["out_dir"], typed.get("resume_pth"), typed.get("init_weights")
-    path = find_start(out_dir, None if named == "auto" else named, "overwrite" in typed)
-    is_own = path == out_dir / LAST and "overwrite" not in typed
+    last, files = out_dir / LAST, run_files(out_dir)
+    held = [] if "overwrite" in typed else [path for path in files if path.name not in (WARMUP, LOG_NAME)]
+    if held and not last.exists():
+        what = f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue"
+        raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
+    is_own = bool(held)
+    path = last if is_own else Path(named) if named not in (None, "auto") else None
     for file in map(Path, filter(None, (initial, None if is_own else path))):
-        if file.resolve() in [own.resolve() for own in run_files(out_dir)]:
+        if file.resolve() in [own.resolve() for own in files]:
             raise UserError(f"{file} is in --out-dir {out_dir}, and this run would replace it; give another --out-dir")
     # True if --resume-pth names the folder's own run, which may then continue with other options.
-    names_own = named == "auto" or bool(named and path and Path(named).exists() and path.samefile(named))
-    if named == "auto" or is_own and names_own:
+    names_own = named == "auto" or bool(is_own and named and Path(named).exists() and last.samefile(named))
+    if names_own:
         del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
-    origin: Any = path or initial
+    start: Any = path or initial
     if path:
         content: Any = read_checkpoint(path, *[WAYS] * is_own)[0]
     else:
         content = read_torch(initial, "give the file of a trained model") if initial else {}
-    network = stored_options(content, origin) if origin else {}
+    network = stored_options(content, start) if start else {}
     arguments = content.get("arguments", {}) if path else {}
     kept = {x: arguments[x] for x in ("warmUpIter", *["resume_pth"] * is_own) if x in arguments}
     options = merged_options(typed, network, kept, device)
-    keeps_backbone = bool(path or network and not {"backbone", "moco_path"} & typed.keys())
     if path:
-        notes = changed_lines(path, arguments, network, options, keeps_recipe=is_own and not names_own) + notes
-    return options, Start(origin, content, bool(path), is_own, keeps_backbone, notes)
+        say_changes(path, arguments, network, options, keeps_recipe=is_own and not names_own)
+    keeps_backbone = bool(path or network and not {"backbone", "moco_path"} & typed.keys())
+    return options, Start(start, content, bool(path), is_own, keeps_backbone)
 
 
 def merged_options(
@@ -74,10 +78,10 @@ def merged_options(
     """Give each option its value from the first of these that has one: the command line, the network of the file to
     start from, what is kept of the run that wrote this file, the recipe's defaults.
     """
-    recipe = ({"recipe": Options.recipe} | network | typed)["recipe"]
-    defaults = defaults_of(recipe, typed.get("n_epoch", Options.n_epoch))
-    for name in typed.keys() - defaults.keys():
-        raise UserError(f"--{name}: the {recipe} recipe has no such option; leave it out, or give another --recipe")
+    name = ({"recipe": Options.recipe} | network | typed)["recipe"]
+    defaults = defaults_of(name, typed.get("n_epoch", Options.n_epoch))
+    for other in typed.keys() - defaults.keys():
+        raise UserError(f"--{other}: the {name} recipe has no such option; leave it out, or give another --recipe")
     values = defaults | kept | network | typed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
     values["precision"] = resolve_precision(values["precision"], device)
@@ -86,28 +90,15 @@ def merged_options(
         values["warmUpIter"] = max(1, steps // 10) if 0 < steps < 1000 else 1000
     if values["val_size"] is None:
         values["val_size"] = values["iter_epoch_val"] * values["batch_pos"]
-    kinds = CONFIGS[recipe], OPTIONS[recipe], Options
+    kinds = RECIPES[name].Config, RECIPES[name].Options, Options
     config, training, options = (kind(**{name: values[name] for name in option_values(kind)}) for kind in kinds)
     return replace(options, config=config, training=training)
 
 
-def find_start(out_dir: Path, named: str | None, overwrite: bool) -> Path | None:
-    """The checkpoint that a training into `out_dir` continues: the last one in this folder, otherwise the file `named`,
-    or None. Raises UserError if the folder holds a run that would be lost.
-    """
-    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
-    if overwrite or not held:
-        return Path(named) if named else None
-    if not (out_dir / LAST).exists():
-        what = f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue"
-        raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
-    return out_dir / LAST
-
-
-def changed_lines(
+def say_changes(
     path: Path, arguments: dict[str, Any], network: Mapping[str, Any], options: Options, keeps_recipe: bool
-) -> list[str]:
-    """A line for each option that has changed since the run with these `arguments` wrote the checkpoint `path`.
+) -> None:
+    """Print each option that has changed since the run with these `arguments` wrote the checkpoint `path`.
 
     Raises UserError if a difference makes another network, or with `keeps_recipe`, if the training were another one.
     """
@@ -127,13 +118,15 @@ def changed_lines(
     if others and keeps_recipe:
         what = f"{path.parent} holds a run with other options ({', '.join(others[:3])})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
-    return [f"changed since then: {text}" for text in changed.values()]
+    for text in changed.values():
+        print(f"changed since then: {text}")
 
 
 def starting_state(
     options: Options, start: Start, device: torch.device, pair_digests: dict[str, str]
 ) -> tuple[TrainState, list[str]]:
-    """The state, and lines that tell its origin and what has changed since the checkpoint was written.
+    """The state, and lines that tell its origin, which pairs have changed since the checkpoint was written, and which
+    tensors do not fit.
 
     `pair_digests`: the digests of the pairs, by kind. Raises UserError if a file is missing or unfit.
     """
@@ -145,7 +138,6 @@ def starting_state(
     recipe = RECIPES[options.recipe]
     network = recipe.Network(replace(options.config, **recipe.channels_of(backbone)))
     state = TrainState(options, backbone, network, device, pair_digests)
-    notes = [f"{options.backbone} backbone, new transformer"]
     if start.continues:
         others = state.restore(start.content, start.path)
         if not start.is_own or "validation" in others:
@@ -158,11 +150,11 @@ def starting_state(
             state.step = state.schedule.epoch_end(options.resume_epoch)
             state.history["epoch"] = options.resume_epoch
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
-        notes = [f"{start.path}, continued at step {state.step}"]
-        notes += [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
-    elif start.path:
-        loaded, left_out = load_matching(network, start.content, start.path)
-        tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
-        notes = [f"{options.backbone} backbone, transformer with {tensors} from {start.path}"]
-        notes += [f"not taken from {start.path}: {text}" for text in left_out]
-    return state, [*notes, *start.notes]
+        changes = [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
+        return state, [f"{start.path}, continued at step {state.step}", *changes]
+    if not start.path:
+        return state, [f"{options.backbone} backbone, new transformer"]
+    loaded, left_out = load_matching(network, start.content, start.path)
+    tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
+    note = f"{options.backbone} backbone, transformer with {tensors} from {start.path}"
+    return state, [note, *(f"not taken from {start.path}: {text}" for text in left_out)]

@@ -13,7 +13,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from train.options import Options, parse
-
-if __name__ == "__main__":
-    parse(None, __doc__)  # --help and wrong options need not wait for the imports below
-
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
@@ -47,12 +41,13 @@ from recipes.base import NetworkRecipe, Search
 from recipes.samples import Batch
 from recipes.stream import TrainSamples, sample_numbers_by_step
 from recipes.table import RECIPES
-from train.engine import Step, train_one_epoch
+from train.engine import Step, train_epochs
 from train.log import LOG_NAME, Log, cut_log
+from train.options import Options, parse
 from train.schedule import LR_DROP
 from train.searches import search_pairs
-from train.start import Start, resolve, starting_state
-from train.state import BEST, LAST, TRAINED, WARMUP, TrainState, remove_run
+from train.start import Start, choose_start, starting_state
+from train.state import BEST, LAST, TRAINED, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -68,7 +63,7 @@ def main(argv: list[str] | None = None) -> int | None:
         if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
         world.meet()
-        options, start = world.broadcast(resolve(typed, device) if world.is_main else None)
+        options, start = world.broadcast(choose_start(typed, device) if world.is_main else None)
         memory = memory_errors("use more GPUs, or --resume-pth auto with a smaller --batch-pos or --precision bf16")
         with loader_failures(), memory, named_errors(out_dir), tf32(options.precision == "tf32"):
             return train(options, start, world, device)
@@ -119,16 +114,15 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed)
     search = partial(search_pairs, recipe, pairs, options.seed, world)
-    if state.mined:
-        recipe.use_mined(state.mined, pairs)
 
-    def load(mines: bool) -> Iterator[Batch]:  # anew after each mining: loader processes have a copy of what was mined
+    def load_batches(mines: bool) -> Iterator[Batch]:  # anew after each mining, of which loaders have a copy
         if mines:
             log.say("mining rivals in the training pairs ...")
             state.mined = {"step": state.step, **recipe.mine(search)}
             log.say(f"mined {state.mined['searched']:,} of {len(pairs):,} pairs")
-            recipe.use_mined(state.mined, pairs)
             state.save(LAST)
+        if state.mined:
+            recipe.use_mined(state.mined, pairs)
         steps = range(state.step, state.schedule.total_steps)
         numbers = sample_numbers_by_step(steps, options.batch_pos, world.rank, world.size)
         return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
@@ -136,7 +130,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     validation = Validation(val_pairs, options.val_size, recipe, log)
     step = world.data_parallel(Step(recipe, world, options.existence_weight))
     try:
-        train_epochs(options, state, step, load, validation, log)
+        train_epochs(options, state, step, load_batches, validation, log)
         finish(options, state, recipe, pairs, log, search)
         if state.best:
             state.save(BEST)
@@ -153,38 +147,6 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     log.count_unreadable()
     print_best_iou(options, log, state)
     return None
-
-
-def train_epochs(
-    options: Options, state: TrainState, step: nn.Module, load: Callable, validation: Validation, log: Log
-) -> None:
-    """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load` gives the batches
-    from this step on, and is told whether mining is due before them.
-    """
-    schedule, history = state.schedule, state.history
-    mining = [schedule.epoch_end(epoch) for epoch in getattr(options.training, "mine_epochs", ())]  # steps
-    batches: Any = None  # until there is a step to take
-    if "start_iou" not in history:
-        history["start_iou"] = validation.run(state.step, "start")
-    for epoch in range(state.next_epoch, schedule.epochs + 1):
-        if state.step < schedule.epoch_end(epoch):
-            is_lost = not state.mined and any(end < state.step for end in mining)  # it was of other pairs
-            is_due = is_lost or state.step in mining and state.mined.get("step") != state.step
-            if is_due or batches is None:
-                batches = load(is_due)
-        train_one_epoch(state, step, batches, log, epoch)
-        if shortage := validation.recipe.cache.shortage():
-            log.say(shortage)
-        if epoch == 0:
-            history["epoch"] = 0
-            if schedule.warmup:
-                state.save(WARMUP, LAST)
-            continue
-        state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
-        is_due = epoch % options.val_every == 0 or epoch == schedule.epochs
-        is_best = is_due and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
-        names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
-        state.save(*names, *([BEST] if is_best else []), LAST)
 
 
 def finish(

@@ -42,7 +42,7 @@ class Validation:
         self.log.say(f"{epoch} validation ...")
         self.recipe.network.eval()
         scores, unreadable = [], 0
-        for frame, answers in predict_frames(self.recipe, self.log.bar(self.frames, epoch, "frame")):
+        for frame, answers in predict_frames(self.recipe, self.log.bar(self.frames, "validation", "frame")):
             where = f"{frame.take_uid}/{frame.number}"
             reasons = [f"{where} {' '.join(pair)}: {reason}" for pair, reason in frame.left_out.items()]
             self.log.note_unreadable(reasons)

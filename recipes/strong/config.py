@@ -1,4 +1,4 @@
-"""The options of the strong network. This module does not import torch, so that the help of train.py need not wait."""
+"""The options of the strong network and of its training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from common.arguments import option
 from common.errors import UserError
 from formats.crop import Crop
-from model.config import STRIDE, XSegTxConfig
+from model.backbone import STRIDE
+from model.xsegtx import XSegTxConfig
 from recipes.strong.crops import Spot
 
 

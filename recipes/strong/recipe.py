@@ -27,7 +27,7 @@ from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
 from recipes.strong.choice import LookNumbers, Looks, Marked, Places, highest_rows
-from recipes.strong.config import StrongConfig
+from recipes.strong.config import StrongConfig, StrongOptions
 from recipes.strong.crops import (
     CLOSE,
     CONTEXT,
@@ -62,7 +62,7 @@ class Objects(NamedTuple):
 
 
 class Strong(NetworkRecipe):
-    Config, Network, looks_default = StrongConfig, StrongNetwork, 3
+    Config, Options, Network, looks_default = StrongConfig, StrongOptions, StrongNetwork, 3
     network: StrongNetwork
     config: StrongConfig
     side = None  # crops are cut from whole images

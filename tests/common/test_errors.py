@@ -37,18 +37,6 @@ def test_ctrl_c_during_the_imports_of_a_script_shows_no_traceback(tmp_path):
             assert process.communicate()[1] == "interrupted; run the same command again to continue\n", script
 
 
-def test_help_and_a_wrong_option_do_not_wait_for_torch_and_gradio(tmp_path):
-    for name in ("torch", "gradio"):
-        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    names = "segment_pair", "segment_video", "demo"
-    for script in ("eval_segswap.py", "train/train.py", *(f"inference/{x}.py" for x in names)):
-        for word, status in ("--help", 0), ("--nonsense", 2):
-            words = [sys.executable, ROOT / script, word]
-            done = subprocess.run(words, env=environment, capture_output=True, text=True)
-            assert (done.returncode, "imported" in done.stderr) == (status, False), script
-
-
 def test_what_the_terminal_cannot_show_is_escaped():
     script = r"from common.errors import *; warn_once('cup\n\x1b[2J'); run_script(lambda: print('240\u00d7240 \ud800'))"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -22,9 +22,8 @@ from formats.processed import ProcessedTake, read_frame
 from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
-from model.config import XSegTxConfig
 from model.features import Encoder
-from model.xsegtx import XSegTx
+from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
@@ -152,7 +151,7 @@ def test_a_strong_networks_results_are_the_same_bytes_after_a_stop_and_smaller_b
     (parts,) = (others / "ego-exo_val_takes").iterdir()
     capsys.readouterr()
     run(strong_checkpoint, data_path, others, "ego-exo", "--looks", "1")
-    what = "1 take of an interrupted run with another checkpoint or method, precision or looks; the folder is deleted"
+    what = "takes of an interrupted run with another checkpoint or method, precision or looks; it is deleted"
     assert f"{parts} holds {what}\n" in capsys.readouterr().err and not parts.exists()
 
 
@@ -205,16 +204,9 @@ def test_a_complete_run_is_not_repeated_and_what_was_put_in_its_place_is_kept(ch
 
 def test_results_of_another_checkpoint_are_never_mixed_in_nor_replaced_unasked(checkpoint, other, data_path, finished):
     before = finished.read_bytes()
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in (checkpoint, other)]
-    changes = f"(checkpoint net.pth ({digests[0]}) -> other.pth ({digests[1]})); give another --out"
-    words = arguments(other, data_path, finished.parent)
-    with pytest.raises(UserError, match=re.escape(f"was made by another run {changes}")):
-        eval_segswap.main(words)
-    record = finished.with_name("ego-exo_val_run.json")
-    content = json.loads(record.read_text())
-    content["provenance"] = {}
-    record.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="another run .another checkpoint or method, precision or looks"):
+    record, words = finished.with_name("ego-exo_val_run.json"), arguments(other, data_path, finished.parent)
+    command = json.loads(record.read_text())["provenance"]["command"]
+    with pytest.raises(UserError, match=rf"was made by another run, .* \({re.escape(command)}\); give another --out"):
         eval_segswap.main(words)
     assert finished.read_bytes() == before
     run(other, data_path, finished.parent, "ego-exo", "--overwrite")
@@ -279,15 +271,15 @@ def test_results_of_another_value_of_any_option_are_another_runs(strong_checkpoi
     how = strong_checkpoint, data_path, tmp_path, "ego-exo", "--looks"
     for _ in range(2):
         run(*how, "1")  # the second time it is complete already
-    with pytest.raises(UserError, match="was made by another run .looks 1 -> 2.;"):
+    with pytest.raises(UserError, match="was made by another run"):
         run(*how, "2")
     monkeypatch.setattr(recipe, "SEARCH", 100)
-    with pytest.raises(UserError, match="was made by another run .search [1-9] -> 100.;"):
+    with pytest.raises(UserError, match="was made by another run"):
         run(*how, "1")
     monkeypatch.undo()
     options = property(lambda recipe: {"depth": 3}, lambda recipe, value: None)
     monkeypatch.setattr(Strong, "options", options, raising=False)
-    with pytest.raises(UserError, match="was made by another run .depth None -> 3, "):
+    with pytest.raises(UserError, match="was made by another run"):
         run(*how, "1")
 
 

@@ -1,4 +1,4 @@
-"""The predictor and predict_takes.py find things at the right places, on images whose answer is known; boxes."""
+"""The predictor and resumable_run.py find things at the right places, on images whose answer is known; boxes."""
 
 import math
 import os
@@ -20,8 +20,8 @@ from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
-from inference.predict_takes import TakeFiles, TakePlan, predict_takes
 from inference.predictor import Predictor
+from inference.resumable_run import TakeFiles, TakePlan, predict_takes
 from recipes.take_frames import FrameDataset
 from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene

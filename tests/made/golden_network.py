@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone, mask_to_image, normalize_image
-from model.moco import resnet50_backbone
+from model.backbones import resnet50_backbone
 from model.xsegtx import XSegTx
 
 CONSTANTS = {"bn3.bias": -3.0, "cls_branch.conv.bias": 1.0}

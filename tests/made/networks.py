@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from model import backbones
 from model.backbone import Backbone, normalize_image
-from model.backbones import make_backbone
+from model.backbones import make_backbone, resnet50_backbone
 from model.checkpoint import save_checkpoint
-from model.config import XSegTxConfig
-from model.moco import resnet50_backbone
-from model.xsegtx import XSegTx
+from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.strong.config import StrongConfig
 from recipes.strong.network import StrongNetwork
 from recipes.strong.recipe import Strong

@@ -16,12 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from common.errors import UserError
-from model import moco
+from model import backbones
 from model.backbone import Backbone, mask_to_image
-from model.backbones import create_network, make_backbone, timm_backbone
+from model.backbones import create_network, make_backbone, moco_backbone, timm_backbone
 from model.features import Encoder, fold_batch_norm
 from model.mask_features import MaskFeatures
-from model.moco import moco_backbone
 from recipes.table import load_checkpoint
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
@@ -242,8 +241,8 @@ def test_a_small_object_leaves_most_of_the_work_undone(backbone):
 
 @pytest.mark.parametrize("form", ["raw", "converted"])
 def test_moco_weights_of_both_forms_are_found_where_they_may_lie(form, tmp_path, monkeypatch):
-    name = {"raw": moco.RAW_NAME, "converted": moco.CONVERTED_NAME}[form]
-    monkeypatch.setattr(moco, "MODEL_DIR", tmp_path)
+    name = {"raw": backbones.RAW_NAME, "converted": backbones.CONVERTED_NAME}[form]
+    monkeypatch.setattr(backbones, "MODEL_DIR", tmp_path)
     with pytest.raises(UserError, match="no file .*--backbone efficientnet_lite0.*download_model.sh"):
         moco_backbone()
     torch.manual_seed(5)

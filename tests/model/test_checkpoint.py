@@ -16,9 +16,8 @@ from inference.predictor import SHIPPED
 from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.checkpoint import load_matching, load_optimizer, save_checkpoint
-from model.config import MODES, XSegTxConfig
 from model.weights import write_torch
-from model.xsegtx import XSegTx
+from model.xsegtx import MODES, XSegTx, XSegTxConfig
 from recipes.table import load_checkpoint, stored_options
 from tests.made import ROOT
 from tests.made.golden import GOLDEN
@@ -58,7 +57,7 @@ def published_file(path: Path, **changes) -> Path:
 def ours(tmp_path_factory) -> dict:
     """What a checkpoint on another backbone than the published one holds."""
     path, model = tmp_path_factory.mktemp("ours") / "net.pth", XSegTx(XSegTxConfig("tiny", 96, feature_channels=112))
-    save_checkpoint(path, "paper", make_backbone("efficientnet_lite0"), model, trained(model))
+    save_checkpoint(path, "paper", make_backbone("efficientnet_lite0"), model, optimiser=trained(model).state_dict())
     return torch.load(path, weights_only=True)
 
 
@@ -71,7 +70,7 @@ def refused(path: Path) -> str:
 
 def test_a_saved_file_has_the_published_layout(backbone, tmp_path):
     model = XSegTx()
-    save_checkpoint(tmp_path / "net.pth", "paper", backbone, model, trained(model))
+    save_checkpoint(tmp_path / "net.pth", "paper", backbone, model, optimiser=trained(model).state_dict())
     content = torch.load(tmp_path / "net.pth", weights_only=True)
     for part in ("backbone", "encoder"):
         assert {name: list(tensor.shape) for name, tensor in content[part].items()} == LAYOUT[part]
@@ -87,7 +86,7 @@ def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_pat
     random_state = torch.get_rng_state()
     recipe = "strong" if strong else "paper"
     extra |= {"arguments": arguments, "random": random_state}
-    save_checkpoint(tmp_path / "net.pth", recipe, backbone, model, None, **extra)
+    save_checkpoint(tmp_path / "net.pth", recipe, backbone, model, **extra)
     loaded, content = load_checkpoint(tmp_path / "net.pth"), torch.load(tmp_path / "net.pth", weights_only=True)
     assert loaded.network.config == model.config
     assert all(torch.equal(a, b) for a, b in zip(loaded.network.parameters(), model.parameters(), strict=True))

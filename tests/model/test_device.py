@@ -15,7 +15,6 @@ from common.distributed import World
 from common.errors import UserError
 from formats.pairs import PairSet
 from model.device import resolve_device, tf32
-from recipes.configs import OPTIONS
 from recipes.frame import joined
 from recipes.stream import TrainSamples
 from recipes.table import load_checkpoint
@@ -71,7 +70,7 @@ def test_predicting_leaves_the_callers_precision_of_products_as_it_was():
 
 
 WAITS = {"paper": 2, "strong": 11}  # in a frame of four pairs, at most; six are the masks of close looks
-COPIED = "model/feature_cache.py", "model/backbone.py _constant"  # to the device and from it; constants once
+COPIED = "model/features.py", "model/backbone.py _constant"  # to the device and from it; constants once
 COMPARE = "import sys; from tests.model.test_device import compare; compare(*sys.argv[1:])"
 
 
@@ -88,7 +87,7 @@ def compare(training_set: str, *networks: str) -> None:
             checkpoint = load_checkpoint(Path(path))
             with PretendedDevice() if is_pretended else contextlib.nullcontext() as gpu:
                 device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
-                options = {"cache_size": 1e8, "training": OPTIONS[name]()}
+                options = {"cache_size": 1e8, "training": checkpoint.recipe.Options()}
                 recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, **options)
                 samples, frame = TrainSamples(pairs, recipe.read, 0), FrameDataset([plan], pairs, recipe.prepare)[0]
                 step, optimizer = Step(recipe, World(), 1.0), torch.optim.Adam(recipe.network.parameters(), 0.0)

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from model.backbone import normalize_image
-from model.config import XSegTxConfig
 from model.features import fold_batch_norm
-from model.xsegtx import XSegTx
+from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.losses import compute_losses, total_loss
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import CASES, fill, golden_batch, golden_features, golden_inputs, golden_networks

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
-from model.config import MODES, XSegTxConfig, parse_layer_types
-from model.xsegtx import Look, XSegTx
+from model.xsegtx import MODES, Look, XSegTx, XSegTxConfig, parse_layer_types
 
 CONFIGS = [{"mode": mode} for mode in MODES] + [{"layer_types": "C I I C C N"}]
 

@@ -22,7 +22,7 @@ from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import arguments, log_lines, run_training
 from train.options import parse
 from train.searches import random_frames, search_pairs
-from train.start import resolve
+from train.start import choose_start
 
 
 def searching(recipe: Strong, pairs: PairSet):
@@ -92,7 +92,7 @@ def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run(training
 
     def options(*more):
         words = [word for word in arguments(training_set, tmp_path, *flags, *more) if word != "--mine_epochs"]
-        return resolve(parse(words, ""), torch.device("cpu"))[0]
+        return choose_start(parse(words, ""), torch.device("cpu"))[0]
 
     run_training(training_set, tmp_path / "run", *flags, "--n-epoch", 0)
     content, _ = read_checkpoint(tmp_path / "run" / "netLast.pth")

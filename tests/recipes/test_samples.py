@@ -9,8 +9,7 @@ from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.pairs import BOTH, PairSet
 from formats.processed import ProcessedTake
-from recipes.configs import PaperOptions
-from recipes.paper import read_letterboxed
+from recipes.paper import PaperOptions, read_letterboxed
 from recipes.samples import DrawnPairs, ViewKey, source_of
 from recipes.stream import TARGET_SWAP, TrainSamples
 from recipes.strong.crops import spot_of

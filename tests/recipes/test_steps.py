@@ -9,12 +9,10 @@ import torch
 
 from common.distributed import World
 from formats.pairs import BOTH, PairSet
-from model.config import XSegTxConfig
-from model.feature_cache import FeatureCache
-from model.xsegtx import Look, XSegTx
-from recipes.configs import PaperOptions
+from model.features import FeatureCache
+from model.xsegtx import Look, XSegTx, XSegTxConfig
 from recipes.losses import total_loss
-from recipes.paper import Paper
+from recipes.paper import Paper, PaperOptions
 from recipes.stream import TrainSamples
 from recipes.strong import samples as crops
 from recipes.strong.recipe import Strong

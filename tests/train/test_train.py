@@ -24,11 +24,9 @@ from data import process_data
 from examples.own_recipe import OwnConfig, OwnOptions
 from formats.pairs import PairSet
 from inference.predictor import SHIPPED
-from model.config import XSegTxConfig
-from model.xsegtx import XSegTx
-from recipes.configs import CONFIGS, OPTIONS
-from recipes.paper import blocked_tokens
-from recipes.table import load_checkpoint
+from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.paper import Paper, blocked_tokens
+from recipes.table import RECIPES, load_checkpoint
 from synthetic import make_takes
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs, make_take
@@ -48,7 +46,7 @@ from train import train
 from train.log import Log
 from train.options import parse
 from train.schedule import Schedule
-from train.start import resolve
+from train.start import choose_start
 
 STEPS = 7  # of the recipe
 STRONG_RECIPE = ("--recipe", "strong", "--frame_size", 160)
@@ -331,7 +329,7 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     usual = {"": 1000, "--n-epoch 1": 1000, "--n-epoch 0": 1000}
     short = {"--iter-epoch 40 --n-epoch 3": 12, "--iter-epoch 40 --n-epoch 3 --warmUpIter 1000": 1000}
     for flags, steps in (usual | short).items():
-        assert resolve(parse(flags.split(), ""), torch.device("cpu"))[0].schedule.warmup == steps
+        assert choose_start(parse(flags.split(), ""), torch.device("cpu"))[0].schedule.warmup == steps
     without = arguments(training_set, tmp_path, "--n-epoch", 3)
     del without[(place := without.index("--warmUpIter")) : place + 2]
     train.main(without)
@@ -362,8 +360,8 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
 
 
 def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
-    again = ("--n-epoch", 0, "--batch-pos", 8, "--fit_pairs", 6)
-    run_training(training_set, tmp_path / "run", *again, *STRONG_RECIPE)
+    again = ("--recipe", "strong", "--n-epoch", 0, "--batch-pos", 8, "--fit_pairs", 6)
+    run_training(training_set, tmp_path / "run", *again, "--frame_size", 160)
     assert (
         "recipe: strong, existence_weight 0.3, mine_epochs [], mine_pairs 20000, fit_pairs 6\n"
         in capsys.readouterr().out
@@ -378,11 +376,13 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
     assert load_checkpoint(last).network.config == network.config
     for layers in (("I_C", "I_C", "I_N"), ("I", "C", "I", "C", "I", "N")):  # of which it is, in either spelling
         run_training(training_set, tmp_path / "run", *again, "--layer-type", *layers)
-    changes = {("--frame_size", 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
+    changes = {(*STRONG_RECIPE[:-1], 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
     for out_dir, flags in (("run", ()), ("other", ("--resume-pth", last))):
         for change, words in changes.items():
             error = error_line(capsys, training_set, tmp_path / out_dir, "--n-epoch", 0, *change, *flags)
             assert f"holds another network ({words}" in error
+    error = error_line(capsys, training_set, tmp_path / "run", "--block", 0)  # of the recipe that was not named
+    assert "--block: the strong recipe has no such option; leave it out" in error
 
 
 def test_a_checkpoint_with_a_damaged_state_of_training_ends_in_one_line(training_set, finished, tmp_path, capsys):
@@ -417,7 +417,7 @@ def test_the_network_of_the_repository_is_fine_tuned_on_rendered_takes_from_wher
         assert run_main(script.main, *words).returncode == 0
     assert create_pairs(root / "processed").returncode == 0
     flags = ("--init_weights", SHIPPED, "--train-dir", root / "processed", "--both", "--batch-pos", 4, "--val_size", 4)
-    steps = ("--iter-epoch", 1, "--n-epoch", 1, "--lr", 1, "--fit_pairs", 0)
+    steps = ("--recipe", "strong", "--iter-epoch", 1, "--n-epoch", 1, "--lr", 1, "--fit_pairs", 0)
     words = (*steps, "--num_workers", 0, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
     assert run.returncode == 0
@@ -478,25 +478,26 @@ def test_a_folder_that_has_test_takes_alone_is_refused_with_the_cause(tmp_path, 
 
 def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_others(monkeypatch, capsys):
     def options(*words):
-        return resolve(parse(["--n-epoch", "12", *words], ""), torch.device("cpu"))[0].stored
+        return choose_start(parse(["--n-epoch", "12", *words], ""), torch.device("cpu"))[0].stored
 
     before = [options("--recipe", name) for name in ("paper", "strong")]
-    monkeypatch.setitem(CONFIGS, "third", OwnConfig)
-    monkeypatch.setitem(OPTIONS, "third", OwnOptions)
+    third = type("Third", (Paper,), {"Config": OwnConfig, "Options": OwnOptions})
+    monkeypatch.setitem(RECIPES, "third", third)
     assert before == [options("--recipe", name) for name in ("paper", "strong")]
     third = options("--recipe", "third", "--flip", "0.1")
     expected = {"input_size": 320, "flip": 0.1, "lr": 1e-3, "lr_falls": 6, "batch_pos": 32}
     assert expected.items() <= third.items() and not {"block", "fit_pairs", "mode"} & third.keys()
     for own, recipe in {"flip": "paper", "block": "third", "mode": "third", "fit_pairs": "paper"}.items():
-        with pytest.raises(UserError, match=f"--{own}: the {recipe} recipe has no such option; leave it out"):
+        with pytest.raises(SystemExit):
             options("--recipe", recipe, f"--{own}", "tiny" if own == "mode" else "1")
+        assert capsys.readouterr().err == f"error: there is no --{own}; see --help\n"
     for recipe, side in {"paper": 480, "third": 320}.items():
         with pytest.raises(SystemExit):
             parse(["--recipe", recipe, "--help"], "")
         text = capsys.readouterr().out.partition("options:")[2]
         assert re.findall(r"--input_size INPUT_SIZE\s[^-]*\(default:\s+(\d+)\)", text) == [str(side)]
-        assert re.findall(r"--mode [^-]*-image transformer\s+\(default:\s+(\w+)\)", text) == ["small"]
-        assert [text.count(f"\n  --{name} ") for name in ("flip", "block", "fit_pairs", "lr")] == [1] * 4
+        own = [text.count(f"\n  --{name} ") for name in ("flip", "block", "fit_pairs", "lr")]
+        assert own == ([0, 1, 0, 1] if recipe == "paper" else [1, 0, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -508,11 +509,6 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
         (("--recipe", "strong", "--frame_size", "-1"), "frame size -1 must be from 64"),
-        (
-            ("--backbone", "efficientnet_lite0", "--frame_size", "512"),
-            "--frame_size: the paper recipe has no such option; leave it out",
-        ),
-        (("--recipe", "strong", "--block", "0"), "--block: the strong recipe has no such option"),
         (("--train-dir", "nowhere"), "run data/process_data.py first"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
     ],
@@ -572,7 +568,7 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     program, *words = call(script, stand_in, *further)
     assert program.endswith("train/train.py") and words == [*flags, *further]
     assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
-    run, _ = resolve(parse(words[: len(flags)], ""), torch.device("cpu"))
+    run, _ = choose_start(parse(words[: len(flags)], ""), torch.device("cpu"))
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
     assert run.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
     assert run.backbone == ("efficientnet_lite0" if kind == "_both" else "moco")
@@ -581,7 +577,7 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
 def test_run_both_trains_as_the_network_of_the_repository_was_trained():
     lines = map(json.loads, SHIPPED.with_suffix(".jsonl").read_text().splitlines())
     shipped = [line["arguments"] for line in lines if line["kind"] == "start"][-1]
-    run, _ = resolve(parse(["--both", "--recipe", "strong", "--n-epoch", "12"], ""), torch.device("cpu"))
+    run, _ = choose_start(parse(["--both", "--recipe", "strong", "--n-epoch", "12"], ""), torch.device("cpu"))
     other = {name for name, value in run.stored.items() if shipped.get(name, value) != value}
     steps = {"batch_pos", "iter_epoch", "warmUpIter", "val_size", "lr_schedule"}  # which drops after epoch 50 of its 12
     assert other <= steps | {"train_dir", "out_dir", "num_workers", "cache_features", "save_every", "log_every"}
