@@ -1,4 +1,4 @@
-"""The recipe of examples/own_recipe.py goes through all stages, in the tables as docs/extending.md says."""
+"""The recipe of examples/own_recipe.py goes through all stages, in the table as docs/extending.md says."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from formats.masks import decode_mask
 from formats.picture_files import read_picture
 from formats.processed import ProcessedTake
 from inference import segment_pair
-from recipes import configs, table
+from recipes import table
 from tests.made import EGO, ROOT
 from tests.made.results import keyed_entries, read_results
 from tests.made.training import RECIPE, log_lines, losses
@@ -25,20 +25,19 @@ from train import train
 
 
 @pytest.fixture
-def in_tables(monkeypatch) -> None:
-    """Run the lines of docs/extending.md for the tables; the other lines that it shows are in the file."""
+def in_table(monkeypatch) -> None:
+    """Run the lines of docs/extending.md for the table; the other lines that it shows are in the file."""
     lines, *shown = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
     source = Path(own_recipe.__file__).read_text()
     assert shown and all(part.strip("\n") in source for block in shown for part in block.split("\n\n"))
     monkeypatch.setitem(sys.modules, "recipes.mine", own_recipe)
-    names = {**vars(configs), **vars(table)}
+    names = dict(vars(table))
     exec(lines, names)
-    for name, present in {"OPTIONS": configs.OPTIONS, "CONFIGS": configs.CONFIGS, "RECIPES": table.RECIPES}.items():
-        monkeypatch.setitem(present, "mine", names[name]["mine"])
-        assert names[name] == present
+    monkeypatch.setitem(table.RECIPES, "mine", names["RECIPES"]["mine"])
+    assert names["RECIPES"] == table.RECIPES
 
 
-def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_tables, training_set, tmp_path, capsys):
+def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_table, training_set, tmp_path, capsys):
     words = RECIPE.replace("--mode tiny", f"--recipe mine --width 8 --lr 0.01 --lr_falls 1 --train-dir {training_set}")
     for name, epochs in {"parts": 1, "whole": 2}.items():
         train.main([*words.split(), "--val_size=0", f"--out-dir={tmp_path / name}", f"--n-epoch={epochs}"])
@@ -66,6 +65,6 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
     assert "netLast.pth: OwnConfig(width=8, input_size=48" in capsys.readouterr().out
     assert read_picture(tmp_path / "pair_mask.png").shape == read_picture(target).shape
-    del configs.CONFIGS["mine"]
-    with pytest.raises(UserError, match=r"netLast.pth holds .* knows \(recipes/configs.py has no recipe 'mine'\)"):
+    del table.RECIPES["mine"]
+    with pytest.raises(UserError, match=r"netLast.pth holds .* knows \(recipes/table.py has no recipe 'mine'\)"):
         segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}", "--overwrite"])
