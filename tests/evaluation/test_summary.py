@@ -110,11 +110,9 @@ CUP, BOWL, NOTHING = box(50), box(300, height=80), np.zeros((270, 480), np.uint8
 HAND_MADE = {
     "on the object": (CUP, [BOWL], CUP, 1),
     "on its neighbor": (CUP, [BOWL], BOWL, 0),
-    "three quarters of the small one, half of the large one": (CUP, [BOWL], box(50, 15) | box(300, 10, 80), 1),
     "all of everything": (CUP, [BOWL], np.ones_like(CUP), 0),
     "empty": (CUP, [BOWL], NOTHING, 0),
     "better than one, worse than the other": (CUP, [BOWL, box(200)], box(50, 15) | box(200), 0),
-    "the other's mask is empty": (CUP, [NOTHING], CUP, math.nan),
     "its own mask is empty": (NOTHING, [BOWL], NOTHING, math.nan),
 }
 

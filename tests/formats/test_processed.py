@@ -70,14 +70,7 @@ def jpeg(height=160, width=240):
     return bytearray(cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))[1])
 
 
-def absurdly_large():
-    content = jpeg()
-    at = content.index(b"\xff\xc0") + 5
-    content[at : at + 4] = b"\xea\x60" * 2  # 60,000 x 60,000
-    return content
-
-
-@pytest.mark.parametrize("content", [None, b"", b"x", b"\xff\xd9", absurdly_large()], ids=range(5))
+@pytest.mark.parametrize("content", [None, b"", b"x", b"\xff\xd9"], ids=range(4))
 def test_a_frame_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "30.jpg"
     if content is not None:
