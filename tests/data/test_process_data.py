@@ -403,20 +403,11 @@ def test_splits_may_overlap_or_be_empty_and_need_not_hold_every_annotated_take(r
 # What can be wrong with the machine
 
 
-@pytest.mark.parametrize(
-    ("fault", "line"),
-    [
-        (lambda path: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)), "No space left on device: '{root}/"),
-        (lambda _: av.error.MemoryError(errno.ENOMEM, "Cannot allocate"), "the memory of this machine is full; "),
-    ],
-)
-def test_a_full_disk_or_memory_ends_the_run_in_one_line_and_a_rerun_completes(
-    root, undisturbed, monkeypatch, capsys, fault, line
-):
+def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undisturbed, monkeypatch, capsys):
     def write(path, mode="w", original=data.extraction.atomic_write):
         write.files += 1
         if write.files == 17:
-            raise fault(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return original(path, mode)
 
     write.files = 0
@@ -424,7 +415,7 @@ def test_a_full_disk_or_memory_ends_the_run_in_one_line_and_a_rerun_completes(
         patch.setattr(data.extraction, "atomic_write", write)
         assert process(root) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and line.format(root=root / "processed") in error
+    assert error.startswith("error: ") and f"No space left on device: '{root / 'processed'}/" in error
     assert not failures(root / "processed")
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.metrics import MaskScores, score_masks
-from evaluation.pages import DISAGREEMENT, best_files, choose_frames
+from evaluation.pages import choose_frames
 from evaluation.score import Case, SplitScores, TakeScores
 from evaluation.summary import bootstrap_intervals, breakdowns, paired_differences
 from evaluation.tables import better_or_worse
@@ -57,17 +57,6 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     assert 0 < low <= gain["difference"] <= high < 0.021 and better_or_worse("iou", gain) == "better"
     low, high = bootstrap_intervals([take.cases for take in make_scores().takes])["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
-
-
-def test_each_file_is_best_in_as_many_of_the_cases_shown_and_tracks_take_turns():
-    rng, first = np.random.default_rng(5), [case for take in "abc" for case in make_cases(take, n=60) if case.visible]
-    others = [[case._replace(scores=case.scores._replace(iou=rng.random())) for case in first] for _ in range(2)]
-    files = [first, *others]
-    chosen = choose_frames(list(zip(*files, strict=True)), DISAGREEMENT, 30)
-    assert [sum(best_files(frame) == [number] for frame in chosen) for number in range(3)] == [10, 10, 10]
-    halved = [case._replace(scores=case.scores._replace(iou=case.scores.iou / 2)) for case in first]
-    chosen = choose_frames(list(zip(first, halved, strict=True)), DISAGREEMENT, 6)
-    assert len({frame[0].track for frame in chosen}) == 6
 
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():

@@ -93,20 +93,14 @@ def test_of_several_answers_to_a_frame_the_one_nearest_in_time_stays(inputs, tmp
     assert len(rows_of(tmp_path / "found")) == len(list((tmp_path / "found").glob("masks/*/*/*.png")))
 
 
-@pytest.mark.parametrize(
-    ("offset", "left_out"),
-    [
-        (["head=7"], dict.fromkeys(("left", "right"), "3 frames with a mask, so no answer there: 0, 3, 6")),
-        (["left=-5", "right=-2"], {"left": "2 frames with a mask, so no answer there: 0, 3", "right": "there: 0"}),
-    ],
-)
-def test_frames_with_masks_that_cannot_be_answered_are_counted_and_named(inputs, tmp_path, offset, left_out):
-    done = call(inputs, tmp_path / "found", "--offset", *offset)
+def test_frames_with_masks_that_cannot_be_answered_are_counted_and_named(inputs, tmp_path):
+    done = call(inputs, tmp_path / "found", "--offset", "left=-5", "right=-2")
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "no picture" in line]
-    assert len(lines) == len(left_out)
-    for line, (name, text) in zip(lines, left_out.items(), strict=True):
-        assert line.startswith(f"{name} has no picture at ") and line.endswith(text)
+    left, right = (line for line in done.stdout.splitlines() if "no picture" in line)
+    assert left.startswith("left has no picture") and left.endswith(
+        "2 frames with a mask, so no answer there: 0, 3"
+    )
+    assert right.startswith("right has no picture at ") and right.endswith("there: 0")
 
 
 def test_the_video_shows_the_cameras_side_by_side_at_one_moment(answers_dir):

@@ -8,12 +8,8 @@ from hypothesis import strategies as st
 
 from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox
-from recipes.strong.config import StrongConfig
 from recipes.strong.crops import (
     CONTEXT,
-    LARGEST,
-    Spot,
-    expected_shares,
     middle_of_cell,
     object_cells,
     spot_of,
@@ -97,19 +93,6 @@ def test_the_spot_of_a_mask_is_its_middle_and_its_crop_shows_all_of_it(top, left
     assert spot == (top + height / 2, left + width / 2, max(height, width))
     crop = spot.crop(mask.shape)
     assert crop.side == min(CONTEXT * spot.extent, 100) and inside(crop, mask.shape)[mask].all()
-
-
-@given(st.floats(1, 400), st.floats(0.1, 10))
-def test_the_query_shows_an_object_as_large_as_its_frame_of_all_or_half_of_the_size(side, ratio):
-    spot, config = Spot(200, 300, side), StrongConfig("tiny", 192)
-    wide = config.wide_size
-    [share] = expected_shares(spot, (448, 796), [ratio]).values()
-    assert share == pytest.approx(min(ratio * side / 796, LARGEST))  # of one that fills its picture
-    frame = config.frame_length(share)
-    assert frame in (768, 384, 192) and (share * frame <= wide / 2 or frame < 4 * wide)
-    assert frame == 768 or share * 2 * frame > wide / 2  # no smaller than need be
-    pixels = wide * side / config.wide_crop(spot, share).side  # of the query's crop, once it is resized
-    assert pixels == pytest.approx(min(share * frame, wide / 2), rel=0.5 / side + 0.02)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 300))

@@ -13,7 +13,7 @@ from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, camera_kind, read_splits, video_path
 from synthetic.make_takes import make_takes, parse_args, parse_object_sizes
-from synthetic.options import REAL, VIDEO_SIZES, TakeOptions
+from synthetic.options import VIDEO_SIZES, TakeOptions
 from synthetic.render import render
 from synthetic.tabletop import EGO
 from synthetic.take import TakeId, build_tabletop
@@ -119,16 +119,6 @@ def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills():
         for camera, view in zip(tabletop.exo_cameras, tabletop.exo_views, strict=True):
             areas += [(render(camera, [tabletop.object_solid(item, 0)]).labels > 0).mean() for item in view]
     assert np.mean(areas) == approx(0.05, rel=0.25)
-
-
-def test_clutter_hides_objects_and_is_never_outlined():
-    options = replace(OPTIONS, object_size=REAL, clutter=24)
-    plain, full = (build_tabletop(TakeId("val", 1), replace(options, clutter=count)) for count in (0, 24))
-    assert len(full.clutter) > 12 and not plain.clutter and not any(solid.label for solid in full.clutter)
-    one, other = (tabletop.pictures(1.0) for tabletop in (plain, full))
-    for camera in plain.cameras:
-        labels = other[camera].labels
-        assert (one[camera].labels[labels > 0] == labels[labels > 0]).all()  # the objects stand where they stood
 
 
 def test_the_same_options_give_the_same_files_and_a_rerun_keeps_finished_takes_and_makes_the_others(root, tmp_path):
