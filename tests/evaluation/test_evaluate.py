@@ -307,19 +307,6 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     assert official == official_evaluation.balanced_accuracy([1] * len(visible), visible)
 
 
-def test_the_headline_names_the_split_of_the_data_and_never_a_default(golden_root, tmp_path, capsys):
-    test_file = ["--setting", "ego-exo", "--pred_file", golden_root / "ego-exo_test_results.json", "--out", tmp_path]
-    gt_file = ["--gt_file", golden_root / "gt_test.json"]
-    heads = {
-        "split test:": ["--data_path", golden_root / "processed", "--split", "test"],
-        "split unknown:": gt_file,
-        "split given:": [*gt_file, "--split", "given"],
-    }
-    for head, where in heads.items():
-        run(*test_file, *where)
-        assert capsys.readouterr().out.startswith(f"ego-exo, {head}")
-
-
 def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, tmp_path, capsys):
     results = golden_root / "ego-exo_val_results.json"
     where = ["--setting", "ego-exo", "--data_path", golden_root / "processed", "--out"]

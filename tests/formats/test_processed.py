@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import ProcessedTake, claim_data_dir, frames_in, read_frame
+from formats.processed import ProcessedTake, claim_data_dir, read_frame
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
@@ -57,13 +57,6 @@ def test_a_damaged_record_of_which_videos_were_read_is_refused(tmp_path):
         (tmp_path / "source.json").write_text(damaged)
         with pytest.raises(UserError, match="source.json is not .*; delete it if its frames may stay, else its folder"):
             claim_data_dir(tmp_path, downscaled=False)
-
-
-def test_a_camera_has_the_frames_whose_files_are_named_as_ours(tmp_path):
-    for name in ("30.jpg", "0.jpg", "60.jpg.part", "-30.jpg", "thumb.jpg", ".30.jpg.0123abcd.tmp"):
-        (tmp_path / name).touch()
-    assert frames_in(tmp_path) == {30: tmp_path / "30.jpg", 0: tmp_path / "0.jpg"}
-    assert frames_in(tmp_path / "nowhere") == {}
 
 
 def jpeg(height=160, width=240):

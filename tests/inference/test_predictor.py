@@ -12,17 +12,14 @@ from torch.utils.data import DataLoader
 from common.drawing import write_picture
 from common.errors import UserError
 from common.parallel import init_loader_worker
-from formats.geometry import eval_size
-from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
-from inference.predict_takes import TakeFiles, TakePlan, predict_takes
+from inference.predict_takes import TakeFiles, TakePlan
 from inference.predictor import Predictor
 from recipes.take_frames import FrameDataset
 from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
-from tests.made.results import eval_mask
 
 IMAGE_SIZES = [(270, 480), (480, 331), (191, 192), (2160, 3840), (1408, 1408), (75, 133), (601, 333)]
 
@@ -35,31 +32,6 @@ def test_an_object_is_found_where_it_is_in_images_of_any_shape(size, side):
     mask, existence = Predictor(KnownAnswer(side)).segment(query, query_mask, target)
     assert mask.shape == size and mask.dtype == np.uint8 and existence == 1
     assert abs(edges(mask) - edges(expected)).max() <= (0 if max(size) == side else math.ceil(max(size) / side))
-
-
-@pytest.mark.parametrize("side", [192, 480])
-@pytest.mark.parametrize("size", [(540, 960), (703, 704), (541, 331)], ids=str)
-def test_results_hold_an_object_where_the_benchmark_looks_for_it(tmp_path, size, side):
-    """From frames and masks on disk to the results file; frames are half as large as the masks, as real ego ones."""
-    target, expected = scene(size, (0.25, 0.7, 0.1, 0.5))
-    query, query_mask = scene((704, 704), (0.3, 0.6, 0.5, 0.8))
-    double = np.ones((2, 2), np.uint8)
-    masks = {
-        "aria01": {0: encode_mask(np.kron(query_mask, double))},
-        "cam01": {0: encode_mask(np.kron(expected, double))},
-    }
-    take = ProcessedTake("take", tmp_path / "take", {"cup_0": masks}, [0])
-    write_picture(take.frame_path("aria01", 0), query)
-    write_picture(take.frame_path("cam01", 0), target)
-    take.write_annotation()
-
-    results = {}
-    plan, recipe = TakePlan.of(ProcessedTake.read(tmp_path, "take"), "ego-exo"), KnownAnswer(side)
-    frames = FrameDataset(plan.frames(), TakeFiles({"take": plan}), recipe.prepare)
-    predict_takes(recipe, [frames[0]], {"take": plan}, results.__setitem__)
-    mask = decode_mask(results["take"]["masks"]["cup_0"]["aria01_cam01"][0]["pred_mask"])
-    assert mask.shape == eval_size((2 * size[0], 2 * size[1]))
-    assert abs(edges(mask) - edges(eval_mask(masks["cam01"][0]))).max() <= (1 if side == 480 else 2)
 
 
 def test_several_targets_at_once_are_answered_as_one_by_one_and_by_how_large_the_object_is(strong_checkpoint):

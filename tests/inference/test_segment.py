@@ -97,9 +97,7 @@ def test_frames_with_masks_that_cannot_be_answered_are_counted_and_named(inputs,
     done = call(inputs, tmp_path / "found", "--offset", "left=-5", "right=-2")
     assert done.returncode == 0, done.stderr
     left, right = (line for line in done.stdout.splitlines() if "no picture" in line)
-    assert left.startswith("left has no picture") and left.endswith(
-        "2 frames with a mask, so no answer there: 0, 3"
-    )
+    assert left.startswith("left has no picture") and left.endswith("2 frames with a mask, so no answer there: 0, 3")
     assert right.startswith("right has no picture at ") and right.endswith("there: 0")
 
 
