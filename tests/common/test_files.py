@@ -22,7 +22,6 @@ from common.files import (
     write_json,
 )
 from tests.made import ROOT
-from tests.made.processed import make_unreadable
 from tests.made.processes import claimed_elsewhere
 
 
@@ -168,8 +167,7 @@ def test_a_file_that_is_broken_anywhere_or_lacks_the_wanted_object_is_a_user_err
 def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "unreadable.json").touch()
-    make_unreadable(tmp_path / "unreadable.json")
+    (tmp_path / "unreadable.json").symlink_to("/proc/self/mem")  # which not even root can read
     for name, message in {
         "no.json": "no file .*no.json; get it again",
         "": r"cannot be read \(Is a directory\); fix this and run the same command again",
