@@ -78,6 +78,23 @@ def test_on_a_disk_without_locks_nobody_waits_and_a_line_names_the_remedy(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+FILL_FOLDER = """
+from common.errors import run_script
+from common.files import *
+run_script(lambda: atomic_folder(Path("FOLDER")).__enter__())
+"""
+
+
+def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
+    folder = tmp_path / "folder"
+    with claimed_elsewhere(tmp_path, "folder"):
+        second = start(FILL_FOLDER.replace("FOLDER", str(folder)))
+        assert second.stderr.readline().startswith("waiting for another process, which writes ")
+        folder.mkdir()
+    assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
+    assert second.returncode == 1 and not list(folder.iterdir())
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     place = tmp_path / "folder"
     with pytest.raises(KeyboardInterrupt), atomic_folder(place) as made:

@@ -124,9 +124,9 @@ def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
 
 def test_shards_divide_the_takes_and_together_do_what_one_run_does(root, undisturbed):
     out = root / "processed"
-    for number in range(1, 5):  # more shards than takes
+    for number in range(1, 5):  # more shards than takes of a split
         assert process(root, "--shard", f"{number}/4") == 0
-        assert len(list(out.glob("uid-*"))) == min(number, 3)
+        assert len(list(out.glob("uid-*"))) == min(number + 1, 3)  # each shard takes its part of train and of val
     assert tree(out) == undisturbed
 
 

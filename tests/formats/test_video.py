@@ -263,9 +263,3 @@ def test_a_picture_of_another_size_is_named(tmp_path):
     cv2.imwrite(str(folder / "2.png"), numbered_image(2, (48, 96)))
     with pytest.raises(UserError, match="2.png is 96x48, the first frame 192x96"):
         list(open_footage(folder).read([0, 1]))
-
-
-def test_a_stream_without_a_container_has_the_rate_that_is_given(tmp_path):
-    path = make_video(tmp_path / "pi.h264", 60, SIZE, options={"bf": "0"})
-    footage = open_footage(path, fps=30)
-    assert footage.step == pytest.approx(1 / 30) and numbers_seen(footage, [0, 7, 59]) == [0, 7, 59]

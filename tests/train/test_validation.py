@@ -6,17 +6,19 @@ import json
 import math
 import re
 import shutil
+import signal
 from types import SimpleNamespace
 
 import pytest
 
 import eval_segswap
 import train.validation
-from common.distributed import World
+from common.distributed import Stopped, World
 from evaluation import evaluate
 from formats.pairs import BOTH, PairSet
 from formats.processed import ANNOTATION
 from inference.predictor import Predictor
+from recipes.paper import Paper
 from tests.made.training import log_lines
 from train.log import Log
 from train.validation import PairScore, Validation, validation_figures
@@ -29,10 +31,11 @@ def of_pairs(pairs, size=0, rank=0, world_size=1):
     return Validation(pairs, size, recipe, log)
 
 
-def run(pairs, checkpoint, out_dir):
+def run(pairs, checkpoint, out_dir, sent=None):
     """Validate all pairs -> the line of the log."""
     out_dir.mkdir(exist_ok=True)
     log = Log(out_dir, 0, World(), 1)
+    log.world.signal = sent
     with contextlib.closing(log):
         Validation(pairs, 0, Predictor.load(checkpoint, "cpu", batch_size=3).recipe, log).run(7, "start")
         log.count_unreadable()
@@ -98,6 +101,15 @@ def test_a_take_that_is_annotated_anew_meanwhile_changes_nothing_and_one_that_is
     shutil.rmtree(data_dir / "uid-d")
     assert run(pairs, checkpoint, tmp_path / "gone")["samples"] == 0
     assert re.search(f"left out: uid-d/.*: frame {data_dir / 'uid-d'}/.* is missing", capsys.readouterr().err)
+
+
+def test_a_signal_ends_it_after_the_frame_in_which_it_comes(training_set, checkpoint, tmp_path, monkeypatch):
+    asked, predict = [], Paper.predict
+    monkeypatch.setattr(Paper, "predict", lambda *given: (asked.append(given), predict(*given))[1])
+    pairs = PairSet([training_set], "val", "ego-exo")
+    with pytest.raises(Stopped):
+        run(pairs, checkpoint, tmp_path, signal.SIGTERM)
+    assert len(asked) == 1 and not log_lines(tmp_path, "val")
 
 
 def test_figures_are_left_out_where_they_have_nothing_to_rest_on():
