@@ -263,7 +263,7 @@ def test_what_looks_like_the_object_is_found_without_training(tmp_path):
     take.write_annotation()
     (tmp_path / "split.json").write_text(json.dumps({"val": ["take"]}))
     example = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
-    results = read_results(run(take.folder.parent, tmp_path / "out", example, "side=384", "share=0.8"))
+    results = read_results(run(take.folder.parent, tmp_path / "out", example, "side=192", "share=0.8"))
     for frame, entry in results["take"]["masks"]["cup_0"]["aria01_cam01"].items():
         mask, truth = decode_mask(entry["pred_mask"]), eval_mask(masks["cam01"][int(frame)])
         assert np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth) > 0.5
