@@ -175,7 +175,6 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
-    "--pred_file {results} --sheet {tmp}/a.pdf": "--sheet {tmp}/a.pdf does not end in .jpg or .png",
 }
 
 

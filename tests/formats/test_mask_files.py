@@ -78,7 +78,6 @@ BAD_SEGMENTATIONS = {
     "a polygon has fewer than three points": [[1, 2, 3, 4]],
     "runs add up to 3": {"size": list(SIZE), "counts": [1, 2]},
     "a polygon has a number that is not finite": [[15, 10, 40, 10, float("nan"), 20]],
-    "": 5,
 }
 
 
