@@ -28,10 +28,10 @@ pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.raw_tak
 
 # The longest tests start first, so that no process still runs one of them at the end.
 LONGEST = [
-    *("test_train", "test_train_resume", "test_readme", "test_inference", "test_process_data", "test_backbones"),
-    *("test_parallel", "test_demo", "test_original_numbers", "test_benchmarks", "test_segment", "test_choice"),
-    *("test_own_method", "test_tour", "test_search", "test_device", "test_mining", "test_make_takes", "test_video"),
-    *("test_xsegtx", "test_install", "test_validation", "test_metrics", "test_predictor"),
+    *("test_train", "test_train_resume", "test_readme", "test_choice", "test_inference", "test_demo"),
+    *("test_benchmarks", "test_original_numbers", "test_backbones", "test_segment", "test_process_data"),
+    *("test_search", "test_mining", "test_device", "test_tour", "test_video", "test_parallel", "test_xsegtx"),
+    *("test_own_method", "test_install", "test_validation", "test_predictor"),
 ]
 
 

@@ -22,7 +22,6 @@ from common.files import (
     write_json,
 )
 from tests.made import ROOT
-from tests.made.processed import make_unreadable
 from tests.made.processes import claimed_elsewhere
 
 
@@ -80,18 +79,16 @@ def test_on_a_disk_without_locks_nobody_waits_and_a_line_names_the_remedy(tmp_pa
 
 
 FILL_FOLDER = """
-import sys
-from pathlib import Path
 from common.errors import run_script
-from common.files import atomic_folder
-run_script(lambda: atomic_folder(Path(sys.argv[1])).__enter__())
+from common.files import *
+run_script(lambda: atomic_folder(Path("FOLDER")).__enter__())
 """
 
 
 def test_a_second_writer_of_a_folder_waits_and_then_names_what_is_there(tmp_path):
     folder = tmp_path / "folder"
     with claimed_elsewhere(tmp_path, "folder"):
-        second = start(FILL_FOLDER, folder)
+        second = start(FILL_FOLDER.replace("FOLDER", str(folder)))
         assert second.stderr.readline().startswith("waiting for another process, which writes ")
         folder.mkdir()
     assert second.communicate(timeout=300)[1] == f"error: {folder} exists; give another name, or delete it first\n"
@@ -187,8 +184,7 @@ def test_a_file_that_is_broken_anywhere_or_lacks_the_wanted_object_is_a_user_err
 def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "unreadable.json").touch()
-    make_unreadable(tmp_path / "unreadable.json")
+    (tmp_path / "unreadable.json").symlink_to("/proc/self/mem")  # which not even root can read
     for name, message in {
         "no.json": "no file .*no.json; get it again",
         "": r"cannot be read \(Is a directory\); fix this and run the same command again",

@@ -103,9 +103,9 @@ if __name__ == "__main__":
 """
 
 
-def test_an_error_in_a_loader_process_is_one_line_without_its_traceback(tmp_path):
+def test_an_error_in_a_loader_process_is_one_line_without_its_traceback(tmp_path, warm_python):
     (tmp_path / "script.py").write_text(BUSY)
-    command = [sys.executable, tmp_path / "script.py", "faulty_loader"]
+    command = [warm_python, tmp_path / "script.py", "faulty_loader"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "error: 16 samples in a row cannot be read\n")
 
@@ -125,7 +125,7 @@ def busy(tmp_path, request):
     process.communicate()
 
 
-@pytest.mark.parametrize("busy", ["pool", "loader", "starting_pool"], indirect=True)
+@pytest.mark.parametrize("busy", ["pool", "loader"], indirect=True)
 def test_ctrl_c_ends_all_at_once_without_a_traceback(busy):
     os.killpg(busy.pid, signal.SIGINT)  # a terminal sends it to parent and workers alike
     _, stderr = busy.communicate(timeout=300)
@@ -146,7 +146,7 @@ def test_a_parent_that_fails_ends_with_its_loader_processes(busy):
 
 @pytest.mark.parametrize(
     ("busy", "number"),
-    [("starting_pool", signal.SIGTERM), ("loader", signal.SIGUSR1), ("loader", signal.SIGTERM)],
+    [("starting_pool", signal.SIGTERM), ("loader", signal.SIGUSR1)],
     indirect=["busy"],
 )
 def test_a_signal_to_all_processes_is_for_the_parent_alone(busy, number):

@@ -222,8 +222,6 @@ def test_withdrawn_and_unknown_takes_are_named_and_keep_no_other_from_coming(get
         ("take-a\n-o\n", (), r"{uids}: -o is no take uid"),
         ("\n", (), "{uids} names no take"),
         ("a\n", ("--uids_path", "/no"), "no file /no; get it with bash data/download_split.sh or give --uids_path"),
-        ("a\n", ("--out_dir",), "--out_dir needs a value; see --help"),
-        ("a\n", ("--again",), "unknown option --again; see --help"),
         ("a\n", ("--shard", "3/2"), "--shard 3/2 is not I/N with I from 1 to N"),
     ],
 )

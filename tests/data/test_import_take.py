@@ -117,8 +117,6 @@ def test_a_take_that_was_deleted_by_hand_can_be_imported_again(inputs, tmp_path)
         shutil.rmtree(tmp_path / folder / "kitchen")
     assert run_main(import_take.main, *again).returncode == 0
     assert json.loads((tmp_path / "split.json").read_text()) == {"train": [], "val": [], "test": ["kitchen"]}
-    assert process(tmp_path) == 0
-    assert read_frames(tmp_path / "processed", "kitchen", LEFT) == {frame: frame for frame in range(0, 70, 5)}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])  # training validates on the latter
@@ -155,12 +153,10 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     ("options", "message"),
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
-        *(({"name": name}, f"--name '{name}' cannot be") for name in ("takes", "split.json", "val_pairs.npz")),
+        ({"name": "takes"}, "--name 'takes' cannot be"),
         ({"videos": ["head={}/head.mp4", "aria_2={}/left.mp4"], "offset": []}, "camera 'aria_2': only the --ego"),
-        ({"videos": ["head={}/head.mp4", "a/b={}/left.mp4"], "offset": []}, "camera 'a/b' cannot be the name of"),
         ({"ego": "nose"}, "--ego names camera 'nose'; --videos has head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
-        ({"masks": "nose={}/masks/head"}, "--masks names camera 'nose'"),
         ({"masks": ["head={}/masks/head", "head={}/masks/left cam"]}, "--masks takes one path of each camera"),
         ({"masks": "head={}/photos/0000.jpg"}, "0000.jpg holds no masks; give a folder"),
         ({"masks": "head={}/masks/head", "offset": f"{LEFT}=80"}, "left.mp4 ends before"),

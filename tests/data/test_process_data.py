@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import time
@@ -73,7 +72,7 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_unless_more_detail_is_as
     root = tmp_path
     sizes = {EGO: ((1408, 1408), 2), EXO_1: ((2160, 2240), 4), EXO_2: ((1920, 1080), 2)}
     for camera, (size, _) in sizes.items():
-        make_video(video(root, NAMES[C], camera), 31, size, options={"preset": "ultrafast"})
+        make_video(video(root, NAMES[C], camera), 2, size, options={"preset": "ultrafast"})
     take = read_annotations(original, "val")[C]
     take["object_masks"] = {"cup": {camera: {"annotation": {}} for camera in sizes}}
     write_annotations(root, "val", {C: take})
@@ -83,12 +82,11 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_unless_more_detail_is_as
         process(root, "--split", "val", "--outputpath", folder, "--detail", detail)
     for camera, ((height, width), factor) in sizes.items():
         with av.open(str(video(root, NAMES[C], camera))) as container:
-            images = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+            image = next(container.decode(video=0)).to_ndarray(format="bgr24")
         for detail, folder in details.items():
             size = (width // max(1, factor // detail), height // max(1, factor // detail))
-            expected = cv2.resize(images[30], size, interpolation=cv2.INTER_LINEAR)
-            encoded = cv2.imencode(".jpg", expected)[1].tobytes()
-            assert (folder / C / camera / "30.jpg").read_bytes() == encoded
+            encoded = cv2.imencode(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))[1].tobytes()
+            assert (folder / C / camera / "0.jpg").read_bytes() == encoded
     assert json.loads((details[1] / "source.json").read_text()) == {"videos": "full size"}
     assert process(root, "--split", "val", "--outputpath", details[2], "--detail", 4) == 1
     assert "made of videos full size, detail 2, not full size, detail 4;" in capsys.readouterr().err.splitlines()[-1]
@@ -99,18 +97,17 @@ def test_a_take_without_a_head_worn_cameras_name_says_what_to_do(root):
     write_annotations(root, "val", json.loads(json.dumps(read_annotations(root, "val")).replace(EGO, "headcam")))
     assert process(root, "--split", "val") == 1
     (reason,) = (row["reason"] for row in failures(root / "processed"))
-    assert reason.startswith("no name of its annotated cameras (cam01, gp02, headcam) begins with aria, ")
-    assert reason.endswith("; import a take of your own again with data/import_take.py")
+    assert "(cam01, gp02, headcam) begins with aria" in reason and "data/import_take.py" in reason
 
 
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
     claim_data_dir(root / "processed", downscaled=False)  # a run that forgot the flag, and made no frame
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
-        make_video(folder / f"{camera}.mp4", 95, (448, 896), options={"preset": "ultrafast"})
+        make_video(folder / f"{camera}.mp4", 95, (224, 448), options={"preset": "ultrafast"})
     assert process(root, "--downscaled", "--split", "val") == 0
     assert_complete(root / "processed", C)
-    assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (448, 896, 3)
+    assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (224, 448, 3)
     assert process(root, "--split", "val") == 1  # frames of both are not mixed
     assert "was made of videos downscaled/448, not" in capsys.readouterr().err.splitlines()[-1]
 
@@ -127,12 +124,9 @@ def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
 
 def test_shards_divide_the_takes_and_together_do_what_one_run_does(root, undisturbed):
     out = root / "processed"
-    assert process(root, "--shard", "1/2", "--split", "train") == 0
-    assert len(list(out.glob("uid-*"))) == 1
-    assert process(root, "--shard", "2/2", "--split", "train") == 0
-    assert {path.name for path in out.glob("uid-*")} == {A, B}
-    for shard in ("1/3", "2/3", "3/3"):  # more shards than takes
-        assert process(root, "--shard", shard, "--split", "val") == 0
+    for number in range(1, 5):  # more shards than takes of a split
+        assert process(root, "--shard", f"{number}/4") == 0
+        assert len(list(out.glob("uid-*"))) == min(number + 1, 3)  # each shard takes its part of train and of val
     assert tree(out) == undisturbed
 
 
@@ -194,18 +188,6 @@ def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, 
     if what == "annotation":
         with pytest.raises(UserError, match=f"{pairs} is out of date: .*{C}/annotation.json has changed"):
             PairSet([out], "val", "ego-exo")
-
-
-def test_a_video_that_differs_only_in_its_middle_is_made_anew(root, capsys):
-    with video(root, NAMES[C], EXO_1).open("r+b") as file:
-        file.seek(0, os.SEEK_END)
-        file.write(struct.pack(">I4s", 3 << 20, b"free") + bytes((3 << 20) - 8))  # a box that players skip
-        file.flush()
-        assert process(root, "--uids", C) == 0
-        file.seek(-3 << 19, os.SEEK_END)
-        file.write(b"x")
-    assert process(root, "--uids", C) == 0
-    assert f"warning: take {C} ({NAMES[C]}): {EXO_1}.mp4 changed since it was processed" in capsys.readouterr().err
 
 
 def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_same_bytes(root):
@@ -272,8 +254,6 @@ def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_
     out, error = run.communicate(timeout=300)
     assert run.returncode == 0 and "train: 2 of 2 takes complete" in out and " 2/2 " in error  # the bar
     assert tree(root / "processed") == undisturbed
-    with claimed_elsewhere(root / "processed", "process_data_1_of_2"):
-        assert process(root, "--shard", "2/2") == 0
 
 
 # What can be wrong with the data
@@ -314,27 +294,22 @@ def add_noise(root):
     path.write_bytes(content[: start + size // 2] + noise + content[start + size // 2 + size :])
 
 
-def lines_of_failures(root):
-    """Those of take A, which must be all: camera, kind and reason."""
+def assert_fails(root, *patterns):
+    """All failures are of take A, and their camera, kind and reason match the patterns."""
     rows = failures(root / "processed")
-    assert all((row["take_uid"], row["take_name"]) in {(A, NAMES[A]), (A, "")} for row in rows)
-    return [f"{row['camera']} {row['kind']} {row['reason']}" for row in rows]
-
-
-def assert_match(lines, patterns):
+    assert {row["take_uid"] for row in rows} == {A}
+    lines = [f"{row['camera']} {row['kind']} {row['reason']}" for row in rows]
     assert all(re.match(pattern, line) for line, pattern in zip(lines, patterns, strict=True)), lines
 
 
 NO_EGO = "None missing no usable ego video"
-MALFORMED = "None broken the annotation of take uid-a is malformed"
 DISASTERS = {  # what is done to take A, its failures, the cameras that it loses; with the ego camera goes the take
     "no exo video": (lambda root: video(root, NAMES[A], EXO_1).unlink(), ["cam01 missing no file .*mp4$"], {EXO_1}),
-    "no folder": (lambda root: shutil.rmtree(root / "takes" / NAMES[A]), ["None missing no folder .*_1$"], {*CAMERAS}),
     "cut off at 3/4": (cut_off_behind_the_index, [r"cam01 broken .* is cut off or damaged: \d+ of 95 frames"], {EXO_1}),
     "noise in ego": (add_noise, [f"{EGO} broken .* is damaged.* of 95", NO_EGO], {EGO}),
     "on its side": (remake(EXO_1, 95, SIZE[::-1]), ["cam01 broken .* 96x192, masks of its camera are 192x96"], {EXO_1}),
     "no annotation": (unannotate, ["None missing .*/relations_train.json does not annotate it"], {*CAMERAS}),
-    "empty annotation": (annotate({}), [MALFORMED], {*CAMERAS}),
+    "empty annotation": (annotate({}), ["None broken the annotation of take uid-a is malformed"], {*CAMERAS}),
 }
 
 
@@ -343,7 +318,7 @@ def test_a_bad_video_or_annotation_costs_its_camera_or_take_only_until_it_is_men
     (do, patterns, lost), out = DISASTERS[name], root / "processed"
     do(root)
     assert process(root) == any(" broken " in pattern for pattern in patterns)  # another download will help
-    assert_match(lines_of_failures(root), patterns)
+    assert_fails(root, *patterns)
     if EGO in lost:
         assert {path.name for path in (out / A).iterdir()} - {"source.json"} == {"failed.json", *CAMERAS} - lost
     else:
@@ -367,28 +342,16 @@ def test_videos_are_read_again_only_where_one_may_have_been_mended(root, monkeyp
     process(root)
     assert read == [video(root, NAMES[C], EGO)]  # to see whether it is there again
     assert tree(root / "processed") == before
-    (root / "processed" / B / EXO_2 / "60.jpg").unlink()  # the last one that the video has
-    process(root)
-    assert tree(root / "processed") == before
-    add_noise(root)
-    for _ in range(2):
-        read.clear()
-        process(root)
-        assert video(root, NAMES[A], EGO) in read
 
 
-def test_a_damaged_record_of_a_take_costs_this_take_only_until_it_is_deleted(root, undisturbed, capsys):
+def test_a_damaged_record_of_a_take_costs_this_take_only(root, capsys):
     assert process(root) == 0
     source = root / "processed" / A / "source.json"
     source.write_text("{")
     (root / "processed" / B / EGO / "30.jpg").unlink()
     assert process(root) == 1
-    line = f"take {A} ({NAMES[A]}): {source} is not valid JSON"
-    assert line in capsys.readouterr().out
+    assert f"take {A} ({NAMES[A]}): {source} is not valid JSON" in capsys.readouterr().out
     assert_complete(root / "processed", B)
-    source.unlink()
-    assert process(root) == 0
-    assert tree(root / "processed") == undisturbed
 
 
 CORRUPT = r"cam01 broken corrupt masks of object 'cup _0', frames left out: 60 \(.*"
@@ -409,7 +372,7 @@ def test_a_short_video_or_a_corrupt_mask_costs_frames_only_in_all_cameras_of_the
     (do, pattern, lost, lengths), out = SMALL_DISASTERS[name], root / "processed"
     do(root)
     assert process(root) == (" broken " in pattern)
-    assert_match(lines_of_failures(root), [pattern])
+    assert_fails(root, pattern)
     masks = expected_masks(A)
     for object_name, frame in lost.items():  # a mask in one camera would say that the other does not see the object
         for track in masks[object_name].values():
@@ -440,20 +403,11 @@ def test_splits_may_overlap_or_be_empty_and_need_not_hold_every_annotated_take(r
 # What can be wrong with the machine
 
 
-@pytest.mark.parametrize(
-    ("fault", "line"),
-    [
-        (lambda path: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)), "No space left on device: '{root}/"),
-        (lambda _: av.error.MemoryError(errno.ENOMEM, "Cannot allocate"), "the memory of this machine is full; "),
-    ],
-)
-def test_a_full_disk_or_memory_ends_the_run_in_one_line_and_a_rerun_completes(
-    root, undisturbed, monkeypatch, capsys, fault, line
-):
+def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undisturbed, monkeypatch, capsys):
     def write(path, mode="w", original=data.extraction.atomic_write):
         write.files += 1
         if write.files == 17:
-            raise fault(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return original(path, mode)
 
     write.files = 0
@@ -461,7 +415,7 @@ def test_a_full_disk_or_memory_ends_the_run_in_one_line_and_a_rerun_completes(
         patch.setattr(data.extraction, "atomic_write", write)
         assert process(root) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and line.format(root=root / "processed") in error
+    assert error.startswith("error: ") and f"No space left on device: '{root / 'processed'}/" in error
     assert not failures(root / "processed")
     assert process(root) == 0
     assert tree(root / "processed") == undisturbed
@@ -494,5 +448,3 @@ def test_no_take_left_is_not_a_success(root, capsys):
     assert process(root, "--split", "val") == 1
     out, reason = capsys.readouterr().out, f"no folder {root / 'takes' / NAMES[C]}"
     assert "0 of 1 take complete, 0 in part, 1 left out" in out and f"take {C} ({NAMES[C]}): {reason}" in out
-    row = {"take_uid": C, "take_name": NAMES[C], "camera": None, "kind": "missing", "reason": reason}
-    assert failures(root / "processed") == [row]

@@ -65,10 +65,10 @@ def test_random_and_hand_made_masks_score_as_in_the_official_evaluation(size):
     last = (size[0] - 1, size[1] - 1)
     masks = [empty, full, with_pixels(size, (0, 0)), with_pixels(size, (0, 0), last)]
     masks += [square(size, 0, 0), square(size, size[0] - 20, size[1] - 20), square(size, 100, 100), 1 - masks[2]]
-    for truth, prediction in itertools.product(masks, masks):
+    for truth, prediction in itertools.product(masks, masks if size == SIZES[0] else masks[:2]):
         assert_official(truth, prediction)
     rng = np.random.default_rng(sum(size))
-    for _ in range(8):
+    for _ in range(4):
         truth = blobs(rng, size)
         near = np.roll(truth, rng.integers(-8, 9, 2), axis=(0, 1))
         for prediction in (blobs(rng, size), near, (rng.random(size) < 0.002).astype(np.uint8)):

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.metrics import MaskScores, score_masks
-from evaluation.pages import DISAGREEMENT, best_files, choose_frames
+from evaluation.pages import choose_frames
 from evaluation.score import Case, SplitScores, TakeScores
 from evaluation.summary import bootstrap_intervals, breakdowns, paired_differences
 from evaluation.tables import better_or_worse
@@ -59,17 +59,6 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
-def test_each_file_is_best_in_as_many_of_the_cases_shown_and_tracks_take_turns():
-    rng, first = np.random.default_rng(5), [case for take in "abc" for case in make_cases(take, n=60) if case.visible]
-    others = [[case._replace(scores=case.scores._replace(iou=rng.random())) for case in first] for _ in range(2)]
-    files = [first, *others]
-    chosen = choose_frames(list(zip(*files, strict=True)), DISAGREEMENT, 30)
-    assert [sum(best_files(frame) == [number] for frame in chosen) for number in range(3)] == [10, 10, 10]
-    halved = [case._replace(scores=case.scores._replace(iou=case.scores.iou / 2)) for case in first]
-    chosen = choose_frames(list(zip(first, halved, strict=True)), DISAGREEMENT, 6)
-    assert len({frame[0].track for frame in chosen}) == 6
-
-
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
     assert better_or_worse("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
     assert better_or_worse("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
@@ -110,11 +99,9 @@ CUP, BOWL, NOTHING = box(50), box(300, height=80), np.zeros((270, 480), np.uint8
 HAND_MADE = {
     "on the object": (CUP, [BOWL], CUP, 1),
     "on its neighbor": (CUP, [BOWL], BOWL, 0),
-    "three quarters of the small one, half of the large one": (CUP, [BOWL], box(50, 15) | box(300, 10, 80), 1),
     "all of everything": (CUP, [BOWL], np.ones_like(CUP), 0),
     "empty": (CUP, [BOWL], NOTHING, 0),
     "better than one, worse than the other": (CUP, [BOWL, box(200)], box(50, 15) | box(200), 0),
-    "the other's mask is empty": (CUP, [NOTHING], CUP, math.nan),
     "its own mask is empty": (NOTHING, [BOWL], NOTHING, math.nan),
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import UserError
 from formats.masks import encode_mask
-from formats.processed import ProcessedTake, claim_data_dir, frames_in, read_frame
+from formats.processed import ProcessedTake, claim_data_dir, read_frame
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
@@ -59,25 +59,11 @@ def test_a_damaged_record_of_which_videos_were_read_is_refused(tmp_path):
             claim_data_dir(tmp_path, downscaled=False)
 
 
-def test_a_camera_has_the_frames_whose_files_are_named_as_ours(tmp_path):
-    for name in ("30.jpg", "0.jpg", "60.jpg.part", "-30.jpg", "thumb.jpg", ".30.jpg.0123abcd.tmp"):
-        (tmp_path / name).touch()
-    assert frames_in(tmp_path) == {30: tmp_path / "30.jpg", 0: tmp_path / "0.jpg"}
-    assert frames_in(tmp_path / "nowhere") == {}
-
-
 def jpeg(height=160, width=240):
     return bytearray(cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))[1])
 
 
-def absurdly_large():
-    content = jpeg()
-    at = content.index(b"\xff\xc0") + 5
-    content[at : at + 4] = b"\xea\x60" * 2  # 60,000 x 60,000
-    return content
-
-
-@pytest.mark.parametrize("content", [None, b"", b"x", b"\xff\xd9", absurdly_large()], ids=range(5))
+@pytest.mark.parametrize("content", [None, b"", b"x", b"\xff\xd9"], ids=range(4))
 def test_a_frame_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "30.jpg"
     if content is not None:

@@ -182,7 +182,6 @@ def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_pa
 
     refused(f"{method}:Other", *usual[1:])
     refused(*usual, "side=97")
-    refused(usual[0], "text=" + "longer than the name of a file may be, " * 8)
     weights.write_text("2")
     refused(*usual)
     weights.write_text("1")
@@ -191,11 +190,13 @@ def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_pa
 
 
 ANSWER = """
-import numpy as np
 import torch
 
 class Method:
     side = 96
+
+    def __init__(self, share: float = 0.5):
+        pass
 
     def predict(self, frame):
         mask = torch.zeros(96, 96)
@@ -207,7 +208,7 @@ WRONG = {  # what a method does -> what the line says
     "answers = answers[1:]": "predict returned 2 answers, not a list of 3",
     "answers[1] = mask": "the answer is Tensor; give a pair (mask, existence)",
     "answers[1] = (mask[1:], 0.5)": "the mask is float32 of shape (95, 96), from 0.0 to 0.0; give numbers from 0 to 1",
-    "answers[1] = (mask + np.nan, 0.5)": "from nan to nan; give numbers from 0 to 1 of shape (96, 96)",
+    "answers[1] = (mask + torch.nan, 0.5)": "from nan to nan; give numbers from 0 to 1 of shape (96, 96)",
 }
 
 
@@ -219,22 +220,15 @@ def test_a_wrong_answer_is_one_line_that_says_where_and_what(data_path, tmp_path
     line = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and not (tmp_path / "out" / "ego-exo_val_results.json").exists()
     assert line.startswith(f"error: {tmp_path / 'm.py'}:Method, take take-a, frame 30") and WRONG[change] in line
-    assert ("aria01_214-1 cam02" in line) == ("answers[1]" in change)
 
 
-def test_masks_may_be_arrays_or_tensors_of_many_kinds(data_path, tmp_path):
-    for number, mask in enumerate(("mask > 0", "mask.to(torch.bfloat16).requires_grad_()", "mask.tolist()")):
-        path = tmp_path / f"m{number}.py"
-        path.write_text(ANSWER.format(change=f"answers[0] = ({mask}, torch.ones(1))"))
-        results = read_results(run(data_path, tmp_path / path.stem, f"{path}:Method"))
-        assert results["take-a"]["masks"]["cup_0"][f"{EGO}_cam01"]["0"]["confidence"] == 1
-
-
-def test_an_error_of_the_method_keeps_its_traceback_below_a_line_that_says_where_it_was(data_path, tmp_path, capsys):
-    path = tmp_path / "m.py"
-    path.write_text(ANSWER.format(change="return answers[frame.number]['x']"))
+def test_masks_may_be_tensors_and_an_error_of_the_method_keeps_its_traceback(data_path, tmp_path, capsys):
+    (tmp_path / "m.py").write_text(ANSWER.format(change="answers[0] = (mask.to(torch.bfloat16), torch.ones(1))"))
+    results = read_results(run(data_path, tmp_path / "out", f"{tmp_path / 'm.py'}:Method"))
+    assert results["take-a"]["masks"]["cup_0"][f"{EGO}_cam01"]["0"]["confidence"] == 1
+    (path := tmp_path / "n.py").write_text(ANSWER.format(change="return answers[frame.number]['x']"))
     with pytest.raises(TypeError, match="tuple indices must be integers"):
-        run(data_path, tmp_path / "out", f"{path}:Method")
+        run(data_path, tmp_path / "other", f"{path}:Method")
     assert f"error in {path}:Method, take take-a, frame 0:\n" in capsys.readouterr().err
 
 
@@ -268,7 +262,7 @@ def test_what_looks_like_the_object_is_found_without_training(tmp_path):
     take.write_annotation()
     (tmp_path / "split.json").write_text(json.dumps({"val": ["take"]}))
     example = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
-    results = read_results(run(take.folder.parent, tmp_path / "out", example, "side=384", "share=0.8"))
+    results = read_results(run(take.folder.parent, tmp_path / "out", example, "side=192", "share=0.8"))
     for frame, entry in results["take"]["masks"]["cup_0"]["aria01_cam01"].items():
         mask, truth = decode_mask(entry["pred_mask"]), eval_mask(masks["cam01"][int(frame)])
         assert np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth) > 0.5

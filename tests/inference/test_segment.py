@@ -93,20 +93,12 @@ def test_of_several_answers_to_a_frame_the_one_nearest_in_time_stays(inputs, tmp
     assert len(rows_of(tmp_path / "found")) == len(list((tmp_path / "found").glob("masks/*/*/*.png")))
 
 
-@pytest.mark.parametrize(
-    ("offset", "left_out"),
-    [
-        (["head=7"], dict.fromkeys(("left", "right"), "3 frames with a mask, so no answer there: 0, 3, 6")),
-        (["left=-5", "right=-2"], {"left": "2 frames with a mask, so no answer there: 0, 3", "right": "there: 0"}),
-    ],
-)
-def test_frames_with_masks_that_cannot_be_answered_are_counted_and_named(inputs, tmp_path, offset, left_out):
-    done = call(inputs, tmp_path / "found", "--offset", *offset)
+def test_frames_with_masks_that_cannot_be_answered_are_counted_and_named(inputs, tmp_path):
+    done = call(inputs, tmp_path / "found", "--offset", "left=-5", "right=-2")
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "no picture" in line]
-    assert len(lines) == len(left_out)
-    for line, (name, text) in zip(lines, left_out.items(), strict=True):
-        assert line.startswith(f"{name} has no picture at ") and line.endswith(text)
+    left, right = (line for line in done.stdout.splitlines() if "no picture" in line)
+    assert left.startswith("left has no picture") and left.endswith("2 frames with a mask, so no answer there: 0, 3")
+    assert right.startswith("right has no picture at ") and right.endswith("there: 0")
 
 
 def test_the_video_shows_the_cameras_side_by_side_at_one_moment(answers_dir):
@@ -157,14 +149,6 @@ def test_a_mask_that_is_empty_is_said_before_anything_is_made(inputs, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cup.png"]
 
 
-def test_folders_of_cameras_are_not_taken_for_objects(inputs, tmp_path):
-    for name in ("head", "left"):
-        (tmp_path / "render" / name).mkdir(parents=True)
-        (tmp_path / "render" / name / "cup").symlink_to(inputs / "masks" / "cup")
-    done = call(inputs, tmp_path / "found", masks=tmp_path / "render")
-    assert done.returncode == 1 and f"give --masks head={tmp_path}/render/head\n" in done.stderr
-
-
 @pytest.fixture(scope="module")
 def files(checkpoint, tmp_path_factory) -> dict[str, str]:
     """Argument -> path of a valid call."""
@@ -191,8 +175,8 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
 ):
     files = files | {"ckpt_path": str(strong_checkpoint)}
     said = []
-    for name, value in (("size", "larger"), ("size", "smaller"), ("looks", "1")):
-        segment(files | {name: value, "out": str(tmp_path / f"{name}-{value}")})
+    for size in ("larger", "smaller"):
+        segment(files | {"size": size, "out": str(tmp_path / size)})
         said.append(capsys.readouterr().out.splitlines()[1])
     assert said[0] != said[1]
     predictor, out = Predictor.load(strong_checkpoint, "cpu"), tmp_path / "three"
@@ -202,10 +186,7 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
     assert len(places) > 1 and {path.name for path in tmp_path.glob("three*")} == {*names, "three_overlay.jpg"}
     for name, place in zip(names, places, strict=True):
         assert np.array_equal(read_mask(tmp_path / name), place.mask)
-    segment(files | {"places": "3", "out": str(out), "looks": "1"}, "--overwrite")  # fewer places than before
-    assert {path.name for path in tmp_path.glob("three*")} == {names[0], "three_overlay.jpg"}
-    for number in (2, 3, 4):
-        (tmp_path / f"three_mask_{number}.png").touch()
+    (tmp_path / "three_mask_4.png").touch()
     segment(files | {"out": str(out)}, "--overwrite")  # nothing of a run with more places lies beside the new answer
     assert {path.name for path in tmp_path.glob("three*")} == {names[0], "three_overlay.jpg"}
     (tmp_path / "four_mask_3.png").touch()
@@ -275,16 +256,6 @@ def test_bad_files_are_named_in_one_line_before_the_network_is_loaded(files, mon
         segment(files | {argument: folder + file, "out": folder + "other"})
 
 
-def test_pictures_side_by_side_fit_into_a_jpeg(files, tmp_path, monkeypatch):
-    target = np.zeros((1600, 32_000, 3), np.uint8)
-    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
-    found = [predictor.Found(np.zeros(target.shape[:2], np.uint8), 0.9)] * 3
-    monkeypatch.setattr(segment_pair.Predictor, "places", lambda *args, **options: found)
-    write_picture(tmp_path / "wide.png", target)
-    segment(files | {"target_image": str(tmp_path / "wide.png"), "out": str(tmp_path / "a"), "places": "3"})
-    assert 60_000 < Image.open(tmp_path / "a_overlay.jpg").width <= 65_000
-
-
 def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):
     monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
     for name, box in {"query": (0.3, 0.6, 0.5, 0.8), "target": (0.25, 0.7, 0.1, 0.5)}.items():
@@ -297,13 +268,9 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     common += ["--out", f"{tmp_path}/found"]
     labels = ["--query_mask", f"{tmp_path}/query_labels.png"]
     for flags in ["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2", "--overwrite"]:
-        (tmp_path / ".found_mask.png.0123abcd.tmp").touch()  # left by a kill
         segment_pair.main([*common, *flags])
         assert np.array_equal(read_mask(tmp_path / "found_mask.png"), read_mask(tmp_path / "target_mask.png"))
-        assert not list(tmp_path.glob(".*.tmp"))
     common += ["--overwrite"]
-    with pytest.raises(UserError, match="^--query_box is for a single query picture; .*--query_mask$"):
-        segment_pair.main([*common, "--query_box", "1", "1", "9", "9", "--query_image", "a.png", "b.png"])
     write_picture(tmp_path / "query.png", np.zeros((38, 760, 3), np.uint8))
     write_picture(tmp_path / "target.png", np.zeros((8000, 400, 3), np.uint8))
     segment_pair.main([*common, "--query_box", "9", "1", "19", "9"])

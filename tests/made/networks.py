@@ -4,7 +4,6 @@ tenth of a second whenever a training or a prediction reads EfficientNet-Lite0, 
 
 import copy
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +32,13 @@ def random_backbone(seed: int) -> Backbone:
 
 
 @torch.no_grad()
-def calibrate_batch_norm(backbone: Backbone, batches: Iterable[Tensor]) -> None:
-    """Set the mean and variance of each batch norm from `batches` of images (B, 3, H, W), so that features
-    depend on the content of an image.
+def calibrate_batch_norm(backbone: Backbone, images: Tensor) -> None:
+    """Set the mean and variance of each batch norm from `images` (B, 3, H, W), so that features depend on the content
+    of an image.
     """
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-        norm.training = True
-    for images in batches:
-        backbone(images)
+    for norm in (module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.training, norm.momentum = True, None
+    backbone(images)
     backbone.train(False)
 
 
@@ -71,6 +66,6 @@ def write_network(path: Path, arguments: dict[str, Any] | None = None, strong: b
         model = strong_network(**Strong.channels_of(backbone), **options)
     else:
         backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", 96, **options))
-        calibrate_batch_norm(backbone, [normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8))])
+        calibrate_batch_norm(backbone, normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8)))
     save_checkpoint(path, "strong" if strong else "paper", backbone, model, arguments=arguments or {})
     return path

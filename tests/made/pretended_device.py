@@ -4,14 +4,12 @@ CPU. It uses interfaces of PyTorch that are private or experimental.
     why_not = register()        # once in a process, before its first backward pass
     with PretendedDevice() as gpu:
         network.to(gpu.device)  # and any other computation
-    gpu.waits                   # the places where the CPU would have waited for a GPU
+    gpu.waits                   # the operations at which the CPU would have waited for a GPU
 
 As on CUDA, an operation cannot mix tensors of two devices, and numpy cannot read tensors of the device. As on Apple's
 GPUs, the device has no float64. The results are the same as on the CPU.
 """
 
-import os
-import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +18,6 @@ import torch
 from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from tests.made import ROOT
 
 NAME = "pretended"
 aten = torch.ops.aten
@@ -75,7 +71,7 @@ class OnDevice(Tensor):
 
 
 class PretendedDevice(TorchDispatchMode):
-    """A context in which the device works. `waits` lists where the CPU would have waited for a GPU, and for what."""
+    """A context in which the device works. `waits` lists what the CPU would have waited for."""
 
     def __init__(self):
         super().__init__()
@@ -101,7 +97,7 @@ class PretendedDevice(TorchDispatchMode):
             to_device = torch.device(asked).type == NAME
         if func in COPIES:
             if to_device != here[-1] and not (kwargs.get("non_blocking") or True in args[2:]):
-                self.waits.append(f"{place()}: a copy")
+                self.waits.append("a copy")
         elif any(here):
             self._check_devices(func, args, tensors)
         return _run(func, args, kwargs, to_device)
@@ -111,7 +107,7 @@ class PretendedDevice(TorchDispatchMode):
         others = [x for x in tensors if x.dim() and not isinstance(x, OnDevice)]
         indices = [x for x in args[1] if x is not None] if func in INDEXING else []
         if func in ASKS or indices and (others or any(x.dtype in (torch.bool, torch.uint8) for x in indices)):
-            self.waits.append(f"{place()}: {func}")
+            self.waits.append(str(func))
         if not all(any(x is index for index in indices) for x in others):
             raise RuntimeError(f"{func} of tensors on {self.device} and on the CPU")
 
@@ -142,14 +138,3 @@ def _each(function: Callable[[Any], Any], x: Any) -> Any:
     if isinstance(x, dict):
         return {key: _each(function, part) for key, part in x.items()}
     return function(x)
-
-
-def place() -> str:
-    """Where this repository is running, such as "train/engine.py train_one_epoch", or "backward pass"."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(f"{ROOT}{os.sep}") and file != __file__ and "site-packages" not in file:
-            return f"{file.removeprefix(f'{ROOT}{os.sep}')} {frame.f_code.co_name}"
-        frame = frame.f_back
-    return "backward pass"

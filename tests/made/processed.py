@@ -74,12 +74,6 @@ def write_data_set(root: Path, annotations: dict[str, dict], splits: dict[str, l
     return root / "processed"
 
 
-def make_unreadable(path: Path) -> None:
-    """Replace `path` by a file that exists but that nobody can read, not even root, whom permissions do not stop."""
-    path.unlink()
-    path.symlink_to("/proc/self/mem")
-
-
 def create_pairs(data_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:
     """Run data/create_pairs.py."""
     return run_main(data.create_pairs.main, "--data_dir", data_dir, *flags)

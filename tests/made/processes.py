@@ -39,18 +39,12 @@ def run_main(main: Callable[[], int | None], *words: object) -> subprocess.Compl
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
-def living(process: subprocess.Popen) -> dict[int, str]:
-    """The living processes (no zombies) of the session that `process` leads: process id -> command line."""
-    columns = ["ps", "-ww", "-eo", "pid=,pgid=,stat=,args="]
-    listing = subprocess.run(columns, capture_output=True, text=True, check=True).stdout
-    rows = (line.split(maxsplit=3) for line in listing.splitlines())
-    return {int(pid): args for pid, group, state, args in rows if group == str(process.pid) and state[0] != "Z"}
-
-
 def wait_for_the_end(process: subprocess.Popen) -> None:
-    """Wait until all processes of the session that `process` leads have ended."""
-    deadline = time.monotonic() + 300
-    while left := living(process):
+    """Wait until no process of the session that `process` leads lives any more; zombies do not count."""
+    columns, deadline, left = ["ps", "-ww", "-eo", "pgid=,stat=,args="], time.monotonic() + 300, True
+    while left:
+        rows = subprocess.run(columns, capture_output=True, text=True, check=True).stdout.splitlines()
+        left = [row for row in rows if row.split()[0] == str(process.pid) and row.split()[1][0] != "Z"]
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
 

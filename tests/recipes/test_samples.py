@@ -12,7 +12,6 @@ from formats.processed import ProcessedTake
 from recipes.paper import PaperOptions, read_letterboxed
 from recipes.samples import DrawnPairs, ViewKey, source_of
 from recipes.stream import TARGET_SWAP, TrainSamples
-from recipes.strong.crops import spot_of
 from recipes.strong.samples import other_object, read_crops
 from tests.made import EGO
 from tests.made.networks import strong_config
@@ -78,21 +77,6 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
         assert key == (sample["source"].target, max(image.shape))
         assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == visible
     assert 2 <= located <= 14  # a quarter
-
-
-def test_most_strong_samples_show_both_views_and_only_the_object_from_close_by(pairs):
-    """In a close crop, the object spans two thirds; in the others, it spans a third."""
-    samples, spans = TrainSamples(pairs, STRONG, 0), []
-    for n in range(150):
-        sample = samples[n]
-        if sample["visible"]:
-            masks = sample["query_mask"], sample["target_mask"][0]
-            spans.append([spot_of(mask).extent / SIDE for mask in masks] + [sample["contained"].sum()])
-    query, target, shown = np.array(spans).T
-    close = query > 0.55
-    assert 0.6 < close.mean() < 0.95
-    assert np.median(target[close]) > np.median(target[~close]) + 0.12
-    assert (shown[close] == 3).mean() > 0.9 and (shown[~close] == 2).any()  # with context, one shows a rival
 
 
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):

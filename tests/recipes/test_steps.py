@@ -1,7 +1,6 @@
 """A training step: which crops it uses, its losses, and the input of the network, computed or from the cache."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ import torch
 from common.distributed import World
 from formats.pairs import BOTH, PairSet
 from model.features import FeatureCache
-from model.xsegtx import Look, XSegTx, XSegTxConfig
-from recipes.losses import total_loss
+from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import Paper, PaperOptions
 from recipes.stream import TrainSamples
 from recipes.strong import samples as crops
@@ -56,32 +54,6 @@ def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them
         missing = [name for name, p in learning if p.grad is None or not p.grad.any()]
         assert missing == []
         assert all(p.grad.isfinite().all() for _, p in learning)
-
-
-def test_place_and_choice_are_what_their_definitions_say_of_a_frame_of_three_cells():
-    """The object is visible in the first two of three targets; the third look at each of these shows something else.
-    The first and the last target are shown whole.
-    """
-    recipe, heat = strong(), torch.tensor([[[1.0, 3, 0]], [[2.0, -1, 4]]])
-    cells = torch.tensor([[[False, True, False]], [[False] * 3]])
-    group = SimpleNamespace(rows=torch.tensor([0, 2]), cells=cells)
-    masks, prob = torch.zeros(3, 3, 4, 4), torch.full((9, 4, 4), 0.5)
-    contained = torch.tensor([[True, True, False]] * 2 + [[False] * 3])
-    visible = torch.tensor([True, True, False])
-    batch = SimpleNamespace(frames=[group], visible=visible, target_mask=masks, contained=contained)
-    logit = torch.tensor([0.5, 2, 1, 3, 0, -1, 1, 2, 3])
-    recipe.heat, recipe.look_at_crops = lambda batch: [heat] * len(batch.frames), lambda batch: Look(prob, logit)
-    with torch.no_grad():
-        losses = recipe.losses(batch, World())
-        scaled = recipe.network.locator.scale * heat[0, 0]
-        without_frames = recipe.losses(SimpleNamespace(**vars(batch) | {"frames": []}), World())
-    assert losses["place"].item() == pytest.approx(-scaled.log_softmax(0)[1].item())
-    shares = logit.view(3, 3).softmax(1)[:2, :2].sum(1)
-    assert losses["choice"].item() == pytest.approx(-shares.log().mean().item())
-    expected = losses["mask"] + losses["dice"] + 0.1 * (losses["existence"] + losses["choice"])
-    total = total_loss(losses, recipe.weights(0.1))
-    assert total.item() == pytest.approx((expected + 0.15 * losses["place"]).item())
-    assert without_frames == {**losses, "place": 0}
 
 
 def batch_of(recipe, pairs, numbers):

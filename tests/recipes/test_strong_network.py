@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.features import Levels
 from model.xsegtx import Look
-from recipes.strong.locator import PARTS, WIDTH, Locator, peaks
+from recipes.strong.locator import Locator
 from recipes.strong.network import StrongNetwork
 from tests.made.networks import strong_network
 
@@ -84,32 +84,6 @@ def views(locator: Locator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return query, coverage, target
 
 
-def test_the_heat_is_highest_where_the_target_holds_a_copy_of_the_object(locator):
-    query, coverage, target = views(locator)
-    heat = locator.heat(locator.describe(query, coverage), target).detach().clone()
-    assert heat.shape == (2, 16, 24) and heat.dtype == torch.float32
-    for one, rows, cols in zip(heat.unbind(), (slice(9, 12), slice(2, 5)), (slice(16, 19), slice(3, 6)), strict=True):
-        best = one[rows, cols].max().item()
-        one[rows, cols] = -torch.inf
-        assert best > one.max() + 0.5
-
-
-def test_the_parts_of_an_object_are_found_with_their_shares_and_its_context_is_no_part(locator):
-    torch.manual_seed(0)
-    kinds, sizes = F.normalize(torch.randn(PARTS, WIDTH), dim=1), [14, 9, 6, 4, 3]
-    cells = torch.randn(1, 12, 12, WIDTH) / WIDTH**0.5
-    coverage, numbers = torch.zeros(1, 144), torch.repeat_interleave(torch.arange(PARTS), torch.tensor(sizes))
-    place = torch.randperm(144)[: sum(sizes)]
-    cells.view(144, WIDTH)[place] = 3 * kinds[numbers] + 0.05 * torch.randn(len(place), WIDTH)
-    coverage[0, place] = 1
-    description = locator.describe(cells, coverage.view(1, 12, 12))
-    order = (F.normalize(description.parts[0], dim=1) @ kinds.T).argmax(1)
-    assert sorted(order.tolist()) == list(range(PARTS))
-    torch.testing.assert_close(description.parts[0], 3 * kinds[order], rtol=0, atol=0.1)
-    torch.testing.assert_close(description.shares[0], torch.tensor(sizes)[order] / sum(sizes), rtol=0, atol=1e-3)
-    torch.testing.assert_close(description.context, cells.mean((1, 2)))
-
-
 def test_an_object_of_few_cells_has_as_many_parts_however_sums_are_rounded(locator):
     query, coverage = views(locator)[0].detach(), torch.zeros(2, 12, 12)
     coverage[:, 4:6, 5:7] = 1
@@ -129,13 +103,6 @@ def test_an_object_that_is_not_there_gives_finite_numbers_and_gradients(locator,
     assert heat.isfinite().all()
     heat.logsumexp((1, 2)).sum().backward()
     assert all(p.grad.isfinite().all() for p in locator.parameters() if p.grad is not None)
-
-
-def test_peaks_are_the_highest_places_apart_from_each_other():
-    heat = torch.zeros(1, 12, 20)
-    heat[0, 3, 4], heat[0, 3, 6], heat[0, 8, 15], heat[0, 11, 0] = 5, 4, 3, 2  # the second is too near to the first
-    assert peaks(heat, 3).tolist() == [[[5, 3, 4], [3, 8, 15], [2, 11, 0]]]
-    assert peaks(heat, 300).shape == (1, 300, 3) and peaks(heat, 300)[0, 12 * 20 :].isneginf().all()
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 import itertools
 import json
 from dataclasses import replace
-from functools import partial
 
 import av
 import numpy as np
@@ -14,11 +13,11 @@ from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, camera_kind, read_splits, video_path
 from synthetic.make_takes import make_takes, parse_args, parse_object_sizes
-from synthetic.options import REAL, VIDEO_SIZES, TakeOptions
+from synthetic.options import VIDEO_SIZES, TakeOptions
 from synthetic.render import render
 from synthetic.tabletop import EGO
-from synthetic.take import TakeId, build_tabletop, encode_object_masks
-from synthetic.textures import patterned_things, prints_of_take
+from synthetic.take import TakeId, build_tabletop
+from synthetic.textures import prints_of_take
 from tests.made.raw_takes import tree
 
 LARGE = parse_object_sizes(["0.2"])
@@ -108,35 +107,18 @@ def test_videos_show_the_rendered_picture_of_each_frame(root):
             assert all(np.abs(frame - image).mean() < 6 for frame in frames[number : number + OPTIONS.hold])
 
 
-def test_prints_of_one_split_never_occur_in_another_and_tell_the_objects_of_a_take_apart():
+def test_prints_of_one_split_never_occur_in_another():
     prints = [{x for index in range(14) for x in prints_of_take(7, split, index, 18)} for split in SPLITS]
     assert all(one and not one & other for one, other in itertools.combinations(prints, 2))
-    for count in (4, 18):
-        items, _ = patterned_things(3, "val", 0, count, 0)
-        assert len({item.name for item in items}) == len({item.solid.texture.tobytes() for item in items}) == count
-        colors = {color for item in items for color in item.name.lower().split()[0].split("-")}
-        assert count > 4 or len(colors) == 2 * count
 
 
-@pytest.mark.parametrize("object_size", [0.01, 0.2])
-def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills(object_size):
-    areas, options = [], replace(OPTIONS, object_size=parse_object_sizes([str(object_size)]))
+def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills():
+    areas, options = [], replace(OPTIONS, object_size=parse_object_sizes(["0.05"]))
     for index in range(3):
         tabletop = build_tabletop(TakeId("train", index), options)
         for camera, view in zip(tabletop.exo_cameras, tabletop.exo_views, strict=True):
             areas += [(render(camera, [tabletop.object_solid(item, 0)]).labels > 0).mean() for item in view]
-    assert np.mean(areas) == approx(object_size, rel=0.25)
-
-
-def test_clutter_hides_objects_and_is_never_outlined():
-    options = replace(OPTIONS, object_size=REAL, clutter=24)
-    plain, full = (build_tabletop(TakeId("val", 1), replace(options, clutter=count)) for count in (0, 24))
-    assert len(full.clutter) > 12 and not plain.clutter and not any(solid.label for solid in full.clutter)
-    one, other = (tabletop.pictures(1.0) for tabletop in (plain, full))
-    for camera in plain.cameras:
-        labels = other[camera].labels
-        assert (one[camera].labels[labels > 0] == labels[labels > 0]).all()  # the objects stand where they stood
-        assert (one[camera].colors != other[camera].colors).mean() > 0.002
+    assert np.mean(areas) == approx(0.05, rel=0.25)
 
 
 def test_the_same_options_give_the_same_files_and_a_rerun_keeps_finished_takes_and_makes_the_others(root, tmp_path):
@@ -163,11 +145,6 @@ def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds takes that this script did not make; choose another --outputpath"):
         make_takes(tmp_path, COUNTS, OPTIONS, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["annotations"]
-    (tmp_path / "annotations").rmdir()
-    make_takes(tmp_path, {"test": 0}, OPTIONS, 1)
-    (tmp_path / "takes" / "kitchen").mkdir(parents=True)  # imported since
-    with pytest.raises(UserError, match="holds takes that this script did not make"):
-        make_takes(tmp_path, COUNTS, OPTIONS, 1)
 
 
 @pytest.mark.parametrize("flags", ["--hold 7", "--object_size 0.9", "--object_size huge", "--num_objects 40"])
@@ -188,51 +165,3 @@ def test_an_object_left_out_is_missing_while_all_else_stays():
             for label, is_missing in enumerate(missing, 1):  # what was in front of others shows them now
                 mask = pictures[camera].labels == label
                 assert not mask.any() if is_missing else mask[whole[camera].labels == label].all()
-            if not missing.any():
-                np.testing.assert_array_equal(pictures[camera].image, whole[camera].image)
-
-
-def test_odd_cameras_are_fixed_or_turned_or_gray():
-    worlds = [build_tabletop(TakeId("train", k), replace(OPTIONS, odd_cameras=1)) for k in range(6)]
-    fixed = [w for w in worlds if (w.camera(EGO, 0).position == w.camera(EGO, 1.5).position).all()]
-    turned = [w for w in worlds if abs(w.rolls).max() > 0.5]
-    gray = [w for w in worlds if any(np.ptp(p.image, axis=2).max() == 0 for p in w.pictures(0).values())]
-    assert all(0 < len(kind) < len(worlds) for kind in (fixed, turned, gray))
-    for world in fixed:  # as closely as an exo camera, at its objects
-        pixels, depth = world.camera(EGO, 0).project(world.places[world.exo_views[0]])
-        exo = world.exo_cameras[0].project(world.places[world.exo_views[0]])[1]
-        assert (pixels > 0).all() and (pixels < 192).all() and (depth / exo > 0.6).all() and (depth / exo < 1.3).all()
-
-
-def test_touching_objects_stand_box_to_box_in_pairs():
-    world = build_tabletop(TakeId("train", 0), replace(OPTIONS, touching=True))
-    for left, right in ((0, 1), (2, 3)):
-        (x, y, _), (other_x, other_y, _) = world.places[left], world.places[right]
-        widths = world.items[left].half_axes[0] + world.items[right].half_axes[0]
-        assert other_x - x == approx(widths) and other_y == y
-    assert not world.yaws.any()
-
-
-def test_real_sizes_are_those_of_the_data_set_and_what_an_annotator_would_not_see_is_not_outlined():
-    options = replace(OPTIONS, object_size=REAL, num_objects=6, clutter=24)
-    slivers, areas = 0, {"ego": [], "exo": []}
-    for index in (0, 3, 5):
-        tabletop = build_tabletop(TakeId("train", index), options)
-        for camera, picture in tabletop.pictures(2.0).items():
-            outlined = encode_object_masks(picture, 0, partial(tabletop.outline_area, camera, 2.0))
-            for label in np.unique(picture.labels[picture.labels > 0]):
-                mask = picture.labels == label
-                areas[camera_kind(camera)] += [100 * mask.mean()] if mask.mean() >= REAL.least else []
-                alone = render(tabletop.camera(camera, 2.0), [tabletop.object_solid(label - 1, 2.0)]).labels > 0
-                is_cut = any(edge.any() for edge in (alone[0], alone[-1], alone[:, 0], alone[:, -1]))
-                if mask.sum() < 0.08 * alone.sum():
-                    assert label not in outlined
-                    slivers += 1
-                elif not is_cut and mask.sum() > 0.12 * alone.sum():
-                    assert label in outlined
-            picture.channels[:] = picture.channels // 12  # night falls
-            assert not encode_object_masks(picture, 0, lambda _: 1)
-    assert slivers
-    ego, exo = (np.quantile(areas[kind], (0.25, 0.75)) for kind in ("ego", "exo"))
-    assert 0.01 < exo[0] < 0.06 and 0.15 < exo[1] < 0.45
-    assert 0.08 < ego[0] < 0.25 and 0.5 < ego[1] < 1.9

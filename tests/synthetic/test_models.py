@@ -1,10 +1,8 @@
 """Rendered takes of 3D models: `make_takes.py --models`, and the package from which models can come."""
 
 import importlib.util
-import io
 import shutil
 import sys
-import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +10,10 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from synthetic import household_models
 from synthetic.make_takes import main, parse_object_sizes
 from synthetic.models import item_of_model, load_mesh, modelled_things, models_by_split
 from synthetic.options import TakeOptions
-from synthetic.render import Camera, Solid, cast_shadows, render, rotation_about
-from synthetic.take import TakeId, build_tabletop
+from synthetic.render import Camera, Solid, render, rotation_about
 from synthetic.textures import TILE
 from tests.made.processes import exit_status
 from tests.made.raw_takes import tree
@@ -60,26 +56,21 @@ def folder(tmp_path_factory):
 OPTIONS = TakeOptions(0, "tiny", 31, 2, 4, parse_object_sizes(["0.05"]), 30, clutter=12, things="models")
 
 
-def test_a_box_that_somebody_modelled_looks_like_the_solid(tmp_path):
-    """Depth, outline, light and shadow; the picture on it stands upright."""
+def test_a_box_that_somebody_modelled_looks_like_the_solid_and_its_picture_stands_upright(tmp_path):
     picture = Image.fromarray(np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 0]]], np.uint8))
     write_box(tmp_path / "box.glb", (0.2, 0.6, 0.1), picture=picture.resize((64, 64), Image.Resampling.NEAREST))
     mesh = item_of_model(tmp_path / "box.glb", 0, WHITE).solid
     tile = np.asarray(picture.resize((TILE, TILE), Image.Resampling.NEAREST))[..., ::-1]
     solid = Solid("box", mesh.position, mesh.texture.half_axes, np.hstack([tile] * 6))
-    table = Solid("box", np.array([0, 0, -2.5]), np.array([9, 9, 1.0]), np.full((64, 64 * 6, 3), 200, np.uint8))
     for pose in (np.eye(3), rotation_about(2, 0.7) @ rotation_about(0, 0.4)):
         camera = Camera.look_at(np.array([2.0, -7, 4]), np.zeros(3), 200, (160, 160))
         modelled, plain = (render(camera, [replace(x, label=3, rotation=pose)]) for x in (mesh, solid))
         assert (modelled.labels == plain.labels).mean() > 0.995 and (plain.labels == 3).mean() > 0.05
         both = (modelled.labels > 0) & (plain.labels > 0)
         np.testing.assert_allclose(modelled.depth[both], plain.depth[both], rtol=1e-3)
-        shadows = [cast_shadows(table, [replace(x, rotation=pose)]).texture for x in (mesh, solid)]
-        assert np.abs(np.subtract(*shadows, dtype=float)).max() < 3 and shadows[0].min() < 120
     camera = Camera.look_at(np.array([0.0, -7, 0]), np.zeros(3), 200, (160, 160))
     front = [render(camera, [replace(x, rotation=rotation_about(1, 0.2))]).image.astype(int) for x in (mesh, solid)]
     assert (np.abs(front[0] - front[1]).max(2) < 8).mean() > 0.98
-    assert len(np.unique(front[0].reshape(-1, 3), axis=0)) > 4
 
 
 def test_models_of_one_split_never_occur_in_another_wherever_the_folder_is(folder, tmp_path):
@@ -93,60 +84,31 @@ def test_models_of_one_split_never_occur_in_another_wherever_the_folder_is(folde
         assert {thing.name.rsplit("_", 1)[0] for thing in (*items, *others)} <= {path.stem for path in files[split]}
 
 
-def test_a_take_shows_models_of_their_own_sizes_that_touch_others_under_lights_of_its_own(folder):
-    touching, lights, turned = 0, set(), 0
-    for index in range(9, 13):
-        tabletop = build_tabletop(TakeId("train", index), replace(OPTIONS, models=folder))
-        items, _ = modelled_things(folder, 0, "train", index, 4, 12)
-        for item, unplaced in zip(tabletop.items, items, strict=True):
-            np.testing.assert_array_equal(item.half_axes, unplaced.half_axes)
-        boxes = [(place, item.half_axes) for place, item in zip(tabletop.places, tabletop.items, strict=True)]
-        for solid in tabletop.clutter:
-            reach = np.abs(solid.to_world(solid.texture.rim) - solid.position).max()
-            touching += any((np.abs(solid.position - at) < 1.05 * (half.max() + reach)).all() for at, half in boxes)
-        lights.add(len(tabletop.lights))
-        turned += np.abs(tabletop.rolls).max() > 0.5
-    assert touching > 9 and lights == {1, 2, 3} and turned == 1
-    labels = {label for picture in tabletop.pictures(0).values() for label in np.unique(picture.labels).tolist()}
-    assert {0} < labels <= {0, 1, 2, 3, 4}
-
-
-def test_photographs_lie_on_tables_and_floors(tmp_path):
-    Image.new("RGB", (90, 60), (10, 200, 30)).save(tmp_path / "green.png")
-    tabletop = build_tabletop(TakeId("val", 1), replace(OPTIONS, things="patterned", photos=tmp_path))
-    pictures = (np.split(solid.texture, 6, 1) for solid in (tabletop.table, tabletop.room))
-    green = sum(part[..., 1].mean() > 3 * part[..., 2].mean() for parts in pictures for part in parts)
-    assert 3 < green < 12
-
-
 def test_files_say_how_large_models_are_and_what_is_no_model_is_named_in_one_line(tmp_path):
     write_box(tmp_path / "box.glb", (0.11, 0.22, 0.05))
     x, y, z = load_mesh(tmp_path / "box.glb").half_axes
     assert (2 * x, 2 * z) == pytest.approx((1.0, 2.0), rel=1e-3) and z > x > y  # a unit is 11 cm, and y is up in files
     write_box(tmp_path / "hall.glb", (5, 22, 3))
     (tmp_path / "text.obj").write_text("no model")
-    (tmp_path / "nan.obj").write_text("v 0 0 nan\nv .1 0 0\nv 0 .1 0\nf 1 2 3\n")
     (tmp_path / "flat.obj").write_text("v 0 0 0\nv .1 0 0\nv 0 .1 .1\nv .1 .1 .1\nf 1 2 3\nf 2 3 4\n")
-    lines = {"hall.glb": r"is 2.2e\+03 cm long; .* scale the file, whose unit is the meter"}
-    lines |= {"text.obj": "cannot be read as a model", "nan.obj": "is nan cm long", "flat.obj": "is flat"}
+    lines = {"hall.glb": r"is 2.2e\+03 cm long", "text.obj": "cannot be read as a model", "flat.obj": "is flat"}
     for name, line in lines.items():
         with pytest.raises(UserError, match=f"{name} {line}"):
             load_mesh(tmp_path / name)
 
 
 @pytest.mark.parametrize("texture", ["wood.png", "../private.png", "{}/private.png"])
-def test_an_obj_file_is_read_with_its_colors_but_no_texture_outside_its_folder(texture, tmp_path, capsys):
-    """thing.obj, half of which is red, and which wears a texture on the other half."""
+def test_an_obj_file_wears_no_texture_outside_its_folder(texture, tmp_path, capsys):
     folder, texture, blue = tmp_path / "models", texture.format(tmp_path), (20, 40, 220)
     folder.mkdir()
     for path in (folder / "wood.png", tmp_path / "private.png"):
         Image.new("RGB", (8, 8), blue).save(path)
-    (folder / "thing.mtl").write_text(f"newmtl red\nKd 0.9 0.1 0\nnewmtl picture\nKd 1 1 1\nmap_Kd {texture}\n")
+    (folder / "thing.mtl").write_text(f"newmtl picture\nKd 1 1 1\nmap_Kd {texture}\n")
     corners = "v 0 0 0\nv .2 0 0\nv 0 .2 0\nv 0 0 .2\nvt 0 0\nvt 1 0\nvt 0 1\n"
-    faces = "usemtl red\nf 1/1 2/2 3/3\nf 1/1 3/2 4/3\nusemtl picture\nf 1/1 4/2 2/3\nf 2/1 4/2 3/3\n"
+    faces = "usemtl picture\nf 1/1 2/2 3/3\nf 1/1 3/2 4/3\nf 1/1 4/2 2/3\nf 2/1 4/2 3/3\n"
     (folder / "thing.obj").write_text("mtllib thing.mtl\n" + corners + faces)
     colors = {tuple(color) for color in load_mesh(folder / "thing.obj").textures[0][0][:, ::-1].tolist()}
-    assert any(red > 200 > 60 > green for red, green, _ in colors) and (blue in colors) == (texture == "wood.png")
+    assert (blue in colors) == (texture == "wood.png")
     line = f"thing.obj goes without {texture}, which is not in its folder\n"
     assert capsys.readouterr().err.endswith("" if blue in colors else line)
 
@@ -156,7 +118,6 @@ def test_an_obj_file_is_read_with_its_colors_but_no_texture_outside_its_folder(t
     [
         ("--things models", "--things models and --models FOLDER go together; one of them is missing"),
         ("--things models --models {}/none", "{}/none has too few models"),
-        ("--photos {}", "--photos {} has no picture (JPEG, PNG)"),
         ("--things models --models {}", "pip install -r requirements-models.txt"),
     ],
 )
@@ -169,9 +130,11 @@ def test_what_is_missing_is_named_before_anything_is_rendered(flags, line, folde
 
 
 def test_other_models_are_refused_in_a_folder_with_takes_but_not_the_same_ones_elsewhere(folder, tmp_path, capsys):
-    out, copy = tmp_path / "out", tmp_path / "elsewhere" / folder.name
+    out, copy, photos = tmp_path / "out", tmp_path / "elsewhere" / folder.name, tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (90, 60), (10, 200, 30)).save(photos / "green.png")
     counts = ("--num_train", 1, "--num_val", 0, "--num_test", 0, "--num_frames", 1, "--size", "tiny")
-    words = (*counts, "--num_workers", 1, "--outputpath", out, "--things", "models")
+    words = (*counts, "--num_workers", 1, "--outputpath", out, "--things", "models", "--photos", photos)
     assert exit_status(main, *words, "--models", folder) == 0
     before = tree(out)
     shutil.copytree(folder, copy)
@@ -180,28 +143,3 @@ def test_other_models_are_refused_in_a_folder_with_takes_but_not_the_same_ones_e
     assert exit_status(main, *words, "--models", copy) == 1 and tree(out) == before
     error = f"{out} holds takes of other models than --models {copy} has now; choose another --outputpath"
     assert capsys.readouterr().err.splitlines()[-1].endswith(error)
-
-
-CATALOGUE = [
-    {"name": "Tea cup", "model": "/a/cup.obj", "width": 10, "depth": 8, "height": 12, "creator": "Ada"},
-    {"name": "Wall switch", "model": "/a/cup.obj", "width": 8, "depth": 1, "height": 8},
-    {"name": "Table", "model": "/b/table.obj", "width": 150, "depth": 80, "height": 75},
-]
-
-
-def test_furniture_of_the_package_becomes_models_in_meters_and_its_surfaces_become_photos(tmp_path):
-    entries = [f"{key}#{number}={x}" for number, entry in enumerate(CATALOGUE, 1) for key, x in entry.items()]
-    Image.effect_noise((256, 256), 20).save(wood := io.BytesIO(), "PNG")
-    contents = {"PluginFurnitureCatalog.properties": "\n".join(entries), "b/wood.png": wood.getvalue()}
-    contents["a/cup.obj"] = "v 0 0 0\nv 5 0 0\nv 0 6 0\nv 0 0 4\nf 1 2 3\nf 1 3 4\nf 1 4 2\nf 2 4 3\n"
-    for name in household_models.LICENCES:
-        with zipfile.ZipFile(tmp_path / f"{name}.sh3f", "w") as archive:
-            for path, content in contents.items():
-                archive.writestr(path, content)
-    out = tmp_path / "household"
-    assert exit_status(household_models.main, "--package", tmp_path, "--out", out) == 0
-    assert len([*(out / "models").iterdir()]) == 4 and len([*(out / "photos").iterdir()]) == 1
-    credits = (out / "credits.csv").read_text().splitlines()
-    assert credits[1:3] == ["blendswap-cc-0-1-tea-cup,Tea cup,Ada,CC0", "blendswap-cc-0-3-table,Table,,CC0"]
-    height = 11 * 2 * load_mesh(out / "models" / "scopia-1-tea-cup.glb").half_axes.max()
-    assert height == pytest.approx(12, rel=1e-3)  # cm
