@@ -301,7 +301,7 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
     for layers in ((), ("--layer-type", "I_C", "I_C", "I_N"), ("--layer-type", *"ICICIN")):  # of which it is
         run_training(training_set, tmp_path / "run", *again, *layers)  # what is not given is as it was
     assert load_checkpoint(last).network.config == config
-    changes = {("--frame_size", 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
+    changes = {(*STRONG_RECIPE[:-1], 256): "frame_size 160 -> 256", ("--recipe", "paper"): "recipe strong -> paper"}
     for out_dir, flags in (("run", ()), ("other", ("--resume-pth", last))):
         for change, words in changes.items():
             error = error_line(capsys, training_set, tmp_path / out_dir, "--n-epoch", 0, *change, *flags)
