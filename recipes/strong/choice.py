@@ -3,7 +3,7 @@ networks that read them, which learning.py fits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from formats.results import THRESHOLD
 from model.rows import Rows, rows_by_key
 from recipes.frame import Frame
 from recipes.strong.crops import Part, Spot, connected_parts, spot_of
-from recipes.strong.locator import Description
 
+UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
+CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 HIDDEN = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units
 
@@ -55,6 +56,19 @@ class Places(Spots):
     object: list[int]
     similarity: list[float]  # in the similarity map of the whole target
 
+    def likely(self, least: int) -> "Places":
+        """Those with nearly the highest similarity of their pair's, but no fewer than `least`, if there are so many."""
+        rows = []
+        for of_pair in rows_by_key(self.pair).values():  # in the order of their similarity
+            lowest = self.similarity[of_pair[0]] - UNLIKELY
+            rows += [row for k, row in enumerate(of_pair) if k < least or self.similarity[row] > lowest]
+        return self[rows]
+
+    def at_parts(self, looks: "Looks") -> "Places":
+        """The same places, moved to the first parts of what looks at them have found."""
+        spots = [parts[0].spot if parts else spot for parts, spot in zip(looks.parts, self.spot, strict=True)]
+        return replace(self, spot=spots)
+
     def parts(self, crops: Sequence[Crop], probs: np.ndarray) -> list[list[Part]]:
         """The connected parts of what looks have found in crops, the largest one first; none if a mask is empty."""
         rows = zip(probs, crops, self.image, strict=True)
@@ -63,111 +77,84 @@ class Places(Spots):
 
 @dataclass
 class Looks(Rows):
-    """The looks at N places, in crops with context."""
+    """The looks at N places."""
 
     crop: list[Crop]
     prob: np.ndarray  # (N, S, S), the mask's probability in the crop
-    parts: list[list[Part]]  # of the mask
+    parts: list[list[Part]]  # of the mask; the part with the highest agreement comes first
     logit: Tensor  # (N,) logit of existence
+    agreement: Tensor  # (N,), by `Matches.agreement`
+    cosine: Tensor  # (N,), the mean cosine of the object's matches
     cells: Tensor  # (N, 2h, 2w, WIDTH), the locator's cells of the crop
-    shown: Description  # what the mask shows
 
 
 @dataclass
 class LookNumbers(Rows):
-    """What `Choice` reads of N looks, (N,) each. "Expected" is what the candidate says, "found" the mask's largest
-    connected part. Lengths are of the longer side of a bounding box.
-    """
+    """What the judges of `Choice` read about N places; what is not known yet is None."""
 
-    similarity: Tensor  # of the candidate, in the similarity map of the whole target
-    logit: Tensor  # of existence, by the look
+    similarity: Tensor  # in the similarity map of the whole target
+    logit: Tensor  # of existence, by the look in a crop with context
+    agreement: Tensor  # the share of the object's cells whose matches are mutual and lie in the look's mask
+    cosine: Tensor  # the mean cosine of the matches of the object's cells
+    close_logit: Tensor | None = None  # the same of the close look
+    close_agreement: Tensor | None = None
+    close_cosine: Tensor | None = None
     # The logarithm of what looking back gives + .001: the share of the whole query frame's similarity map, by what was
     # found, that lies on the object.
-    log_back: Tensor
-
-    home: Tensor  # the highest similarity of the object's own place in the query frame to its description
-    elsewhere: Tensor  # the highest one away from this place: that of its look-alikes at home
-
-    log_area: Tensor  # the logarithm of the mask's share of the crop + .001
-    uncertain: Tensor  # the share of pixels between .2 and .8, divided by the mask's share + .01
-    growth: Tensor  # the logarithm of found length / expected length
-    largest_share: Tensor  # the found part's share of the mask
-
-    # The close look's logit of existence. Only looks that are drawn have it; with it, the score also chooses worse.
-    close_logit: Tensor | None = None
-
-    @classmethod
-    def of(cls, places: Places, looks: Looks, back: Tensor, at_home: Tensor) -> "LookNumbers":
-        """The numbers of N looks; `StrongNetwork` computes `back` (N,) and `at_home` (N, 2)."""
-        area, expected = (looks.prob > THRESHOLD).mean((1, 2)), [spot.extent for spot in places.spot]
-        found = [parts[0].spot.extent if parts else 1.0 for parts in looks.parts]
-        of_masks = {
-            "similarity": places.similarity,
-            "log_area": np.log(area + 1e-3),
-            "uncertain": ((looks.prob > 0.2) & (looks.prob < 0.8)).mean((1, 2)) / (area + 0.01),
-            "growth": np.log(np.divide(found, expected)),
-            "largest_share": [parts[0].share if parts else 0.0 for parts in looks.parts],
-        }
-        tensor = torch.tensor(np.array([*of_masks.values()]), dtype=torch.float32)
-        of_masks = dict(zip(of_masks, tensor.to(back.device, non_blocking=True), strict=True))
-        home, elsewhere = at_home.unbind(1)
-        return cls(**of_masks, logit=looks.logit, log_back=(back + 1e-3).log(), home=home, elsewhere=elsewhere)
-
-    def stacked(self) -> Tensor:
-        """The numbers as columns, (N, NUMBERS); without `close_logit` there is one column less."""
-        return torch.stack([column for column in self.columns() if column is not None], 1)
+    log_back: Tensor | None = None
+    home: Tensor | None = None  # the highest similarity of the object's own place in the query frame to its description
+    elsewhere: Tensor | None = None  # the highest one away from this place: that of its look-alikes at home
 
 
-NAMES = [field.name for field in fields(LookNumbers)]
-NUMBERS = len(NAMES)
-# Before the fit, score and logit of existence are sums of these numbers.
-SCORE_SUM = {"similarity": 10.0, "logit": 0.5, "log_back": 1.5}
-EXISTENCE_SUM, EXISTENCE_BIAS = {"similarity": 2.0, "logit": 0.5}, -2.4
+# What each judge reads, and its weights before the fit, which are rounded from a fit of these sums.
+GLANCE = {"similarity": 6.0, "logit": 0.7, "agreement": 4.0, "cosine": 15.0}
+SCORE = {"similarity": 6.0, "agreement": 6.0, "cosine": 15.0, "close_agreement": 4.0, "close_cosine": 5.0}
+EXISTENCE = {"similarity": 1.6, "logit": 0.35, "close_logit": 0.15, "close_agreement": 2.3, "close_cosine": 1.6}
+EXISTENCE |= {"log_back": 0.25, "home": -1.8, "elsewhere": -0.6}
 
 
 class Judge(nn.Module):
-    """The first N numbers of looks (..., N) -> one number for each: a sum, plus the output of hidden units."""
+    """Numbers of looks (...) -> one number for each (...): a sum, plus the output of hidden units."""
 
-    def __init__(self, numbers: int, weights: dict[str, float], bias: float = 0.0):
+    def __init__(self, weights: dict[str, float]):
         super().__init__()
-        self.linear, self.hidden, self.out = nn.Linear(numbers, 1), nn.Linear(numbers, HIDDEN), nn.Linear(HIDDEN, 1)
-        for parameter in (*self.linear.parameters(), *self.out.parameters()):
+        self.names, count = list(weights), len(weights)
+        self.linear, self.hidden, self.out = nn.Linear(count, 1), nn.Linear(count, HIDDEN), nn.Linear(HIDDEN, 1)
+        for parameter in (self.linear.bias, *self.out.parameters()):
             nn.init.zeros_(parameter)
-        with torch.no_grad():
-            for name, weight in weights.items():
-                self.linear.weight[0, NAMES.index(name)] = weight
-            self.linear.bias.fill_(bias)
+        self.linear.weight.data[0] = torch.tensor(list(weights.values()))
         # Mean and standard deviation of the numbers of the looks at training takes.
-        self.mean, self.deviation = nn.Buffer(torch.zeros(numbers)), nn.Buffer(torch.ones(numbers))
+        self.mean, self.deviation = nn.Buffer(torch.zeros(count)), nn.Buffer(torch.ones(count))
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        x = (numbers - self.mean) / self.deviation
+    def forward(self, numbers: LookNumbers) -> Tensor:
+        x = (self.stacked(numbers) - self.mean) / self.deviation
         hidden = F.dropout(F.relu(self.hidden(x)), DROPOUT, self.training)
         return (self.linear(x) + self.out(hidden))[..., 0]
 
+    def stacked(self, numbers: LookNumbers) -> Tensor:
+        return torch.stack([getattr(numbers, name) for name in self.names], -1)
+
     @torch.no_grad()
-    def normalize(self, numbers: Tensor) -> None:
-        """Take mean and deviation of numbers (P, N). Without hidden units, the answers stay the same."""
-        self.mean.copy_(numbers.mean(0))
-        self.deviation.copy_(numbers.std(0).clamp(min=1e-3))
+    def normalize(self, numbers: LookNumbers) -> None:
+        """Take mean and deviation of numbers (P,). Without hidden units, the answers stay the same."""
+        x = self.stacked(numbers)
+        self.mean.copy_(x.mean(0))
+        self.deviation.copy_(x.std(0).clamp(min=1e-3))
         self.linear.bias.add_(self.linear.weight @ self.mean)
         self.linear.weight.mul_(self.deviation)
 
 
 class Choice(nn.Module):
-    """The two judges of looks. The look with the highest score is chosen."""
+    """The judges of places. Those with the highest glances are looked at closely; of these, the one with the highest
+    score is chosen.
+    """
 
-    is_whole = True  # a file gives all of its tensors or none: a file of 2.4 has other numbers
+    is_whole = True  # a file gives all of its tensors or none: files before 2.6 have other numbers
 
     def __init__(self):
         super().__init__()
-        self.score = Judge(NUMBERS - 1, SCORE_SUM)  # reads the numbers but for the last
-        self.existence = Judge(NUMBERS, EXISTENCE_SUM, EXISTENCE_BIAS)
+        self.glance, self.score, self.existence = Judge(GLANCE), Judge(SCORE), Judge(EXISTENCE)
         self.requires_grad_(False)
-
-    def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers (..., NUMBERS) -> scores (...) and logits of existence (...)."""
-        return self.score(numbers[..., :-1]), self.existence(numbers)
 
 
 def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int) -> list[int]:

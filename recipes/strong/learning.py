@@ -4,7 +4,7 @@ show to the network again (mining), and which of several looks is right (the fit
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -21,7 +21,7 @@ from formats.results import THRESHOLD
 from model.rows import Rows, cat
 from recipes.base import Search
 from recipes.frame import Frame
-from recipes.strong.choice import Choice, Marked
+from recipes.strong.choice import CLOSE_LOOKS, Choice, LookNumbers, Marked
 from recipes.strong.crops import spot_of
 
 MINED_LOOKS = 5  # places at which a pair is searched for its object, to find wrong ones
@@ -91,15 +91,14 @@ def fit_choice(recipe: Any, search: Search, size: int, seed: int) -> str:
 
 
 def looks_at(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[tuple]:
-    """The looks at each pair of a frame: numbers (K, NUMBERS), IoUs (K,), and whether the object is visible."""
+    """All looks at each pair of a frame: their LookNumbers, IoUs (K,), and whether the object is visible."""
     with recipe.computing():
-        places, of_looks, drawn = recipe.search(frame, recipe.looks)
-        of_looks, found = of_looks.stacked().cpu(), []
+        places, numbers, drawn = recipe.search(frame, recipe.looks, close=recipe.looks)
+        numbers, found = LookNumbers(*torch.stack(numbers.columns()).cpu()), []
     for pair, truth in enumerate(truths):
         rows = [row for row, of in enumerate(places.pair) if of == pair]
-        rows.sort(key=lambda row: -places.similarity[row])
         ious = [iou(recipe.prob_in_image(drawn[row], truth.shape) > THRESHOLD, truth.astype(bool)) for row in rows]
-        found.append((of_looks[rows], torch.tensor(ious), bool(truth.any())))
+        found.append((numbers[rows], torch.tensor(ious), bool(truth.any())))
     return found
 
 
@@ -107,18 +106,22 @@ def looks_at(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[tuple]
 class LooksOfPairs(Rows):
     """The looks at P pairs, at most K looks each."""
 
-    numbers: Tensor  # (P, K, NUMBERS)
     held: Tensor  # (P, K) bool; a pair may have fewer than K looks
+    numbers: LookNumbers  # (P, K) each
     iou: Tensor  # (P, K)
     visible: Tensor  # (P,) bool
 
 
-def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs:
-    """Put the looks of pairs together: numbers (K, NUMBERS), IoUs (K,) and visibility of each pair."""
+def looks_of_pairs(pairs: Sequence[tuple[LookNumbers, Tensor, bool]]) -> LooksOfPairs:
+    """Put the looks of pairs together: numbers (K,) and IoUs (K,) of each pair, and whether it is visible."""
     numbers, ious, visible = zip(*pairs, strict=True)
-    held = [torch.ones(len(iou), dtype=torch.bool) for iou in ious]
-    padded = (pad_sequence(list(rows), batch_first=True) for rows in (numbers, held, ious))
-    return LooksOfPairs(*padded, torch.tensor(visible))  # pyrefly: ignore
+    columns = zip(*(of_pair.columns() for of_pair in numbers), strict=True)
+    held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
+    return LooksOfPairs(held, LookNumbers(*map(padded, columns)), padded(ious), torch.tensor(visible))
+
+
+def padded(rows: Sequence[Tensor]) -> Tensor:
+    return pad_sequence(list(rows), batch_first=True)
 
 
 def with_absences(looks: LooksOfPairs) -> LooksOfPairs:
@@ -127,20 +130,20 @@ def with_absences(looks: LooksOfPairs) -> LooksOfPairs:
     """
     held = looks.held & (looks.iou < SHOWN)
     rows = looks.visible & held.any(1)
-    absent = LooksOfPairs(looks.numbers[rows], held[rows], torch.zeros_like(looks.iou[rows]), ~looks.visible[rows])
-    return cat([looks, absent])
+    absent = replace(looks, held=held, iou=torch.zeros_like(looks.iou), visible=~looks.visible)
+    return cat([looks, absent[rows]])
 
 
 def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
-    """Fit the choice in place, with two losses: minus the expected IoU of visible objects, if a look is drawn with the
-    softmax of the scores; and the cross-entropy of existence, in which visible and hidden objects weigh the same.
+    """Fit the choice in place, with two kinds of losses: minus the expected IoU of visible objects, if a place is drawn
+    with the softmax of the glances, or of the scores; and the cross-entropy of existence, in which visible and hidden
+    objects weigh the same.
     """
     torch.manual_seed(seed)
     looks = with_absences(looks)
     choice.load_state_dict(Choice().state_dict())  # a second fit gives the same result as the first
-    known = looks.numbers[looks.held]
-    choice.score.normalize(known[:, :-1])
-    choice.existence.normalize(known)
+    for judge in (choice.glance, choice.score, choice.existence):
+        judge.normalize(looks.numbers[looks.held])
     visible = looks.visible.float()
     share = visible.mean()
     weight = torch.where(looks.visible, 0.5 / share, 0.5 / (1 - share))
@@ -149,10 +152,10 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
         rows = torch.randint(len(visible), (BATCH,))
-        scores, logits = choice(looks.numbers[rows])
-        share_of = scores.masked_fill(~looks.held[rows], -1e9).softmax(1)
-        expected = (share_of * looks.iou[rows]).sum(1)
-        logit = (share_of.detach() * logits).sum(1)
+        numbers, held, ious = looks.numbers[rows], looks.held[rows], looks.iou[rows]
+        shares = [judge(numbers).masked_fill(~held, -1e9).softmax(1) for judge in (choice.glance, choice.score)]
+        expected = sum((share_of * ious).sum(1) for share_of in shares)
+        logit = (shares[1].detach() * choice.existence(numbers)).sum(1)
         existence = F.binary_cross_entropy_with_logits(logit, visible[rows], weight[rows])
         loss = EXISTENCE_WEIGHT * existence - (expected * visible[rows]).sum() / visible[rows].sum().clamp(min=1)
         optimizer.zero_grad()
@@ -183,9 +186,10 @@ def shift_existence(choice: Choice, looks: LooksOfPairs) -> float:
 @torch.no_grad()
 def best_looks(choice: Choice, looks: LooksOfPairs) -> tuple[Tensor, Tensor]:
     """The logit of existence and the IoU of each pair's chosen look, (P,) each."""
-    scores, logits = choice(looks.numbers)
-    best = scores.masked_fill(~looks.held, -1e9).argmax(1, keepdim=True)
-    return logits.gather(1, best)[:, 0], looks.iou.gather(1, best)[:, 0]
+    glances = choice.glance(looks.numbers).masked_fill(~looks.held, -1e9)
+    near = glances.topk(min(CLOSE_LOOKS, glances.shape[1])).indices  # those that are looked at closely
+    best = near.gather(1, choice.score(looks.numbers).masked_fill(~looks.held, -1e9).gather(1, near).argmax(1, True))
+    return choice.existence(looks.numbers).gather(1, best)[:, 0], looks.iou.gather(1, best)[:, 0]
 
 
 def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:

@@ -3,13 +3,14 @@
 In the code, a similarity map is called `heat`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.features import Levels
+from model.features import Levels, coverage_of
 from model.rows import Rows
 
 WIDTH = 128  # dimensions of a cell's vector
@@ -29,6 +30,27 @@ class Description(Rows):
     parts: Tensor  # (B, PARTS, WIDTH): the mean of the cells of each part
     shares: Tensor  # (B, PARTS): the share of the object's area that each part has
     context: Tensor  # (B, WIDTH): the mean of all cells of the view
+
+
+@dataclass
+class Matches(Rows):
+    """For each cell of B crops that show objects, the nearest cell of a target crop, by cosine similarity. Both crops
+    have h x h cells.
+    """
+
+    of_object: Tensor  # (B, h * h) float32: 1 if the object covers the cell, else 0
+    nearest: Tensor  # (B, h * h) int64: the number of the target's cell
+    cosine: Tensor  # (B, h * h)
+    is_mutual: Tensor  # (B, h * h) bool: the target's cell is nearest to this cell or to one next to it
+
+    def mean(self, of_cells: Tensor) -> Tensor:
+        """The mean over the object's cells: (B, h * h) -> (B,)."""
+        return (of_cells * self.of_object).sum(1) / self.of_object.sum(1).clamp(min=1)
+
+    def agreement(self, masks: Tensor) -> Tensor:
+        """The share of the object's cells whose match is mutual and lies in the target's mask (B, S, S): (B,)."""
+        cells = math.isqrt(self.nearest.shape[1])
+        return self.mean(self.is_mutual * shown_cells(coverage_of(masks, (cells, cells))).gather(1, self.nearest))
 
 
 class Locator(nn.Module):
@@ -92,7 +114,7 @@ class Locator(nn.Module):
         return nearest
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
-        """Similarity maps (B, H, W) float32: how much each cell of targets (B, H, W, WIDTH) resembles the object."""
+        """Similarity maps (B, H, W) float32: how much each cell of targets (B or 1, H, W, WIDTH) is like the object."""
         with torch.autocast(cells.device.type, enabled=False):
             center = (description.context + cells.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
             mean = F.normalize(description.total[:, None] / description.area[..., None] - center, dim=2)
@@ -103,17 +125,45 @@ class Locator(nn.Module):
             reached = F.max_pool2d(reached, (1, 2 * REACH + 1), 1, (0, REACH))
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
+    def peaks(self, cells: Tensor, count: int, description: Description) -> Tensor:
+        """The peaks of the similarity maps of B objects in a target (1, H, W, WIDTH), by `peaks`."""
+        return peaks(self.heat(description, cells), count)
+
     def propagate(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Tensor:
         """Carry a mask from crops (B, h, w, WIDTH) to target crops (B, H, W, WIDTH), cell by cell. Each target cell
         attends to all cells of the crop by cosine similarity, and takes the mean of the part that the object covers of
         each, (B, h, w). Unlike `heat`, this tells the object from its neighbors, which the crop shows too. Returns
         (B, H, W) float32 in [0, 1]. The method is label propagation, as in space-time memory networks (1904.00607).
         """
-        center = (cells.mean((1, 2)) + target.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
-        source, unit = (F.normalize(x.flatten(1, 2) - center, dim=2) for x in (cells, target))
+        source, unit = unit_vectors(cells, target)
         share = (self.sharpness * (unit @ source.mT)).float().softmax(2)
         with torch.autocast(cells.device.type, enabled=False):
             return (share @ coverage.flatten(1)[..., None]).squeeze(2).unflatten(1, target.shape[1:3])
+
+    def match(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Matches:
+        """Match the cells of crops (B, h, h, WIDTH), whose objects cover the part (B, h, h) of each, with the cells of
+        target crops (B, h, h, WIDTH).
+        """
+        with torch.autocast(cells.device.type, enabled=False):
+            source, unit = unit_vectors(cells, target)
+            similarity = source @ unit.mT  # (B, h * h, h * h)
+        cosine, nearest = similarity.max(2)
+        back, width = similarity.argmax(1).gather(1, nearest), cells.shape[2]
+        here = torch.arange(back.shape[1], device=back.device)
+        rows, cols = (back // width - here // width).abs(), (back % width - here % width).abs()
+        return Matches(shown_cells(coverage), nearest, cosine, torch.maximum(rows, cols) <= 1)
+
+
+def unit_vectors(cells: Tensor, target: Tensor) -> list[Tensor]:
+    """The cells (B, h, w, WIDTH) of two crops, less the mean of both, as unit vectors (B, h * w, WIDTH)."""
+    center = (cells.mean((1, 2)) + target.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
+    return [F.normalize(x.flatten(1, 2) - center, dim=2) for x in (cells, target)]
+
+
+def shown_cells(coverage: Tensor) -> Tensor:
+    """The cells that are covered more than half as much as the most covered one: (B, h, w) -> (B, h * w), 1 or 0."""
+    coverage = coverage.flatten(1)
+    return (coverage > coverage.amax(1, keepdim=True) / 2).float()
 
 
 def detail_of(levels: Levels) -> Tensor:

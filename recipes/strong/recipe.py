@@ -5,9 +5,9 @@ searches training pairs.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, cut, cut_mask
 from formats.pairs import PairSet
+from formats.results import THRESHOLD
 from model.backbone import Backbone
 from model.device import autocast
 from model.features import Levels
@@ -26,11 +27,12 @@ from recipes.base import Answer, NetworkRecipe, Search
 from recipes.frame import Frame, numbers
 from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
-from recipes.strong.choice import LookNumbers, Looks, Marked, Places, highest_rows
+from recipes.strong.choice import CLOSE_LOOKS, LookNumbers, Looks, Marked, Places, highest_rows
 from recipes.strong.config import StrongConfig, StrongOptions
 from recipes.strong.crops import (
     CLOSE,
     CONTEXT,
+    Part,
     Spot,
     expected_shares,
     likeliest_spots,
@@ -40,29 +42,17 @@ from recipes.strong.crops import (
     whole_frame,
 )
 from recipes.strong.learning import fit_choice, mine_places
-from recipes.strong.locator import Description, peaks
-from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
+from recipes.strong.locator import Description, Matches
+from recipes.strong.network import ObjectCrops, StrongNetwork
 from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
 
-SEARCH = 7  # version of the prediction, stored in a run's record; raise it with each change of the answers
-ROUNDS = 6  # close looks at a target, at most; each crop can be 1.5 times as large as the one before
-UNSEEN = -6.0  # the close look's logit of existence where nothing was found, so that there is nothing to look at
+SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
+ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 PLACE_WEIGHT = 0.15  # of the loss `place`
-Picture = tuple[int, int]  # the number of a picture in its frame, and the long side to which it is resized
-
-
-class Objects(NamedTuple):
-    """The encoded objects of a frame."""
-
-    context: ObjectCrops  # in crops around them
-    close: ObjectCrops  # in close crops
-    cells: list[Tensor]  # of the whole pictures in which they are marked, (1, h, w, WIDTH)
-    on_object: list[Tensor]  # which of these cells show them, (1, h, w) bool
-    at_home: Tensor  # (O, 2), from `StrongNetwork.at_home`
 
 
 class Strong(NetworkRecipe):
-    Config, Options, Network, looks_default = StrongConfig, StrongOptions, StrongNetwork, 3
+    Config, Options, Network, looks_default = StrongConfig, StrongOptions, StrongNetwork, 4
     network: StrongNetwork
     config: StrongConfig
     side = None  # crops are cut from whole images
@@ -93,36 +83,40 @@ class Strong(NetworkRecipe):
         if seen.pairs:
             with self.computing():
                 places, numbers, answers = self.search(seen, count)
-                existence = self.network.choice.existence(numbers.stacked()).sigmoid().tolist()
+                existence = self.network.choice.existence(numbers).sigmoid().tolist()
             for pair, answer, prob in zip(places.pair, answers, existence, strict=True):
                 found[seen.pairs[pair]].append(answer._replace(existence=prob))
         empty = {name: np.zeros(image.shape[:2], np.float32) for name, image in frame.images.items()}
         return [found[pair] or [Answer(empty[pair.target_camera], 0.0)] for pair in frame.pairs]
 
-    def search(self, frame: Frame, count: int) -> tuple[Places, LookNumbers, list[Answer]]:
-        """The `count` best places of each pair, what tells the existence there, and the answers, which lack it."""
-        marked = Marked.of(frame)
-        objects = self.encode(frame, marked)  # 1
+    def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, LookNumbers, list[Answer]]:
+        """The `count` best places of each pair, of `close` places that are looked at closely; their numbers, which tell
+        the existence; and the answers, which lack it.
+        """
+        marked, choice = Marked.of(frame), self.network.choice
+        query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))  # 1
         places = self.locate(frame, marked, self.looks)  # 2
-        looks = self.look(objects, places)  # 3
-        back = self.look_back(objects, places.object, looks.shown)  # 4
-        numbers = LookNumbers.of(places, looks, back, objects.at_home[self.to_device(places.object)])  # 5
-        best = highest_rows(self.network.choice.score(numbers.stacked()).tolist(), places.pair, count)
+        places = places.likely(max(count, close))
+        looks = self.look(query, places, CONTEXT)  # 3
+        similarity = self.to_device(places.similarity)
+        numbers = LookNumbers(similarity, looks.logit, looks.agreement, looks.cosine)
+        best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
-        answers, numbers.close_logit = self.draw(objects, places, looks)  # 6
-        return places, numbers, answers
+        closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4
+        numbers = replace(
+            numbers, close_logit=closer.logit, close_agreement=closer.agreement, close_cosine=closer.cosine
+        )
+        best = highest_rows(choice.score(numbers).tolist(), places.pair, count)  # 5
+        places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
+        numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6
+        return places, numbers, self.draw(close_query, places, looks, closer)  # 7
 
-    def encode(self, frame: Frame, marked: Marked) -> Objects:
-        """1. The objects, in crops around them and in their whole pictures."""
-        context, close = (self.encode_crops(marked, times) for times in (CONTEXT, CLOSE))
-        sizes = [mask.shape for mask in marked.mask]
-        shares = [expected_shares(*row, [1.0])[1.0] for row in zip(marked.spot, sizes, strict=True)]
-        cells = self.whole_pictures(frame, list(zip(frame.view, map(self.config.frame_length, shares), strict=True)))
-        rows = zip(marked.mask, cells, strict=True)
-        on_object = [self.stacked([object_cells(mask, of_picture.shape[1:3])]) for mask, of_picture in rows]
-        numbers = range(len(cells))
-        at_home = self.in_groups(self.network.at_home, context.description, numbers, cells, on_object)
-        return Objects(context, close, cells, on_object, at_home)
+    def encode(self, marked: Marked, context: float) -> ObjectCrops:
+        """1. The objects, in crops around them."""
+        levels, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
+        mask_feat = self.in_batches(self.encoder.masks, masks)
+        with autocast(self.device, self.precision):
+            return self.in_batches(self.network.encode, levels, masks, mask_feat)
 
     def locate(self, frame: Frame, marked: Marked, count: int) -> Places:
         """2. The `count` highest peaks of the similarity maps of each pair, for all sizes that its object may have."""
@@ -136,15 +130,17 @@ class Strong(NetworkRecipe):
         crops = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
         described = self.network.describe(*crops)[numbers((size[1:] for size in sizes), wide)]
         pictures = [(frame.target[pair], self.config.frame_length(share)) for pair, _, share in sizes]
-        cells, heat = self.whole_pictures(frame, pictures), self.network.locator.heat
-        of_picture = dict(zip(pictures, cells, strict=True))
-        highest = self.in_groups(lambda *given: peaks(heat(*given), 2 * count), described, pictures, of_picture)
+        order, highest = [], []
+        for (target, long_side), rows in rows_by_key(pictures).items():
+            cells = self.picture_cells(frame.pictures[target], long_side)
+            highest.append(self.in_batches(partial(self.network.locator.peaks, cells, 2 * count), described[rows]))
+            order += [(*sizes[row], cells.shape[1:3]) for row in rows]
         found: list[list] = [[] for _ in frame.pairs]  # some of the peaks are next to others
-        for (pair, _, share), grid, of_size in zip(sizes, cells, highest.tolist(), strict=True):
+        for (pair, _, share, grid), of_size in zip(order, torch.cat(highest).tolist(), strict=True):
             size = frame.pictures[frame.target[pair]].shape[:2]
             for similarity, row, col in of_size:
                 if math.isfinite(similarity):  # the map may have fewer peaks
-                    middle = middle_of_cell(row, col, grid.shape[1:3], size)
+                    middle = middle_of_cell(row, col, grid, size)
                     found[pair].append((similarity, Spot(*middle, share * max(size))))
         places = []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
@@ -152,63 +148,77 @@ class Strong(NetworkRecipe):
             places += [(frame.pictures[target], spot, pair, row, similarity) for similarity, spot in likeliest]
         return Places(*map(list, zip(*places, strict=True)))
 
-    def look(self, objects: Objects, places: Places) -> Looks:
-        """3. Look at the places in crops with context."""
-        crops, found = places.crops(CONTEXT), []
-        for target, look in self.looks_in(objects.context, places, crops):
-            found.append((look, target.cells, self.network.describe_answers(target.cells, look.target_mask_prob)))
-        look, cells, shown = map(cat, zip(*found, strict=True))
+    def look(self, objects: ObjectCrops, places: Places, context: float) -> Looks:
+        """3. and 4. Look at the places in crops, and tell how well the matches agree with what the looks show."""
+        crops, of, found = places.crops(context), self.to_device(places.object), []
+        for start in range(0, len(crops), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            query, side = objects[of[rows]], self.config.input_size
+            images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
+            levels = self.encoder.levels(images)
+            with autocast(self.device, self.precision):
+                target = self.network.encode_target(levels)
+                look = self.network.look(query, target)
+            matches = self.network.locator.match(query.cells, query.coverage, target.cells)
+            found.append((look, matches, target.cells))
+        look, matches, cells = map(cat, zip(*found, strict=True))
+        agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
         prob = look.target_mask_prob.cpu().numpy()
-        return Looks(crops, prob, places.parts(crops, prob), look.logit, cells, shown)
+        parts = self.best_first(places.parts(crops, prob), matches)
+        return Looks(crops, prob, parts, look.logit, agreement, cosine, cells)
 
-    def look_back(self, objects: Objects, of: list[int], shown: Description) -> Tensor:
-        """4. How well what answers show leads back to the objects `of`, in their whole pictures: (N,)."""
-        return self.in_groups(self.network.look_back, shown, of, objects.cells, objects.on_object)
+    def best_first(self, parts: list[list[Part]], matches: Matches) -> list[list[Part]]:
+        """Put the part of each look that agrees best first: an answer can cover two things that look alike."""
+        several = [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]
+        if several:
+            rows = [row for row, _ in several]
+            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
+            for number in highest_rows(agreement, rows, 1):
+                row, best = several[number]
+                parts[row] = [best, *(part for part in parts[row] if part is not best)]
+        return parts
 
-    def draw(self, objects: Objects, places: Places, looks: Looks) -> tuple[list[Answer], Tensor]:
-        """6. Draw the masks of R looks in close looks at their parts that lead back best. While a new mask is cut off
-        by its crop, the network looks again, at the new mask. Returns the answers, without an existence, and the first
-        close looks' logits of existence (R,).
+    def look_back(
+        self, frame: Frame, marked: Marked, described: Description, places: Places, looks: Looks
+    ) -> dict[str, Tensor]:
+        """6. How well what looks show leads back to their objects, in the whole pictures in which these are marked, and
+        how well the objects and their look-alikes there fit the objects' descriptions.
+        """
+        order, found, cells_of = [], [], {}
+        shown = self.in_batches(self.network.describe_answers, looks.cells, self.stacked(looks.prob))
+        for row, of_object in rows_by_key(places.object).items():
+            image, mask = marked.image[row], marked.mask[row]
+            [share] = expected_shares(marked.spot[row], mask.shape, [1.0]).values()
+            picture = frame.view[row], self.config.frame_length(share)
+            if picture not in cells_of:
+                cells_of[picture] = self.picture_cells(image, picture[1])
+            cells = cells_of[picture]
+            on_object = self.stacked([object_cells(mask, cells.shape[1:3])])
+            back = self.network.look_back(shown[of_object], cells, on_object)
+            at_home = self.network.at_home(described[[row]], cells, on_object).expand(len(back), 2)
+            found.append(torch.cat(((back[:, None] + 1e-3).log(), at_home), 1))
+            order += of_object
+        log_back, home, elsewhere = torch.cat(found)[self.to_device(np.argsort(order))].unbind(1)
+        return {"log_back": log_back, "home": home, "elsewhere": elsewhere}
+
+    def draw(self, objects: ObjectCrops, places: Places, looks: Looks, close_looks: Looks) -> list[Answer]:
+        """7. The masks of close looks at places, or those of `looks` where the close ones show nothing. While a mask is
+        cut off by its crop, the network looks again, at the new mask. The answers lack an existence.
         """
         answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
-        logits = torch.full((len(answers),), UNSEEN, device=self.device)
-        spots = self.best_parts(objects, places.object, looks)
-        for repeat in range(ROUNDS):
-            rows, closer = list(spots), replace(places[list(spots)], spot=list(spots.values()))
-            if not rows:
-                break
-            crops = closer.crops(CLOSE)
-            look = cat([look for _, look in self.looks_in(objects.close, closer, crops)])
-            if not repeat:
-                logits[self.to_device(rows)] = look.logit
-            spots, probs = {}, look.target_mask_prob.cpu().numpy()
-            for row, crop, prob, parts in zip(rows, crops, probs, closer.parts(crops, probs), strict=True):
-                if parts:  # if it shows nothing, the previous answer stays
+        rows = range(len(places))
+        for _ in range(ROUNDS):
+            for row, prob, crop, parts in zip(rows, close_looks.prob, close_looks.crop, close_looks.parts, strict=True):
+                if parts:
                     answers[row] = Answer(prob, 0.0, crop)
-                    if not parts[0].is_whole:
-                        spots[row] = parts[0].spot
-        return answers, logits
-
-    def best_parts(self, objects: Objects, of: list[int], looks: Looks) -> dict[int, Spot]:
-        """By row, where the part of each look is that leads back best: an answer can cover two things that look alike.
-        Looks that show nothing are left out.
-        """
-        best = {row: parts[0].spot for row, parts in enumerate(looks.parts) if parts}
-        several = [(row, part) for row, parts in enumerate(looks.parts) if len(parts) > 1 for part in parts]
-        if several:
-            rows, masks = [row for row, _ in several], self.stacked(part.mask for _, part in several)
-            shown = self.in_batches(self.network.describe_answers, looks.cells[self.to_device(rows)], masks)
-            back = self.look_back(objects, [of[row] for row in rows], shown).tolist()
-            best |= {rows[number]: several[number][1].spot for number in highest_rows(back, rows, 1)}
-        return best
+            cut_off = [k for k, parts in enumerate(close_looks.parts) if parts and not parts[0].is_whole]
+            if not cut_off:
+                break
+            rows, places = [rows[k] for k in cut_off], places[cut_off].at_parts(close_looks[cut_off])
+            close_looks = self.look(objects, places, CLOSE)
+        return answers
 
     # What the steps share
-
-    def encode_crops(self, marked: Marked, context: float) -> ObjectCrops:
-        levels, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
-        mask_feat = self.in_batches(self.encoder.masks, masks)
-        with autocast(self.device, self.precision):
-            return self.in_batches(self.network.encode, levels, masks, mask_feat)
 
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Levels, Tensor]:
         """The features of a crop of each object's picture, and the masks in the crops (N, side, side)."""
@@ -216,39 +226,9 @@ class Strong(NetworkRecipe):
         masks = self.stacked(cut_mask(*row, side) for row in zip(marked.mask, crops, strict=True))
         return self.in_batches(self.encoder.levels, images), masks
 
-    def whole_pictures(self, frame: Frame, pictures: list[Picture]) -> list[Tensor]:
-        """The locator's cells of whole pictures, (1, h, w, WIDTH) each. A picture that is there twice is read once."""
-        cells = {}
-        for number, long_side in dict.fromkeys(pictures):
-            image = self.stacked([whole_frame(frame.pictures[number], long_side)])
-            cells[number, long_side] = self.network.locator.cells(self.encoder.levels(image))
-        return [cells[picture] for picture in pictures]
-
-    def in_groups(self, function: Callable, described: Description, keys: Sequence, *of_keys: Any) -> Tensor:
-        """Apply a function to descriptions and to the tensors (1, ...) that `of_keys` have for their keys. Rows with
-        the same key are computed together.
-        """
-        groups, found = rows_by_key(keys), []
-        order = self.to_device([row for rows in groups.values() for row in rows])
-        described = described[order]
-        for key, rows in groups.items():
-            shared = (tensors[key].expand(len(rows), *tensors[key].shape[1:]) for tensors in of_keys)
-            found.append(self.in_batches(function, described[: len(rows)], *shared))
-            described = described[len(rows) :]
-        found = torch.cat(found)
-        return torch.empty_like(found).index_copy_(0, order, found)
-
-    def looks_in(self, query: ObjectCrops, places: Places, crops: list[Crop]) -> Iterator[tuple[TargetCrops, Look]]:
-        """Yield the looks at places in these crops, `batch_size` at a time."""
-        of, side = self.to_device(places.object), self.config.input_size
-        for start in range(0, len(crops), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
-            levels = self.encoder.levels(images)
-            with autocast(self.device, self.precision):
-                target = self.network.encode_target(levels)
-                look = self.network.look(query[of[rows]], target)
-            yield target, look
+    def picture_cells(self, image: np.ndarray, long_side: int) -> Tensor:
+        """The locator's cells of a whole picture, (1, h, w, WIDTH)."""
+        return self.network.locator.cells(self.encoder.levels(self.stacked([whole_frame(image, long_side)])))
 
     # Training
 

@@ -3,7 +3,7 @@
 Each target has three crops. In a fifth of the samples the crops have context, to train finding the object: two crops
 are around the object, and one is around a rival: a place at which the search was wrong, another object or any place. In
 the others, close crops of both views train drawing the object: all three are around it, but one if the search was wrong
-in this pair. If the object is hidden, all crops are around rivals. A quarter of the samples also has the whole target,
+in this pair. If the object is hidden, all crops are around rivals. Half of the samples also have the whole target,
 to train the locator.
 """
 
@@ -42,7 +42,7 @@ TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; larger, since rati
 CLOSE_LOOKS = 0.8  # the share of samples with close looks
 CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half of this for query crops of close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
-LOCATED = 0.25  # the share of samples that train the locator: the locator learns faster than the rest, and costs more
+LOCATED = 0.5  # the share of samples that train the locator
 OTHER_OBJECTS = 0.7  # the share of rivals that are other objects; the rest can be anywhere
 MINED = 0.7  # the share of rivals that are mined, if the pair has mined ones
 CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of the object

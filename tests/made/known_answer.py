@@ -66,7 +66,7 @@ class KnownPlace(Locator):
         return (cells - (description.total / description.area)[:, None, None]).abs().amax(3)
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
-        share = (-30 * self.unlike(description, cells)).flatten(1).softmax(1).view(cells.shape[:3])
+        share = (-30 * self.unlike(description, cells)).flatten(1).softmax(1).unflatten(1, cells.shape[1:3])
         axes = (torch.arange(length) for length in cells.shape[1:3])
         grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), 2)
         middle = (grid * share[..., None]).sum((1, 2))
@@ -77,7 +77,7 @@ class NearestColor(KnownPlace):
     """A locator whose similarity map is higher the closer the color around a cell is to the object's color."""
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
-        return -3 * F.avg_pool2d(self.unlike(description, cells)[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+        return -F.avg_pool2d(self.unlike(description, cells)[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
 
 
 class KnownLook(StrongNetwork):

@@ -12,6 +12,7 @@ from inference.predictor import Predictor
 from recipes.base import Answer, Recipe
 from recipes.frame import Frame
 from recipes.strong.crops import spot_of
+from recipes.strong.locator import Matches
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
 from tests.made.known_answer import BACKGROUND, NearestColor, color_recipe, edges, scene
@@ -51,7 +52,7 @@ PAIRS = [("cup", "ego", "left"), ("pot", "ego", "left"), ("pot", "ego", "right")
 @pytest.mark.parametrize("kinds", [KINDS, {}], ids=["kinds", "unknown"])
 def test_pairs_are_answered_as_each_alone_whatever_the_batches_and_whatever_else_is_asked(parts, kinds):
     alone = [answers(parts, frame_of([pair], kinds)) for pair in PAIRS]
-    for options in {}, {"looks": 3, "batch_size": 1}, {"looks": 3, "batch_size": 3}:
+    for options in {}, {"batch_size": 1}, {"batch_size": 3}:
         for prob, existence, one in zip(*answers(parts, frame_of(PAIRS, kinds), **options), alone, strict=True):
             np.testing.assert_allclose(prob, one[0][0], rtol=0, atol=2e-3)
             assert existence == pytest.approx(one[1][0], abs=1e-4)
@@ -90,17 +91,22 @@ def test_a_thing_of_any_size_is_found_where_it_is_in_pictures_of_any_shape(size,
 
 
 def look_alikes() -> tuple[Frame, np.ndarray]:
-    """Query and target show two things each, whose colors differ in their green. The other one of the target is nearer
-    to the object than the object itself, and even nearer to the other one of the query. The object's mask in the target
-    comes second.
+    """The object's color changes from part to part, and is a little darker in the target, which also shows a plain
+    thing with the mean color of the object. The object's mask in the target comes second.
     """
     images, masks, pair = {}, {}, Correspondence("cup", "left", "right")
-    for camera, greens in {"left": (100, 136), "right": (70, 126)}.items():
+    for camera, green in {"left": 100, "right": 94}.items():
         images[camera], masks[camera] = np.full((270, 480, 3), BACKGROUND, np.uint8), np.zeros((270, 480), np.uint8)
-        for row, green in zip((60, 180), greens, strict=True):
-            images[camera][row : row + 30, 2 * row : 2 * row + 30] = 200, green, 90
+        images[camera][60:90, 120:150] = patterned(30, green)
         masks[camera][60:90, 120:150] = 1
+    images["right"][180:210, 360:390] = patterned(30, 100).mean((0, 1))
     return Frame([pair], images, {pair[:2]: encode_mask(masks["left"])}, KINDS), masks["right"]
+
+
+def patterned(side: int, green: int) -> np.ndarray:
+    """A square whose red grows from row to row, and whose blue grows from column to column."""
+    rows, cols = np.mgrid[:side, :side] * 66 / side
+    return np.stack((137 + rows, np.full_like(rows, green), 57 + cols), 2).astype(np.uint8)
 
 
 def finds(frame: Frame, truth: np.ndarray, used: Strong) -> bool:
@@ -116,21 +122,20 @@ def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
     return (mask & truth).sum() / (mask | truth).sum()
 
 
-def test_of_two_look_alikes_the_one_that_leads_back_to_the_object_is_chosen():
+def test_of_two_look_alikes_the_one_whose_parts_agree_with_the_object_is_chosen(monkeypatch):
     assert finds(*look_alikes(), color_recipe(NearestColor))
     assert not finds(*look_alikes(), color_recipe(NearestColor, looks=1))
-    without_back = color_recipe(NearestColor)
-    without_back.network.look_back = lambda answers, *_: torch.ones(len(answers.area))
-    assert not finds(*look_alikes(), without_back)
+    monkeypatch.setattr(Matches, "agreement", lambda self, masks: torch.ones(len(masks)))
+    assert not finds(*look_alikes(), color_recipe(NearestColor))
 
 
-def test_of_two_things_in_one_answer_the_one_that_leads_back_to_the_object_is_kept_though_it_is_smaller(monkeypatch):
+def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept_though_it_is_smaller(monkeypatch):
     frame, truth = look_alikes()
     frame.images["right"][:], truth[:] = BACKGROUND, 0
-    frame.images["right"][60:84, 120:144], truth[60:84, 120:144] = (200, 70, 90), 1
-    frame.images["right"][55:89, 151:185] = 200, 126, 90
+    frame.images["right"][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
+    frame.images["right"][55:89, 151:185] = patterned(30, 100).mean((0, 1))
     assert finds(frame, truth, color_recipe(NearestColor))
-    monkeypatch.setattr(Strong, "best_parts", lambda self, objects, of, looks: {0: looks.parts[0][0].spot})
+    monkeypatch.setattr(Strong, "best_first", lambda self, parts, matches: parts)
     assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
 
 
@@ -139,10 +144,10 @@ def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition
     mask, query = decode_mask(frame.masks["cup", "left"]), frame.images["left"]
     predictor = Predictor(color_recipe(NearestColor))
     alone = predictor.segment(query, mask, frame.images["right"])
-    first, *others = predictor.places(query, mask, frame.images["right"])
-    assert (first[0] == alone[0]).all() and first[1] == alone[1]
-    assert overlap(first[0], truth) > 0.8 and 0 < len(others) <= 2
-    assert max(overlap(mask, first[0]) for mask, _ in others) < 0.5
+    places = predictor.places(query, mask, frame.images["right"])
+    [chosen] = [place for place in places if (place.mask == alone.mask).all()]
+    assert overlap(chosen.mask, truth) > 0.8 and chosen.existence == alone.existence
+    assert max(overlap(place.mask, chosen.mask) for place in places if place is not chosen) < 0.5
     assert len(predictor.places(query, mask, frame.images["right"], count=1)) == 1
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):

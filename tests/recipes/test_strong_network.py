@@ -29,13 +29,12 @@ def masks() -> Tensor:
 
 
 def answer(network: StrongNetwork, query: Levels, masks: Tensor, target: Levels) -> tuple[Tensor, Look, Tensor]:
-    """Heat of whole frames, looks, and looks back, of two objects."""
-    cells, objects = network.locator.cells(levels(2, 6, 10, seed=2)), torch.zeros(2, 12, 20, dtype=torch.bool)
-    objects[:, 3:6, 4:9] = True
-    heat = network.locator.heat(network.describe(query, masks), cells)
-    target = network.encode_target(target)
-    look = network.look(network.encode(query, masks, levels(2, seed=5).feat), target)
-    return heat, look, network.look_back(network.describe_answers(target.cells, look.target_mask_prob), cells, objects)
+    """Heat of whole frames, looks, and the agreement of two objects."""
+    heat = network.locator.heat(network.describe(query, masks), network.locator.cells(levels(2, 6, 10, seed=2)))
+    encoded, target = network.encode(query, masks, levels(2, seed=5).feat), network.encode_target(target)
+    look = network.look(encoded, target)
+    matches = network.locator.match(encoded.cells, encoded.coverage, target.cells)
+    return heat, look, matches.agreement(look.target_mask_prob > 0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -44,16 +43,16 @@ def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_
     with torch.no_grad():
         exact_heat, exact, _ = answer(network, query, masks(), target)
         with torch.autocast("cpu", dtype):
-            heat, half, back = answer(network, query, masks(), target)
+            heat, half, agreement = answer(network, query, masks(), target)
     torch.testing.assert_close(heat, exact_heat, rtol=0, atol=1e-5)  # where to look does not depend on the precision
-    assert {x.dtype for x in (heat, half.target_mask_prob, half.logit, back)} == {torch.float32}
+    assert {x.dtype for x in (heat, half.target_mask_prob, half.logit, agreement)} == {torch.float32}
     torch.testing.assert_close(half.target_mask_prob, exact.target_mask_prob, rtol=0, atol=0.05)
     network.train()
     query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (query, target))
     with torch.autocast("cpu", dtype):
-        heat, look, back = answer(network, query, masks() * 0, target)
+        heat, look, agreement = answer(network, query, masks() * 0, target)
     prob = look.target_mask_prob
-    assert prob.min() > 0 and prob.max() < 1 and look.logit.isfinite().all() and back.isfinite().all()
+    assert prob.min() > 0 and prob.max() < 1 and look.logit.isfinite().all() and agreement.isfinite().all()
     (prob.log().mean() + look.logit.sum()).backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
@@ -113,3 +112,21 @@ def test_a_mask_is_propagated_to_a_copy_of_its_object_and_not_to_a_copy_of_its_n
     assert propagated.shape == target.shape[:3] and propagated.min() >= 0 and propagated.max() <= 1
     assert propagated[0, 9:12, 16:19].min() > 0.9 and propagated[:, 9:12, 2:5].max() < 0.1
     assert torch.equal(locator.propagate(query, 0 * coverage, target), 0 * propagated)
+
+
+@torch.no_grad()
+def test_an_object_agrees_with_its_copy_and_not_with_its_neighbors_copy_or_a_thing_of_one_kind_of_cell(locator):
+    query, coverage, target = (x[:1, :12, :12] for x in views(locator))
+    target[:] = torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+    target[0, 1:4, 1:4], target[0, 8:11, 2:5] = query[0, 4:7, 5:8], query[0, 4:7, 2:5]
+    target[0, 8:11, 8:11] = query[0, 4:7, 5:8].mean((0, 1))
+
+    def agreement(row, col, target=target):
+        masks = torch.zeros(1, 96, 96)
+        masks[0, 8 * row : 8 * row + 24, 8 * col : 8 * col + 24] = 1
+        return locator.match(query, coverage, target).agreement(masks).item()
+
+    assert (agreement(1, 1), agreement(8, 2)) == (1, 0)
+    target[0, 1:4, 1:4] = 0
+    assert agreement(8, 8) < 0.6
+    assert locator.match(query, 0 * coverage, target).agreement(torch.zeros(1, 96, 96)).item() == 0
