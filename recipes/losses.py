@@ -59,8 +59,8 @@ def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor, object_weight: flo
     prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
     weight = visible[:, None] * (1 + (object_weight - 1) * truth)
     bce = cross_entropy(prob, truth, weight) / truth.shape[1]
-    overlap, area = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
-    dice = (visible * (1 - (2 * overlap + 1) / (area + 1))).sum()
+    overlap, areas = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
+    dice = (visible * (1 - (2 * overlap + 1) / (areas + 1))).sum()
     return bce, dice
 
 

@@ -120,21 +120,21 @@ class Strong(NetworkRecipe):
 
     def locate(self, frame: Frame, marked: Marked, count: int) -> Places:
         """2. The `count` highest peaks of the similarity maps of each pair, for all sizes that its object may have."""
-        kinds, sizes = [frame.kinds.get(camera) for camera in frame.images], []
+        kinds, sought = [frame.kinds.get(camera) for camera in frame.images], []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
             ratios = size_ratios(kinds[frame.view[row]], kinds[target])
             shares = expected_shares(marked.spot[row], marked.mask[row].shape, ratios)
-            sizes += [(pair, row, share) for share in shares.values()]
-        wide = list(dict.fromkeys(size[1:] for size in sizes))  # what several pairs ask for is described once
+            sought += [(pair, row, share) for share in shares.values()]
+        wide = list(dict.fromkeys(query[1:] for query in sought))  # what several pairs ask for is described once
         crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
         crops = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
-        described = self.network.describe(*crops)[numbers((size[1:] for size in sizes), wide)]
-        pictures = [(frame.target[pair], self.config.frame_length(share)) for pair, _, share in sizes]
+        described = self.network.describe(*crops)[numbers((query[1:] for query in sought), wide)]
+        pictures = [(frame.target[pair], self.config.frame_length(share)) for pair, _, share in sought]
         order, highest = [], []
         for (target, long_side), rows in rows_by_key(pictures).items():
             cells = self.picture_cells(frame.pictures[target], long_side)
             highest.append(self.in_batches(partial(self.network.locator.peaks, cells, 2 * count), described[rows]))
-            order += [(*sizes[row], cells.shape[1:3]) for row in rows]
+            order += [(*sought[row], cells.shape[1:3]) for row in rows]
         found: list[list] = [[] for _ in frame.pairs]  # some of the peaks are next to others
         for (pair, _, share, grid), of_size in zip(order, torch.cat(highest).tolist(), strict=True):
             size = frame.pictures[frame.target[pair]].shape[:2]
