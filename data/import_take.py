@@ -32,7 +32,7 @@ from formats.footage import Footage, open_footage, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
 from formats.takes import SPLITS, annotation_path, camera_kind, read_splits, video_path
-from formats.video_writer import open_video
+from formats.video import open_video
 
 
 def parse_args() -> argparse.Namespace:

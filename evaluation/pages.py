@@ -112,13 +112,14 @@ def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], c
     """Write the page with its style and script. `figures` is the content of metrics.json or comparison.json; `order` is
     the order of `choose_frames`. A section is left out if it has no cards and only one-row tables.
     """
-    title, lead = f"Object correspondence, {headline(figures).partition(':')[0]}", headline(figures)
+    sections = make_sections(figures, cards, order)
+    sections = [section for section in sections if section["cards"] or any(len(rows) > 2 for rows in section["tables"])]
+    lead = headline(figures)
     if order == DISAGREEMENT:
         title = " against ".join(figures["names"])
     else:
+        title = f"Object correspondence, {lead.partition(':')[0]}"
         lead += f"; results of {Path(figures['results']).name}"
-    sections = make_sections(figures, cards, order)
-    sections = [section for section in sections if section["cards"] or any(len(rows) > 2 for rows in section["tables"])]
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("page.html")

@@ -149,13 +149,13 @@ class GroundTruth:
         Raises UserError if a file or all takes are missing.
         """
         splits_path = splits_path or find_split_path(data_dir)
+        path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
         uids = read_split(splits_path, split)
         if not any(is_processed(data_dir, uid) for uid in uids):
             raise UserError(
                 f"no take of split {split!r} is in {data_dir}; "
                 "run data/process_data.py first or name the folder with --data_path"
             )
-        path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
         if all_frames:
             infos, missing = dict.fromkeys(uids, TakeInfo()), {}
         else:

@@ -1,4 +1,4 @@
-"""Masks that other programs write: pictures (formats/mask_pictures.py reads them) and COCO's JSON.
+"""Masks that other programs write: pictures (formats/picture_files.py reads them) and COCO's JSON.
 
 The masks of a camera are one of these: a folder `{object}/{frame}.png`; one PNG file, named after its object; or COCO's
 `{"images": [{"id", "file_name", "height", "width"}], "annotations": [{"image_id", "category_id", "segmentation"}],
@@ -17,9 +17,8 @@ from pycocotools import mask as coco
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_aspect_ratio
-from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_area, mask_size
-from formats.picture_files import by_number
+from formats.picture_files import by_number, read_mask
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 LARGEST = 100_000  # largest coordinate of a polygon in pixels; the library walks along edges, even outside the picture

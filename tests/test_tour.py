@@ -18,9 +18,8 @@ from PIL import Image
 
 from formats.footage import open_footage
 from formats.mask_files import find_masks
-from formats.mask_pictures import read_mask
 from formats.masks import decode_mask
-from formats.picture_files import read_picture
+from formats.picture_files import read_mask, read_picture
 from inference import predictor
 from tests.made import ROOT
 

@@ -173,7 +173,7 @@ def test_every_problem_of_a_broken_results_file_is_named(scored_data, good, tmp_
 REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
     "ego-exo --split val --data_path {root}/processed --ckpt_path CHECKPOINT --out_path {tmp}`",
-    "--pred_file {tmp}": "{tmp} is a folder without masks",
+    "--pred_file {tmp}": "{tmp} cannot be read (Is a directory)",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",
     "--pred_file {root}/ego-exo_test_results.json": "{root}/ego-exo_test_results.json has no prediction for any",
     "--pred_file {results} --splits_path {root}/gt_val.json": "{root}/gt_val.json does not map split names",
