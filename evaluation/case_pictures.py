@@ -94,10 +94,10 @@ def _draw_panel(
     rle = rle or EMPTY_MASK
     image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
     side = min(PANEL_HEIGHT * 2 // 5, image.shape[1])
-    close_up = resize(frame[window], (side, side)) if window else None
+    close_up = resize(frame[window or ()], (side, side))
     shown_mask, mask = (resize_mask(rle, size) for size in (image.shape[:2], frame.shape[:2]))
     image = overlay(image, shown_mask, color, dashed)
-    if close_up is not None:
+    if window:
         mask = np.ascontiguousarray(mask[window])
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
         inset = overlay(close_up, mask, color, dashed)

@@ -63,8 +63,9 @@ def find_masks(path: Path, frame: int = 0) -> MaskFiles:
         objects = {path.stem: {frame: path}}
     else:
         files: dict[str, list[Path]] = {}
-        for file in png_files(path):
-            files.setdefault(file.parent.relative_to(path).as_posix(), []).append(file)
+        names = glob.glob("**/*.[pP][nN][gG]", root_dir=path, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
+        for file in sorted(map(Path, names)):
+            files.setdefault(file.parent.as_posix(), []).append(path / file)
         objects = {name: by_number(pictures) for name, pictures in files.items() if name != "."}
     if not objects:
         fault = "holds no masks" if path.exists() else "does not exist"
@@ -73,12 +74,6 @@ def find_masks(path: Path, frame: int = 0) -> MaskFiles:
         if not all(map(is_file_name, name.split("/"))):
             raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
     return MaskFiles(path, objects)
-
-
-def png_files(folder: Path) -> list[Path]:
-    """All files *.png below a folder, also in folders that are links."""
-    names = glob.glob("**/*.[pP][nN][gG]", root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
-    return sorted(folder / name for name in names)
 
 
 def _find_coco(path: Path) -> dict[str, dict[int, Any]]:

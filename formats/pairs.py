@@ -205,11 +205,11 @@ class PairSet:
         num_pairs = 0
         for data_dir in data_dirs:
             about, arrays = _read_pairs(data_dir, split, settings)
-            other_data_dirs = self.data_dir_of.copy()
+            earlier_dir_of = self.data_dir_of.copy()
             for name in settings:
                 for uid, object_name, query, target, count in about["tracks"][name]:
-                    if count and uid in other_data_dirs:
-                        raise UserError(f"take {uid} is in {other_data_dirs[uid]} and in {data_dir}; drop one")
+                    if count and uid in earlier_dir_of:
+                        raise UserError(f"take {uid} is in {earlier_dir_of[uid]} and in {data_dir}; drop one")
                     numbers = range(num_pairs, num_pairs + count)
                     if count:
                         self.data_dir_of[uid] = data_dir

@@ -155,7 +155,6 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     ("options", "message"),
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
-        *(({"name": name}, f"--name '{name}' cannot be") for name in ("takes", "split.json", "val_pairs.npz")),
         ({"videos": ["head={}/head.mp4", "aria_2={}/left.mp4"], "offset": []}, "camera 'aria_2': only the --ego"),
         ({"videos": ["head={}/head.mp4", "a/b={}/left.mp4"], "offset": []}, "camera 'a/b' cannot be the name of"),
         ({"ego": "nose"}, "--ego names camera 'nose'; --videos has head, left cam, photos"),
