@@ -27,6 +27,15 @@ CASE_ORDERS = {  # of the frames of one file, and which cases the page then show
     "worst": f"the worst{WITH_HIDDEN}",
     "random": "drawn at random",
 }
+DISAGREEING = "on which the files differ most, in IoU, or in existence if the object is hidden; "
+DISAGREEING += "each file is the best one in the same number of them"
+STARS = "A star marks a score that is not part of the benchmark. docs/published_results.csv has published scores."
+SHOWN = "Each picture shows the query, the {} and the true mask: cases {}. A dashed outline means that the object is "
+SHOWN += "predicted hidden. Click a picture to see it at full size."
+SCORED_GROUPS = "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was "
+SCORED_GROUPS += "predicted visible. Click the head of a column to sort by it."
+COMPARED_GROUPS = "The largest change of IoU comes first. An arrow up means better. Brackets hold the 95 % interval, "
+COMPARED_GROUPS += "if any."
 
 
 def choose_frames(frames: Sequence[Frame], order: str, number: int, with_hidden: bool = False) -> list[Frame]:
@@ -132,33 +141,13 @@ def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> lis
     """The sections of the page: scores, cards, breakdowns."""
     if order == DISAGREEMENT:
         titles, kinds, predictions = ("Differences", "Disagreements"), figures["comparisons"][0]["by"], "predictions"
-        chosen = (
-            "on which the files differ most, in IoU, or in existence if the object is hidden; each file is the best "
-            "one in the same number of them"
-        )
-        groups = (
-            "The largest change of IoU comes first. An arrow up means better. Brackets hold the 95 % interval, if any."
-        )
+        chosen, groups = DISAGREEING, COMPARED_GROUPS
     else:
         titles, kinds, predictions = ("Scores", "Cases"), figures["breakdown"], "prediction"
-        chosen = CASE_ORDERS[order]
-        groups = (
-            "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was predicted "
-            "visible. Click the head of a column to sort by it."
-        )
-    scores = (
-        "A star marks a score that is not part of the benchmark. docs/published_results.csv has published scores. "
-        f"{interval_note(figures).capitalize()}."
-    )
-    shown = (
-        f"Each picture shows the query, the {predictions} and the true mask: cases {chosen}. A dashed outline means "
-        "that the object is predicted hidden. Click a picture to see it at full size."
-    )
-    sections = [
-        {"title": titles[0], "note": scores, "tables": score_tables(figures), "cards": []},
-        {"title": titles[1], "note": shown, "tables": [], "cards": cards},
-    ]
+        chosen, groups = CASE_ORDERS[order], SCORED_GROUPS
+    scores, shown = f"{STARS} {interval_note(figures).capitalize()}.", SHOWN.format(predictions, chosen)
+    sections = [(titles[0], scores, score_tables(figures), []), (titles[1], shown, [], cards)]
     for kind in kinds:
-        title, tables = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize(), breakdown_tables(figures, kind)
-        sections.append({"title": title, "note": groups, "tables": tables, "cards": []})
-    return sections
+        title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
+        sections.append((title, groups, breakdown_tables(figures, kind), []))
+    return [dict(zip(("title", "note", "tables", "cards"), section, strict=True)) for section in sections]

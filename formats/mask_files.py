@@ -43,10 +43,8 @@ class MaskFiles:
                 return None
             rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
             if not same_aspect_ratio(mask_size(rle), size):
-                raise ValueError(
-                    f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; "
-                    "both must have the same aspect ratio"
-                )
+                sizes = f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}"
+                raise ValueError(f"{sizes}; both must have the same aspect ratio")
             if not mask_area(rle):
                 return None
             return rle if mask_size(rle) == size else encode_mask(fit_rle(rle, size))

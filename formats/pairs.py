@@ -99,11 +99,10 @@ def write_pairs(
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
         about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path}
-        about |= {"tracks": tracks, "cameras": cameras}
+        text = json.dumps(about | {"tracks": tracks, "cameras": cameras}).encode()
         arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
-        arrays |= {"files": np.array([frames, sizes], np.int32)}
-        arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
+        arrays |= {"files": np.array([frames, sizes], np.int32), "about": np.frombuffer(text, np.uint8)}
         with atomic_write(path, "wb") as file:
             np.savez(file, **arrays, digest=_digest(arrays))
     return {setting: len(arrays[setting]) for setting in SETTINGS}, malformed

@@ -84,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text += "colored light; some cameras are turned, and people walk by"
     add("--things", choices=("patterned", "models"), default="patterned", help=text)
     text = "folder of OBJ and GLB files in meters for --things models (needs requirements-models.txt); "
-    text += "when its files change, choose another --outputpath"
+    text += "takes that are rendered already keep what they show when its files change"
     add("--models", type=Path, help=text)
     add("--photos", type=Path, help="folder of pictures for table tops, walls and floors (default: painted ones)")
     text = "largest number of further things on the table, which are never annotated"
@@ -123,9 +123,8 @@ def parse_object_sizes(words: list[str]) -> ObjectSizes:
     except ValueError:
         low = high = -1.0
     if len(words) > 2 or not 0 < low <= high <= 0.4:
-        raise UserError(
-            f"--object_size {' '.join(words)} is not real, nor one or two fractions between 0 and 0.4 of the picture"
-        )
+        what = "is not real, nor one or two fractions between 0 and 0.4 of the picture"
+        raise UserError(f"--object_size {' '.join(words)} {what}")
     median = (low * high) ** 0.5
     # Nine of ten normal values lie in a range of 3.29 standard deviations.
     return ObjectSizes(ego=median, exo=median, spread=math.log(high / low) / 3.29)
