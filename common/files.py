@@ -263,12 +263,6 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
             raise UserError(f"{path} holds {names or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
 
 
-def iter_json_list(path: Path, remedy: str) -> Iterator[Any]:
-    """Yield the items of a JSON file that holds a list, one at a time. Raises UserError as `json_errors` does."""
-    with json_errors(path, remedy), _open_json(path) as file:
-        yield from ijson.items(_Shallow(file), "item", use_float=True)
-
-
 class _Shallow:
     """Passes on what is read from a JSON file. Raises ValueError where more than MAX_DEPTH lists and objects lie in one
     another, because the memory of ijson grows with the square of their number: 40 KB of "[" took 3.8 GB.
@@ -291,15 +285,6 @@ class _Shallow:
             raise ValueError(f"more than {MAX_DEPTH} lists and objects lie in one another")
         self.depth = int(depths[-1]) if len(depths) else self.depth
         return data
-
-
-def holds_json_list(path: Path) -> bool:
-    """True if a JSON file begins with a list; False if not, or if the file cannot be read."""
-    try:
-        with _open_json(path) as file:
-            return file.read(4096).lstrip()[:1] == b"["
-    except (OSError, EOFError, zlib.error):
-        return False
 
 
 def _open_json(path: Path) -> io.BufferedIOBase:

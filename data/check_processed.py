@@ -9,9 +9,7 @@ not find in the data set ("missing"). Exit status 0: no problem, though takes ma
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +75,6 @@ class Check(NamedTuple):
     problems: list[str]
     missing: list[str]
     numbers: Counter[str]
-    sizes: Sequence[tuple[str, str, list[int]]] = ()  # of takes and their cameras with all frames: each frame's bytes
 
 
 def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
@@ -94,11 +91,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     if split in ("train", "val") or pairs_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
             if any(numbers[column] for column in PAIR_COLUMNS.values()):
-                pairs = PairSet([args.data_path], split, BOTH)
-                for uid, camera, sizes in chain.from_iterable(checks[uid].sizes for uid in uids):
-                    if pairs.cameras[uid, camera][0][1].tolist() != sizes:
-                        what = "frames were replaced after their pairs were listed; run data/create_pairs.py"
-                        problems.append(f"take {uid}, camera {camera}: {what}")
+                PairSet([args.data_path], split, BOTH)
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
     return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
@@ -117,13 +110,10 @@ def check_take(data_dir: Path, uid: str) -> Check:
         take = ProcessedTake.read(data_dir, uid)
     except UserError as error:
         return Check([f"take {uid}: {error}", *broken_lines], missing, numbers)
-    sizes = []
     for camera, needed in sorted(take.needed_frames().items()):
         frame_paths = frames_in(take.folder / camera)
         absent = sorted(needed - frame_paths.keys())
         cut_off = [frame for frame in sorted(needed & frame_paths.keys()) if _is_cut_off(frame_paths[frame])]
-        if not absent + cut_off:
-            sizes.append((uid, camera, [frame_paths[frame].stat().st_size for frame in sorted(needed)]))
         numbers["frames"] += len(needed)
         delete = "if its video is there, delete them and "
         for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, delete)):
@@ -134,7 +124,7 @@ def check_take(data_dir: Path, uid: str) -> Check:
     for setting, column in PAIR_COLUMNS.items():
         numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
-    return Check(problems + broken_lines, missing, numbers, sizes)
+    return Check(problems + broken_lines, missing, numbers)
 
 
 def _is_cut_off(path: Path) -> bool:

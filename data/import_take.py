@@ -32,7 +32,7 @@ from formats.footage import Footage, open_footage, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
 from formats.takes import SPLITS, annotation_path, camera_kind, read_splits, video_path
-from formats.video_writer import open_video
+from formats.video import open_video
 
 
 def parse_args() -> argparse.Namespace:
@@ -100,9 +100,7 @@ def main() -> None:
 
 def check_name(args: argparse.Namespace) -> None:
     """Raise UserError if --name cannot be the name of a take, or is the name of a processed take."""
-    # process_data.py refuses a folder takes/takes, and processed/ has files of the other names.
-    is_reserved = args.name == "takes" or args.name.endswith((".json", ".npz"))
-    if is_reserved or not is_file_name(args.name):
+    if not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
     folder = args.root / "processed" / args.name
     if any(path.is_dir() for path in folder.glob("*")):

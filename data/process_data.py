@@ -46,10 +46,8 @@ def parse_args() -> argparse.Namespace:
     add("--uids", nargs="+", metavar="UID", help="process only these takes (default: all takes of the splits)")
     text = "use the videos of 448 pixels on the short side and keep this size: tens of times less data, softer images"
     add("--downscaled", action="store_true", help=text)
-    text = (
-        "how many times as long and wide as the benchmark's frames may be, but no larger than the video: 2 and 4 show "
-    )
-    text += "more of small objects to the strong recipe (docs/training.md); the paper's network does not gain"
+    text = "how many times as long and wide as the benchmark's frames may be, but no larger than the video: 2 and 4 "
+    text += "show more of small objects to the strong recipe (docs/training.md); the paper's network does not gain"
     add("--detail", type=int, choices=(1, 2, 4), default=1, help=text)
     add_num_workers(parser, "processes, each with a take (or some of its cameras, if takes are few) and up to 0.4 GB")
     shard = "process only the I-th of every N takes, to share the work among jobs, all with the same N (default: 1/1)"

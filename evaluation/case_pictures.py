@@ -93,12 +93,14 @@ def _draw_panel(
     """A frame with the outline of a mask, if any, (PANEL_HEIGHT, W, 3). `window` is also shown enlarged in a corner."""
     rle = rle or EMPTY_MASK
     image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
-    image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
+    side = min(PANEL_HEIGHT * 2 // 5, image.shape[1])
+    close_up = resize(frame[window or ()], (side, side))
+    shown_mask, mask = (resize_mask(rle, size) for size in (image.shape[:2], frame.shape[:2]))
+    image = overlay(image, shown_mask, color, dashed)
     if window:
-        side = min(PANEL_HEIGHT * 2 // 5, image.shape[1])
-        mask = np.ascontiguousarray(resize_mask(rle, frame.shape[:2])[window])
+        mask = np.ascontiguousarray(mask[window])
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
-        inset = overlay(resize(frame[window], (side, side)), mask, color, dashed)
+        inset = overlay(close_up, mask, color, dashed)
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
 

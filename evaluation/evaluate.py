@@ -29,12 +29,12 @@ say_errors(__name__)
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
-from common.files import check_output, claimed, output_folder, write_json
+from common.files import check_output, output_folder, write_json
 from common.provenance import provenance
 from evaluation.case_pictures import draw_frames, draw_sheet
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_frames, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
-from evaluation.score import ScoreOptions, SplitScores, score_file, warning_lines
+from evaluation.score import ScoreOptions, SplitScores, score_file
 from evaluation.summary import common_frames, compare, summarize_scores, take_names, without_nan
 from evaluation.tables import format_figures, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
@@ -86,10 +86,11 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
         files = [results_path(RESULTS_DIR, args.setting, truth.split)]
     inputs = [*files, *truth.sources]
+    if files and not args.out:
+        args.out = path_beside(files[0], "evaluation" if len(files) == 1 else "comparison")
     for path in filter(None, (args.write_gt, args.sheet)):
         check_output(path, args.overwrite, inputs)
     if files:
-        args.out = args.out or path_beside(files[0], "evaluation" if len(files) == 1 else "comparison")
         for name in (PAGE, "cases.csv", "metrics.json", "comparison.json"):
             check_output(args.out / name, True, filter(Path.is_file, inputs))
     if args.write_gt:
@@ -105,40 +106,40 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], a
     """Print and write the figures of a results file, or the differences of several on the frames that all of them have,
     with the pictures that the options ask for.
     """
-    several, frames, names, takes = len(files) > 1, common_frames(scores), [""], take_names(scores[0])
+    several = len(files) > 1
+    names = (args.names or short_names(files)) if several else [""]
+    frames, takes = common_frames(scores), take_names(scores[0])
     made = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
     if several:
         if not frames:
             raise UserError("these results files have no scored frame in common")
-        names = args.names or short_names(files)
         figures = {"setting": args.setting, "split": truth.split, "provenance": made}
         figures |= compare(names, frames, scores[0])
     else:
         figures = {"split": truth.split, "results": str(files[0]), "provenance": made, **summarize_scores(scores[0])}
     if args.protocol != OFFICIAL_RULE:
         figures["protocols"] = without_nan(under_protocols(args.protocol, scores[0].cases))
-    warnings = list(dict.fromkeys(line for of_file in scores for line in warning_lines(truth, of_file)))
-    lines, sheet, shown = [*format_figures(figures, truth.all_frames), *warnings], None, []
-    if args.sheet:  # drawn before anything is written, because a frame may be missing
-        chosen = choose_frames(frames, args.order, 8 if args.num is None else args.num)
-        sheet = draw_sheet(truth, args.setting, files[0], chosen)
-        lines.append(f"{counted(len(chosen), 'case')}: {args.sheet}")
+    warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
+    shown, sheet, lines = [], None, [*warnings]
     if args.report:
         number = args.num if args.num is not None else 40 if several else 100
         shown = choose_frames(frames, args.order, number, with_hidden=True)
-
+    cards = [make_card(frame, number, names, takes) for number, frame in enumerate(shown)]
+    if args.sheet:
+        chosen = choose_frames(frames, args.order, 8 if args.num is None else args.num)
+        sheet = draw_sheet(truth, args.setting, files[0], chosen)
+        lines.append(f"{counted(len(chosen), 'case')}: {args.sheet}")
     with output_folder(args.out) as folder:
-        cards = [make_card(frame, number, names, takes) for number, frame in enumerate(shown)]
         pictures = draw_frames(truth, args.setting, dict(zip(names, files, strict=True)), shown)
         for card, picture in zip(cards, pictures, strict=True):
             write_picture(folder / card["picture"], picture)
+        if sheet is not None:
+            write_picture(args.sheet, sheet)
+        write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)
         write_page(folder, figures, warnings, cards, args.order)
         write_cases(folder / "cases.csv", names, frames)
-        write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)
-    if sheet is not None:
-        with claimed(args.sheet.parent, args.sheet.name, f"writes {args.sheet}"):
-            write_picture(args.sheet, sheet)
-    print("\n".join(map(printable, [*lines, f"report: open {args.out / PAGE}"])))
+    lines = [*format_figures(figures, truth.all_frames), *lines, f"report: open {args.out / PAGE}"]
+    print("\n".join(map(printable, lines)))
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

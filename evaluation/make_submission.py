@@ -24,10 +24,17 @@ from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
 from common.files import check_output, claimed, write_json
-from evaluation.predictions import TakePredictions
 from evaluation.score import iter_take_predictions
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
-from formats.results import RESULTS_DIR, iter_results, path_beside, read_run, reprocessed_line, results_path
+from formats.results import (
+    RESULTS_DIR,
+    TakePredictions,
+    iter_results,
+    path_beside,
+    read_run,
+    reprocessed_line,
+    results_path,
+)
 
 FILE_NAME = "submission.json"
 

@@ -65,6 +65,10 @@ class Metric(NamedTuple):
             return "-"
         return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.3f}"
 
+    def interval_text(self, edges: Sequence[float | None], sign: str = "") -> str:
+        """Both edges of an interval; "" if there is no interval."""
+        return "" if edges[0] is None else " to ".join(self.as_text(edge, sign) for edge in edges)
+
     def verdict(self, change: float | None) -> str:
         """Whether a change of the metric is "better" or "worse"; "" if the change is too small to be printed."""
         if not change or float(self.as_text(change)) == 0:

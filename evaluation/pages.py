@@ -27,6 +27,15 @@ CASE_ORDERS = {  # of the frames of one file, and which cases the page then show
     "worst": f"the worst{WITH_HIDDEN}",
     "random": "drawn at random",
 }
+DISAGREEING = "on which the files differ most, in IoU, or in existence if the object is hidden; "
+DISAGREEING += "each file is the best one in the same number of them"
+STARS = "A star marks a score that is not part of the benchmark. docs/published_results.csv has published scores."
+SHOWN = "Each picture shows the query, the {} and the true mask: cases {}. A dashed outline means that the object is "
+SHOWN += "predicted hidden. Click a picture to see it at full size."
+SCORED_GROUPS = "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was "
+SCORED_GROUPS += "predicted visible. Click the head of a column to sort by it."
+COMPARED_GROUPS = "The largest change of IoU comes first. An arrow up means better. Brackets hold the 95 % interval, "
+COMPARED_GROUPS += "if any."
 
 
 def choose_frames(frames: Sequence[Frame], order: str, number: int, with_hidden: bool = False) -> list[Frame]:
@@ -112,13 +121,14 @@ def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], c
     """Write the page with its style and script. `figures` is the content of metrics.json or comparison.json; `order` is
     the order of `choose_frames`. A section is left out if it has no cards and only one-row tables.
     """
-    title, lead = f"Object correspondence, {headline(figures).partition(':')[0]}", headline(figures)
+    sections = make_sections(figures, cards, order)
+    sections = [section for section in sections if section["cards"] or any(len(rows) > 2 for rows in section["tables"])]
+    lead = headline(figures)
     if order == DISAGREEMENT:
         title = " against ".join(figures["names"])
     else:
+        title = f"Object correspondence, {lead.partition(':')[0]}"
         lead += f"; results of {Path(figures['results']).name}"
-    sections = make_sections(figures, cards, order)
-    sections = [section for section in sections if section["cards"] or any(len(rows) > 2 for rows in section["tables"])]
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("page.html")
@@ -131,33 +141,13 @@ def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> lis
     """The sections of the page: scores, cards, breakdowns."""
     if order == DISAGREEMENT:
         titles, kinds, predictions = ("Differences", "Disagreements"), figures["comparisons"][0]["by"], "predictions"
-        chosen = (
-            "on which the files differ most, in IoU, or in existence if the object is hidden; each file is the best "
-            "one in the same number of them"
-        )
-        groups = (
-            "The largest change of IoU comes first. An arrow up means better. Brackets hold the 95 % interval, if any."
-        )
+        chosen, groups = DISAGREEING, COMPARED_GROUPS
     else:
         titles, kinds, predictions = ("Scores", "Cases"), figures["breakdown"], "prediction"
-        chosen = CASE_ORDERS[order]
-        groups = (
-            "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was predicted "
-            "visible. Click the head of a column to sort by it."
-        )
-    scores = (
-        "A star marks a score that is not part of the benchmark. docs/published_results.csv has published scores. "
-        f"{interval_note(figures).capitalize()}."
-    )
-    shown = (
-        f"Each picture shows the query, the {predictions} and the true mask: cases {chosen}. A dashed outline means "
-        "that the object is predicted hidden. Click a picture to see it at full size."
-    )
-    sections = [
-        {"title": titles[0], "note": scores, "tables": score_tables(figures), "cards": []},
-        {"title": titles[1], "note": shown, "tables": [], "cards": cards},
-    ]
+        chosen, groups = CASE_ORDERS[order], SCORED_GROUPS
+    scores, shown = f"{STARS} {interval_note(figures).capitalize()}.", SHOWN.format(predictions, chosen)
+    sections = [(titles[0], scores, score_tables(figures), []), (titles[1], shown, [], cards)]
     for kind in kinds:
-        title, tables = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize(), breakdown_tables(figures, kind)
-        sections.append({"title": title, "note": groups, "tables": tables, "cards": []})
-    return sections
+        title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
+        sections.append((title, groups, breakdown_tables(figures, kind), []))
+    return [dict(zip(("title", "note", "tables", "cards"), section, strict=True)) for section in sections]

@@ -15,10 +15,17 @@ from tqdm import tqdm
 from common.errors import UserError, counted
 from common.parallel import run_jobs
 from evaluation.metrics import METRICS, MaskScores, score_masks
-from evaluation.predictions import ACCEPTED_TEXT, Problem, TakePredictions
 from evaluation.truth import MISSING_HINT, GroundTruth, TakeTruth, refuse
 from formats.masks import decode_mask, mask_area, mask_size
-from formats.results import THRESHOLD, iter_results, read_run, reprocessed_line
+from formats.results import (
+    OTHER_FORMS,
+    THRESHOLD,
+    Problem,
+    TakePredictions,
+    iter_results,
+    read_run,
+    reprocessed_line,
+)
 
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
 
@@ -27,7 +34,7 @@ class ScoreOptions(NamedTuple):
     """How a results file is read."""
 
     setting: str
-    accept: Collection[str] = ()  # the flags of predictions.ACCEPTING_FLAGS that the user gave
+    accept: Collection[str] = ()  # the flags of OTHER_FORMS that the user gave
     at_file_size: bool = False  # also score masks of another size without resizing them
 
 
@@ -78,17 +85,12 @@ class SplitScores(NamedTuple):
 
     setting: str
     takes: list[TakeScores]
-    not_in_truth: list[str]  # uids of takes in the results file that the ground truth lacks
-    reprocessed: str = ""  # a line that names the takes which were processed again since they were predicted
+    warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
     made: Mapping[str, str | None] = {}  # how the results file was made, from its run record; None if unknown
 
     @property
     def cases(self) -> list[Case]:
         return [case for take in self.takes for case in take.cases]
-
-    @property
-    def problems(self) -> list[Problem]:
-        return [problem for take in self.takes for problem in take.problems]
 
     @property
     def accepted(self) -> Counter[str]:
@@ -110,36 +112,31 @@ def score_file(
     bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # no bar above an error at the start
     scored = {take.take_uid: take for _, take in bar}
     takes = [scored[uid] for uid in truth.uids]
-    run, digests = read_run(path), {take.take_uid: take.digest for take in takes}
-    made = {name: str(run["provenance"].get(name) or "") or None for name in (*MADE_WITH, "date", "command", "commit")}
-    made = {"results": str(path)} | made
-    scores = SplitScores(options.setting, takes, not_in_truth, reprocessed_line(run, digests), made)
-    is_empty = not scores.cases and all(problem.missing for problem in scores.problems)
-    if is_empty and (scores.not_in_truth or allow_missing):
+    problems = [problem for take in takes for problem in take.problems]
+    is_empty = not any(take.cases for take in takes) and all(problem.missing for problem in problems)
+    if is_empty and (not_in_truth or allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; check --split")
-    problems = [problem for problem in scores.problems if not (problem.missing and allow_missing)]
-    if problems:
-        flags = sorted({problem.flag for problem in problems if problem.flag})
+    if refused := [problem for problem in problems if not (problem.missing and allow_missing)]:
+        flags = sorted({problem.flag for problem in refused if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        refuse([problem.text for problem in problems], str(path), hint + ("" if allow_missing else MISSING_HINT))
-    return scores
-
-
-def warning_lines(truth: GroundTruth, scores: SplitScores) -> list[str]:
-    """A line for each thing that was not scored, or that was not scored by the official protocol."""
-    lines = []
+        refuse([problem.text for problem in refused], str(path), hint + ("" if allow_missing else MISSING_HINT))
+    run = read_run(path)
+    made = {name: str(run["provenance"].get(name) or "") or None for name in (*MADE_WITH, "date", "command", "commit")}
+    warnings = []
     if truth.all_frames:
-        lines.append("not the official protocol: every frame counts, even if nobody looked at the target view")
+        warnings.append("not the official protocol: every frame counts, even if nobody looked at the target view")
     if truth.missing:
-        lines.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
-    lines.append(truth.incomplete_line)
-    if scores.not_in_truth:
-        lines.append(f"takes of the results without ground truth, not scored: {', '.join(scores.not_in_truth)}")
-    lines.append(scores.reprocessed)
+        warnings.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
+    warnings.append(truth.incomplete_line)
+    if not_in_truth:
+        warnings.append(f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}")
+    warnings.append(reprocessed_line(run, {take.take_uid: take.digest for take in takes}))
+    scores = SplitScores(options.setting, takes, warnings, {"results": str(path)} | made)
     for kind, count in sorted(scores.accepted.items()):
-        noun, text = ACCEPTED_TEXT[kind]
-        lines.append(f"accepted: {counted(count, noun)} {text}")
-    return [*filter(None, lines), *(problem.text for problem in scores.problems if problem.missing)]
+        _, noun, text = OTHER_FORMS[kind]
+        warnings.append(f"accepted: {counted(count, noun)} {text}")
+    warnings += [problem.text for problem in problems]  # all are missing predictions
+    return scores._replace(warnings=list(filter(None, warnings)))
 
 
 def iter_take_predictions(

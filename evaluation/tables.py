@@ -13,7 +13,7 @@ from common.errors import counted
 from common.files import atomic_write
 from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS, MaskScores
 from evaluation.score import MADE_WITH, Case
-from evaluation.summary import SHORT_BREAKDOWNS, without_nan
+from evaluation.summary import SHORT_BREAKDOWNS
 
 Rows = list[Sequence[str]]
 BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
@@ -84,7 +84,7 @@ def score_tables(figures: dict[str, Any]) -> list[Rows]:
         if name == "right_object":
             frames, chance = figures["frames_several_objects"], metric.as_text(figures["right_object_chance"])
             title += f", in {frames:,} frames with several objects, chance {chance}"
-        interval = interval_text(name, figures["interval_95"][name]) if values[name] is not None else ""
+        interval = metric.interval_text(figures["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.as_text(values[name]), interval or "-"))
     return [rows]
 
@@ -119,10 +119,9 @@ def difference_table(first: str, other: dict[str, Any]) -> Rows:
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
     for name, paired in printed_values(other["metrics"], NO_DIFFERENCE).items():
         metric = METRICS[name]
-        cells = [metric.as_text(paired[name]) for name in ("first", "second")]
-        cells.append(metric.as_text(paired["difference"], "+"))
-        cells += [interval_text(name, paired["interval_95"], "+") or "-", better_or_worse(name, paired)]
-        rows.append((metric.heading, *cells))
+        values = metric.as_text(paired["first"]), metric.as_text(paired["second"])
+        change = metric.as_text(paired["difference"], "+"), metric.interval_text(paired["interval_95"], "+") or "-"
+        rows.append((metric.heading, *values, *change, better_or_worse(name, paired)))
     return rows
 
 
@@ -134,9 +133,10 @@ def change_table(groups: dict[str, dict[str, Any]], title: str) -> Rows:
     for label, group in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
         cells, paired = [label], printed_values(group, NO_DIFFERENCE)
         for name in TABLE_METRICS:
-            change, interval = paired[name]["difference"], interval_text(name, paired[name]["interval_95"], "+")
-            arrow = {"better": " ▲", "worse": " ▼", "": ""}[METRICS[name].verdict(change)]
-            cells.append(METRICS[name].as_text(change, "+") + arrow + (f" [{interval}]" if interval else ""))
+            metric, change = METRICS[name], paired[name]["difference"]
+            interval = metric.interval_text(paired[name]["interval_95"], "+")
+            arrow = {"better": " ▲", "worse": " ▼", "": ""}[metric.verdict(change)]
+            cells.append(metric.as_text(change, "+") + arrow + (f" [{interval}]" if interval else ""))
         rows.append(cells)
     return rows
 
@@ -147,11 +147,6 @@ def better_or_worse(name: str, paired: dict[str, Any]) -> str:
     if low is None or not change:
         return "-"
     return change if low > 0 or high < 0 else f"{change}, uncertain"
-
-
-def interval_text(name: str, edges: Sequence[float | None], sign: str = "") -> str:
-    """Both edges of an interval, in the form of the metric; "" if there is no interval."""
-    return "" if edges[0] is None else " to ".join(METRICS[name].as_text(edge, sign) for edge in edges)
 
 
 def interval_note(figures: dict[str, Any]) -> str:
@@ -174,5 +169,6 @@ def write_cases(path: Path, names: Sequence[str], frames: Sequence[Sequence[Case
         writer.writerow((*CASE_COLUMNS, *columns))
         for frame in frames:
             values = [(case.visible, case.existence, *(case.scores or no_scores)) for case in frame]
-            row = without_nan([*frame[0].key, *sum(values, ())])
-            writer.writerow(int(value) if isinstance(value, bool) else value for value in row)
+            row = [*frame[0].key, *sum(values, ())]
+            row = ["" if value != value else int(value) if isinstance(value, bool) else value for value in row]
+            writer.writerow(row)

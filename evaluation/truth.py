@@ -149,13 +149,11 @@ class GroundTruth:
         Raises UserError if a file or all takes are missing.
         """
         splits_path = splits_path or find_split_path(data_dir)
+        path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
         uids = read_split(splits_path, split)
         if not any(is_processed(data_dir, uid) for uid in uids):
-            raise UserError(
-                f"no take of split {split!r} is in {data_dir}; "
-                "run data/process_data.py first or name the folder with --data_path"
-            )
-        path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
+            remedy = "run data/process_data.py first or name the folder with --data_path"
+            raise UserError(f"no take of split {split!r} is in {data_dir}; {remedy}")
         if all_frames:
             infos, missing = dict.fromkeys(uids, TakeInfo()), {}
         else:
@@ -213,25 +211,18 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `open_truth`. `accept` collects the flags that accept other forms of results."""
     add_split_options(parser, "val")
     add = parser.add_argument
-    annotations = (
-        "annotation file or its folder; only frames that an annotator looked at are scored (default: "
-        "annotations/relations_{split}.json beside --data_path)"
-    )
-    add_annotations(parser, annotations)
+    text = "annotation file or its folder; only frames that an annotator looked at are scored (default: "
+    add_annotations(parser, f"{text}annotations/relations_{{split}}.json beside --data_path)")
     other = parser.add_mutually_exclusive_group()
-    replaces = "the benchmark's ground-truth JSON, in place of processed takes, split and annotations"
-    other.add_argument("--gt_file", type=Path, help=replaces)
-    every = (
-        "score every frame with a query mask, even if no annotator looked at the target view; this needs no annotation "
-        "file, but is not the official protocol"
-    )
-    other.add_argument("--all_frames", action="store_true", help=every)
+    text = "the benchmark's ground-truth JSON, in place of processed takes, split and annotations"
+    other.add_argument("--gt_file", type=Path, help=text)
+    text = "score every frame with a query mask, even if no annotator looked at the target view; this needs no "
+    text += "annotation file, but is not the official protocol"
+    other.add_argument("--all_frames", action="store_true", help=text)
     add("--allow_missing", action="store_true", help="score although takes or predictions are missing, and name them")
     resize = "accept masks of another size, and resize them by nearest neighbor to the official size"
-    lenient = (
-        "accept a list of one number as confidence, and predictions without confidence (1 is used if the mask is not "
-        "empty, else 0)"
-    )
+    lenient = "accept a list of one number as confidence, and predictions without confidence (1 is used if the mask is "
+    lenient += "not empty, else 0)"
     for flag, text in (("--resize_masks", resize), ("--lenient", lenient)):
         add(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
 

@@ -1,4 +1,4 @@
-"""Masks that other programs write: pictures (formats/mask_pictures.py reads them) and COCO's JSON.
+"""Masks that other programs write: pictures (formats/picture_files.py reads them) and COCO's JSON.
 
 The masks of a camera are one of these: a folder `{object}/{frame}.png`; one PNG file, named after its object; or COCO's
 `{"images": [{"id", "file_name", "height", "width"}], "annotations": [{"image_id", "category_id", "segmentation"}],
@@ -17,9 +17,8 @@ from pycocotools import mask as coco
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.geometry import Size, same_aspect_ratio
-from formats.mask_pictures import read_mask
 from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_area, mask_size
-from formats.picture_files import by_number
+from formats.picture_files import by_number, read_mask
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
 LARGEST = 100_000  # largest coordinate of a polygon in pixels; the library walks along edges, even outside the picture
@@ -44,10 +43,8 @@ class MaskFiles:
                 return None
             rle = encode_mask(read_mask(stored)) if isinstance(stored, Path) else _read_segmentation(*stored)
             if not same_aspect_ratio(mask_size(rle), size):
-                raise ValueError(
-                    f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}; "
-                    "both must have the same aspect ratio"
-                )
+                sizes = f"it is {rle['size'][1]}x{rle['size'][0]}, its video {size[1]}x{size[0]}"
+                raise ValueError(f"{sizes}; both must have the same aspect ratio")
             if not mask_area(rle):
                 return None
             return rle if mask_size(rle) == size else encode_mask(fit_rle(rle, size))
@@ -64,8 +61,9 @@ def find_masks(path: Path, frame: int = 0) -> MaskFiles:
         objects = {path.stem: {frame: path}}
     else:
         files: dict[str, list[Path]] = {}
-        for file in png_files(path):
-            files.setdefault(file.parent.relative_to(path).as_posix(), []).append(file)
+        names = glob.glob("**/*.[pP][nN][gG]", root_dir=path, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
+        for file in sorted(map(Path, names)):
+            files.setdefault(file.parent.as_posix(), []).append(path / file)
         objects = {name: by_number(pictures) for name, pictures in files.items() if name != "."}
     if not objects:
         fault = "holds no masks" if path.exists() else "does not exist"
@@ -74,12 +72,6 @@ def find_masks(path: Path, frame: int = 0) -> MaskFiles:
         if not all(map(is_file_name, name.split("/"))):
             raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
     return MaskFiles(path, objects)
-
-
-def png_files(folder: Path) -> list[Path]:
-    """All files *.png below a folder, also in folders that are links."""
-    names = glob.glob("**/*.[pP][nN][gG]", root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob follows no links)
-    return sorted(folder / name for name in names)
 
 
 def _find_coco(path: Path) -> dict[str, dict[int, Any]]:

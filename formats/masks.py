@@ -4,6 +4,7 @@ A mask is a dict `{"size": [H, W], "counts": str}`, COCO's compressed RLE: the l
 turn, zeros first, down the columns. A mask in an array is uint8 of shape (H, W) with values 0 and 1.
 """
 
+import base64
 import re
 from typing import Any, TypedDict
 
@@ -15,9 +16,9 @@ from pycocotools import mask as coco
 
 from common.files import has_form
 from formats.geometry import Size, letterbox_axes, nearest_axes
-from formats.lz_text import decompress
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 1 << 26  # of a mask, as of a picture; a run can stand for any number of pixels
+CHAR_8, CHAR_16, END = 0, 1, 2  # LZString's codes for a new character of 8 or 16 bits, which follow, and for the end
 _COUNTS = re.compile("[0-o]*[0-O]")  # a character has six bits; the last character lacks the bit "more follow"
 
 
@@ -31,9 +32,49 @@ def decode_lzstring(encoded: Any) -> str:
     if not isinstance(encoded, str):
         raise ValueError(f"mask {str(encoded)[:24]!r} is not LZString text")
     try:
-        return decompress(encoded)
+        return _decompress(encoded)
     except ValueError as error:
         raise ValueError(f"mask {encoded[:24]!r}... is not LZString text ({error})") from None
+
+
+def _decompress(text: str) -> str:
+    """Decode what `compressToEncodedURIComponent` of pieroxy's lz-string wrote. The lzstring package reads bit by bit
+    and would need hours for the benchmark's two gigabytes; this function reads code by code.
+
+    Each character holds six bits, the most significant bit first. The bits form codes, the least significant bit first.
+    Each code stands for a known phrase and adds a longer phrase to the known ones. A code has as many bits as the
+    number of known phrases needs.
+    """
+    padded = text.replace(" ", "+") + "A" * (-len(text) % 4)  # base64, with "-" for its last digit
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(padded, b"+-", validate=True), np.uint8))
+    stream = np.packbits(bits, bitorder="little").tobytes()
+    phrases = ["", "", ""]  # phrases[code]
+    former, out = "", []
+    position = 0  # bits read
+
+    def read(width: int) -> int:
+        nonlocal position
+        start, position = position, position + width
+        return int.from_bytes(stream[start >> 3 : (position + 7) >> 3], "little") >> (start & 7) & ((1 << width) - 1)
+
+    while position + (width := len(phrases).bit_length()) <= 6 * len(text):
+        code = read(width)
+        if code == END:
+            return "".join(out)
+        if code in (CHAR_8, CHAR_16):
+            phrase = chr(read(8 if code == CHAR_8 else 16))
+            phrases.append(phrase)
+        elif code < len(phrases):
+            phrase = phrases[code]
+        elif code == len(phrases) and former:
+            phrase = former + former[0]  # the phrase that is added below
+        else:
+            raise ValueError(f"LZString code {code} stands for nothing")
+        if former:
+            phrases.append(former + phrase[0])
+        former = phrase
+        out.append(phrase)
+    raise ValueError("LZString text is cut off")
 
 
 def encode_lzstring(counts: str) -> str:
@@ -145,7 +186,8 @@ def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
 
 def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     """The mask at `new_size` (H, W), with the same bits as if it were decoded and resized by nearest neighbor."""
-    return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
+    size = mask_size(rle)
+    return sample_mask(rle, *nearest_axes(size, new_size))
 
 
 def iou(mask: np.ndarray, other: np.ndarray) -> float:

@@ -99,11 +99,10 @@ def write_pairs(
                         rows[setting].extend((row, target_rows.get(frame, -1)))
                     tracks[setting].append((uid, name, query, target, len(query_rows)))
         about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path}
-        about |= {"tracks": tracks, "cameras": cameras}
+        text = json.dumps(about | {"tracks": tracks, "cameras": cameras}).encode()
         arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
         arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
-        arrays |= {"files": np.array([frames, sizes], np.int32)}
-        arrays |= {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
+        arrays |= {"files": np.array([frames, sizes], np.int32), "about": np.frombuffer(text, np.uint8)}
         with atomic_write(path, "wb") as file:
             np.savez(file, **arrays, digest=_digest(arrays))
     return {setting: len(arrays[setting]) for setting in SETTINGS}, malformed
@@ -205,11 +204,11 @@ class PairSet:
         num_pairs = 0
         for data_dir in data_dirs:
             about, arrays = _read_pairs(data_dir, split, settings)
-            other_data_dirs = self.data_dir_of.copy()
+            earlier_dir_of = self.data_dir_of.copy()
             for name in settings:
                 for uid, object_name, query, target, count in about["tracks"][name]:
-                    if count and uid in other_data_dirs:
-                        raise UserError(f"take {uid} is in {other_data_dirs[uid]} and in {data_dir}; drop one")
+                    if count and uid in earlier_dir_of:
+                        raise UserError(f"take {uid} is in {earlier_dir_of[uid]} and in {data_dir}; drop one")
                     numbers = range(num_pairs, num_pairs + count)
                     if count:
                         self.data_dir_of[uid] = data_dir

@@ -6,29 +6,35 @@
 Every object of a take has a key, even if it has no pair. Predicted masks have a long side of 480 pixels. `confidence`
 is the predicted existence. Other keys, such as "version" and "challenge" beside "results" or the setting, are not read.
 
-`iter_results` also reads two forms that other programs write: a folder of PNG masks with the paths MASK_LAYOUT (a slash
-in an object's name then makes another folder), and a JSON list of detections with COCO's four keys.
+A take's predictions are checked one camera pair at a time, and every fault is named. Results of other programs may have
+slightly other forms (OTHER_FORMS). Each is a problem whose text names the flag that accepts the form; accepted
+predictions are counted.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from common.errors import MALFORMED, UserError
-from common.files import file_digest, holds_json_list, iter_json, iter_json_list, read_record, write_json
-from formats.mask_files import png_files
-from formats.mask_pictures import read_mask
-from formats.masks import encode_mask
+import numpy as np
+
+from common.errors import UserError
+from common.files import file_digest, iter_json, read_record, write_json
+from formats.geometry import EVAL_SIDE, Size
+from formats.masks import RLE, check_rle, decode_mask, mask_area, mask_size, resize_mask
+from formats.processed import Correspondence
 
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes by default
-MASK_LAYOUT = "{take_uid}/{object}/{query_cam}_{target_cam}/{frame}.png"
-DETECTION = (
-    '{"image_id": "{take_uid}/{query_cam}_{target_cam}/{frame}", "category_id": "{object}", '
-    '"segmentation": {"size", "counts"}, "score": 0.5}'
-)
+OTHER_SIZE, NO_CONFIDENCE = "mask has another size", "no confidence"
+LISTED_CONFIDENCE = "confidence is a list of one number"
+OTHER_FORMS = {  # the flag that accepts them, the noun to count, and what is special about the counted things
+    OTHER_SIZE: ("--resize_masks", "mask", "of another size, resized by nearest neighbor to the official one"),
+    NO_CONFIDENCE: ("--lenient", "prediction", "without confidence: 1 where the mask is not empty, else 0"),
+    LISTED_CONFIDENCE: ("--lenient", "confidence", "given as a list of one number"),
+}
+MAX_DISTORTION = 0.05  # largest change of height / width; a mask with a larger change is of another image, or padded
 
 
 def results_path(out_dir: Path, setting: str, split: str) -> Path:
@@ -44,8 +50,9 @@ def path_beside(results: Path, what: str) -> Path:
 def read_run(results: Path) -> dict[str, Any]:
     """The run record that eval_segswap.py wrote beside a results file; without entries if none is about this file."""
     form = {"provenance": dict, "results_sha256": str, "takes": dict}
-    with contextlib.suppress(UserError, OSError):  # the record is missing or not ours, or `results` is a folder
-        record = read_record(path_beside(results, "run.json"), form, "delete it")
+    with contextlib.suppress(UserError, OSError):  # the record is missing or not ours
+        path = path_beside(results, "run.json")
+        record = read_record(path, form, "delete it")
         if record["results_sha256"] == file_digest(results):
             return record
     return {"provenance": {}, "takes": {}}
@@ -76,69 +83,132 @@ def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -
 def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iterator[tuple[str, Any]]:
     """Yield `(take_uid, results)` for each take of one setting, in the file's order, with one take in memory.
 
-    `path` may also be a folder of PNG masks or a list of detections, with the pairs of both settings. Raises UserError
-    if the file is missing, is not JSON, has no results of the setting, or has a take twice. The error names the command
-    that predicts; `which` are the options of this command that choose the takes.
+    Raises UserError if the file is missing, is not JSON, has no results of the setting, or has a take twice. The error
+    names the command that predicts; `which` are the options of this command that choose the takes.
     """
-    if path.is_dir():
-        takes = _iter_mask_folder(path)
-    elif holds_json_list(path):
-        takes = _iter_detections(path)
-    else:
-        command = f"eval_segswap.py --setting {setting} {which} --ckpt_path CHECKPOINT --out_path {path.parent}"
-        takes = iter_json(path, (setting, "results"), f"results are made by `python {command}`")
+    command = f"eval_segswap.py --setting {setting} {which} --ckpt_path CHECKPOINT --out_path {path.parent}"
     seen = set()
-    for uid, take in takes:
+    for uid, take in iter_json(path, (setting, "results"), f"results are made by `python {command}`"):
         if uid in seen:
-            raise UserError(f"{path} holds take {uid} at two places; keep one, or sort detections by image_id")
+            raise UserError(f"{path} holds take {uid} at two places; keep one")
         seen.add(uid)
         yield uid, take
 
 
-def _iter_mask_folder(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the takes of a folder of PNG masks. The masks may have any size; the takes have no confidences.
+class Problem(NamedTuple):
+    """A fault in the predictions of a take, or of an object, a camera pair or some frames in the take."""
 
-    Raises UserError if the folder has no mask, or if one of its masks cannot be read.
+    text: str  # one line: the place and the fault
+    missing: bool = False  # True if a prediction does not exist, False if it cannot be used
+    flag: str = ""  # the option that accepts this form
+
+
+class PredictedMask(NamedTuple):
+    mask: np.ndarray  # (H, W) uint8 of 0 and 1
+    existence: float
+    rle: RLE  # the mask in the file, which may have another size
+
+
+class TakePredictions:
+    """The predictions of a take, read pair by pair. `raw` is the take in the results file, None if the file lacks it.
+
+    `accept` are the flags that the user gave. `problems` lists the problems of all predictions read so far; `accepted`
+    counts predictions of other forms that a flag accepted.
     """
-    is_empty = True
-    for take in sorted(path for path in folder.iterdir() if path.is_dir()):
-        masks: dict[str, Any] = {}
-        for path in png_files(take):
-            *object_name, pair = path.parent.relative_to(take).parts or ("",)
-            if object_name and path.stem.isdecimal():
-                frames = masks.setdefault("/".join(object_name), {}).setdefault(pair, {})
-                frames[str(int(path.stem))] = {"pred_mask": encode_mask(read_mask(path))}
-        if masks:
-            is_empty = False
-            yield take.name, {"masks": masks}
-    if is_empty:
-        raise UserError(f"{folder} is a folder without masks {MASK_LAYOUT}")
+
+    def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
+        self.take_uid, self._raw, self._accept = take_uid, raw, accept
+        self.problems: list[Problem] = []
+        self.accepted: Counter[str] = Counter()
+
+    def read(self, pair: Correspondence, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
+        """The usable predictions of a pair, by frame. `sizes`: the (H, W) of each frame's mask, None if unknown."""
+        place, entries = self._frame_entries(pair)
+        if isinstance(entries, Problem):
+            if entries not in self.problems:  # pairs share the problem of a missing object
+                self.problems.append(entries)
+            return {}
+        usable: dict[int, PredictedMask] = {}
+        faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> detail in the first frame, frames
+        for frame, size in sizes.items():
+            prediction, faults = read_prediction(entries.get(str(frame)), size)
+            refused = [kind for kind in faults if kind not in OTHER_FORMS or OTHER_FORMS[kind][0] not in self._accept]
+            self.accepted.update(kind for kind in faults if kind not in refused)
+            if prediction and not refused:
+                usable[frame] = prediction
+            for kind in refused:
+                faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
+        if "missing" in faulty and entries and not usable:  # "00030" in place of "30", for example
+            faulty["missing"] = f"the file has frame {next(iter(entries))!r}", faulty["missing"][1]
+        for kind, (detail, frames) in faulty.items():
+            where = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}"
+            text = f"{where}: {kind} ({detail})" if detail else f"{where}: {kind}"
+            self.problems.append(Problem(text, kind == "missing", OTHER_FORMS.get(kind, ("",))[0]))
+        return usable
+
+    def _frame_entries(self, pair: Correspondence) -> tuple[str, dict[str, Any] | Problem]:
+        """The place of a pair in the file as a text, and its entries by frame; without entries, the problem."""
+        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
+        place, entries = f"take {self.take_uid}", self._raw
+        if entries is None:
+            return place, Problem(f"{place}: missing", missing=True)
+        names = ("", f", object {pair.object_name!r}", f", camera pair {pair_key}")
+        for key, name in zip(("masks", pair.object_name, pair_key), names, strict=True):
+            if not isinstance(entries, dict):
+                break
+            place += name
+            if key not in entries:
+                return place, Problem(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
+            entries = entries[key]
+        return place, entries if isinstance(entries, dict) else Problem(f"{place}: not a JSON object")
 
 
-def _iter_detections(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the takes of a list of detections, in which the detections of a take come one after the other.
+def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
+    """Read one entry of a results file -> the prediction, and the faults: kind -> detail, which may be empty.
 
-    If an object has several detections in an image, the one with the highest score counts. Raises UserError, with the
-    entry's number, if an entry is not a DETECTION.
+    `size` is the (H, W) that the mask must have, None if it is unknown. The prediction is None if the entry has a fault
+    that no flag accepts.
     """
-    for uid, entries in groupby(_parsed_detections(path), key=lambda entry: entry[0]):
-        masks: dict[str, Any] = {}
-        for _, object_name, pair, frame, entry in entries:
-            frames = masks.setdefault(object_name, {}).setdefault(pair, {})
-            if frame not in frames or entry["confidence"] > frames[frame]["confidence"]:
-                frames[frame] = entry
-        yield uid, {"masks": masks}
+    if raw is None:
+        return None, {"missing": ""}
+    if not isinstance(raw, dict):
+        return None, {"not a JSON object with pred_mask and confidence": repr(raw)[:60]}
+    faults: dict[str, str] = {}
+    mask = rle = None
+    try:
+        rle = check_rle(raw["pred_mask"])
+    except KeyError:
+        faults["no pred_mask"] = ""
+    except ValueError as error:
+        faults["mask cannot be decoded"] = str(error)
+    if rle and (kind := _size_fault(rle, size)):
+        faults[kind] = f"{rle['size']}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
+        mask = resize_mask(rle, size) if size and kind == OTHER_SIZE else None
+    elif rle:
+        mask = decode_mask(rle)
+    existence: Any = raw.get("confidence")
+    if "confidence" not in raw:
+        faults[NO_CONFIDENCE] = ""
+        existence = float(rle is not None and mask_area(rle) > 0)
+    elif isinstance(existence, list) and len(existence) == 1:
+        faults[LISTED_CONFIDENCE] = repr(existence)[:60]
+        existence = existence[0]
+    if isinstance(existence, bool) or not isinstance(existence, int | float):
+        faults["confidence is not a number"] = repr(existence)[:60]
+    elif not 0 <= existence <= 1:
+        faults["confidence is not between 0 and 1"] = repr(existence)[:60]
+    if rle is None or mask is None or not faults.keys() <= OTHER_FORMS.keys():
+        return None, faults
+    return PredictedMask(mask, float(existence), rle), faults
 
 
-def _parsed_detections(path: Path) -> Iterator[tuple[str, str, str, str, dict[str, Any]]]:
-    """Yield the take's uid, object, camera pair, frame and results entry of each detection."""
-    for number, detection in enumerate(iter_json_list(path, f"write it as a list of {DETECTION}")):
-        try:
-            uid, pair, frame = detection["image_id"].split("/")
-            object_name, score = detection["category_id"], detection["score"]
-            if not isinstance(object_name, str) or not frame.isdecimal() or not isinstance(score, int | float):
-                raise ValueError
-            entry = {"pred_mask": detection["segmentation"], "confidence": score}
-        except MALFORMED:
-            raise UserError(f"{path}: entry {number} ({str(detection)[:80]}) is not {DETECTION}") from None
-        yield uid, object_name, pair, str(int(frame)), entry
+def _size_fault(mask: RLE, size: Size | None) -> str:
+    """The fault of a mask's size; "" if the size is right.
+
+    A mask with the fault OTHER_SIZE can be resized, because it has the shape of the image or is empty.
+    """
+    height, width = mask_size(mask)
+    if (height, width) == size or (size is None and max(height, width) == EVAL_SIDE):
+        return ""
+    similar = size is not None and abs(height * size[1] / (width * size[0]) - 1) <= MAX_DISTORTION
+    return OTHER_SIZE if similar or (size and not mask_area(mask)) else "mask has the wrong size"

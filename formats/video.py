@@ -1,4 +1,4 @@
-"""Read exact frames from long videos, fast and in constant memory.
+"""Read exact frames from long videos, fast and in constant memory; and write videos.
 
 The number of a frame is its rank, by presentation time, among the frames that a player shows. The file is read twice:
 
@@ -10,8 +10,10 @@ A decoded frame is recognized by its presentation time, never by counting. If a 
 frames, the whole video is decoded.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from common.errors import UserError
+from common.files import atomic_write
 from formats.geometry import Size
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
@@ -215,3 +218,36 @@ def _decode_stretch(decoder: av.VideoCodecContext, stretch: Iterable[tuple[av.Pa
             if frame.pts is None or start is None or frame.pts >= start:
                 yield frame
     yield from decoder.decode(None)
+
+
+@contextlib.contextmanager
+def open_video(
+    path: Path, size: Size, fps: float, pixels: str = "rgb24", **options: str
+) -> Iterator[Callable[..., None]]:
+    """Write an H.264 video in an MP4 file, which every browser plays, whole or not at all. Yields a function
+    `write(image, count=1)`, which appends a picture (H, W, 3) uint8 for `count` frames.
+
+    `size` is (H, W); few players show odd sizes. `pixels` is "rgb24" or "bgr24". `options` go to the encoder, such as
+    preset and crf (0 to 51; larger values give smaller files).
+    """
+    rate = Fraction(fps).limit_denominator(1001)
+    # The encoder gets the file's name, because it would drop an exception that a Python file's write() raises.
+    with atomic_write(path, "wb") as file, av.open(file.name, "w", format="mp4") as container:
+        # Without this option the same pictures give other bytes in each run, since x264 depends on memory alignment.
+        options = {"x264-params": "cpu-independent=1", **options}
+        video = container.add_stream("libx264", rate=rate, options=options)
+        video.height, video.width = size
+        video.pix_fmt = "yuv420p" if size[0] % 2 == size[1] % 2 == 0 else "yuv444p"
+        video.codec_context.thread_count = 1  # takes are written in parallel already
+        length = 0
+
+        def write(image: np.ndarray, count: int = 1) -> None:
+            nonlocal length
+            frame = av.VideoFrame.from_ndarray(image, format=pixels).reformat(format=video.pix_fmt)
+            for _ in range(count):
+                frame.pts, frame.time_base = length, 1 / rate
+                container.mux(video.encode(frame))
+                length += 1
+
+        yield write
+        container.mux(video.encode())

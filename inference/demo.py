@@ -43,9 +43,8 @@ except ImportError:  # gradio is not in requirements.txt
 
 from common.drawing import PREDICTION, QUERY, Color, overlay
 from common.existence import SURELY_VISIBLE, verdict
-from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
-from formats.picture_files import read_picture
+from formats.picture_files import read_mask, read_picture
 from inference.cut_out import MIN_SIDE, cut_out
 from inference.predictor import Predictor
 

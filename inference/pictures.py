@@ -2,7 +2,7 @@
 
 An image is the path of a picture file, a PIL image, or a uint8 array or tensor: (H, W) gray, (H, W, 3) RGB, (H, W, 4)
 RGBA, or with the channels first, such as (3, H, W). A mask is a path, a tensor, or one of the forms of
-`formats.mask_pictures.to_mask`. Tensors may be on any device.
+`formats.picture_files.to_mask`. Tensors may be on any device.
 """
 
 from pathlib import Path
@@ -14,8 +14,7 @@ from PIL import Image
 
 from common.errors import UserError, warn_once
 from formats.geometry import Size, same_aspect_ratio
-from formats.mask_pictures import read_mask, to_mask
-from formats.picture_files import read_picture, refuse_strip, to_rgb
+from formats.picture_files import read_mask, read_picture, refuse_strip, to_mask, to_rgb
 
 
 def as_image(image: Any, what: str) -> np.ndarray:

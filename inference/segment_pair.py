@@ -30,9 +30,8 @@ from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_opti
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed, remove_leftovers
-from formats.mask_pictures import read_mask
 from formats.masks import fit_mask
-from formats.picture_files import read_picture
+from formats.picture_files import read_mask, read_picture
 from inference.cut_out import cut_out
 from inference.pictures import as_mask
 from inference.predictor import Predictor

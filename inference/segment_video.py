@@ -43,7 +43,7 @@ from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
 from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
-from formats.video_writer import open_video
+from formats.video import open_video
 from inference.predictor import Found, Predictor
 from recipes.frame import Frame
 

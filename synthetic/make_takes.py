@@ -14,7 +14,6 @@ the real ones, `--size native --hold 1 --num_frames 900`; for your own models, `
 """
 
 import argparse
-import hashlib
 import math
 import sys
 from dataclasses import fields
@@ -31,10 +30,10 @@ from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, at_least
 from common.errors import UserError, counted
-from common.files import claimed, read_record, remove_leftovers, write_json
+from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
-from synthetic.models import CONTENT_SUFFIXES, files_below, import_trimesh, models_by_split, pictures_below
+from synthetic.models import import_trimesh, models_by_split, pictures_below
 from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
 from synthetic.take import LEAST_GRAY, LEAST_VISIBLE_SHARE, TakeId, make_take
 
@@ -44,7 +43,7 @@ MARKER = "synthetic_takes.json"  # a folder with this file was made by this scri
 def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_workers: int) -> list[TakeId]:
     """Render `counts[split]` takes of each split and write the annotation files and split.json.
 
-    Raises UserError if `out` holds takes that were not made here, such as the real data set, or other models or photos.
+    Raises UserError if `out` holds takes that were not made here, such as the real data set.
     """
     takes = [TakeId(split, index) for split, count in counts.items() for index in range(count)]
     marker = out / MARKER
@@ -54,7 +53,7 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, options.record() | digests_of_contents(marker, options), indent=1)
+        write_json(marker, options.record(), indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         uids = {}
@@ -64,22 +63,6 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
             uids[split] = list(mine)
         write_json(out / "split.json", uids)
     return takes
-
-
-def digests_of_contents(marker: Path, options: TakeOptions) -> dict[str, dict[str, str]]:
-    """The marker's entry on models and photos: a digest of the names and sizes of their files.
-
-    Raises UserError if the digest in the marker differs: the takes were made with other models or photos.
-    """
-    remedy = "choose another --outputpath"
-    contents = read_record(marker, dict, remedy).get("contents", {}) if marker.exists() else {}
-    for name, folder in (("models", options.models), ("photos", options.photos)):
-        if folder:
-            files = [(path.name, path.stat().st_size) for path in files_below(folder, *CONTENT_SUFFIXES)]
-            digest = hashlib.sha256(repr(files).encode()).hexdigest()
-            if contents.setdefault(name, digest) != digest:
-                raise UserError(f"{marker.parent} holds takes of other {name} than --{name} {folder} has now; {remedy}")
-    return {"contents": contents} if contents else {}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -101,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text += "colored light; some cameras are turned, and people walk by"
     add("--things", choices=("patterned", "models"), default="patterned", help=text)
     text = "folder of OBJ and GLB files in meters for --things models (needs requirements-models.txt); "
-    text += "when its files change, choose another --outputpath"
+    text += "takes that are rendered already keep what they show when its files change"
     add("--models", type=Path, help=text)
     add("--photos", type=Path, help="folder of pictures for table tops, walls and floors (default: painted ones)")
     text = "largest number of further things on the table, which are never annotated"
@@ -140,9 +123,8 @@ def parse_object_sizes(words: list[str]) -> ObjectSizes:
     except ValueError:
         low = high = -1.0
     if len(words) > 2 or not 0 < low <= high <= 0.4:
-        raise UserError(
-            f"--object_size {' '.join(words)} is not real, nor one or two fractions between 0 and 0.4 of the picture"
-        )
+        what = "is not real, nor one or two fractions between 0 and 0.4 of the picture"
+        raise UserError(f"--object_size {' '.join(words)} {what}")
     median = (low * high) ** 0.5
     # Nine of ten normal values lie in a range of 3.29 standard deviations.
     return ObjectSizes(ego=median, exo=median, spread=math.log(high / low) / 3.29)

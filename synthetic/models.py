@@ -21,7 +21,6 @@ from synthetic.render import MISS, Solid, rotation_about
 from synthetic.textures import Item
 
 PICTURE_SUFFIXES = ".jpg", ".jpeg", ".png"
-CONTENT_SUFFIXES = (".obj", ".glb", ".mtl", *PICTURE_SUFFIXES)  # the kinds of files that belong to models and pictures
 UNIT_IN_CM = 11.0  # centimeters in a unit of length; this gives objects areas in pictures as in the real data set
 LENGTHS_IN_CM = 1.0, 100.0  # the shortest and the longest thing that can stand on the table, in centimeters
 LONGEST_TEXTURE = 512  # pixels that the longer side of a texture has at most

@@ -15,7 +15,7 @@ import numpy as np
 from common.files import read_record, remove_leftovers, write_json
 from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
-from formats.video_writer import open_video
+from formats.video import open_video
 from synthetic.models import modelled_things
 from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
 from synthetic.render import Picture

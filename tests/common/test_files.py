@@ -16,7 +16,6 @@ from common.files import (
     atomic_write,
     claimed,
     iter_json,
-    iter_json_list,
     read_json,
     temporary_folder,
     write_json,
@@ -168,7 +167,7 @@ OTHER = {'{"a": 1}': "a", '{"a": [1]}': "a", "[]": "no object", '{"c": {"a": {"b
 @pytest.mark.parametrize("text", DEEP, ids=range(3))
 def test_lists_and_objects_too_deep_in_one_another_are_refused_in_one_line(path, text):
     path.write_text(text)
-    for read in (read_json, iter_json_list, lambda path, remedy: iter_json(path, ("a", "b"), remedy)):
+    for read in (read_json, lambda path, remedy: iter_json(path, ("a", "b"), remedy)):
         with pytest.raises(UserError, match="file.json is not valid JSON .*; get it again$"):
             list(read(path, "get it again"))
 

@@ -71,15 +71,6 @@ def test_frames_that_are_cut_off_are_found(data_dir, length):
     ]
 
 
-def test_frames_that_were_replaced_since_the_pairs_were_listed_are_found(paired):
-    path = paired / "take-a" / "cam01" / "30.jpg"
-    path.write_bytes(path.read_bytes() + bytes(1))
-    result = check(paired)
-    what = "take take-a, camera cam01: frames were replaced after their pairs were listed; run data/create_pairs.py"
-    assert result.returncode == 1 and result.stdout.endswith(f"\ntrain, {what}\n")
-    assert create_pairs(paired).returncode == check(paired).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "is not valid JSON"), (None, "mask runs add up to .*; delete it and run")]
 )

@@ -153,7 +153,6 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
     ("options", "message"),
     [
         ({"name": "../x"}, "--name '../x' cannot be the name of a take's folder"),
-        ({"name": "takes"}, "--name 'takes' cannot be"),
         ({"videos": ["head={}/head.mp4", "aria_2={}/left.mp4"], "offset": []}, "camera 'aria_2': only the --ego"),
         ({"ego": "nose"}, "--ego names camera 'nose'; --videos has head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),

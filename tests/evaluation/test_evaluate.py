@@ -170,6 +170,7 @@ def test_every_problem_of_a_broken_results_file_is_named(scored_data, good, tmp_
 REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
     "ego-exo --split val --data_path {root}/processed --ckpt_path CHECKPOINT --out_path {tmp}`",
+    "--pred_file {tmp}": "{tmp} cannot be read (Is a directory)",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",

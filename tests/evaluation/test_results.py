@@ -4,14 +4,12 @@ import copy
 import gzip
 import json
 
-import cv2
 import numpy as np
 import pytest
 
 from common.errors import UserError
 from evaluation import evaluate
 from formats.masks import decode_mask, encode_mask
-from formats.results import iter_results
 from tests.made import EGO
 from tests.made.results import UIDS, keyed_entries, make_results, make_scored_data, options
 
@@ -134,70 +132,3 @@ def test_masks_of_nearly_the_same_shape_are_resized_and_others_were_padded_or_cu
         else:
             problems, last = refusal(capsys, root, path, tmp_path / "no", "--resize_masks")
             assert f"mask has the wrong size ({list(size)}, expected [270, 480])" in problems and "1 problem in" in last
-
-
-def write_mask_folder(folder, results):
-    for (uid, name, pair, frame), entry in keyed_entries(results):
-        path = folder / uid / name / pair / f"{frame}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.ascontiguousarray(decode_mask(entry["pred_mask"])) * 255)
-
-
-def test_a_folder_of_png_masks_and_of_links_scores_as_the_results_file(root, results, expected, tmp_path, capsys):
-    write_mask_folder(tmp_path / "masks", results)
-    linked = (tmp_path / "masks" / "take-b").rename(tmp_path / "take-b")
-    (tmp_path / "masks" / "take-b").symlink_to(linked)
-    cv2.imwrite(str(linked / "preview.png"), np.zeros((9, 9)))  # no mask
-    _, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no")
-    assert "--lenient would accept" in last  # there is no confidence
-    assert scored(root, tmp_path / "masks", tmp_path / "out", "--lenient") == expected
-
-
-def test_a_broken_and_a_missing_png_mask_are_named(root, tmp_path, capsys):
-    write_mask_folder(tmp_path / "masks", make_results(root / "processed", UIDS, "ego-exo"))
-    folder = tmp_path / "masks" / "take-a" / "bicycle _0" / f"{EGO}_cam01"
-    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:40])
-    (folder / "30.png").unlink()
-    with pytest.raises(UserError, match="0.png cannot be read as a picture"):
-        scored(root, tmp_path / "masks", tmp_path / "no", "--lenient")
-    (folder / "0.png").unlink()
-    problems, last = refusal(capsys, root, tmp_path / "masks", tmp_path / "no", "--lenient")
-    place = f"take take-a, object 'bicycle _0', camera pair {EGO}_cam01"
-    assert f"{place}, frames 0, 30: missing" in problems and "1 problem in" in last
-
-
-def detections(results):
-    """COCO's form, a worse detection beside each."""
-    listed = []
-    for (uid, name, pair, frame), entry in keyed_entries(results):
-        image = {"image_id": f"{uid}/{pair}/{frame}", "category_id": name}
-        nothing = encode_mask(np.zeros(entry["pred_mask"]["size"]))
-        listed.append({**image, "segmentation": entry["pred_mask"], "score": entry["confidence"]})
-        listed.append({**image, "segmentation": nothing, "score": -1})
-    return listed
-
-
-def test_a_list_of_detections_scores_as_the_results_file_by_the_best_of_each(root, results, expected, tmp_path):
-    listed = detections(results)
-    for name, content in {"a": listed, "b": listed[::-1]}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(content, indent=1))
-        assert scored(root, tmp_path / f"{name}.json", tmp_path / name) == expected
-
-
-def test_detections_are_read_a_take_at_a_time_and_a_scattered_take_is_refused(results, tmp_path):
-    listed = detections(results)
-    (tmp_path / "r.json").write_text(json.dumps(listed)[:-1] + ", broken")
-    takes = iter_results(tmp_path / "r.json", "ego-exo")
-    assert next(takes)[0] == UIDS[0]
-    with pytest.raises(UserError, match="not valid JSON"):
-        next(takes)
-    (tmp_path / "r.json").write_text(json.dumps([*listed, listed[0]]))
-    with pytest.raises(UserError, match="take take-a at two places; keep one, or sort detections by image_id"):
-        list(iter_results(tmp_path / "r.json", "ego-exo"))
-
-
-def test_what_is_no_detection_is_named_with_its_place(results, tmp_path):
-    for detection in (7, *({"category_id": "cup", "image_id": image} for image in (3, "take/pair/x", "take/pair/3"))):
-        (tmp_path / "r.json").write_text(json.dumps([detections(results)[0], detection]))
-        with pytest.raises(UserError, match=r"^[^\n]*r.json: entry 1 \(.*is not {\"image_id\": [^\n]*$"):
-            list(iter_results(tmp_path / "r.json", "ego-exo"))

@@ -9,8 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from common.errors import UserError, warn_once
-from formats.mask_pictures import read_mask, to_mask
-from formats.picture_files import read_picture
+from formats.picture_files import read_mask, read_picture, to_mask
 from inference.pictures import as_image, as_mask
 from tests.made import ROOT
 
@@ -195,5 +194,5 @@ def test_a_picture_of_floats_is_a_mask_if_it_has_no_values_but_0_and_1(tmp_path)
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_a_photograph_is_no_mask(mode):
-    with pytest.raises(UserError, match="mask looks like a photograph, not a mask; draw the object in white on black"):
+    with pytest.raises(UserError, match="mask holds the values .*, and a mask is of one object; .* white on black"):
         to_mask(PHOTOGRAPH.convert(mode))

@@ -11,8 +11,7 @@ import pytest
 
 from common.errors import UserError
 from formats.footage import open_footage, synchronize
-from formats.video import VideoError, index_video, read_frames
-from formats.video_writer import open_video
+from formats.video import VideoError, index_video, open_video, read_frames
 from tests.made.videos import hide_first_frames, make_video, numbered_image, read_number
 
 FRAMES = 200

@@ -21,8 +21,7 @@ from PIL import Image
 
 from common.drawing import PREDICTION
 from common.errors import UserError
-from formats.mask_pictures import read_mask
-from formats.picture_files import FORMATS
+from formats.picture_files import FORMATS, read_mask
 from inference import demo
 from inference.demo import answer_visitor, mask_of_marks
 from inference.predictor import Predictor

@@ -14,7 +14,7 @@ from common.drawing import write_picture
 from common.errors import UserError
 from formats.geometry import eval_size
 from formats.mask_files import find_masks
-from formats.mask_pictures import read_mask
+from formats.picture_files import read_mask
 from inference import predictor, segment_pair, segment_video
 from inference.predictor import Predictor
 from tests.made.known_answer import KnownAnswer, scene

@@ -24,7 +24,7 @@ from typing import Any
 
 import eval_segswap
 from common.arguments import SETTINGS
-from formats.mask_pictures import read_mask
+from formats.picture_files import read_mask
 from inference.predictor import SHIPPED, Predictor
 from tests.made import ROOT
 from tests.made.golden import GOLDEN

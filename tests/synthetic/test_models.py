@@ -16,7 +16,6 @@ from synthetic.options import TakeOptions
 from synthetic.render import Camera, Solid, render, rotation_about
 from synthetic.textures import TILE
 from tests.made.processes import exit_status
-from tests.made.raw_takes import tree
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("embreex") is None,
@@ -127,19 +126,3 @@ def test_what_is_missing_is_named_before_anything_is_rendered(flags, line, folde
     status = exit_status(main, "--outputpath", tmp_path / "out", *flags.format(folder).split())
     assert status == 1 and line.format(folder) in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-
-
-def test_other_models_are_refused_in_a_folder_with_takes_but_not_the_same_ones_elsewhere(folder, tmp_path, capsys):
-    out, copy, photos = tmp_path / "out", tmp_path / "elsewhere" / folder.name, tmp_path / "photos"
-    photos.mkdir()
-    Image.new("RGB", (90, 60), (10, 200, 30)).save(photos / "green.png")
-    counts = ("--num_train", 1, "--num_val", 0, "--num_test", 0, "--num_frames", 1, "--size", "tiny")
-    words = (*counts, "--num_workers", 1, "--outputpath", out, "--things", "models", "--photos", photos)
-    assert exit_status(main, *words, "--models", folder) == 0
-    before = tree(out)
-    shutil.copytree(folder, copy)
-    assert exit_status(main, *words, "--models", copy) == 0 and tree(out) == before
-    write_box(copy / "box-0.glb", picture=Image.new("RGB", (9, 9)))
-    assert exit_status(main, *words, "--models", copy) == 1 and tree(out) == before
-    error = f"{out} holds takes of other models than --models {copy} has now; choose another --outputpath"
-    assert capsys.readouterr().err.splitlines()[-1].endswith(error)
