@@ -162,7 +162,7 @@ def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str, default
     parser.add_argument("--backbone_weights", type=Path, help=text)
     add_device(parser)
     parser.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    text = "number of places in a target at which the network looks for the object (default: 3)"
+    text = "number of places in a target at which the network looks for the object (default: 4)"
     parser.add_argument("--looks", type=at_least(1), help=text)
 
 
