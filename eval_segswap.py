@@ -24,7 +24,17 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.arguments import BATCH_SIZE, SHIPPED, Parser, add_data_path, add_network_options, add_setting, at_least
+from common.arguments import (
+    BATCH_SIZE,
+    NETWORK_OPTIONS,
+    SHIPPED,
+    Parser,
+    add_data_path,
+    add_network_options,
+    add_setting,
+    at_least,
+    network_options,
+)
 from common.distributed import World
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.processed import ProcessedTake
@@ -38,8 +48,6 @@ from recipes.take_frames import FrameDataset
 
 ROOT = Path(__file__).resolve().parent
 CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
-# The options that are not for a user's method.
-NETWORK_OPTIONS = ("ckpt_path", "backbone_weights", "precision", "batch_size", "looks")
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
@@ -100,15 +108,14 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # otherwise PyTorch also uses memory of the first GPU
     if args.predictor:
-        for name in NETWORK_OPTIONS:
+        for name in ("ckpt_path", *NETWORK_OPTIONS):
             if getattr(args, name):
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
         recipe = OwnMethod(*args.predictor, device=device)
         source, digest, description = recipe.path, recipe.digest, " ".join(args.predictor)
     else:
         source = args.ckpt_path or default_checkpoint(args.setting)
-        given = args.precision, args.backbone_weights, args.batch_size, args.looks
-        predictor = Predictor.load(source, device, *given)
+        predictor = Predictor.load(source, device, **network_options(args))
         recipe, digest, description = predictor.recipe, predictor.digest, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")

@@ -156,6 +156,13 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(*spellings, type=Path, help=text)
 
 
+NETWORK_OPTIONS = ("precision", "backbone_weights", "looks", "batch_size")  # of `Predictor.load`, besides the device
+
+
+def network_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in NETWORK_OPTIONS if hasattr(args, name)}
+
+
 def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str, default: Path | None = None) -> None:
     parser.add_argument("--ckpt_path", type=Path, default=default, help=ckpt_help)
     text = "weights of the checkpoint's backbone, if it does not hold them (default: the file used in training)"

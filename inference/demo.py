@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.arguments import CKPT_HELP, SHIPPED, Parser, add_network_options, at_least
+from common.arguments import CKPT_HELP, SHIPPED, Parser, add_network_options, at_least, network_options
 
 try:
     import gradio as gr
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
+    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
     print(f"{args.ckpt_path}: {predictor.description}")
     folder = Path(tempfile.mkdtemp())  # for the pictures of visitors; only this user can read it
     fcntl.flock(os.open(folder, os.O_DIRECTORY), fcntl.LOCK_EX)  # until this process ends

@@ -58,12 +58,11 @@ class Predictor:
         device: torch.device | str = "auto",
         precision: str | None = "fp32",
         backbone_weights: Path | None = None,
-        batch_size: int | None = None,
-        looks: int | None = None,
+        **options: Any,
     ) -> "Predictor":
         """Load the network of a checkpoint file, by default SHIPPED. `backbone_weights` is explained in
-        `load_checkpoint`, `batch_size` and `looks` in `NetworkRecipe`. precision=None picks the fastest precision that
-        is safe on the device, as the scripts do. Raises UserError if an option is unfit.
+        `load_checkpoint`, and the options, such as `batch_size` and `looks`, in `NetworkRecipe`. precision=None picks
+        the fastest precision that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
@@ -73,7 +72,7 @@ class Predictor:
         description = f"{network.config} on {backbone.name} features, in {precision}"
         single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
-        made = recipe(network, backbone, device, precision, batch_size, looks)
+        made = recipe(network, backbone, device, precision, **options)
         return cls(made, description, settings if arguments else (), digest)
 
     def predict(self, frame: Frame[AnyMask]) -> list[Found]:

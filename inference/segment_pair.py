@@ -26,7 +26,7 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 
-from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least
+from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least, network_options
 from common.drawing import PREDICTION, QUERY, overlay, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed, remove_leftovers
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     names = args.query_mask or ["the box"]
     for name, query, mask in zip(names, queries, masks, strict=True):  # errors come before the network is loaded
         as_mask(mask, str(name), query.shape[:2])
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
+    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
     print(f"{args.ckpt_path.name}: {predictor.description}")
     found = predictor.places(queries, masks, target, args.places, size=args.size)
     for mask, existence in found:

@@ -32,7 +32,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from common.arguments import Parser, add_footage_options, add_network_options, at_least, videos_and_offsets
+from common.arguments import (
+    Parser,
+    add_footage_options,
+    add_network_options,
+    at_least,
+    network_options,
+    videos_and_offsets,
+)
 from common.drawing import overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
@@ -89,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
         print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
-    predictor = Predictor.load(args.ckpt_path, args.device, args.precision, args.backbone_weights, looks=args.looks)
+    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
 
     step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
