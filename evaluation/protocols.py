@@ -40,9 +40,9 @@ def official(cases: Sequence[Case]) -> dict[str, Any]:
 def omama(cases: Sequence[Case]) -> dict[str, Any]:
     """O-MaMa's rule: true masks are resized to the prediction, and distances are fractions of the image's diagonal."""
     visible = [case.visible for case in cases]
-    masks = [case.scores_at_file_size or case.scores for case in cases if case.scores]
-    values = mean_scores(masks, "iou", "location_error_own_diagonal", "contour_accuracy")
-    return protocol_scores([*values, metrics_of_cases(cases)["balanced_accuracy"]], "masks", len(masks), visible)
+    of_masks = [case.scores_at_file_size or case.scores for case in cases if case.scores]
+    values = mean_scores(of_masks, "iou", "location_error_own_diagonal", "contour_accuracy")
+    return protocol_scores([*values, metrics_of_cases(cases)["balanced_accuracy"]], "masks", len(of_masks), visible)
 
 
 def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
