@@ -4,7 +4,7 @@
 # continues.
 #   bash model/pretrained/train_network.sh [FOLDER]
 # The network beside this file was trained with these options at commits 9666890 to d4e592f, for 6 hours on two cores
-# (NPROC=2 after epoch 2), and its choice fitted to 3,898 pairs at commit f885987. Rendering takes about an hour more.
+# (NPROC=2 after epoch 2), and its choice fitted to 3,898 pairs at commit e9c97cb. Rendering takes about an hour more.
 # Environment variables:
 #   PACKAGE  Debian's package sweethome3d-furniture, a .deb file (default: `apt-get download` fetches it)
 #   FROM     network whose training is continued (default: none, a new network)
