@@ -173,7 +173,12 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
 
 
 def extract_videos(
-    take: Take, folder: Path, videos: dict[str, VideoIndex], masks: dict[str, Any], detail: int, threads: int
+    take: Take,
+    folder: Path,
+    videos: dict[str, VideoIndex],
+    masks: dict[str, dict[str, Masks]],
+    detail: int,
+    threads: int,
 ) -> list[Failure]:
     """Write the frames of a take's videos, `threads` cameras at a time. Returns a failure for each video that is too
     short and for each broken video; no frame of a broken video is kept.

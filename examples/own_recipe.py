@@ -43,7 +43,7 @@ class OwnOptions:
 
     @staticmethod
     def defaults(epochs: int) -> dict[str, Any]:
-        """The defaults of any options that differ from those of train/options.py, in so many epochs."""
+        """What this recipe takes in place of the defaults of train/options.py, in a run of so many epochs."""
         return {"backbone": "efficientnet_lite0", "lr": 1e-3, "lr_schedule": [], "lr_falls": epochs // 2}
 
 

@@ -119,6 +119,8 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
         is_object = bright > bright.max(initial=0) // 2
         if _is_one_object(colors, is_object):
             return is_object.view(np.uint8)
+        if len(np.unique(labels)) > 100:  # a label map has fewer values
+            raise UserError(f"{what} looks like a photograph, not a mask; draw the object in white on black")
         remedy = "in segment_pair.py choose --object, in Python give mask == value, or save each in white on black"
         raise UserError(f"{what} holds the values {_value_names(labels)}, and a mask is of one object; {remedy}")
 

@@ -104,9 +104,7 @@ class NetworkRecipe(Recipe):
     network: Any  # of the class `Network`
     config: Any  # of the class `Config`
     Config: ClassVar[type]  # of its network; its `option` fields are flags of train.py
-    Options: ClassVar[
-        type
-    ]  # of its training alone, also flags; `Options.defaults(epochs)` has its defaults of any flags
+    Options: ClassVar[type]  # of its training, also flags; `Options.defaults(epochs)` has its own defaults of any flag
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
     looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
@@ -124,8 +122,8 @@ class NetworkRecipe(Recipe):
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
         places in a target at which it looks. Training keeps backbone features in `cache_size` bytes, and searches pairs
-        that loaders read with `loading`, the result of `loader_options`; `training` is of the
-        class `Options`.
+        that loaders read with `loading`, the result of `loader_options`; `training` is of the class
+        `Options`.
         """
         if looks and not self.looks_default:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
@@ -138,7 +136,7 @@ class NetworkRecipe(Recipe):
 
     @property
     def side(self) -> Any:  # pyrefly: ignore
-        """That of the network's input. A recipe that reads whole images has `side = None`."""
+        """The side of the network's input. A recipe that reads whole images has `side = None`."""
         return self.config.input_size
 
     @classmethod

@@ -1,5 +1,5 @@
-"""Which of the looks at a target is right, and whether the object is visible: the numbers that tell it, and two small
-networks that read them, which learning.py fits.
+"""Which place in a target shows the object, and whether the object is visible: the numbers that tell it, and three
+small networks that read them, which learning.py fits.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class Places(Spots):
     similarity: list[float]  # in the similarity map of the whole target
 
     def likely(self, least: int) -> "Places":
-        """Those with nearly the highest similarity of their pair's, but no fewer than `least`, if there are so many."""
+        """The places of each pair without those far less similar than its best one; `least` places stay anyway."""
         rows = []
         for of_pair in rows_by_key(self.pair).values():  # in the order of their similarity
             lowest = self.similarity[of_pair[0]] - UNLIKELY
@@ -96,17 +96,17 @@ class LookNumbers(Rows):
     logit: Tensor  # of existence, by the look in a crop with context
     agreement: Tensor  # the share of the object's cells whose matches are mutual and lie in the look's mask
     cosine: Tensor  # the mean cosine of the matches of the object's cells
-    close_logit: Tensor | None = None  # the same of the close look
+    close_logit: Tensor | None = None  # the same three numbers, by the close look
     close_agreement: Tensor | None = None
     close_cosine: Tensor | None = None
     # The logarithm of what looking back gives + .001: the share of the whole query frame's similarity map, by what was
     # found, that lies on the object.
     log_back: Tensor | None = None
     home: Tensor | None = None  # the highest similarity of the object's own place in the query frame to its description
-    elsewhere: Tensor | None = None  # the highest one away from this place: that of its look-alikes at home
+    elsewhere: Tensor | None = None  # the highest similarity away from this place, where look-alikes are
 
 
-# What each judge reads, and its weights before the fit, which are rounded from a fit of these sums.
+# What each judge reads, and the weights before the fit, rounded from a fit of the sums alone.
 GLANCE = {"similarity": 6.0, "logit": 0.7, "agreement": 4.0, "cosine": 15.0}
 SCORE = {"similarity": 6.0, "agreement": 6.0, "cosine": 15.0, "close_agreement": 4.0, "close_cosine": 5.0}
 EXISTENCE = {"similarity": 1.6, "logit": 0.35, "close_logit": 0.15, "close_agreement": 2.3, "close_cosine": 1.6}

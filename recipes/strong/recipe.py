@@ -90,8 +90,8 @@ class Strong(NetworkRecipe):
         return [found[pair] or [Answer(empty[pair.target_camera], 0.0)] for pair in frame.pairs]
 
     def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, LookNumbers, list[Answer]]:
-        """The `count` best places of each pair, of `close` places that are looked at closely; their numbers, which tell
-        the existence; and the answers, which lack it.
+        """Look closely at `close` places of each pair. Returns the `count` best ones, their numbers, which tell the
+        existence, and the answers, which lack it.
         """
         marked, choice = Marked.of(frame), self.network.choice
         query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))  # 1
@@ -103,9 +103,8 @@ class Strong(NetworkRecipe):
         best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
         closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4
-        numbers = replace(
-            numbers, close_logit=closer.logit, close_agreement=closer.agreement, close_cosine=closer.cosine
-        )
+        numbers.close_logit, numbers.close_agreement = closer.logit, closer.agreement
+        numbers.close_cosine = closer.cosine
         best = highest_rows(choice.score(numbers).tolist(), places.pair, count)  # 5
         places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
         numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6
@@ -202,7 +201,7 @@ class Strong(NetworkRecipe):
         return {"log_back": log_back, "home": home, "elsewhere": elsewhere}
 
     def draw(self, objects: ObjectCrops, places: Places, looks: Looks, close_looks: Looks) -> list[Answer]:
-        """7. The masks of close looks at places, or those of `looks` where the close ones show nothing. While a mask is
+        """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is
         cut off by its crop, the network looks again, at the new mask. The answers lack an existence.
         """
         answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]

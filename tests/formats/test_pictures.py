@@ -194,5 +194,5 @@ def test_a_picture_of_floats_is_a_mask_if_it_has_no_values_but_0_and_1(tmp_path)
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_a_photograph_is_no_mask(mode):
-    with pytest.raises(UserError, match="mask holds the values .*, and a mask is of one object; .* white on black"):
+    with pytest.raises(UserError, match="mask looks like a photograph, not a mask; draw the object in white on black"):
         to_mask(PHOTOGRAPH.convert(mode))

@@ -245,7 +245,7 @@ def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(fil
     ("argument", "file", "message"),
     [
         ("target_image", "text.jpg", "text.jpg cannot be read as a picture"),
-        ("query_mask", "target.jpg", "target.jpg holds the values 0x000d24"),
+        ("query_mask", "target.jpg", "target.jpg looks like a photograph, not a mask"),
         ("query_mask", "empty.png", "empty.png is empty"),
     ],
 )
