@@ -79,7 +79,7 @@ def moco_backbone(path: Path | None = None) -> Backbone:
     """ResNet-50 with MoCo v2 weights from `path`, by default from model/pretrained (download_model.sh) or model/.
 
     The file has MoCo's form, `{"state_dict": {"module.encoder_q.conv1.weight": ...}}`, or the converted form,
-    `{"model": {"conv1.weight": ...}}`. Raises UserError if the file is missing, damaged or another file.
+    `{"model": {"conv1.weight": ...}}`. Raises UserError if the file is missing, is damaged or holds something else.
     """
     if path is None:
         folders, names = (MODEL_DIR / "pretrained", MODEL_DIR), (CONVERTED_NAME, RAW_NAME)
