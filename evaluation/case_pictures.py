@@ -56,9 +56,9 @@ class PredictedCase(NamedTuple):
         return f"{title} ({', '.join(notes)})" if notes else title
 
 
-def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> np.ndarray:
-    """Draw a case as panels side by side, (PANEL_HEIGHT, W, 3): the query with its mask, then the target, once with
-    each prediction and once with the true mask.
+def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> list[np.ndarray]:
+    """Draw a case as panels, (PANEL_HEIGHT, W, 3): the query with its mask, then the target, once with each prediction
+    and once with the true mask.
 
     Small objects are also shown enlarged in a corner, and dark frames are shown brighter. The outline of a prediction
     that counts as hidden is dashed. Raises UserError if a frame is missing.
@@ -77,8 +77,21 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> np.ndar
         dashed = not prediction.case.predicted_visible
         panels.append(_draw_panel(target, prediction.drawn_rle, PREDICTION, prediction.caption, window, dashed))
     caption = "truth" if case.visible else "truth: not visible"
-    panels.append(_draw_panel(target, true_mask, TRUTH, caption, window))
+    return [*panels, _draw_panel(target, true_mask, TRUTH, caption, window)]
+
+
+def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
     return np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
+
+
+def panel_styles(panels: Sequence[np.ndarray]) -> list[str]:
+    """How page.css shows each panel alone, out of the picture of all `side_by_side`: its width / height, its place."""
+    widths = [panel.shape[1] + GAP for panel in panels]
+    others = [sum(widths) - width for width in widths]
+    return [
+        f"--shape: {(width - GAP) / PANEL_HEIGHT:.4f}; --place: {sum(widths[:number]) / other:.4%}"
+        for number, (width, other) in enumerate(zip(widths, others, strict=True))
+    ]
 
 
 def _lightened(frame: np.ndarray) -> np.ndarray:
@@ -128,8 +141,8 @@ def _close_up(size: Size, rle: RLE | None) -> Window | None:
 
 def draw_frames(
     truth: GroundTruth, setting: str, files: Mapping[str, Path], frames: Sequence[Sequence[Case]]
-) -> Iterator[np.ndarray]:
-    """Yield a picture of each scored frame, with the predictions of all results files side by side.
+) -> Iterator[list[np.ndarray]]:
+    """Yield the panels of each scored frame, with the predictions of all results files.
 
     `files` has the path of each results file by its name ("" if there is only one); a frame has a case for each file.
     """
@@ -165,7 +178,8 @@ def draw_sheet(truth: GroundTruth, setting: str, results: Path, frames: Sequence
     rows = []
     for (case,), panels in zip(frames, draw_frames(truth, setting, {"": results}, frames), strict=True):
         take = truth.infos[case.take_uid].name or case.take_uid[:8]
-        picture = np.vstack([_header(case, take, panels.shape[1]), panels])
+        row = side_by_side(panels)
+        picture = np.vstack([_header(case, take, row.shape[1]), row])
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         rows.append(_framed(resize(picture, (height, SHEET_WIDTH)), GAP, GAP, GAP, GAP))
         if sum(map(len, rows)) > MAX_ROWS:

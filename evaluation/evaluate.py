@@ -31,7 +31,7 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.files import check_output, output_folder, write_json
 from common.provenance import provenance
-from evaluation.case_pictures import draw_frames, draw_sheet
+from evaluation.case_pictures import draw_frames, draw_sheet, panel_styles, side_by_side
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_frames, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
 from evaluation.score import ScoreOptions, SplitScores, score_file
@@ -130,9 +130,10 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], a
         sheet = draw_sheet(truth, args.setting, files[0], chosen)
         lines.append(f"{counted(len(chosen), 'case')}: {args.sheet}")
     with output_folder(args.out) as folder:
-        pictures = draw_frames(truth, args.setting, dict(zip(names, files, strict=True)), shown)
-        for card, picture in zip(cards, pictures, strict=True):
-            write_picture(folder / card["picture"], picture)
+        drawn = draw_frames(truth, args.setting, dict(zip(names, files, strict=True)), shown)
+        for card, panels in zip(cards, drawn, strict=True):
+            write_picture(folder / card["picture"], side_by_side(panels))
+            card["panels"] = panel_styles(panels)
         if sheet is not None:
             write_picture(args.sheet, sheet)
         write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)

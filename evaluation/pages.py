@@ -133,8 +133,7 @@ def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], c
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("page.html")
     with atomic_write(folder / PAGE) as file:
-        wide = len(figures.get("names", ())) > 2
-        file.write(page.render(title=title, lead=lead, warnings=warnings, sections=sections, wide=wide))
+        file.write(page.render(title=title, lead=lead, warnings=warnings, sections=sections, wide="names" in figures))
 
 
 def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> list[dict[str, Any]]:

@@ -147,10 +147,8 @@ def test_the_report_works_in_a_browser(scored_data, tmp_path, chromium):
     run("document.querySelectorAll('#by-object th')[3].click()")
     assert [float(value) for value in run(column)] == down[::-1] == sorted(down)
 
-    chromium.resize(390, 844)  # a phone
-    cells = "[...document.querySelectorAll('#scores td')]"
-    assert run(f"return {cells}.every(cell => cell.getBoundingClientRect().right <= 390)")
-    chromium.resize(1300, 1000)
+    chromium.set("search", "")
+    assert_readable_on_a_phone(chromium, "scores")
     assert chromium.errors() == []
 
 
@@ -167,7 +165,19 @@ def test_the_comparison_works_in_a_browser(scored_data, tmp_path, chromium):
     assert all(change > 0 for _, change, _ in values(chromium) if change != "")
     chromium.set("kind", "object hidden")
     assert [change for _, change, _ in values(chromium)] == [""]
+    chromium.set("kind", "")
+    assert_readable_on_a_phone(chromium, "differences")
     assert chromium.errors() == []
+
+
+def assert_readable_on_a_phone(chromium, section):
+    """Nothing is wider than the page, all columns of the section's tables are in view, and panels are not tiny."""
+    chromium.resize(390, 844)
+    assert chromium.run("return document.documentElement.scrollWidth") == 390
+    cells = f"[...document.querySelectorAll('#{section} td')]"
+    assert chromium.run(f"return Math.max(...{cells}.map(cell => cell.getBoundingClientRect().right))") <= 390
+    assert chromium.run("return Math.min(...[...document.images].map(image => image.height))") >= 140
+    chromium.resize(1300, 1000)
 
 
 def values(chromium):

@@ -32,12 +32,12 @@ class Page:
         _post(f"{self._session}/url", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
 
     def open_report(self, folder: Path) -> int:
-        """Open the page of a folder and load all its pictures; returns the number of pictures."""
+        """Open the page of a folder and load all its pictures; returns the number of their files."""
         self.open(folder / "index.html")
         self.run("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
         self.run("return Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
-        widths = self.run("return [...document.images].map(image => image.naturalWidth)")
-        assert all(widths), f"{widths.count(0)} of {len(widths)} pictures did not load"
+        widths = dict(self.run("return [...document.images].map(image => [image.src, image.naturalWidth])"))
+        assert all(widths.values()), f"{[*widths.values()].count(0)} of {len(widths)} pictures did not load"
         return len(widths)
 
     def shown(self) -> list[dict[str, str]]:
