@@ -1,16 +1,14 @@
 """Measure several ways to do the same work in turn, print their times, and make rendered takes for the measurements."""
 
-import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from common.errors import UserError, counted
 from common.parallel import default_workers
@@ -60,26 +58,12 @@ def print_times(title: str, times: Times, unit: str, count: int = 1) -> None:
         print(f"  {name:<48} {each:>9.4g} s {1 / each:>9.4g}/s  {spread}", flush=True)
 
 
-class Run(NamedTuple):
-    cpu_seconds: float  # of the process, and of all that it started and waited for
-    memory: int  # bytes that the largest of these processes had at its peak
-    output: str
-
-
-def run_script_apart(script: str, *arguments: object) -> Run:
+def run_script_apart(script: str, *arguments: object) -> None:
     """Run a script of the repository in another process. Raises UserError with its last line if the script fails."""
     words = list(map(str, (sys.executable, ROOT / script, *arguments)))
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        output = process.stdout.read() if process.stdout else ""
-        _, status, used = os.wait4(process.pid, 0)  # subprocess would drop what the process used
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            raise UserError(f"{script}: {(errors.read().strip() or 'failed').splitlines()[-1]}")
-    return Run(used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss, output)
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{script}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
 
 
 def make_takes(root: Path, split: str, count: int, *options: object) -> None:
