@@ -21,14 +21,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import ijson
-import numpy as np
 from filelock import FileLock, Timeout
 
 from common.errors import CONTROL, UserError, warn_once
-
-MAX_DEPTH = 20  # of lists and objects in one another; our files have seven
-NO_MARK = bytes({*range(256)} - {*b'[]{}"'})
-STEPS = np.array([(byte in b"[{") - (byte in b"]}") for byte in range(256)])  # of the depth, at each byte
 
 
 @contextlib.contextmanager
@@ -251,7 +246,7 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     """
     is_empty = True
     with json_errors(path, remedy), _open_json(path) as file:
-        for member in ijson.kvitems(_Shallow(file), ".".join(keys), use_float=True):
+        for member in ijson.kvitems(file, ".".join(keys), use_float=True):
             yield member
             is_empty = False
     if is_empty:  # the object has no members, or the file has no object at `keys`
@@ -261,30 +256,6 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
         if not isinstance(value, dict):
             names = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
             raise UserError(f"{path} holds {names or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
-
-
-class _Shallow:
-    """Passes on what is read from a JSON file. Raises ValueError where more than MAX_DEPTH lists and objects lie in one
-    another, because the memory of ijson grows with the square of their number: 40 KB of "[" took 3.8 GB.
-    """
-
-    def __init__(self, file: io.BufferedIOBase):
-        self.file, self.depth, self.in_string, self.cut = file, 0, 0, b""
-
-    def read(self, size: int = -1) -> bytes:
-        data = self.file.read(size)
-        text = self.cut + data
-        self.cut = b"\\" * ((len(text) - len(text.rstrip(b"\\"))) % 2)  # it escapes what the next part begins with
-        if b'\\"' in text:  # seldom; the replacements take longer than all else
-            text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = text.translate(None, NO_MARK).replace(b'""', b"").split(b'"')
-        brackets = b"".join(parts[self.in_string :: 2])
-        self.in_string = (self.in_string + len(parts) - 1) % 2
-        depths = self.depth + np.cumsum(STEPS[np.frombuffer(brackets, np.uint8)])
-        if len(depths) and depths.max() > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} lists and objects lie in one another")
-        self.depth = int(depths[-1]) if len(depths) else self.depth
-        return data
 
 
 def _open_json(path: Path) -> io.BufferedIOBase:
