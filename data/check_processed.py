@@ -26,7 +26,7 @@ from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.pairs import BOTH, PairSet, pairs_path
 from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
-from formats.takes import annotation_path, find_split_path, read_split, read_splits, read_takes
+from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 PAIR_COLUMNS = {setting: f"pairs {setting}" for setting in SETTINGS}
 COLUMNS = ("takes", "processed", "frames", "masks", *PAIR_COLUMNS.values(), "missing", "problems")
@@ -84,9 +84,9 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     problems = [problem for uid in uids for problem in checks[uid].problems]
     missing = [line for uid in uids for line in checks[uid].missing]
     if (annotations := annotation_path(args.annotation_path, split)).is_file():
-        takes, _, _ = read_takes(annotations, uids)
-        changes = {uid: annotation_change(args.data_path, take) for uid, take in takes.items()}
-        problems += [f"take {uid}: {change}" for uid, change in changes.items() if change]
+        for uid, take in iter_takes(annotations, uids):
+            if isinstance(take, Take) and (change := annotation_change(args.data_path, take)):
+                problems.append(f"take {uid}: {change}")
     numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
     if split in ("train", "val") or pairs_path(args.data_path, split).exists():  # no training reads pairs of test
         try:

@@ -30,7 +30,7 @@ from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, Failure, process_take, read_failures, write_failures
 from formats.processed import SOURCE, claim_data_dir, is_processed
-from formats.takes import SPLITS, annotation_path, find_split_path, read_split, read_splits, read_takes
+from formats.takes import SPLITS, Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 MAX_PRINTED = 10  # at most so many failures of a split are printed
 
@@ -130,15 +130,16 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     path = annotation_path(args.annotation_path, split)
     shard, shards = args.shard
     shard_uids = uids[shard - 1 :: shards]
-    takes, malformed, other_uids = read_takes(path, shard_uids)
-    if uids and not (takes or malformed or args.uids or set(uids).intersection(other_uids)):
+    annotated = dict(iter_takes(path, shard_uids))
+    if uids and not (annotated or args.uids or shards > 1):
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
+    takes = {uid: take for uid, take in annotated.items() if isinstance(take, Take)}
     for uid in shard_uids:
         if uid not in takes:
             fault = MISSING_FILE, f"{path} does not annotate it"
-            if uid in malformed:
-                fault = BROKEN_FILE, malformed[uid]
+            if uid in annotated:
+                fault = BROKEN_FILE, str(annotated[uid])
             remove_leftovers(args.outputpath / uid)
             write_failures(args.outputpath / uid, "", [Failure(None, *fault)])
     title = split if shards == 1 else f"{split} {shard}/{shards}"

@@ -27,9 +27,8 @@ from formats.takes import (
     ANNOTATION_TEMPLATE,
     annotation_path,
     find_split_path,
-    iter_annotations,
+    iter_takes,
     parse_frame,
-    parse_take,
     read_split,
 )
 
@@ -49,17 +48,16 @@ class TakeInfo:
 def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, TakeInfo], dict[str, str]]:
     """Read an annotation file -> the infos of the takes `uids`; for takes without info, the reason; both by uid."""
     infos, missing = {}, dict.fromkeys(uids, f"not in {path}")
-    for uid, raw in iter_annotations(path):
-        if uid not in missing:
-            continue
+    for uid, take in iter_takes(path, uids):
         try:
-            take = parse_take(uid, raw)
+            if isinstance(take, UserError):
+                raise take
             if change := annotation_change(data_dir, take):
                 raise UserError(change)
         except UserError as error:
             missing[uid] = str(error)
             continue
-        del missing[uid]
+        missing.pop(uid, None)
         frames = {
             name: {camera: track.annotated_frames for camera, track in tracks.items()}
             for name, tracks in take.objects.items()

@@ -122,13 +122,21 @@ class Take:
         return hashlib.sha256(json.dumps(content, default=vars, sort_keys=True).encode()).hexdigest()
 
 
-def iter_annotations(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield `(take_uid, raw annotation)` for each take of `relations_{split}.json`, in the file's order."""
-    return iter_json(path, ("annotations",), ANNOTATION_REMEDY)
+def iter_takes(path: Path, uids: Iterable[str]) -> Iterator[tuple[str, Take | UserError]]:
+    """Yield those of the takes `uids` that `relations_{split}.json` has, by uid, in the file's order and with one in
+    memory; in place of a malformed take, the error that says why.
+    """
+    wanted_uids = set(uids)
+    for uid, raw in iter_json(path, ("annotations",), ANNOTATION_REMEDY):
+        if uid in wanted_uids:
+            try:
+                yield uid, parse_take(uid, raw)
+            except UserError as error:
+                yield uid, error
 
 
 def parse_take(uid: str, raw: Any) -> Take:
-    """A raw annotation of `iter_annotations` -> Take. Raises UserError if a field is missing or malformed."""
+    """The value of a take in an annotation file -> Take. Raises UserError if a field is missing or malformed."""
     try:
         objects = {
             object_name: {camera: _parse_track(track) for camera, track in tracks.items()}
@@ -161,22 +169,3 @@ def parse_frame(raw: Any) -> int:
     if type(frame) is not int or not 0 <= frame < 1 << 31:
         raise ValueError(f"{raw!r:.40} is not the number of a frame")
     return frame
-
-
-def read_takes(path: Path, uids: Iterable[str]) -> tuple[dict[str, Take], dict[str, str], list[str]]:
-    """Read the takes `uids` of an annotation file. Returns the takes that can be read, by uid; the errors of malformed
-    takes, by uid; and the uids of all other takes in the file.
-    """
-    wanted_uids = set(uids)
-    takes: dict[str, Take] = {}
-    malformed: dict[str, str] = {}
-    other_uids = []
-    for uid, raw in iter_annotations(path):
-        if uid not in wanted_uids:
-            other_uids.append(uid)
-            continue
-        try:
-            takes[uid] = parse_take(uid, raw)
-        except UserError as error:
-            malformed[uid] = str(error)
-    return takes, malformed, other_uids

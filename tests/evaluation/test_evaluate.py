@@ -17,7 +17,7 @@ from evaluation import evaluate
 from formats.masks import encode_mask, resize_mask
 from formats.processed import ANNOTATION, SOURCE, ProcessedTake
 from formats.results import part_name
-from formats.takes import iter_annotations, parse_take
+from formats.takes import iter_takes
 from tests.made import EGO, official_evaluation
 from tests.made.golden import GOLDEN, golden
 from tests.made.processed import LAYOUT, make_data_set, write_data_set
@@ -277,8 +277,8 @@ def test_an_annotation_file_is_never_replaced_and_another_file_only_if_asked_for
 
 
 def write_source(folder, annotations):
-    raw = dict(iter_annotations(annotations))[folder.name]
-    (folder / SOURCE).write_text(json.dumps({"annotation": parse_take(folder.name, raw).digest}))
+    ((_, take),) = iter_takes(annotations, [folder.name])
+    (folder / SOURCE).write_text(json.dumps({"annotation": take.digest}))
 
 
 def test_annotations_are_found_in_a_folder_or_the_message_says_what_to_do(scored_data, good, tmp_path, capsys):

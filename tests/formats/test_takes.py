@@ -8,7 +8,7 @@ import pytest
 from common.errors import UserError
 from formats import takes
 from formats.masks import decode_mask, encode_mask
-from formats.takes import find_split_path, iter_annotations, parse_take, read_split, read_splits, read_takes
+from formats.takes import Take, find_split_path, iter_takes, parse_take, read_split, read_splits
 from tests.made.results import raw_mask
 
 MASK = np.tri(6, 9, dtype=np.uint8)
@@ -75,10 +75,8 @@ def test_a_malformed_take_is_named():
 def test_malformed_takes_do_not_keep_others_from_being_read(tmp_path):
     path = tmp_path / "relations_val.json"
     path.write_text(json.dumps({"annotations": {"a": raw_take(), "b": {}, "c": raw_take(), "../d": raw_take()}}))
-    read, malformed, others = read_takes(path, ["a", "b", "../d", "e"])
-    assert list(read) == ["a"]
-    assert list(malformed) == ["b", "../d"]
-    assert others == ["c"]
+    takes = dict(iter_takes(path, ["a", "b", "../d", "e"]))
+    assert {uid: type(take) for uid, take in takes.items()} == {"a": Take, "b": UserError, "../d": UserError}
 
 
 def test_a_split_lists_each_take_once_in_order(tmp_path):
@@ -101,7 +99,7 @@ def test_a_uid_that_cannot_be_a_folder_is_named(tmp_path, uid):
 @pytest.mark.parametrize(
     ("name", "read", "remedy", "more"),
     [
-        ("relations_val.json", lambda path: list(iter_annotations(path)), "import_take.py .*`egoexo", []),
+        ("relations_val.json", lambda path: list(iter_takes(path, ["a"])), "import_take.py .*`egoexo", []),
         ("split.json", read_splits, "import_take.py .*download_split.sh", ['{"train": {}}', '{"train": [1]}']),
     ],
 )
