@@ -110,7 +110,7 @@ def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool = Fals
         has_both = figures["existence_classes"] == 2  # see printed_values
         values = figures if has_both else {**figures, "balanced_accuracy": None}
         cells = (METRICS[metric].as_text(values[metric]) for metric in OFFICIAL)
-        rows.append((star + name, *cells, counted(figures["count"], "mask")))
+        rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
     return rows
 
 
