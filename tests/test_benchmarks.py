@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import inference, measure, network_card, photographs, train_step
+from benchmarks import inference, measure, network_card, photographs, process_data, train_step
 from common.drawing import write_picture
 from common.files import file_digest, read_json, write_json
 from formats.masks import check_rle, encode_mask, mask_area
@@ -24,7 +24,7 @@ def in_this_process(monkeypatch):
             words += ("--num_workers", 1)
         output_of(run_main(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, *words))
 
-    for module in (measure, network_card):
+    for module in (measure, network_card, process_data):
         monkeypatch.setattr(module, "run_script_apart", run)
 
 
@@ -36,6 +36,11 @@ def output_of(run) -> str:
 def timed_ways(text: str) -> list[str]:
     """The ways that were timed, each with its ratio."""
     return re.findall(r"^  (.*?) +[\d.e-]+ s +[\d.e+]+/s  x[\d.]+ \([\d.]+ to [\d.]+\)$", text, re.MULTILINE)
+
+
+def test_process_data_writes_what_the_plain_programs_write(tmp_path):
+    small = ("--folder", tmp_path, "--frames", 31, "--size", "tiny", "--rounds", 1)
+    assert timed_ways(output_of(run_main(process_data.main, *small))) == ["this project", *process_data.READERS]
 
 
 def test_both_ways_of_inference_give_the_same_masks(monkeypatch):
