@@ -76,7 +76,7 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> np.ndar
     for prediction in predictions:
         dashed = not prediction.case.predicted_visible
         panels.append(_draw_panel(target, prediction.drawn_rle, PREDICTION, prediction.caption, window, dashed))
-    caption = "truth" if case.visible else "truth: not visible"
+    caption = "truth" if case.visible else "truth: not there"
     panels.append(_draw_panel(target, true_mask, TRUTH, caption, window))
     return np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
 

@@ -79,7 +79,7 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 @needs_gradio
 @pytest.mark.parametrize(
-    ("existence", "text"), [(0.93, "Visible"), (0.31, "Perhaps visible"), (0.08, "Probably not visible")]
+    ("existence", "text"), [(0.93, "There"), (0.31, "Perhaps there"), (0.08, "Probably not there")]
 )
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
@@ -271,7 +271,7 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         page.drag("#query canvas", (0.5 + tool / 50, 0.4), (0.7, 0.6))
         answers(page, "")
         page.run("document.querySelector('#find').click()")
-        page.wait_for("return /isible \\(/.test(document.querySelector('#answer textarea').value)")
+        page.wait_for("return /here \\(/.test(document.querySelector('#answer textarea').value)")
         page.wait_for("return document.querySelector('#found img')?.naturalWidth")
     page.run("document.querySelectorAll('#size input')[1].click()")
     page.run("document.querySelector('#marks button').click()")  # undo
