@@ -1,14 +1,6 @@
-"""Answer a table of pairs: in each row, an object of one picture is sought in another one.
+"""Answer a table of pairs: in each row, an object of one picture is sought in another one. docs/own_data.md describes
+the table and the answers.
 
-    name,query_image,query_mask,target_image,truth
-    cup,a.jpg,a_cup.png,b.jpg,b_cup.png
-    key,a.jpg,a_key.png,b.jpg,absent
-
-Paths are relative to the table. `truth` is the object's mask in the target, or the word absent; an empty cell says that
-nobody knows. Other columns: `query_box` (120 80 310 260) in place of the mask, `object` (its number in a label map),
-and `size` (smaller, same or larger).
-
-The folder of answers receives {name}.png, the mask; {name}.jpg, both pictures with the outlines; and last answers.csv.
 A mask's file also holds the existence, and a digest of all that the answer was made from: so a run that was stopped
 continues, and a row is answered anew if its pictures, its masks or the network have changed.
 """
@@ -51,8 +43,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
     except (csv.Error, ValueError) as error:
         raise UserError(f"{path} is no table of comma-separated values in UTF-8 ({error})") from None
     if wrong := {*COLUMNS[:3]} - {*columns} or {*columns} - {*COLUMNS}:
-        what = f"column {min(wrong)!r} is " + ("unknown" if min(wrong) in columns else "missing")
-        raise UserError(f"{path}: {what}; the columns are {', '.join(COLUMNS)}, separated by commas")
+        fault = "unknown" if min(wrong) in columns else "missing"
+        raise UserError(f"{path}: column {min(wrong)!r} is {fault}; the columns are {', '.join(COLUMNS)}")
     rows: dict[str, dict[str, str]] = {}
     for line in lines:
         row = dict.fromkeys(COLUMNS, "") | dict(zip(columns, line, strict=False))
@@ -65,9 +57,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by: str) -> int:
-    """Answer rows of `read_table` by `find`, which `made_by` tells from others, and print the scores. Returns the exit
-    status: 3 if rows are left out, as in eval_segswap.py.
-    """
+    """Answer rows by `find`, which `made_by` tells from others, and print the scores. Returns the exit status."""
     read = functools.lru_cache(4)(read_picture)  # neighboring rows often share a picture
     answers, broken = [], {}
     with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}"):
@@ -89,7 +79,7 @@ def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by:
         print(f"left out: {name}: {error}", file=sys.stderr)
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
     print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{left_out}")
-    return 3 if broken else 0
+    return 3 if broken else 0  # as eval_segswap.py does
 
 
 def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str, read: Callable) -> dict[str, Any]:
@@ -104,13 +94,15 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str, read: C
     except (ValueError, OSError) as error:
         raise UserError(f"{error}; look at the row's files, query_box and object") from None
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+    inputs = [path.resolve() for path in paths.values()]
     mask_path, picture_path = written = out / f"{row['name']}.png", out / f"{row['name']}.jpg"
     before: list[str] = []  # the digest and the existence of the answer that lies there
     if mask_path.exists():
         with open_picture(mask_path) as image:
             before = image.info.get(MADE_OF, "").split()
-    if not before and (others := [path for path in written if path.exists()]):
-        raise UserError(f"{others[0]} is of no table's run, and is not replaced; give another name or another --out")
+    others = [path for path in written if path.exists() and (not before or path.resolve() in inputs)]
+    if others:
+        raise UserError(f"{others[0]} is an input, or of no table's run, and stays; give another name or --out")
     truth = read_mask(paths["truth"]) if "truth" in paths else np.zeros((1, 1), np.uint8)
     if before[:1] == [digest] and picture_path.exists():
         mask, existence = read_mask(mask_path), float(before[1])
@@ -127,22 +119,21 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str, read: C
             remove_leftovers(out, path.name)
         picture_path.unlink(missing_ok=True)  # without it, a mask counts as unfinished
         info = PngInfo()
-        info.add_text(MADE_OF, f"{digest} {existence!r}")
+        info.add_text(MADE_OF, f"{digest} {float(existence)!r}")
         write_picture(mask_path, mask * 255, pnginfo=info)
         write_picture(picture_path, side_by_side([overlay(query, fit_mask(given, query.shape[:2]), QUERY), shown]))
-    answer = {"name": row["name"], "existence": round(existence, 4), "verdict": verdict(existence).rpartition(" (")[0]}
+    answer = {"name": row["name"], "existence": existence, "verdict": verdict(existence).rpartition(" (")[0]}
     score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else ABSENT if row["truth"] else None
     return answer | {"share": round(float(mask.mean()), 6), "iou": score}
 
 
 def print_scores(answers: Sequence[dict[str, Any]]) -> None:
     """Print how good the answers are whose truth is known. An IoU above 0.5 is right."""
-    visible = [answer for answer in answers if isinstance(answer["iou"], float)]
-    absent = [answer for answer in answers if answer["iou"] == ABSENT]
-    said = [sum(answer["existence"] >= SURELY_VISIBLE for answer in group) for group in (visible, absent)]
-    ious = np.array([answer["iou"] for answer in visible])
+    visible = [(x["iou"], x["existence"] >= SURELY_VISIBLE) for x in answers if isinstance(x["iou"], float)]
+    absent = [x["existence"] < SURELY_VISIBLE for x in answers if x["iou"] == ABSENT]
     if visible:
-        print(f"visible: {len(ious)}, mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}, ", end="")
-        print(f"said visible {said[0]}")
+        ious, said = np.array(visible).T
+        score = f"mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}"
+        print(f"visible: {len(ious)}, {score}, said visible {said.sum():.0f}")
     if absent:
-        print(f"absent: {len(absent)}, said absent {len(absent) - said[1]}")
+        print(f"absent: {len(absent)}, said absent {sum(absent)}")

@@ -10,8 +10,8 @@ the object; if such files exist, b_2_mask.png and b_2_overlay.jpg. --out gives t
 
     python inference/segment_pair.py --pairs pairs.csv --out answers
 
-answers a table of pairs, which inference/pair_table.py describes, into the folder answers; with --object all, the
-objects of a label map are answered so, too. The same command continues a run that was stopped.
+answers a table of pairs, which docs/own_data.md describes, into the folder answers. So does --object all with all
+objects of a label map. The same command continues a run that was stopped.
 """
 
 import argparse
@@ -56,11 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
     add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
-    add(
-        "--out",
-        type=Path,
-        help="beginning of the output files' names (default: as said above); of many pairs, a folder",
-    )
+    add("--out", type=Path, help="beginning of the output files' names (default: as above); of many pairs, a folder")
     add("--overwrite", action="store_true", help="replace output files that exist")
     add_network_options(parser, CKPT_HELP, SHIPPED)
     args = parser.parse_args(argv)

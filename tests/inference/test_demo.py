@@ -148,7 +148,10 @@ def address(strong_checkpoint, tmp_path_factory) -> str:
             assert server.poll() is None, console.read_text()
             time.sleep(0.1)
         network, page = console.read_text().splitlines()  # and no word of gradio's
-        assert network.startswith(f"{strong_checkpoint}: tiny network of 96 pixels") and f"http://127.0.0.1:{port}/" in page
+        assert (
+            network.startswith(f"{strong_checkpoint}: tiny network of 96 pixels")
+            and f"http://127.0.0.1:{port}/" in page
+        )
         (mine,) = set(folder.glob("xsegtx-page-*")) - {other}  # not the killed page's
         assert mine.stat().st_mode & 0o777 == 0o700
         yield f"http://127.0.0.1:{port}/"

@@ -149,6 +149,11 @@ def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition
     assert (chosen.mask == alone.mask).all() and overlap(chosen.mask, truth) > 0.8
     assert chosen.existence == alone.existence and max(overlap(place.mask, chosen.mask) for place in others) < 0.5
     assert len(predictor.places(query, mask, frame.images["right"], count=1)) == 1
+    choice = predictor.recipe.network.choice
+    choice.score.forward = lambda numbers: -choice.glance(numbers)  # would choose, of more close looks, a worse place
+    for count in (1, 2, 3, 4):
+        first = predictor.places(query, mask, frame.images["right"], count)[0]
+        assert (first.mask == predictor.segment(query, mask, frame.images["right"]).mask).all()
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
             predictor.places(query, mask, frame.images["right"], count=count)
