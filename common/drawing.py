@@ -2,7 +2,9 @@
 
 import io
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,15 +33,24 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
     return cv2.polylines(image.copy(), lines, not dashed, color, width, cv2.LINE_AA)
 
 
+def side_by_side(views: Sequence[np.ndarray]) -> np.ndarray:
+    """Images as one, as high as the highest of them, but of at most 1600 rows."""
+    widest = 65_000 / sum(image.shape[1] / image.shape[0] for image in views)  # a JPEG has at most 65,500 columns
+    height = min(1600, max(image.shape[0] for image in views), int(widest))
+    return np.hstack([cv2.resize(x, (round(x.shape[1] * height / x.shape[0]), height)) for x in views])
+
+
 def to_ascii(text: str) -> str:
     """The text with the letters that Pillow's own font has: é becomes e, and letters of other scripts become ?."""
     letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return "".join(letters).encode("ascii", "replace").decode()
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an (H, W, 3) or gray (H, W) uint8 image atomically: PNG if `path` ends in .png, otherwise JPEG."""
+def write_picture(path: Path, image: np.ndarray, **options: Any) -> None:
+    """Write an (H, W, 3) or gray (H, W) uint8 image atomically: PNG if `path` ends in .png, otherwise JPEG. The options
+    go to Pillow's `save`.
+    """
     data = io.BytesIO()
-    Image.fromarray(image).save(data, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=90)
+    Image.fromarray(image).save(data, "PNG" if path.suffix.lower() == ".png" else "JPEG", quality=90, **options)
     with atomic_write(path, "wb") as file:
         file.write(data.getvalue())

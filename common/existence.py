@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 
-SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2  # visible from the first on, probably not visible below the second
+SURELY_VISIBLE, SURELY_HIDDEN = 0.5, 0.2  # there from the first on, probably not there below the second
 
 
 def verdict(existence: float) -> str:
-    """An existence as a person is told it: "visible (93 %)", "perhaps visible (31 %)" or "probably not visible (4 %)".
+    """An existence as a person is told it: "there (93 %)", "perhaps there (31 %)" or "probably not there (4 %)".
     Scores do not use it: the benchmark knows visible and hidden, which formats.results.THRESHOLD separates.
     """
-    unsure = "perhaps visible" if existence >= SURELY_HIDDEN else "probably not visible"
-    return f"{'visible' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"
+    unsure = "perhaps there" if existence >= SURELY_HIDDEN else "probably not there"
+    return f"{'there' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"
 
 
 def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:

@@ -76,7 +76,7 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> list[np
     for prediction in predictions:
         dashed = not prediction.case.predicted_visible
         panels.append(_draw_panel(target, prediction.drawn_rle, PREDICTION, prediction.caption, window, dashed))
-    caption = "truth" if case.visible else "truth: not visible"
+    caption = "truth" if case.visible else "truth: not there"
     return [*panels, _draw_panel(target, true_mask, TRUTH, caption, window)]
 
 

@@ -66,7 +66,7 @@ class Case(NamedTuple):
 
     @property
     def iou_text(self) -> str:
-        return f"IoU {METRICS['iou'].as_text(self.scores.iou)} %" if self.scores else "not visible"
+        return f"IoU {METRICS['iou'].as_text(self.scores.iou)} %" if self.scores else "not there"
 
 
 class TakeScores(NamedTuple):

@@ -19,6 +19,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # if a file has 
 LONGEST = 20  # the long side of a picture is at most so many times as long as its short side
 DARK = 16  # if all gray values (0 to 255) of a 16-bit picture are below this, a warning says so
 SQUARE = np.ones((3, 3), np.uint8)  # pixels
+MOST_LABELS = 100  # values in a label map
 PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B")  # PIL's modes with gray values or colors
 
 
@@ -94,6 +95,15 @@ def read_mask(path: Path, value: int | None = None) -> np.ndarray:
         return to_mask(image, str(path), value)
 
 
+def label_values(path: Path) -> list[int]:
+    """The values of the objects in a label map, as `to_mask` takes them; 0 is the background."""
+    with open_picture(path) as image, picture_errors(str(path)):
+        values = np.unique(np.asarray(image) if image.mode == "P" else _colors(_channels(image, by_opacity=False)))
+        if len(values) > MOST_LABELS:
+            raise UserError(f"{path} is no label map: it has {len(values)} values; draw objects without soft edges")
+    return values[values != 0].tolist()
+
+
 def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarray:
     """A PIL image, or an array: booleans or integers (H, W) or (1, H, W), or uint8 (H, W, channels) -> (H, W) uint8 of
     0 and 1.
@@ -119,7 +129,7 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
         is_object = bright > bright.max(initial=0) // 2
         if _is_one_object(colors, is_object):
             return is_object.view(np.uint8)
-        if len(np.unique(labels)) > 100:  # a label map has fewer values
+        if len(np.unique(labels)) > MOST_LABELS:
             raise UserError(f"{what} looks like a photograph, not a mask; draw the object in white on black")
         remedy = "in segment_pair.py choose --object, in Python give mask == value, or save each in white on black"
         raise UserError(f"{what} holds the values {_value_names(labels)}, and a mask is of one object; {remedy}")

@@ -53,6 +53,7 @@ SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
 # How well the network of this repository finds the object: easy means an IoU above 90 %, fair an IoU above 65 %.
 SAMPLES = {"jar": "easy", "pot": "easy", "bin": "fair", "motorcycle": "fair", "person": "fair"}
 SAMPLES |= {"packet": "hard", "cup": "not there"}
+PLACES = 3  # that are shown at most
 MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
 MAX_SIDE = 10_000  # pixels of a picture's long side; an answer can need a square of this side, 700 MB
@@ -63,7 +64,7 @@ TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Give a second picture,
 and press Find."""
 LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
-small household things, it calls three quarters of those in view visible, but also a quarter of the hidden ones."""
+small household things, it says "there" of three quarters of those in view, but also of a quarter of the hidden ones."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -76,8 +77,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, size: str) -> tuple:
-    """The inputs that the browser sends -> a text, the picture with the found object, the picture with the marked
-    object, and the files of both masks. If an input is missing or wrong, the text says so, and the others are None.
+    """The inputs that the browser sends -> a text, the picture with the found object, its mask as a file, and the same
+    two of the marked object. Then, if there are several places, their pictures and existences; and what is shown of
+    each place. If an input is missing or wrong, the text says so, and all others are None.
     """
     try:
         if not query or not target:
@@ -86,17 +88,24 @@ def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, s
         if max(side for image in images for side in image.shape) > MAX_SIDE:
             raise UserError(f"a picture is more than {MAX_SIDE} pixels long; reduce it")
         marked = mask_of_marks(query_image, marks)
-        found, existence = predictor.segment(query_image, marked, target_image, size=SIZE_WORDS[size])
+        found = predictor.places(query_image, marked, target_image, PLACES, size=SIZE_WORDS[size])
     except UserError as error:
         text = str(error)
         for file in filter(None, (query, target)):
             text = text.replace(file["path"], Path(file["path"]).name)
-        return text, None, None, None, None
-    text, is_sure = verdict(existence).capitalize(), existence >= SURELY_VISIBLE
-    pictures = outline(target_image, found, PREDICTION, dashed=not is_sure), outline(query_image, marked, QUERY)
-    masks = {"found_mask": found * 255, "marked_mask": marked * 255}
-    files = [save_pil_to_cache(Image.fromarray(x), get_upload_folder(), name, "png") for name, x in masks.items()]
-    return text, *pictures, *files
+        return text, *[None] * 6
+
+    def file_of(image: np.ndarray, name: str, form: str = "png") -> str:
+        return save_pil_to_cache(Image.fromarray(image), get_upload_folder(), name, form)
+
+    places = []
+    for mask, existence in found:
+        shown = outline(target_image, mask, PREDICTION, dashed=existence < SURELY_VISIBLE)
+        files = file_of(shown, "found", "webp"), file_of(mask * 255, "found_mask")
+        places.append((verdict(existence).capitalize(), *files))
+    marked_files = file_of(outline(query_image, marked, QUERY), "marked", "webp"), file_of(marked * 255, "marked_mask")
+    gallery = [(place[1], f"{x.existence:.0%}") for place, x in zip(places, found, strict=True)]
+    return *places[0], *marked_files, gallery if len(places) > 1 else None, places
 
 
 def mask_of_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
@@ -166,9 +175,11 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 button = gr.Button("Find", variant="primary", elem_id="find")
             with gr.Column(scale=5, min_width=300):
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-                found_picture = gr.Image(
-                    label="Likeliest place (dashed: it may not be visible)", elem_id="found", **output
-                )
+                label = "In the second picture (dashed: perhaps not there)"
+                found_picture = gr.Image(label=label, elem_id="found", **output)
+                label, look = "Likely places: click one to see it", {"columns": PLACES, "allow_preview": False}
+                gallery = gr.Gallery(label=label, elem_id="places", interactive=False, buttons=[], height=180, **look)
+                places = gr.State()
                 marked = gr.Image(label="Marked", elem_id="marked", **output)
                 with gr.Row(elem_classes="answer"):
                     found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
@@ -178,17 +189,22 @@ def build_page(predictor: Predictor, limits: str) -> Any:
         # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's
         # own data model, a request could name any file of this machine.
         query.data_model = target.data_model = FileData
-        inputs, outputs = [query, marks, target, size], [text, found_picture, marked, found_mask, marked_mask]
+        inputs, outputs = [query, marks, target, size], [text, found_picture, found_mask, marked, marked_mask, gallery]
         worker = ThreadPoolExecutor(1)  # what is cancelled has ended before the next answer begins
 
         async def answer(*values: Any) -> tuple:
             return await asyncio.get_running_loop().run_in_executor(worker, answer_visitor, predictor, *values)
 
         # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
-        find = button.click(answer, inputs, outputs, preprocess=False, show_progress_on=outputs[:2])
+        find = button.click(answer, inputs, [*outputs, places], preprocess=False, show_progress_on=outputs[:2])
+
+        def choose(places: list, event: gr.SelectData) -> tuple:
+            return places[event.index]
+
+        gallery.select(choose, places, outputs[:3], show_progress="hidden")
         samples.click(load_sample, samples, [query, marks, target], queue=False, show_progress="hidden")
         query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
-        script = "marks => ['', null, null, null, null]"
+        script = "marks => ['', null, null, null, null, null]"
         gr.on([query.change, marks.input, target.change, size.change], None, marks, outputs, js=script, cancels=find)
     return page.queue(max_size=30, api_open=False)
 

@@ -107,42 +107,39 @@ class Predictor:
 
         Raises UserError if an argument does not fit.
         """
-        return self._find(query_image, query_mask, [target_image], 1, query_box, size, probability)[0][0]
+        queries = marked_images(query_image, query_mask, query_box)
+        return self._find(queries, [target_image], size=size, probability=probability)[0][0]
 
     def segment_all(
-        self, query_image, query_mask=None, target_images=(), query_box=None, size=None, probability=False
+        self, query_image, query_mask=None, target_images=(), query_box=None, **options: Any
     ) -> list[Found]:
-        """`segment`, which explains the arguments, for a list or tuple of target images. The query is encoded once."""
+        """`segment`, which explains arguments and options, for several target images. The query is encoded once."""
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        places = self._find(query_image, query_mask, target_images, 1, query_box, size, probability)
+        places = self._find(marked_images(query_image, query_mask, query_box), target_images, **options)
         return [found[0] for found in places]
 
     def places(
-        self, query_image, query_mask=None, target_image=None, count=3, query_box=None, size=None, probability=False
+        self, query_image, query_mask=None, target_image=None, count=3, query_box=None, **options: Any
     ) -> list[Found]:
-        """`segment`, which explains the arguments, at up to `count` places of the target image, no two of which are the
-        same (SAME_PLACE). The place with the highest existence comes first; this can be another place than that of
-        `segment`.
+        """`segment`, which explains arguments and options, at up to `count` places of the target image, no two of which
+        are the same (SAME_PLACE). The answer of `segment` comes first, and the others in the order of their existence.
         """
         if type(count) is not int or count < 1:
             raise UserError(f"the count of places is {count!r}; give a whole number of at least 1")
-        return self._find(query_image, query_mask, [target_image], count, query_box, size, probability)[0]
+        return self._find(marked_images(query_image, query_mask, query_box), [target_image], count, **options)[0]
 
     def _find(
         self,
-        query_image: Any,  # as in `segment`
-        query_mask: Any,
+        queries: Sequence[tuple[np.ndarray, np.ndarray]],  # images and masks
         target_images: Sequence[Picture | None],
-        count: int,
-        query_box: Sequence[float] | None = None,
+        count: int = 1,
         size: str | None = None,
         probability: bool = False,
     ) -> list[list[Found]]:
         """For each target image, what is found at up to `count` places."""
         if size not in (None, *SIZES):
             raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
-        queries = marked_images(query_image, query_mask, query_box)
         targets = [as_image(image, "target image") for image in target_images]
         if not targets:
             return []
@@ -193,7 +190,7 @@ def frame_of(
 
 
 def distinct(places: Iterable[Found], count: int) -> list[Found]:
-    """The first `count` places, without places that are the same as one before, sorted by their existence."""
+    """The first `count` places, without places that are the same as one before; after the first, by their existence."""
     kept: list[Found] = []
     for place in places:
         mask = place.mask > THRESHOLD
@@ -201,4 +198,4 @@ def distinct(places: Iterable[Found], count: int) -> list[Found]:
             kept.append(place)
         if len(kept) == count:
             break
-    return sorted(kept, key=lambda place: -place.existence)
+    return kept[:1] + sorted(kept[1:], key=lambda place: -place.existence)

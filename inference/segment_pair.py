@@ -6,8 +6,12 @@
 
 Writes the mask b_mask.png (0 and 255, in the size of the target image) and b_overlay.jpg, which shows all pictures with
 the object; if such files exist, b_2_mask.png and b_2_overlay.jpg. --out gives them another name than the target's. With
---places 3, the masks of the next places are b_mask_2.png and b_mask_3.png.
-assets/samples/ has pictures to try.
+--places 3, the masks of the next places are b_mask_2.png and b_mask_3.png. assets/samples/ has pictures to try.
+
+    python inference/segment_pair.py --pairs pairs.csv --out answers
+
+answers a table of pairs, which docs/own_data.md describes, into the folder answers. So does --object all with all
+objects of a label map. The same command continues a run that was stopped.
 """
 
 import argparse
@@ -23,16 +27,14 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-import cv2
-import numpy as np
-
 from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least, network_options
-from common.drawing import PREDICTION, QUERY, overlay, write_picture
+from common.drawing import PREDICTION, QUERY, overlay, side_by_side, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed, remove_leftovers
 from formats.masks import fit_mask
-from formats.picture_files import read_mask, read_picture
+from formats.picture_files import label_values, read_mask, read_picture
 from inference.cut_out import cut_out
+from inference.pair_table import COLUMNS, answer_table, read_table
 from inference.pictures import as_mask
 from inference.predictor import Predictor
 
@@ -40,30 +42,48 @@ from inference.predictor import Predictor
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
+    add("--pairs", type=Path, metavar="CSV", help="table of many pairs to answer, in place of one pair")
     text = "picture in which the object is marked, or several pictures of the same object"
-    add("--query_image", type=Path, nargs="+", required=True, help=text)
-    marking = parser.add_mutually_exclusive_group(required=True)
+    add("--query_image", type=Path, nargs="+", help=text)
+    marking = parser.add_mutually_exclusive_group()
     text = "mask of the object in each query picture, in the picture's aspect ratio; the background is black"
     marking.add_argument("--query_mask", type=Path, nargs="+", help=text)
     text = "or a box around the object in pixels; colors then separate the object from its surroundings"
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
-    add("--object", type=whole_number, metavar="VALUE", help="value of the object in a label map; of a color: 0xRRGGBB")
-    add("--target_image", type=Path, required=True, help="picture in which to find it")
+    text = "value of the object in a label map (of a color: 0xRRGGBB), or all, for each of them"
+    add("--object", type=label, metavar="VALUE", help=text)
+    add("--target_image", type=Path, help="picture in which to find it")
     text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
     add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
-    add("--out", type=Path, help="beginning of the output files' names (default: as said above)")
+    add("--out", type=Path, help="beginning of the output files' names (default: as above); of many pairs, a folder")
     add("--overwrite", action="store_true", help="replace output files that exist")
     add_network_options(parser, CKPT_HELP, SHIPPED)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    pair = args.query_image, args.query_mask or args.query_box, args.target_image
+    if any((*pair, args.size, args.object)) if args.pairs else not all(pair):
+        parser.error("give either --pairs, or --query_image, --target_image, and --query_mask or --query_box")
+    if (args.pairs or args.object == "all") and (not args.out or args.places > 1 or args.overwrite):
+        parser.error("--pairs and --object all take a folder as --out, and no --places or --overwrite")
+    return args
 
 
-def whole_number(text: str) -> int:
-    return int(text, 0)
+def label(text: str) -> int | str:
+    return text if text == "all" else int(text, 0)
 
 
-def main(argv: list[str] | None = None) -> None:
+def load(args: argparse.Namespace) -> Predictor:
+    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
+    print(f"{args.ckpt_path.name}: {predictor.description}")
+    return predictor
+
+
+def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
+    if args.pairs or args.object == "all":
+        rows = read_table(args.pairs) if args.pairs else rows_of_labels(args)
+        predictor = load(args)
+        return answer_table(rows, args.out, predictor.segment, f"{predictor.digest} {predictor.recipe.options}")
     count = len(args.query_image)
     if args.query_box and count > 1:
         raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
@@ -83,17 +103,12 @@ def main(argv: list[str] | None = None) -> None:
     names = args.query_mask or ["the box"]
     for name, query, mask in zip(names, queries, masks, strict=True):  # errors come before the network is loaded
         as_mask(mask, str(name), query.shape[:2])
-    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
-    print(f"{args.ckpt_path.name}: {predictor.description}")
-    found = predictor.places(queries, masks, target, args.places, size=args.size)
+    found = load(args).places(queries, masks, target, args.places, size=args.size)
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
 
     views = [overlay(query, fit_mask(mask, query.shape[:2]), QUERY) for query, mask in zip(queries, masks, strict=True)]
     views += [overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE) for mask, existence in found]
-    widest = 65_000 / sum(image.shape[1] / image.shape[0] for image in views)  # a JPEG has at most 65,500 columns
-    height = min(1600, max(image.shape[0] for image in views), int(widest))
-    views = [cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height)) for image in views]
     with claimed(out.parent, out.name, f"writes {out}_mask.png"):
         paths, numbers = output_paths(out, args.places), itertools.count(2)
         while not is_named and any(path.exists() for path in paths):
@@ -105,8 +120,18 @@ def main(argv: list[str] | None = None) -> None:
             write_picture(path, mask * 255)
         for path in mask_paths[len(found) :]:
             path.unlink(missing_ok=True)  # of a former run, which --overwrite allows to replace
-        write_picture(overlay_path, np.hstack(views))
+        write_picture(overlay_path, side_by_side(views))
     print(*mask_paths[: len(found)], overlay_path, sep="\n")
+
+
+def rows_of_labels(args: argparse.Namespace) -> list[dict[str, str]]:
+    """The rows of a table in which each object of the label map is sought."""
+    if not args.query_mask or len(args.query_image) + len(args.query_mask) > 2:
+        raise UserError("--object all takes one --query_image and its label map as --query_mask")
+    row = dict.fromkeys(COLUMNS, "") | {"query_image": str(args.query_image[0]), "query_mask": str(args.query_mask[0])}
+    row |= {"target_image": str(args.target_image), "size": args.size or ""}
+    name = args.target_image.stem
+    return [row | {"name": f"{name}_{value}", "object": str(value)} for value in label_values(args.query_mask[0])]
 
 
 def output_paths(out: Path, places: int) -> list[Path]:

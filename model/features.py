@@ -1,6 +1,7 @@
 """Images and masks -> features of the frozen backbone: the encoder of training and prediction, and a cache."""
 
 import copy
+import hashlib
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backbone import STRIDE, Backbone
 from model.rows import Rows
+
+KEPT_BYTES = 10**8  # of features that an `Encoder` keeps
 
 
 @dataclass
@@ -29,14 +32,24 @@ class Encoder:
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # (M, S, S) of 0 and 1, any dtype, on the device -> features of the mask images (M, F, h, w) float32
         self.masks = self.backbone.mask_encoder()
+        self._kept: dict[tuple, Levels] = {}  # the last ones, by what they are of
 
     def images(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB on the device -> unit vectors (N, F, H / 16, W / 16) float32."""
         return self.backbone(self.backbone.normalize(images))
 
     def levels(self, images: Tensor) -> Levels:
-        """The features of two layers, for images as in `images`."""
-        return Levels(*self.backbone.levels(self.backbone.normalize(images)))
+        """The features of two layers, for images as in `images`. If predictions on a CPU read the same images again,
+        as for the next object of a picture, these features are not computed again.
+        """
+        if images.device.type != "cpu" or not torch.is_inference_mode_enabled():
+            return Levels(*self.backbone.levels(self.backbone.normalize(images)))
+        key = images.shape, hashlib.sha256(images.contiguous().numpy().data).digest()
+        found = self._kept.pop(key, None) or Levels(*self.backbone.levels(self.backbone.normalize(images)))
+        self._kept[key] = found  # as the newest one
+        while sum(x.feat.nbytes + x.detail.nbytes for x in self._kept.values()) > KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
+        return found
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:

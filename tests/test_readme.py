@@ -130,10 +130,8 @@ def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_i
 
 def test_the_python_of_own_data_runs(tmp_path, warm_python):
     samples = ROOT / "assets" / "samples"
-    for name in ("query.jpg", "query_mask.png", "target.jpg"):
-        (tmp_path / name).symlink_to(samples / "pot" / name)
-    rows = "name,query_image,query_mask,target_image\npot,query.jpg,query_mask.png,target.jpg\n"
-    (tmp_path / "pairs.csv").write_text(rows)
+    for name, sample in {"a.jpg": "query.jpg", "a.png": "query_mask.png", "b.jpg": "target.jpg"}.items():
+        (tmp_path / name).symlink_to(samples / "pot" / sample)
     (tmp_path / "label_maps").mkdir()
     cv2.imwrite(str(tmp_path / "label_maps" / "00007.png"), np.eye(8, dtype=np.uint8) * 2)
     (tmp_path / "data" / "egoexo" / "annotations").mkdir(parents=True)
@@ -141,9 +139,9 @@ def test_the_python_of_own_data_runs(tmp_path, warm_python):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([warm_python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(("pot, 0.9", "pot, 1.0"))
+    assert done.stdout.startswith(("0.9", "1.0"))
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"answers/pot.png", "answers/pot.jpg", "masks/head/kettle/00007.png"} <= written
+    assert {"found.png", "found.jpg", "masks/head/kettle/00007.png"} <= written
 
 
 def test_another_data_sets_annotation_is_written_as_extending_says(tmp_path, warm_python, capsys):

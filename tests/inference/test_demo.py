@@ -24,7 +24,7 @@ from common.errors import UserError
 from formats.picture_files import FORMATS, read_mask
 from inference import demo
 from inference.demo import answer_visitor, mask_of_marks
-from inference.predictor import Predictor
+from inference.predictor import Found, Predictor
 from tests.made import ROOT
 from tests.made.browser import Page, needs_browser
 
@@ -69,7 +69,7 @@ def test_the_page_finds_in_its_samples_what_the_predictor_finds(checkpoint, tmp_
         mask = read_mask(SAMPLES / name / "query_mask.png")
         query, marks, target = demo.load_sample(number)
         expected, _ = predictor.segment(query, mask, target, size="larger")
-        *_, found, marked = answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
+        _, _, found, _, marked, *_ = answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
         assert np.array_equal(read_white(found), expected) and np.array_equal(read_white(marked), mask), name
 
 
@@ -79,17 +79,19 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 @needs_gradio
 @pytest.mark.parametrize(
-    ("existence", "text"), [(0.93, "Visible"), (0.31, "Perhaps visible"), (0.08, "Probably not visible")]
+    ("existence", "text"), [(0.93, "There"), (0.31, "Perhaps there"), (0.08, "Probably not there")]
 )
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
-    predictor = SimpleNamespace(segment=lambda *inputs, size: (disc, existence))
-    said, picture, *_ = answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
+    predictor = SimpleNamespace(places=lambda *inputs, size: [Found(disc, existence), Found(1 - disc, 0.04)])
+    said, picture, *_, gallery, places = answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
+    assert [caption for _, caption in gallery] == [f"{existence:.0%}", "4%"] and places[0][:2] == (said, picture)
+    assert places[1][0] == "Probably not there (4 %)" and np.array_equal(read_white(places[1][2]), 1 - disc)
     assert said == f"{text} ({round(100 * existence)} %)"
     line = cv2.dilate(disc, np.ones((3, 3), np.uint8)) - cv2.erode(disc, np.ones((3, 3), np.uint8))
-    is_pink = abs(np.asarray(picture).astype(int) - PREDICTION).max(axis=2) < 60
-    assert (is_pink[line > 0].mean() > 0.95) == (existence > 0.5)
+    is_pink = abs(np.asarray(Image.open(picture)).astype(int) - PREDICTION).max(axis=2) < 60
+    assert (is_pink[line > 0].mean() > 0.8) == (existence > 0.5)
 
 
 @needs_gradio
@@ -105,7 +107,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
         (({"path": str(text)}, [BRUSH], SENT[1]), f"text.jpg cannot be read as a picture; give {', '.join(FORMATS)}"),
         ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
-        assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, None, None, None, None)
+        assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, *[None] * 6)
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch):
@@ -126,12 +128,12 @@ def test_a_taken_port_is_named(checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def address(checkpoint, tmp_path_factory) -> str:
+def address(strong_checkpoint, tmp_path_factory) -> str:
     """The address of a page in a process of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, ROOT / "inference/demo.py", "--ckpt_path", checkpoint, "--port", str(port)]
+    command = [sys.executable, ROOT / "inference/demo.py", "--ckpt_path", strong_checkpoint, "--port", str(port)]
     folder, console = tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("console") / "console.txt"
     killed, other = folder / "xsegtx-page-killed", folder / "xsegtx-page-other"
     for left in killed, other:
@@ -146,7 +148,10 @@ def address(checkpoint, tmp_path_factory) -> str:
             assert server.poll() is None, console.read_text()
             time.sleep(0.1)
         network, page = console.read_text().splitlines()  # and no word of gradio's
-        assert network.startswith(f"{checkpoint}: tiny network of 96 pixels") and f"http://127.0.0.1:{port}/" in page
+        assert (
+            network.startswith(f"{strong_checkpoint}: tiny network of 96 pixels")
+            and f"http://127.0.0.1:{port}/" in page
+        )
         (mine,) = set(folder.glob("xsegtx-page-*")) - {other}  # not the killed page's
         assert mine.stat().st_mode & 0o777 == 0o700
         yield f"http://127.0.0.1:{port}/"
@@ -194,16 +199,16 @@ class Visitor:
 
 
 @needs_gradio
-def test_twenty_visitors_at_once_each_get_their_own_answer(address):
+def test_ten_visitors_at_once_each_get_their_own_answer(address):
     def visit(number: int) -> bool:
         visitor = Visitor(address)
-        mark = BRUSH | {"lines": [[[30 * number + 10, 100], [30 * number + 40, 300]]]}
+        mark = BRUSH | {"lines": [[[60 * number + 10, 100], [60 * number + 40, 300]]]}
         inputs = [visitor.upload(QUERY), [mark], visitor.upload(TARGET), NOT_KNOWN]
         file = io.BytesIO(visitor.http.get(visitor.find(*inputs)["data"][4]["url"]).content)
         return np.array_equal(read_white(file), mask_of_marks(np.asarray(Image.open(QUERY)), [mark]))
 
-    with ThreadPoolExecutor(20) as visitors:
-        assert all(visitors.map(visit, range(20)))
+    with ThreadPoolExecutor(10) as visitors:
+        assert all(visitors.map(visit, range(10)))
 
 
 @needs_gradio
@@ -271,8 +276,12 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         page.drag("#query canvas", (0.5 + tool / 50, 0.4), (0.7, 0.6))
         answers(page, "")
         page.run("document.querySelector('#find').click()")
-        page.wait_for("return /isible \\(/.test(document.querySelector('#answer textarea').value)")
+        page.wait_for("return /here \\(/.test(document.querySelector('#answer textarea').value)")
         page.wait_for("return document.querySelector('#found img')?.naturalWidth")
+    likeliest = page.run("return document.querySelector('#found img').src")
+    page.wait_for("return document.querySelectorAll('#places button').length > 1")
+    page.run("document.querySelectorAll('#places button')[1].click()")
+    page.wait_for("return document.querySelector('#found img')?.src != arguments[0]", likeliest)
     page.run("document.querySelectorAll('#size input')[1].click()")
     page.run("document.querySelector('#marks button').click()")  # undo
     answers(page, "")

@@ -53,6 +53,21 @@ def test_several_targets_at_once_are_answered_as_one_by_one_and_by_how_large_the
     assert sure[0] != sure[1]
 
 
+def test_a_picture_is_encoded_once_for_several_objects_whose_answers_stay_the_same(strong_checkpoint):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 90, 80, 3), np.uint8)
+    masks = [cv2.circle(np.zeros((90, 80), np.uint8), (40, y), 10, 1, -1) for y in (30, 60)]
+    encoded, answers = [], []
+    for masks_of_one in (masks, masks[1:]):
+        predictor = Predictor.load(strong_checkpoint, "cpu")
+        levels = predictor.recipe.encoder.backbone.levels
+        predictor.recipe.encoder.backbone.levels = lambda x, levels=levels: encoded.append(len(x)) or levels(x)
+        answers.append([predictor.segment(pictures[0], mask, pictures[1]) for mask in masks_of_one][-1])
+        encoded.append("end")
+    both, alone = encoded.index("end"), len(encoded) - encoded.index("end") - 2
+    assert both < 2 * alone
+    assert np.array_equal(answers[0].mask, answers[1].mask) and answers[0].existence == answers[1].existence
+
+
 def test_paths_and_a_box_stand_for_pictures_and_masks_and_no_targets_have_no_answers(tmp_path):
     query, query_mask = scene((97, 96), (0.3, 0.6, 0.5, 0.8))
     target, expected = scene((192, 108), (0.25, 0.7, 0.1, 0.5))

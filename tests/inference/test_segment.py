@@ -1,6 +1,7 @@
 """segment_video.py and segment_pair.py: from masks of one camera or picture to masks and existence in the others."""
 
 import csv
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from formats.picture_files import read_mask
 from inference import predictor, segment_pair, segment_video
 from inference.predictor import Predictor
 from tests.made.known_answer import KnownAnswer, scene
-from tests.made.processes import run_main
+from tests.made.processes import killed_at, run_main
 from tests.made.videos import make_video, read_number
 
 SIZE = (96, 192)
@@ -202,7 +203,7 @@ def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(
     assert cv2.imread(files["out"] + "_overlay.jpg").shape == (90, 90 + 160, 3)
     printed = capsys.readouterr().out
     assert printed.startswith(f"{Path(files['ckpt_path']).name}: tiny network of 96 pixels")
-    assert re.search(r"\n(not |perhaps )?visible \(\d+ %\), [\d.]+% of the target image\n", printed)
+    assert re.search(r"\n(probably not |perhaps )?there \(\d+ %\), [\d.]+% of the target image\n", printed)
 
 
 def test_without_a_name_for_the_output_it_is_the_targets_or_the_first_free_number(files, monkeypatch, tmp_path, capsys):
@@ -262,7 +263,7 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
         image, mask = scene((96, 96), box)
         write_picture(tmp_path / f"{name}.png", image)
         write_picture(tmp_path / f"{name}_mask.png", mask * 255)
-        labels = mask * 2 + np.eye(96, dtype=np.uint8) * (1 - mask)
+        labels = mask * 2 + np.eye(96, dtype=np.uint8) * (1 - mask) * (np.arange(96) < 80)
         write_picture(tmp_path / f"{name}_labels.png", np.kron(labels, np.ones((2, 2), np.uint8)))  # of another size
     common = ["--query_image", f"{tmp_path}/query.png", "--target_image", f"{tmp_path}/target.png"]
     common += ["--out", f"{tmp_path}/found"]
@@ -270,6 +271,10 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     for flags in ["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2", "--overwrite"]:
         segment_pair.main([*common, *flags])
         assert np.array_equal(read_mask(tmp_path / "found_mask.png"), read_mask(tmp_path / "target_mask.png"))
+    segment_pair.main([*common, *labels, "--object", "all"])  # into a folder of the same name
+    rows = list(csv.DictReader((tmp_path / "found" / "answers.csv").open()))
+    assert [row["name"] for row in rows] == ["target_1", "target_2"]
+    assert np.array_equal(read_mask(tmp_path / "found" / "target_2.png"), read_mask(tmp_path / "target_mask.png"))
     common += ["--overwrite"]
     write_picture(tmp_path / "query.png", np.zeros((38, 760, 3), np.uint8))
     write_picture(tmp_path / "target.png", np.zeros((8000, 400, 3), np.uint8))
@@ -278,3 +283,86 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
         assert picture.size == (32_000 + 80, 1600)
     with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
         segment_pair.main([*common, *labels])
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch) -> Path:
+    """A table of four pairs, one of them without its target. The object has one color in all pictures."""
+    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
+    for name, box in {"here": (0.3, 0.6, 0.5, 0.8), "there": (0.25, 0.7, 0.1, 0.5)}.items():
+        image, mask = scene((96, 96), box)
+        write_picture(tmp_path / f"{name}.png", image)
+        write_picture(tmp_path / f"{name}_mask.png", mask * 255)
+    path = tmp_path / "pairs.csv"
+    path.write_text(
+        "\ufeffname,query_image,query_mask,query_box,target_image,truth\n"
+        "a,here.png,here_mask.png,,there.png,there_mask.png\n"
+        "lost,here.png,here_mask.png,,gone.png,\n"
+        'b,here.png,,"47, 28, 78, 59",there.png,absent\n'
+        "c,there.png,there_mask.png,,here.png,\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itself(table):
+    folder, out = table.parent, table.parent / "answers"
+    done = run_main(segment_pair.main, "--pairs", table, "--out", out)
+    assert done.returncode == 3 and re.search("left out: lost: .*gone.png", done.stderr)
+    rows = {row["name"]: row for row in csv.DictReader((out / "answers.csv").open())}
+    assert {name: (row["verdict"], row["iou"]) for name, row in rows.items()} == {
+        "a": ("there", "1.0"),
+        "b": ("there", "absent"),
+        "c": ("there", ""),
+    }
+    assert done.stdout.endswith(
+        "\nvisible: 1, mean IoU 1.000, right (IoU above 0.5) 1, said visible 1\nabsent: 1, said absent 0\n"
+        f"3 answers in {out / 'answers.csv'}, 1 row left out\n"
+    )
+    pair = "--query_image", folder / "there.png", "--query_mask", folder / "there_mask.png", "--target_image"
+    assert run_main(segment_pair.main, *pair, folder / "here.png", "--out", folder / "alone").returncode == 0
+    assert np.array_equal(read_mask(folder / "alone_mask.png"), read_mask(out / "c.png"))
+
+    before, times = contents(out), {path: path.stat().st_mtime_ns for path in out.glob("?.*")}
+    shutil.copy(folder / "there.png", folder / "gone.png")
+    shutil.copy(
+        folder / "here_mask.png", folder / "there_mask.png"
+    )  # now c marks background, and the truth of a is wrong
+    assert run_main(segment_pair.main, "--pairs", table, "--out", out).returncode == 0
+    assert {path.stem for path in times if path.stat().st_mtime_ns != times[path]} == {"a", "c"}
+    after = contents(out)
+    assert after["a.png"] != before["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lost,", "b,", "'b' has two rows; give each row a name of its own"),
+        ("lost,", "../lost,", "'../lost' cannot name a file"),
+        ("lost,", "lost,,,,,,,,", "'lost' cannot name a file, or its row has too many commas"),
+        ("truth", "truths", "column 'truths' is unknown; the columns are name, query_image"),
+        ("target_image", "", "column 'target_image' is missing"),
+    ],
+)
+def test_a_table_that_is_none_is_said_in_one_line_before_anything_is_made(table, monkeypatch, old, new, message):
+    monkeypatch.delattr(segment_pair.Predictor, "load")
+    table.write_text(table.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=f"^[^\n]*pairs.csv: {message}[^\n]*$"):
+        segment_pair.main(["--pairs", str(table), "--out", str(table.parent / "answers")])
+
+
+def test_a_table_that_was_stopped_anywhere_continues_to_the_same_files(table, tmp_path):
+    words = segment_pair.main, "--pairs", table, "--out"
+    run_main(*words, tmp_path / "whole")
+    for number in itertools.count(1):
+        out = tmp_path / "stopped" / str(number)
+        was_killed = killed_at(number, out, *words, out)
+        run_main(*words, out)
+        assert contents(out) == contents(tmp_path / "whole")
+        if not was_killed:
+            break
+    assert number > 20

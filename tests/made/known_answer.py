@@ -27,7 +27,7 @@ class KnownAnswer(Paper):
     side = 0
 
     def __init__(self, side: int):
-        self.side = side
+        self.side, self.options = side, {}
 
     def predict(self, frame: Frame) -> list[Answer]:
         answers = []

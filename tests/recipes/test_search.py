@@ -145,10 +145,15 @@ def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition
     predictor = Predictor(color_recipe(NearestColor))
     alone = predictor.segment(query, mask, frame.images["right"])
     places = predictor.places(query, mask, frame.images["right"])
-    [chosen] = [place for place in places if (place.mask == alone.mask).all()]
-    assert overlap(chosen.mask, truth) > 0.8 and chosen.existence == alone.existence
-    assert max(overlap(place.mask, chosen.mask) for place in places if place is not chosen) < 0.5
+    chosen, *others = places
+    assert (chosen.mask == alone.mask).all() and overlap(chosen.mask, truth) > 0.8
+    assert chosen.existence == alone.existence and max(overlap(place.mask, chosen.mask) for place in others) < 0.5
     assert len(predictor.places(query, mask, frame.images["right"], count=1)) == 1
+    choice = predictor.recipe.network.choice
+    choice.score.forward = lambda numbers: -choice.glance(numbers)  # would choose, of more close looks, a worse place
+    for count in (1, 2, 3, 4):
+        first = predictor.places(query, mask, frame.images["right"], count)[0]
+        assert (first.mask == predictor.segment(query, mask, frame.images["right"]).mask).all()
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
             predictor.places(query, mask, frame.images["right"], count=count)
@@ -162,12 +167,12 @@ class Chosen(Recipe):
         return [list(map(Answer, shown, (0.66, 0.8, 0.4, 0.7)))[:count]]
 
 
-def test_places_are_listed_by_the_existence_that_is_printed_and_a_single_one_is_the_chosen_one():
+def test_the_chosen_place_comes_first_and_the_others_follow_by_the_existence_that_is_printed():
     given = np.zeros((3, 4, 3), np.uint8), np.eye(3, 4, dtype=np.uint8), np.zeros((3, 4, 3), np.uint8)
     predictor = Predictor(Chosen())
     assert predictor.segment(*given).existence == 0.66
-    assert [place.existence for place in predictor.places(*given, count=4)] == [0.8, 0.66, 0.4]
-    assert [int(place.mask.argmax()) for place in predictor.places(*given, count=2)] == [1, 0]
+    assert [place.existence for place in predictor.places(*given, count=4)] == [0.66, 0.8, 0.4]
+    assert [int(place.mask.argmax()) for place in predictor.places(*given, count=2)] == [0, 1]
 
 
 def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_counts():
