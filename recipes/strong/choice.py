@@ -157,7 +157,7 @@ class Choice(nn.Module):
         self.requires_grad_(False)
 
 
-def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int) -> list[int]:
+def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int) -> list[int]:
     """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first."""
     groups = rows_by_key(pairs).values()
     return [row for rows in groups for row in sorted(rows, key=scores.__getitem__, reverse=True)[:count]]

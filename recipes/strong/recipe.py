@@ -48,7 +48,6 @@ from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, rea
 
 SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
-LATER = 1e3  # so much lower are the scores of the places that are only looked at because more than one is asked for
 PLACE_WEIGHT = 0.15  # of the loss `place`
 
 
@@ -106,9 +105,9 @@ class Strong(NetworkRecipe):
         closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4
         numbers.close_logit, numbers.close_agreement = closer.logit, closer.agreement
         numbers.close_cosine = closer.cosine
-        score = choice.score(numbers)
-        score[[row for rows in rows_by_key(places.pair).values() for row in rows[close:]]] -= LATER
-        best = highest_rows(score.tolist(), places.pair, count)  # 5
+        last = {row for rows in rows_by_key(places.pair).values() for row in rows[close:]}  # as `count` asks for more
+        scores = [(row not in last, score) for row, score in enumerate(choice.score(numbers).tolist())]
+        best = highest_rows(scores, places.pair, count)  # 5
         places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
         numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6
         return places, numbers, self.draw(close_query, places, looks, closer)  # 7
