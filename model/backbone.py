@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,10 @@ class Backbone(nn.Module):
         """
         detail, features = self.network.levels(self._prepared(images))
         return self._finished(features), detail.float()
+
+    def mask_encoder(self) -> Callable[[Tensor], Tensor]:
+        """A function of masks (M, H, W) of 0 and 1, any dtype, on the device -> `forward` of their images."""
+        return lambda masks: self(mask_to_image(masks))
 
     def _prepared(self, images: Tensor) -> Tensor:
         if STRIDE % self.stride:

@@ -9,7 +9,7 @@ timm is imported only when one of its models is asked for, so users of the publi
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from model.backbone import STRIDE, Backbone
 from model.device import memory_errors
+from model.mask_features import MaskFeatures
 from model.weights import load_state, named_tensors, one_line, read_torch
 
 MODEL_DIR = Path(__file__).resolve().parent
@@ -62,9 +63,16 @@ class ResNet50(nn.Sequential):
         return images, last(images)
 
 
+class Moco(Backbone):
+    def mask_encoder(self) -> Callable[[Tensor], Tensor]:
+        # The windows of MaskFeatures depend on the masks, so on a GPU they would cost synchronization and new kernels.
+        on_cpu = next(self.parameters()).device.type == "cpu"
+        return MaskFeatures(self) if on_cpu else super().mask_encoder()
+
+
 def resnet50_backbone() -> Backbone:
     """The published backbone with the random initial weights of torchvision."""
-    return Backbone("moco", ResNet50(), channels=1024, detail_channels=512)
+    return Moco("moco", ResNet50(), channels=1024, detail_channels=512)
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:

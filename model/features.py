@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbone import STRIDE, Backbone, mask_to_image
+from model.backbone import STRIDE, Backbone
 from model.rows import Rows
 
 KEPT_BYTES = 10**8  # of features that an `Encoder` keeps
@@ -30,15 +30,13 @@ class Encoder:
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: torch.dtype = torch.float32):
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
+        # (M, S, S) of 0 and 1, any dtype, on the device -> features of the mask images (M, F, h, w) float32
+        self.masks = self.backbone.mask_encoder()
         self._kept: dict[tuple, Levels] = {}  # the last ones, by what they are of
 
     def images(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB on the device -> unit vectors (N, F, H / 16, W / 16) float32."""
         return self.backbone(self.backbone.normalize(images))
-
-    def masks(self, masks: Tensor) -> Tensor:
-        """(M, S, S) of 0 and 1, any dtype, on the device -> features of their images (M, F, S / 16, S / 16) float32."""
-        return self.backbone(mask_to_image(masks))
 
     def levels(self, images: Tensor) -> Levels:
         """The features of two layers, for images as in `images`. If predictions on a CPU read the same images again,

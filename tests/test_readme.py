@@ -141,7 +141,7 @@ def test_the_python_of_own_data_runs(tmp_path, warm_python):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(("0.9", "1.0"))
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"found.png", "found.jpg", "masks/head/kettle/00007.png"} <= written
+    assert {"found.png", "masks/head/kettle/00007.png"} <= written
 
 
 def test_another_data_sets_annotation_is_written_as_extending_says(tmp_path, warm_python, capsys):

@@ -4,6 +4,7 @@ import copy
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -19,6 +20,8 @@ from model import backbones
 from model.backbone import Backbone, mask_to_image
 from model.backbones import create_network, make_backbone, moco_backbone, timm_backbone
 from model.features import Encoder, fold_batch_norm
+from model.mask_features import MaskFeatures
+from recipes.table import load_checkpoint
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
 TRANSFORMERS = {DINOV2: 14, DINOV3: 16, "vit_pe_spatial_base_patch16_512.fb": 16}  # name: stride
@@ -177,6 +180,21 @@ def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
     error = refused(DINOV3)
     assert "https://huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m/resolve/main/model.safetensors" in error
     assert "--backbone_weights" in error and "name or service not known" in error
+
+
+@pytest.fixture(scope="module")
+def backbone(checkpoint):
+    return fold_batch_norm(load_checkpoint(checkpoint).backbone)
+
+
+def test_windows_give_the_features_of_the_plain_pass(backbone):
+    """Of objects in corners and at borders, of one pixel, with holes, of nothing and of everything."""
+    masks = np.zeros((8, 224, 304), bool)
+    for number, place in enumerate([(0, 0), (-1, -1), (0, 60), (50, -1), (97, 110)]):
+        masks[number][place] = True
+    masks[5, 40:101, 140:157], masks[6] = np.random.default_rng(0).random((61, 17)) < 0.8, True
+    masks = torch.from_numpy(masks)
+    assert (MaskFeatures(backbone)(masks) - backbone(mask_to_image(masks))).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("form", ["raw", "converted"])
