@@ -34,27 +34,25 @@ if [ ! -e "$household/credits.csv" ]; then
   python synthetic/household_models.py --package "$out/furniture" --out "$household"
 fi
 
-make() { # arguments: the detail of frames, a folder, and options of make_takes.py
-  local data=$out/$2/processed
-  python synthetic/make_takes.py --outputpath "$out/$2" "${@:3}"
-  python data/process_data.py --takepath "$out/$2/takes" --split_path "$out/$2/split.json" --outputpath "$data" --detail "$1"
+make() { # arguments: a folder, and options of make_takes.py
+  local data=$out/$1/processed
+  python synthetic/make_takes.py --outputpath "$out/$1" "${@:2}"
+  python data/process_data.py --takepath "$out/$1/takes" --split_path "$out/$1/split.json" --outputpath "$data"
   python data/create_pairs.py --data_dir "$data"
 }
-# Each video is blurred by up to 1 or 1.5 pixels: a rendered edge is one pixel wide, one of a lens and a sensor two or more.
 models=(--things models --models "$household/models" --photos "$household/photos")
 real=(--object_size real --size medium --num_objects 6 --clutter 24 --blur 1.5 --noise 3 --seen_only)
 mixed=(--object_size 0.005 0.3 --clutter 12 --blur 1 --noise 3 --seen_only)
 large=(--object_size 0.03 0.4 --clutter 8 --blur 1 --noise 3 --seen_only)
 
+# Videos are blurred by up to 1 or 1.5 pixels: a rendered edge is one pixel wide, one of a lens and a sensor two or more.
 # In takes for training and validation, every fifth object is left out where it would be seen; a quarter of the takes
-# have odd cameras. Half of the takes keep the detail of their videos of 1080 lines, as `--detail 2` does.
+# have odd cameras.
 learn=(--left_out 0.2 --odd_cameras 0.25 --num_val 8 --num_test 0)
-make 1 train/models "${models[@]}" "${real[@]}" "${learn[@]}" --num_train 96
-make 2 train/models_detail "${models[@]}" "${real[@]}" "${learn[@]}" --num_train 96 --seed 1
-make 2 train/models_mixed "${models[@]}" "${mixed[@]}" "${learn[@]}" --num_train 144 --size medium
-make 1 train/patterned "${real[@]}" "${learn[@]}" --num_train 48
-make 2 train/patterned_detail "${real[@]}" "${learn[@]}" --num_train 48 --seed 1
-make 1 train/patterned_large "${large[@]}" "${learn[@]}" --num_train 64
+make train/models "${models[@]}" "${real[@]}" "${learn[@]}" --num_train 192
+make train/models_mixed "${models[@]}" "${mixed[@]}" "${learn[@]}" --num_train 144
+make train/patterned "${real[@]}" "${learn[@]}" --num_train 96
+make train/patterned_large "${large[@]}" "${learn[@]}" --num_train 64
 
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
   --resume-pth auto "${start[@]}" --batch-pos 4 --warmUpIter 100 --iter-epoch 2400 --n-epoch "$epochs" \
@@ -74,12 +72,12 @@ END
 # Takes for the tables of README.md (benchmarks/network_card.py). They are not used in training or for a choice: takes
 # as in training, takes with larger things, with things that are left out, with odd cameras.
 test=(--num_train 0 --num_val 0)
-make 1 models "${models[@]}" "${real[@]}" "${test[@]}" --num_test 24
-make 1 models_slivers "${models[@]}" "${real[@]/--seen_only/--num_exo=2}" "${test[@]}" --num_test 24 # with slivers and dark things
-make 1 models_left_out "${models[@]}" "${real[@]}" "${test[@]}" --num_test 8 --left_out 0.4
-make 1 models_odd "${models[@]}" "${real[@]}" "${test[@]}" --num_test 12 --odd_cameras 1
-make 1 models_mixed "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 12
-make 1 models_touching "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 16 --touching
-make 1 patterned "${real[@]}" "${test[@]}" --num_test 24
-make 1 patterned_large "${test[@]}" --num_test 12 --seen_only
-make 1 patterned_larger "${large[@]}" "${test[@]}" --num_test 8
+make models "${models[@]}" "${real[@]}" "${test[@]}" --num_test 24
+make models_slivers "${models[@]}" "${real[@]/--seen_only/--num_exo=2}" "${test[@]}" --num_test 24 # with slivers and dark things
+make models_left_out "${models[@]}" "${real[@]}" "${test[@]}" --num_test 8 --left_out 0.4
+make models_odd "${models[@]}" "${real[@]}" "${test[@]}" --num_test 12 --odd_cameras 1
+make models_mixed "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 12
+make models_touching "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 16 --touching
+make patterned "${real[@]}" "${test[@]}" --num_test 24
+make patterned_large "${test[@]}" --num_test 12 --seen_only
+make patterned_larger "${large[@]}" "${test[@]}" --num_test 8

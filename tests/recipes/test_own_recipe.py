@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,10 +25,8 @@ from train import train
 
 @pytest.fixture
 def in_table(monkeypatch) -> None:
-    """Run the lines of docs/extending.md for the table; the other lines that it shows are in the file."""
-    lines, *shown = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
-    source = Path(own_recipe.__file__).read_text()
-    assert shown and all(part.strip("\n") in source for block in shown for part in block.split("\n\n"))
+    """Run the lines of docs/extending.md for the table."""
+    [lines] = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
     monkeypatch.setitem(sys.modules, "recipes.mine", own_recipe)
     names = dict(vars(table))
     exec(lines, names)
