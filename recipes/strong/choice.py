@@ -15,7 +15,7 @@ from formats.crop import Crop
 from formats.results import THRESHOLD
 from model.rows import Rows, rows_by_key
 from recipes.frame import Frame
-from recipes.strong.crops import Part, Spot, largest_part, spot_of
+from recipes.strong.crops import Part, Spot, connected_parts, spot_of
 
 UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
@@ -65,14 +65,14 @@ class Places(Spots):
         return self[rows]
 
     def at_parts(self, looks: "Looks") -> "Places":
-        """The same places, moved to what looks at them have found."""
-        spots = [part.spot if part else spot for part, spot in zip(looks.part, self.spot, strict=True)]
+        """The same places, moved to the first parts of what looks at them have found."""
+        spots = [parts[0].spot if parts else spot for parts, spot in zip(looks.parts, self.spot, strict=True)]
         return replace(self, spot=spots)
 
-    def parts(self, crops: Sequence[Crop], probs: np.ndarray) -> list[Part | None]:
-        """The largest part of what each look has found in its crop; None if a mask is empty."""
+    def parts(self, crops: Sequence[Crop], probs: np.ndarray) -> list[list[Part]]:
+        """The connected parts of what looks have found in crops, the largest one first; none if a mask is empty."""
         rows = zip(probs, crops, self.image, strict=True)
-        return [largest_part(prob > THRESHOLD, crop, image.shape[:2]) for prob, crop, image in rows]
+        return [connected_parts(prob > THRESHOLD, crop, image.shape[:2]) for prob, crop, image in rows]
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Looks(Rows):
 
     crop: list[Crop]
     prob: np.ndarray  # (N, S, S), the mask's probability in the crop
-    part: list[Part | None]  # the largest one of the mask
+    parts: list[list[Part]]  # of the mask; the part with the highest agreement comes first
     logit: Tensor  # (N,) logit of existence
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches

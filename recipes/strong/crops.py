@@ -12,6 +12,7 @@ from formats.geometry import Size, resize
 CONTEXT = 3.0  # width of a crop in which the network finds an object, as a multiple of the object's width
 CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
 COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
+LEAST_PART = 0.25  # parts of a mask that are smaller than this, beside the largest one, are crumbs
 LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
 
 # For each kind of camera, how many times larger a camera shows things than an exo camera does, if sizes are measured in
@@ -48,26 +49,32 @@ def spot_of(mask: np.ndarray) -> Spot | None:
 
 
 class Part(NamedTuple):
-    """The largest connected part of a mask in a crop."""
+    """A connected part of a mask in a crop."""
 
     spot: Spot
     is_whole: bool  # False if the crop cuts the part off
+    share: float  # the part's area divided by the mask's area
+    mask: np.ndarray  # (S, S) bool
 
 
-def largest_part(mask: np.ndarray, crop: Crop, size: Size) -> Part | None:
-    """The largest connected part of a mask (S, S) in a crop, in an image of `size` (H, W); None if the mask is empty.
-    Mask pixels beyond the image do not count.
+def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
+    """The connected parts of a mask (S, S) in a crop, in an image of `size` (H, W), without those that have less than
+    LEAST_PART of the largest one's area; the largest comes first. Mask pixels beyond the image do not count.
     """
     pixel = crop.side / len(mask)
     middles = (np.arange(len(mask)) + 0.5) * pixel
     rows, cols = ((x + middles >= 0) & (x + middles < length) for x, length in zip(crop[:2], size, strict=True))
-    stats = cv2.connectedComponentsWithStats((mask & np.outer(rows, cols)).astype(np.uint8))[2][1:]
-    if not len(stats):
-        return None
-    left, top, width, height, _ = stats[stats[:, cv2.CC_STAT_AREA].argmax()].tolist()
-    row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
-    is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
-    return Part(Spot(row, col, min(max(width, height) * pixel, LARGEST * max(size))), is_whole)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((mask & np.outer(rows, cols)).astype(np.uint8))
+    areas, parts = stats[1:, cv2.CC_STAT_AREA], []
+    for number in np.argsort(-areas, kind="stable").tolist():
+        left, top, width, height, area = stats[1 + number].tolist()
+        if area < LEAST_PART * areas.max():
+            break
+        row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
+        is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
+        extent = min(max(width, height) * pixel, LARGEST * max(size))
+        parts.append(Part(Spot(row, col, extent), is_whole, area / areas.sum(), labels == 1 + number))
+    return parts
 
 
 def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> dict[float, float]:

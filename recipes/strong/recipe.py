@@ -32,6 +32,7 @@ from recipes.strong.config import StrongConfig, StrongOptions
 from recipes.strong.crops import (
     CLOSE,
     CONTEXT,
+    Part,
     Spot,
     expected_shares,
     likeliest_spots,
@@ -41,11 +42,11 @@ from recipes.strong.crops import (
     whole_frame,
 )
 from recipes.strong.learning import fit_choice, mine_places
-from recipes.strong.locator import Description
+from recipes.strong.locator import Description, Matches
 from recipes.strong.network import ObjectCrops, StrongNetwork
 from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
 
-SEARCH = 9  # version of the prediction, stored in a run's record; raise it with each change of the answers
+SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 PLACE_WEIGHT = 0.15  # of the loss `place`
 
@@ -164,7 +165,19 @@ class Strong(NetworkRecipe):
         look, matches, cells = map(cat, zip(*found, strict=True))
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
         prob = look.target_mask_prob.cpu().numpy()
-        return Looks(crops, prob, places.parts(crops, prob), look.logit, agreement, cosine, cells)
+        parts = self.best_first(places.parts(crops, prob), matches)
+        return Looks(crops, prob, parts, look.logit, agreement, cosine, cells)
+
+    def best_first(self, parts: list[list[Part]], matches: Matches) -> list[list[Part]]:
+        """Put the part of each look that agrees best first: an answer can cover two things that look alike."""
+        several = [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]
+        if several:
+            rows = [row for row, _ in several]
+            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
+            for number in highest_rows(agreement, rows, 1):
+                row, best = several[number]
+                parts[row] = [best, *(part for part in parts[row] if part is not best)]
+        return parts
 
     def look_back(
         self, frame: Frame, marked: Marked, described: Description, places: Places, looks: Looks
@@ -196,10 +209,10 @@ class Strong(NetworkRecipe):
         answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
         rows = range(len(places))
         for _ in range(ROUNDS):
-            for row, prob, crop, part in zip(rows, close_looks.prob, close_looks.crop, close_looks.part, strict=True):
-                if part:
+            for row, prob, crop, parts in zip(rows, close_looks.prob, close_looks.crop, close_looks.parts, strict=True):
+                if parts:
                     answers[row] = Answer(prob, 0.0, crop)
-            cut_off = [k for k, part in enumerate(close_looks.part) if part and not part.is_whole]
+            cut_off = [k for k, parts in enumerate(close_looks.parts) if parts and not parts[0].is_whole]
             if not cut_off:
                 break
             rows, places = [rows[k] for k in cut_off], places[cut_off].at_parts(close_looks[cut_off])

@@ -129,6 +129,16 @@ def test_of_two_look_alikes_the_one_whose_parts_agree_with_the_object_is_chosen(
     assert not finds(*look_alikes(), color_recipe(NearestColor))
 
 
+def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept_though_it_is_smaller(monkeypatch):
+    frame, truth = look_alikes()
+    frame.images["right"][:], truth[:] = BACKGROUND, 0
+    frame.images["right"][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
+    frame.images["right"][55:89, 151:185] = patterned(30, 100).mean((0, 1))
+    assert finds(frame, truth, color_recipe(NearestColor))
+    monkeypatch.setattr(Strong, "best_first", lambda self, parts, matches: parts)
+    assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
+
+
 def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition():
     frame, truth = look_alikes()
     mask, query = decode_mask(frame.masks["cup", "left"]), frame.images["left"]
