@@ -59,35 +59,28 @@ def wrong_places(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[np
 def fit_choice(recipe: Any, search: Search, size: int, seed: int) -> str:
     """Fit the choice among looks, and the existence, to what the search finds in `size` training pairs. A fifth of the
     takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former choice
-    stays, with a shift of its existence: training moves the logits that it reads. Returns a line.
+    stays. Returns a line.
     """
     of_pairs = search(partial(looks_at, recipe), size)
-    takes = sorted({of_pair.take_uid for of_pair in of_pairs})
-    if not takes:
-        return "the choice among looks stays as it was, since no training pair can be read"
-    number_of = {uid: number for number, uid in enumerate(takes)}
+    number_of = {uid: number for number, uid in enumerate(sorted({of_pair.take_uid for of_pair in of_pairs}))}
+    count, hidden = len(of_pairs), sum(not visible for *_, visible in (of_pair.found for of_pair in of_pairs))
+    kept = "the choice among looks stays as it was"
+    if count < LEAST_PAIRS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
+        needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
+        return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden"
     held_out = torch.tensor([number_of[of_pair.take_uid] % HELD_OUT == 0 for of_pair in of_pairs])
     looks = looks_of_pairs([of_pair.found for of_pair in of_pairs])
-    count, hidden = len(held_out), int((~looks.visible).sum())
-    choice, former = recipe.network.choice.cpu(), copy.deepcopy(recipe.network.choice)
-    if count < LEAST_PAIRS or min(hidden, count - hidden) < LEAST_HIDDEN or len(takes) < HELD_OUT:
-        needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
-        text = f"since a fit needs {needed}, and there are {count} pairs of {len(takes)}, {hidden} hidden"
-    else:
-        before = choice_figures(choice, looks[held_out])
-        fit(choice, looks[~held_out], seed)
-        after = choice_figures(choice, looks[held_out])
-        text = f"on {int(held_out.sum())} pairs of takes held out, "
-        text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
-        if np.nansum(after) >= np.nansum(before):  # without visible or hidden objects held out, one of them is NaN
-            choice.to(recipe.device)
-            return f"the choice among looks is fitted: {text}"
-        choice.load_state_dict(former.state_dict())
-        text = f"since a fit is worse: {text}"
-    shift = shift_existence(choice, looks)
+    choice, former = recipe.network.choice.cpu(), copy.deepcopy(recipe.network.choice.state_dict())
+    before = choice_figures(choice, looks[held_out])
+    fit(choice, looks[~held_out], seed)
+    after = choice_figures(choice, looks[held_out])
+    is_better = np.nansum(after) >= np.nansum(before)  # without visible or hidden objects held out, one of them is NaN
+    if not is_better:
+        choice.load_state_dict(former)
     choice.to(recipe.device)
-    effect = f"{'more' if shift > 0 else 'fewer'} things are called visible (logit of existence {shift:+.2f})"
-    return f"the choice among looks stays as it was, but {effect}, {text}"
+    text = f"on {int(held_out.sum())} pairs of takes held out, "
+    text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
+    return f"the choice among looks is fitted: {text}" if is_better else f"{kept}, since a fit is worse: {text}"
 
 
 def looks_at(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[tuple]:
@@ -163,24 +156,6 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
         optimizer.step()
         schedule.step()
     choice.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def shift_existence(choice: Choice, looks: LooksOfPairs) -> float:
-    """Add to the logits of existence what makes visible and hidden objects equally often right, in the mean of their
-    probabilities; returns what was added. One number can be fitted to a few pairs.
-    """
-    looks = with_absences(looks)
-    if not looks.visible.any() or looks.visible.all():
-        return 0.0
-    logits, _ = best_looks(choice, looks)
-    low, high = -20.0, 20.0
-    for _ in range(40):  # the share of visible ones that is missed falls, and that of hidden ones grows
-        probs = (logits + (low + high) / 2).sigmoid()
-        missed, wrong = 1 - probs[looks.visible].mean(), probs[~looks.visible].mean()
-        low, high = ((low + high) / 2, high) if missed > wrong else (low, (low + high) / 2)
-    choice.existence.linear.bias.add_(low)
-    return low
 
 
 @torch.no_grad()
