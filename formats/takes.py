@@ -123,8 +123,8 @@ class Take:
 
 
 def iter_takes(path: Path, uids: Iterable[str]) -> Iterator[tuple[str, Take | UserError]]:
-    """Yield those of the takes `uids` that `relations_{split}.json` has, by uid, in the file's order and with one in
-    memory; in place of a malformed take, the error that says why.
+    """Yield the takes of `relations_{split}.json` that are in `uids`, by uid and in the file's order. Only one is in
+    memory at a time. A malformed take is replaced by the error that says why.
     """
     wanted_uids = set(uids)
     for uid, raw in iter_json(path, ("annotations",), ANNOTATION_REMEDY):

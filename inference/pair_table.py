@@ -40,8 +40,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
             columns, *lines = [[cell.strip() for cell in line] for line in csv.reader(file) if any(line)]
-    except (csv.Error, ValueError) as error:
-        raise UserError(f"{path} is no table of comma-separated values in UTF-8 ({error})") from None
+    except (csv.Error, ValueError, OSError) as error:
+        raise UserError(f"--pairs {path} is no table of comma-separated values in UTF-8 ({error})") from None
     if wrong := {*COLUMNS[:3]} - {*columns} or {*columns} - {*COLUMNS}:
         fault = "unknown" if min(wrong) in columns else "missing"
         raise UserError(f"{path}: column {min(wrong)!r} is {fault}; the columns are {', '.join(COLUMNS)}")

@@ -39,8 +39,8 @@ class Encoder:
         return self.backbone(self.backbone.normalize(images))
 
     def levels(self, images: Tensor) -> Levels:
-        """The features of two layers, for images as in `images`. If predictions on a CPU read the same images again,
-        as for the next object of a picture, these features are not computed again.
+        """Images as in `images` -> the features of two layers. On a CPU, a prediction keeps them, as a picture with
+        several objects is asked for again and again.
         """
         if images.device.type != "cpu" or not torch.is_inference_mode_enabled():
             return Levels(*self.backbone.levels(self.backbone.normalize(images)))

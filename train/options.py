@@ -107,7 +107,7 @@ def defaults_of(recipe: str, epochs: int = Options.n_epoch) -> dict[str, Any]:
 def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     """The options that were typed, by name, and the output folder. Raises UserError if two exclude each other.
 
-    The flags are those of --recipe, which is the paper's if it is not given.
+    Which flags there are depends on --recipe (without it: paper).
     """
     parser = Parser(doc)
     add_fields(parser, Options, RECIPE)

@@ -155,7 +155,7 @@ class Locator(nn.Module):
 
 
 def unit_vectors(cells: Tensor, target: Tensor) -> list[Tensor]:
-    """The cells (B, h, w, WIDTH) of two crops, less the mean of both, as unit vectors (B, h * w, WIDTH)."""
+    """Subtract the mean cell of two crops (B, h, w, WIDTH) from their cells -> unit vectors (B, h * w, WIDTH)."""
     center = (cells.mean((1, 2)) + target.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
     return [F.normalize(x.flatten(1, 2) - center, dim=2) for x in (cells, target)]
 

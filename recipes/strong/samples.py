@@ -150,6 +150,7 @@ def draw_places(pairs: PairSet, drawn: DrawnPairs, views: Views, wrong: Any, rng
 
 
 def cut_sample(source: Source, views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[str, Any]:
+    """Cut the crops at the drawn places; returns the fields of a sample of `CropBatch`, and its "frame"."""
     size, side, wide_size = views.target.shape[:2], config.input_size, config.wide_size
     crops = [spot.crop(size, drawn.context) for spot in drawn.targets]
     looks = [cut_target(views.target, views.target_mask, crop, side) for crop in crops]

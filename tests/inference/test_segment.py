@@ -351,6 +351,8 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
 def test_a_table_that_is_none_is_said_in_one_line_before_anything_is_made(table, monkeypatch, old, new, message):
     monkeypatch.delattr(segment_pair.Predictor, "load")
     table.write_text(table.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match="--pairs nowhere.csv is no table .*No such file"):
+        segment_pair.main(["--pairs", "nowhere.csv", "--out", str(table.parent / "answers")])
     with pytest.raises(UserError, match=f"^[^\n]*pairs.csv: {message}[^\n]*$"):
         segment_pair.main(["--pairs", str(table), "--out", str(table.parent / "answers")])
 
