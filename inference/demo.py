@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ PLACES = 3  # that are shown at most
 MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
 MAX_SIDE = 10_000  # pixels of a picture's long side; an answer can need a square of this side, 700 MB
+MAX_KEPT = 3  # first pictures beside the one on which the visitor marks
 MAX_BOXES, MAX_LINES, MAX_POINTS = 10, 1000, 10_000  # of the marks; a box takes about 1 s, while all others wait
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
@@ -64,7 +66,7 @@ TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Give a second picture,
 and press Find."""
 LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
-small household things, it says "there" of three quarters of those in view, but also of a quarter of the hidden ones."""
+small household things, it says "there" of half of those in view, and of one in eleven hidden ones."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -76,36 +78,62 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def answer_visitor(predictor: Predictor, query: Any, marks: list, target: Any, size: str) -> tuple:
-    """The inputs that the browser sends -> a text, the picture with the found object, its mask as a file, and the same
-    two of the marked object. Then, if there are several places, their pictures and existences; and what is shown of
-    each place. If an input is missing or wrong, the text says so, and all others are None.
+def answer_visitor(
+    predictor: Predictor, query: Any, marks: list, target: Any, size: str, kept: Sequence[tuple] = ()
+) -> tuple:
+    """The inputs that the browser sends, and what `keep_picture` kept -> a text, the picture with the found object, its
+    mask as a file, and the same two of the marked object. Then, if there are several places, their pictures and
+    existences; and what is shown of each place. If an input is missing or wrong, the text says so, and all others are
+    None.
     """
     try:
-        if not query or not target:
-            raise UserError(f"give the {'second' if query else 'first'} picture")
-        query_image, target_image = images = [read_picture(Path(file["path"])) for file in (query, target)]
-        if max(side for image in images for side in image.shape) > MAX_SIDE:
-            raise UserError(f"a picture is more than {MAX_SIDE} pixels long; reduce it")
-        marked = mask_of_marks(query_image, marks)
-        found = predictor.places(query_image, marked, target_image, PLACES, size=SIZE_WORDS[size])
+        given = [row[:2] for row in kept] + ([(query, marks)] if query or not kept else [])
+        images = [read_upload(file, "first") for file, _ in given]
+        target_image = read_upload(target, "second")
+        masks = [mask_of_marks(image, drawn) for image, (_, drawn) in zip(images, given, strict=True)]
+        found = predictor.places(images, masks, target_image, PLACES, size=SIZE_WORDS[size])
     except UserError as error:
-        text = str(error)
-        for file in filter(None, (query, target)):
-            text = text.replace(file["path"], Path(file["path"]).name)
-        return text, *[None] * 6
-
-    def file_of(image: np.ndarray, name: str, form: str = "png") -> str:
-        return save_pil_to_cache(Image.fromarray(image), get_upload_folder(), name, form)
-
-    places = []
+        return str(error), *[None] * 6
+    places, marked = [], masks[-1]
     for mask, existence in found:
         shown = outline(target_image, mask, PREDICTION, dashed=existence < SURELY_VISIBLE)
         files = file_of(shown, "found", "webp"), file_of(mask * 255, "found_mask")
         places.append((verdict(existence).capitalize(), *files))
-    marked_files = file_of(outline(query_image, marked, QUERY), "marked", "webp"), file_of(marked * 255, "marked_mask")
+    marked_files = file_of(outline(images[-1], marked, QUERY), "marked", "webp"), file_of(marked * 255, "marked_mask")
     gallery = [(place[1], f"{x.existence:.0%}") for place, x in zip(places, found, strict=True)]
     return *places[0], *marked_files, gallery if len(places) > 1 else None, places
+
+
+def keep_picture(query: Any, marks: list, kept: list[tuple]) -> tuple:
+    """Keep a marked first picture, so that another picture of the object can be marked -> a text, if it cannot be kept;
+    all kept pictures as (file, marks, picture with the object), and as they are shown; the next picture and its marks.
+    """
+    try:
+        if len(kept) == MAX_KEPT:
+            raise UserError(f"no more than {MAX_KEPT} pictures can be kept; click one to remove it")
+        image = read_upload(query, "first")
+        mask = mask_of_marks(image, marks)
+    except UserError as error:
+        return str(error), *[gr.skip()] * 4
+    kept = [*kept, (query, marks, file_of(outline(image, mask, QUERY), "marked", "webp"))]
+    return "", kept, [shown for *_, shown in kept], None, []
+
+
+def read_upload(file: dict | None, which: str) -> np.ndarray:
+    """The picture of an upload. Raises UserError, without a path of this machine, if it is missing or unfit."""
+    if not file:
+        raise UserError(f"give the {which} picture")
+    try:
+        image = read_picture(Path(file["path"]))
+    except UserError as error:
+        raise UserError(str(error).replace(file["path"], Path(file["path"]).name)) from None
+    if max(image.shape) > MAX_SIDE:
+        raise UserError(f"a picture is more than {MAX_SIDE} pixels long; reduce it")
+    return image
+
+
+def file_of(image: np.ndarray, name: str, form: str = "png") -> str:
+    return save_pil_to_cache(Image.fromarray(image), get_upload_folder(), name, form)
 
 
 def mask_of_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
@@ -146,19 +174,22 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
 
 
 def load_sample(number: int) -> tuple:
-    """The first picture of a sample, the marks on it, and the second picture."""
+    """Nothing kept, twice; the first picture of a sample, the marks on it, and the second picture."""
     folder = SAMPLES_DIR / list(SAMPLES)[number]
     mask = read_mask(folder / "query_mask.png").astype(np.int8)
     changes = np.diff(np.pad(mask, ((0, 0), (1, 1))))  # 1 at the start of a run of the mask's pixels, -1 after its end
     (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
     lines = [[[start, row], [end - 1, row]] for row, start, end in np.transpose([rows, starts, ends]).tolist()]
-    return str(folder / "query.jpg"), [{"tool": "brush", "width": 1, "lines": lines}], str(folder / "target.jpg")
+    marks = [{"tool": "brush", "width": 1, "lines": lines}]
+    return [], None, str(folder / "query.jpg"), marks, str(folder / "target.jpg")
 
 
 def build_page(predictor: Predictor, limits: str) -> Any:
     """The page (`gr.Blocks`), not yet served. `limits` is said at its foot: what the network cannot do."""
     upload = {"sources": ("upload", "clipboard"), "buttons": [], "elem_classes": "picture"}
     output = {"interactive": False, "buttons": [], "elem_classes": "picture answer"}
+    gallery_look = {"interactive": False, "buttons": [], "elem_classes": "thumbnails", "columns": 3, "height": 170}
+    gallery_look |= {"allow_preview": False}
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(TO_DO)
         names = [[f"{name}: {word}"] for name, word in SAMPLES.items()]
@@ -168,6 +199,9 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 query = gr.Image(label="First picture", elem_id="query", **upload)
                 script, color = (WEB / "marking.js").read_text(), "rgb({}, {}, {})".format(*QUERY)
                 marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
+                keep = gr.Button("Mark it in one more picture", size="sm", elem_id="keep")
+                kept_gallery = gr.Gallery(label="Also marked: click one to remove it", elem_id="kept", **gallery_look)
+                kept = gr.State([])
             with gr.Column(scale=4, min_width=300):
                 target = gr.Image(label="Second picture", elem_id="target", **upload)
                 label = "Size of the object in the second picture, compared with the first"
@@ -177,8 +211,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
                 label = "In the second picture (dashed: perhaps not there)"
                 found_picture = gr.Image(label=label, elem_id="found", **output)
-                label, look = "Likely places: click one to see it", {"columns": PLACES, "allow_preview": False}
-                gallery = gr.Gallery(label=label, elem_id="places", interactive=False, buttons=[], height=180, **look)
+                gallery = gr.Gallery(label="Likely places: click one to see it", elem_id="places", **gallery_look)
                 places = gr.State()
                 marked = gr.Image(label="Marked", elem_id="marked", **output)
                 with gr.Row(elem_classes="answer"):
@@ -196,16 +229,24 @@ def build_page(predictor: Predictor, limits: str) -> Any:
             return await asyncio.get_running_loop().run_in_executor(worker, answer_visitor, predictor, *values)
 
         # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
-        find = button.click(answer, inputs, [*outputs, places], preprocess=False, show_progress_on=outputs[:2])
+        find = button.click(answer, [*inputs, kept], [*outputs, places], preprocess=False, show_progress_on=outputs[:2])
+        first = [kept, kept_gallery, query, marks]
+        keep.click(keep_picture, [query, marks, kept], [text, *first], preprocess=False, show_progress="hidden")
 
         def choose(places: list, event: gr.SelectData) -> tuple:
             return places[event.index]
 
+        def remove(kept: list, event: gr.SelectData) -> tuple:
+            kept = kept[: event.index] + kept[event.index + 1 :]
+            return kept, [shown for *_, shown in kept]
+
         gallery.select(choose, places, outputs[:3], show_progress="hidden")
-        samples.click(load_sample, samples, [query, marks, target], queue=False, show_progress="hidden")
+        kept_gallery.select(remove, kept, first[:2], show_progress="hidden")
+        samples.click(load_sample, samples, [*first, target], queue=False, show_progress="hidden")
         query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
         script = "marks => ['', null, null, null, null, null]"
-        gr.on([query.change, marks.input, target.change, size.change], None, marks, outputs, js=script, cancels=find)
+        changed = [query.change, marks.input, target.change, size.change, kept_gallery.change]
+        gr.on(changed, None, marks, outputs, js=script, cancels=find)
     return page.queue(max_size=30, api_open=False)
 
 

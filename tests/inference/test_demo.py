@@ -67,10 +67,17 @@ def test_the_page_finds_in_its_samples_what_the_predictor_finds(checkpoint, tmp_
     predictor = Predictor.load(checkpoint, "cpu")
     for number, name in enumerate(demo.SAMPLES):
         mask = read_mask(SAMPLES / name / "query_mask.png")
-        query, marks, target = demo.load_sample(number)
+        *_, query, marks, target = demo.load_sample(number)
         expected, _ = predictor.segment(query, mask, target, size="larger")
         _, _, found, _, marked, *_ = answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
         assert np.array_equal(read_white(found), expected) and np.array_equal(read_white(marked), mask), name
+    packet = SAMPLES / "packet/query.jpg"
+    _, kept, _, next_picture, no_marks = demo.keep_picture({"path": str(packet)}, [BRUSH], [])
+    images, masks = [packet, query], [mask_of_marks(np.asarray(Image.open(packet)), [BRUSH]), mask]
+    for given, count in (((next_picture, no_marks), 1), (({"path": query}, marks), 2)):  # kept pictures are enough
+        _, _, found, *_ = answer_visitor(predictor, *given, {"path": target}, "larger", kept)
+        expected, _ = predictor.segment(images[:count], masks[:count], target, size="larger")
+        assert np.array_equal(read_white(found), expected)
 
 
 def read_white(path: str | io.BytesIO) -> np.ndarray:
@@ -79,7 +86,7 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 @needs_gradio
 @pytest.mark.parametrize(
-    ("existence", "text"), [(0.93, "There"), (0.31, "Perhaps there"), (0.08, "Probably not there")]
+    ("existence", "text"), [(0.93, "There"), (0.75, "Perhaps there"), (0.08, "Probably not there")]
 )
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
@@ -91,7 +98,7 @@ def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existen
     assert said == f"{text} ({round(100 * existence)} %)"
     line = cv2.dilate(disc, np.ones((3, 3), np.uint8)) - cv2.erode(disc, np.ones((3, 3), np.uint8))
     is_pink = abs(np.asarray(Image.open(picture)).astype(int) - PREDICTION).max(axis=2) < 60
-    assert (is_pink[line > 0].mean() > 0.8) == (existence > 0.5)
+    assert (is_pink[line > 0].mean() > 0.8) == (text == "There")
 
 
 @needs_gradio
@@ -108,6 +115,10 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
         ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
         assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, *[None] * 6)
+    kept, wrong = [(SENT[0], [BRUSH], "shown")] * 3, ((*SENT[:1], []), "mark the object in the first picture")
+    for inputs, line in (wrong, ((SENT[0], [BRUSH]), "no more than 3 pictures can be kept; click one to remove it")):
+        said, *others = demo.keep_picture(*inputs, kept if "kept" in line else [])
+        assert said.startswith(line) and all(other == demo.gr.skip() for other in others)  # nothing changes
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch):
@@ -157,7 +168,7 @@ def address(strong_checkpoint, tmp_path_factory) -> str:
         yield f"http://127.0.0.1:{port}/"
         visitor = Visitor(f"http://127.0.0.1:{port}/")
         box = BRUSH | {"tool": "box", "lines": [[[50, 50], [500, 400]]]}
-        visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN)
+        visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN, None)
         assert list(mine.rglob("query.jpg"))
     finally:
         server.terminate()
@@ -174,7 +185,8 @@ class Visitor:
 
         self.http = httpx.Client(base_url=address, trust_env=False, timeout=300)
         self.config = self.http.get("config").json()
-        (self.number,) = (call["id"] for call in self.config["dependencies"] if len(call["inputs"]) == 4)  # of Find
+        numbers = {len(call["inputs"]): call["id"] for call in self.config["dependencies"]}
+        self.number, self.keep = numbers[5], numbers[3]  # of Find, whose last input stays at the server, and of Keep
 
     def upload(self, path: Path) -> dict:
         (stored,) = self.http.post("gradio_api/upload", files={"files": path.open("rb")}).json()
@@ -195,7 +207,7 @@ class Visitor:
         return next(event["output"] for event in events if event["msg"] == "process_completed")
 
     def find(self, *inputs: object) -> dict:
-        return self.call(self.number, *inputs)
+        return self.call(self.number, *inputs, None)
 
 
 @needs_gradio
@@ -239,6 +251,8 @@ def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(addre
                 inputs[place] = {"path": str(tmp_path / name), **form}
                 answers.add(json.dumps(visitor.find(*inputs)).replace(name, ""))
             assert len(answers) == 1 and "probability" not in answers.pop().lower(), (form, place)
+        for name in "there.png", "where.png":
+            assert "error" in visitor.call(visitor.keep, {"path": str(tmp_path / name), **form}, [BRUSH], None)
         for call in visitor.config["dependencies"]:  # the samples' and those without a function
             if len(call["inputs"]) == 1:
                 assert "error" in visitor.call(call["id"], {"path": str(tmp_path / "there.png"), **form})
@@ -282,6 +296,17 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
     page.wait_for("return document.querySelectorAll('#places button').length > 1")
     page.run("document.querySelectorAll('#places button')[1].click()")
     page.wait_for("return document.querySelector('#found img')?.src != arguments[0]", likeliest)
+    page.run("document.querySelector('#keep').click()")
+    page.wait_for("return document.querySelector('#kept img') && !document.querySelector('#query img')")
+    answers(page, "")
+    page.run("document.querySelector('#find').click()")  # from the kept picture
+    page.wait_for("return /here \\(/.test(document.querySelector('#answer textarea').value)")
+    page.run("document.querySelector('#kept button').click()")
+    page.wait_for("return !document.querySelector('#kept img')")
+    answers(page, "")
+    page.upload("#query input[type=file]", QUERY)
+    page.wait_for("return document.querySelector('#query canvas')")
+    page.drag("#query canvas", (0.5, 0.4), (0.7, 0.6))
     page.run("document.querySelectorAll('#size input')[1].click()")
     page.run("document.querySelector('#marks button').click()")  # undo
     answers(page, "")
