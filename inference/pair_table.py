@@ -130,10 +130,10 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str, read: C
 def print_scores(answers: Sequence[dict[str, Any]]) -> None:
     """Print how good the answers are whose truth is known. An IoU above 0.5 is right."""
     visible = [(x["iou"], x["existence"] >= SURELY_VISIBLE) for x in answers if isinstance(x["iou"], float)]
-    absent = [x["existence"] < SURELY_VISIBLE for x in answers if x["iou"] == ABSENT]
+    absent = [x["existence"] >= SURELY_VISIBLE for x in answers if x["iou"] == ABSENT]
     if visible:
         ious, said = np.array(visible).T
         score = f"mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}"
-        print(f"visible: {len(ious)}, {score}, said visible {said.sum():.0f}")
+        print(f"visible: {len(ious)}, {score}, called there {said.sum():.0f}")
     if absent:
-        print(f"absent: {len(absent)}, said absent {sum(absent)}")
+        print(f"absent: {len(absent)}, called there {sum(absent)}")

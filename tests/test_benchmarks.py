@@ -88,10 +88,10 @@ def test_photographs_are_judged_by_half_with_absent_things_apart(tmp_path, monke
     for half in photographs.HALVES:
         done = run_main(photographs.main, *words, "--half", half, "--out", tmp_path / half)
         said[half] = [re.sub(r"0\.9[5-9]\d|1\.000", "0.9", line) for line in output_of(done).splitlines()[-3:-1]]
-    assert said["chooses"][1] == "visible: 2, mean IoU 0.9, right (IoU above 0.5) 2, said visible 2"
+    assert said["chooses"][1] == "visible: 2, mean IoU 0.9, right (IoU above 0.5) 2, called there 2"
     assert said["reported"] == [
-        "visible: 1, mean IoU 0.9, right (IoU above 0.5) 1, said visible 1",
-        "absent: 2, said absent 2",
+        "visible: 1, mean IoU 0.9, right (IoU above 0.5) 1, called there 1",
+        "absent: 2, called there 0",
     ]
     write_picture(tmp_path / "samples" / "package" / "there.png", image)
     assert "is not the file that was outlined" in run_main(photographs.main, *words, "--fetch").stderr

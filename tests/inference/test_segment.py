@@ -320,7 +320,7 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
         "c": ("there", ""),
     }
     assert done.stdout.endswith(
-        "\nvisible: 1, mean IoU 1.000, right (IoU above 0.5) 1, said visible 1\nabsent: 1, said absent 0\n"
+        "\nvisible: 1, mean IoU 1.000, right (IoU above 0.5) 1, called there 1\nabsent: 1, called there 1\n"
         f"3 answers in {out / 'answers.csv'}, 1 row left out\n"
     )
     pair = "--query_image", folder / "there.png", "--query_mask", folder / "there_mask.png", "--target_image"
