@@ -57,7 +57,7 @@ SIZES = {
 }
 ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # degrees
 HIDDEN = "left out", "out of view", "behind something"
-THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7  # of existence: an object above the threshold is predicted visible
+THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7, 0.8  # of existence: an object above the threshold is predicted visible
 FOUND = 0.5  # an object is found if its mask has a higher IoU
 COLUMNS = "visible", "hidden", "IoU", "right object", "visible said", "found said visible", "hidden said"
 Cases = Sequence[list[Case]]  # the cases of ego-exo and of exo-ego

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-# There from the first on, probably not there below the second. In photographs that show another thing of the kind, a
-# third of the existences are between 0.5 and 0.8, of things that are there none (benchmarks/photographs.py).
+# There from the first on, probably not there below the second. Of 20 things whose like alone is in a photograph, six
+# have an existence from 0.5 to 0.8, of 55 that are there themselves, two (benchmarks/photographs.py).
 SURELY_VISIBLE, SURELY_HIDDEN = 0.8, 0.2
 
 
 def verdict(existence: float) -> str:
     """An existence as a person is told it: "there (93 %)", "perhaps there (31 %)" or "probably not there (4 %)".
-    Scores do not use it: the benchmark knows visible and hidden, which formats.results.THRESHOLD separates.
+    The benchmark's scores do not use it: they know visible and hidden, which formats.results.THRESHOLD separates.
     """
     unsure = "perhaps there" if existence >= SURELY_HIDDEN else "probably not there"
     return f"{'there' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"

@@ -60,7 +60,7 @@ class Predictor:
         backbone_weights: Path | None = None,
         **options: Any,
     ) -> "Predictor":
-        """Load the network of a checkpoint file, by default SHIPPED. `backbone_weights` is explained in
+        """Load a checkpoint's network, by default this repository's. `backbone_weights` is explained in
         `load_checkpoint`, and the options, such as `batch_size` and `looks`, in `NetworkRecipe`. precision=None picks
         the fastest precision that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
         """

@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--target_image", type=Path, help="picture in which to find it")
     text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
     add("--size", choices=SIZES, help=text)
-    add("--places", type=at_least(1), default=1, help="find the object at so many places, the likeliest first")
+    add("--places", type=at_least(1), default=1, help="find the object at so many places, the answer first")
     add("--out", type=Path, help="beginning of the output files' names (default: as above); of many pairs, a folder")
     add("--overwrite", action="store_true", help="replace output files that exist")
     add_network_options(parser, CKPT_HELP, SHIPPED)

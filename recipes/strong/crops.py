@@ -80,7 +80,7 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
 def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> dict[float, float]:
     """For each ratio, the share of a target's long side that an object may span. The object is at `spot` in a query of
     `size` (H, W); a ratio is the object's share in the target, divided by its share in the query. Ratios that give more
-    than LARGEST are left out. If all ratios give more, only the smallest ratio is kept, with LARGEST.
+    than LARGEST are left out. If all give more, the smallest ratio is kept, and its share is LARGEST.
     """
     shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
     least = min(shares.values())

@@ -128,8 +128,8 @@ def with_absences(looks: LooksOfPairs) -> LooksOfPairs:
 
 
 def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
-    """Fit the choice in place, with two kinds of losses: minus the expected IoU of visible objects, if a place is drawn
-    with the softmax of the glances, or of the scores; and the cross-entropy of existence, in which visible and hidden
+    """Fit the choice in place. The loss is minus the expected IoU of visible objects, if the softmax of the glances
+    draws a place, minus the same with the scores, plus the cross-entropy of existence, in which visible and hidden
     objects weigh the same.
     """
     torch.manual_seed(seed)
