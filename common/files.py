@@ -92,13 +92,15 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        with named_errors(path), temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:  # the disk is full
+            error.filename = str(path)
         raise
 
 
@@ -143,20 +145,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise UserError(f"{path} exists; give another name, or delete it first")
         yield made
         made.rename(path)
-
-
-@contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """If the block raises an OSError that names no file (disk full), a temporary file, or a file in bytes (as those of
-    TensorBoard), raise it again with `path`.
-    """
-    try:
-        yield
-    except OSError as error:
-        name = error.filename
-        if error.errno and (not name or isinstance(name, bytes) or Path(name).suffix == ".tmp"):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
 
 
 def file_digest(path: Path) -> str:
@@ -242,20 +230,15 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
     """Yield the members (key, value) of the object at `keys` in a JSON file, with one member in memory at a time.
 
     Raises UserError, which ends with `remedy`, if the file is missing, is not JSON (only when the broken place is
-    reached) or has no object at `keys`.
+    reached) or has no object with members at `keys`.
     """
     is_empty = True
     with json_errors(path, remedy), _open_json(path) as file:
         for member in ijson.kvitems(file, ".".join(keys), use_float=True):
             yield member
             is_empty = False
-    if is_empty:  # the object has no members, or the file has no object at `keys`
-        whole = value = read_json(path, remedy)
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(value, dict):
-            names = ", ".join(list(whole)[:3]) if isinstance(whole, dict) else ""
-            raise UserError(f"{path} holds {names or 'no object'}, not {'/'.join(keys) or 'members'}; {remedy}")
+    if is_empty:
+        raise UserError(f"{path} has nothing at {'/'.join(keys)}; {remedy}")
 
 
 def _open_json(path: Path) -> io.BufferedIOBase:

@@ -93,12 +93,11 @@ def test_help_of_every_script_keeps_the_docstring_with_the_command_to_copy():
         if name in SHELL_SCRIPTS:  # nothing but the comment above the first command: no work has begun
             comment = (ROOT / name).read_text().partition("\nset ")[0].splitlines()[1:]
             assert text.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in comment]
-        if name.endswith(".py") and name != "train/Main.py":  # another name of train.py
+        if name.endswith(".py"):
             docstring = ast.get_docstring(ast.parse((ROOT / name).read_text()), clean=False) or ""
             commands = re.findall(r"^ *(?:python|cd|torchrun) .*", docstring, re.MULTILINE)
             assert commands, f"the docstring of {name} shows no command"
             assert all(command in text for command in commands), f"{name} --help loses the docstring's commands"
-    assert "--train-dir" in helps()["train/Main.py"][1]
 
 
 def flags_in(text: str) -> set[str]:

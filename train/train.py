@@ -31,7 +31,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
-from common.files import claimed, named_errors, remove_leftovers
+from common.files import claimed, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
 from formats.pairs import PairSet
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int | None:
         world.meet()
         options, start = world.broadcast(choose_start(typed, device) if world.is_main else None)
         memory = memory_errors("use more GPUs, or --resume-pth auto with a smaller --batch-pos or --precision bf16")
-        with loader_failures(), memory, named_errors(out_dir), tf32(options.precision == "tf32"):
+        with loader_failures(), memory, tf32(options.precision == "tf32"):
             return train(options, start, world, device)
 
 

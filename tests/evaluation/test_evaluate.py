@@ -171,9 +171,9 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
     "ego-exo --split val --data_path {root}/processed --ckpt_path CHECKPOINT --out_path {tmp}`",
     "--pred_file {tmp}": "{tmp} cannot be read (Is a directory)",
-    "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json holds exo-ego, not ego-exo",
+    "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json has nothing at ego-exo/results",
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
-    "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json holds val, test, not annotations",
+    "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json has nothing at annotations",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
 }
