@@ -17,7 +17,6 @@ from common.files import name_number
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # if a file has several pictures, the first is read
 LONGEST = 20  # the long side of a picture is at most so many times as long as its short side
-DARK = 16  # if all gray values (0 to 255) of a 16-bit picture are below this, a warning says so
 SQUARE = np.ones((3, 3), np.uint8)  # pixels
 MOST_LABELS = 100  # values in a label map
 PLAIN = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B")  # PIL's modes with gray values or colors
@@ -72,21 +71,15 @@ def to_rgb(image: Image.Image, what: str) -> np.ndarray:
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # there, mode I has 16 bits
         kind = "floats" if image.mode == "F" else "32 bits"
         raise UserError(f"{what} holds {kind}, and nobody says which value is white; save it with 8 or 16 bits")
-    has_16_bits = image.mode[0] == "I" or ";16" in str(getattr(image, "tile", ""))  # Pillow reads colors with 8
     with picture_errors(what):
         image.load()
         try:
             image = ImageOps.exif_transpose(image)
         except Exception:  # damaged EXIF data can make Pillow raise any exception
             warn_once(f"{what} has damaged EXIF data, which may say how to turn it; it is read as it lies in the file")
-        values = np.asarray(image)
         if image.mode[0] == "I":
-            image = Image.fromarray((values >> 8).astype(np.uint8))
-        rgb = np.array(image.convert("RGB"))
-    if has_16_bits and rgb.max() < DARK:
-        remedy = "if it uses only 8, 10 or 12 of its 16 bits, multiply its values so that they use all 16"
-        warn_once(f"{what} is nearly black: its largest value is {values.max()}; {remedy}")
-    return rgb
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return np.array(image.convert("RGB"))
 
 
 def read_mask(path: Path, value: int | None = None) -> np.ndarray:

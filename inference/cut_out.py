@@ -57,10 +57,7 @@ def whole_pixels(box: Any, size: Size) -> tuple[int, int, int, int]:
     image by more than a pixel.
     """
     height, width = size
-    try:
-        numbers = np.asarray(box)
-    except ValueError:  # rows of unequal lengths
-        numbers = np.empty(0)
+    numbers = np.asarray(box)
     if numbers.shape != (4,) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
         raise UserError(f"the box {box!r:.60} is not four numbers; give left, top, right, bottom in pixels")
     edges = np.concatenate([np.floor(numbers[:2]), np.ceil(numbers[2:])])

@@ -65,14 +65,11 @@ def test_a_photograph_with_damaged_exif_data_is_read_with_a_warning(tmp_path, ca
 
 
 @pytest.mark.parametrize("name", DEPTHS)
-def test_16_bits_are_read_by_their_range_and_a_picture_that_uses_only_12_is_said(tmp_path, capsys, name):
+def test_16_bits_are_read_by_their_range(tmp_path, name):
     cv2.imwrite(str(tmp_path / name), DEPTHS[name])
     assert np.array_equal(read_picture(tmp_path / name), np.dstack([GRAY] * 3))
     with Image.open(tmp_path / name) as image:
         assert np.array_equal(as_image(image, "image"), np.dstack([GRAY] * 3))
-    cv2.imwrite(str(tmp_path / name), DEPTHS[name] >> 4)
-    read_picture(tmp_path / name)
-    assert (f"{name} is nearly black: its largest value is" in capsys.readouterr().err) == (name != "8.png")
 
 
 @pytest.mark.parametrize(("kind", "message"), [(np.float32, "holds floats"), (np.int32, "holds 32 bits")])
