@@ -85,8 +85,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
-            if world.is_main:
-                run.remove_other_parts()
             largest_first = sorted(run.plans.values(), key=lambda plan: plan.pair_count, reverse=True)
             mine = largest_first[world.rank :: world.size]  # each process gets about as many pairs
             reports = world.gather(predict_part(run, recipe, mine, args.num_workers, world.is_main))

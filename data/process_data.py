@@ -26,7 +26,7 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
-from common.files import claimed, remove_leftovers, write_json
+from common.files import claimed, write_json
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, Failure, process_take, read_failures, write_failures
 from formats.processed import SOURCE, claim_data_dir, is_processed
@@ -140,7 +140,6 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
             fault = MISSING_FILE, f"{path} does not annotate it"
             if uid in annotated:
                 fault = BROKEN_FILE, str(annotated[uid])
-            remove_leftovers(args.outputpath / uid)
             write_failures(args.outputpath / uid, "", [Failure(None, *fault)])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
     threads = max(1, args.num_workers // max(1, len(takes)))

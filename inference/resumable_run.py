@@ -20,7 +20,6 @@ import hashlib
 import itertools
 import json
 import shutil
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -195,22 +194,11 @@ class ResumableRun:
         what = f"writes the takes' files in {self.out_dir}"
         with claimed(self.out_dir, "pred_annotations", what):  # files of the other setting have the same names
             for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
-                path = self.out_dir / uid / "pred_annotations.json"
-                remove_leftovers(path.parent, path.name)
-                write_json(path, result)
-
-    def remove_other_parts(self) -> None:
-        """Delete the finished takes of interrupted runs with other options, and say so."""
-        for folder in set(self.folder.parent.glob("*")) - {self.folder}:
-            what = "takes of an interrupted run with another checkpoint or method, precision or looks"
-            print(f"{folder} holds {what}; it is deleted", file=sys.stderr)
-            shutil.rmtree(folder, ignore_errors=True)
+                write_json(self.out_dir / uid / "pred_annotations.json", result)
 
     def remove_parts(self) -> None:
-        """Delete the files of this run's finished takes, and the folder above unless other runs use it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the folder is not empty, or does not exist
-            self.folder.parent.rmdir()
+        """Delete the files of finished takes, also those of interrupted runs with other options."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
 def predict_takes(

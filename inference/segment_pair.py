@@ -30,7 +30,7 @@ tune_cpu(__name__)
 from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least, network_options
 from common.drawing import PREDICTION, QUERY, overlay, side_by_side, write_picture
 from common.existence import SURELY_VISIBLE, verdict
-from common.files import check_output, claimed, remove_leftovers
+from common.files import check_output, claimed
 from formats.masks import fit_mask
 from formats.picture_files import label_values, read_mask, read_picture
 from inference.cut_out import cut_out
@@ -114,8 +114,6 @@ def main(argv: list[str] | None = None) -> int | None:
         while not is_named and any(path.exists() for path in paths):
             paths = output_paths(out.with_name(f"{out.name}_{next(numbers)}"), args.places)
         *mask_paths, overlay_path = paths
-        for path in paths:
-            remove_leftovers(path.parent, path.name)
         for path, (mask, _) in zip(mask_paths, found, strict=False):  # fewer places may be found
             write_picture(path, mask * 255)
         for path in mask_paths[len(found) :]:
