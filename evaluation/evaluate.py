@@ -33,7 +33,7 @@ from common.files import check_output, output_folder, write_json
 from common.provenance import provenance
 from evaluation.case_pictures import draw_frames, draw_sheet, panel_styles, side_by_side
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_frames, make_card, write_page
-from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS, under_protocols
+from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import ScoreOptions, SplitScores, score_file
 from evaluation.summary import common_frames, compare, summarize_scores, take_names, without_nan
 from evaluation.tables import format_figures, write_cases
@@ -118,7 +118,8 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], a
     else:
         figures = {"split": truth.split, "results": str(files[0]), "provenance": made, **summarize_scores(scores[0])}
     if args.protocol != OFFICIAL_RULE:
-        figures["protocols"] = without_nan(under_protocols(args.protocol, scores[0].cases))
+        rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
+        figures["protocols"] = without_nan({rule: PROTOCOLS[rule](scores[0].cases) for rule in rules})
     warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
     shown, sheet, lines = [], None, [*warnings]
     if args.report:

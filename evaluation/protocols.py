@@ -88,9 +88,3 @@ PROTOCOLS: dict[str, Callable[[Sequence[Case]], dict[str, Any]]] = {
     "per_pair": per_pair,
     "lmeec_visibility": lmeec_visibility,
 }
-
-
-def under_protocols(protocol: str, cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
-    """The scores by the official rule and by `protocol`, a key of PROTOCOLS or "all"; by the name of the rule."""
-    names = PROTOCOLS if protocol == "all" else dict.fromkeys((OFFICIAL_RULE, protocol))
-    return {name: PROTOCOLS[name](cases) for name in names}

@@ -49,13 +49,9 @@ def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, 
     """Read an annotation file -> the infos of the takes `uids`; for takes without info, the reason; both by uid."""
     infos, missing = {}, dict.fromkeys(uids, f"not in {path}")
     for uid, take in iter_takes(path, uids):
-        try:
-            if isinstance(take, UserError):
-                raise take
-            if change := annotation_change(data_dir, take):
-                raise UserError(change)
-        except UserError as error:
-            missing[uid] = str(error)
+        fault = take if isinstance(take, UserError) else annotation_change(data_dir, take)
+        if isinstance(take, UserError) or fault:
+            missing[uid] = str(fault)
             continue
         missing.pop(uid, None)
         frames = {

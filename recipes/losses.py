@@ -11,11 +11,6 @@ from common.distributed import World
 from model.xsegtx import OBJECT_WEIGHT, Look
 
 
-def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The weighted sum of losses, which training minimizes."""
-    return sum(weights[name] * loss for name, loss in losses.items())  # pyrefly: ignore
-
-
 def compute_losses(
     look: Look,
     query_mask: Tensor | None,

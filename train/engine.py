@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from common.distributed import Stopped, World
 from recipes.base import NetworkRecipe
-from recipes.losses import total_loss
 from recipes.samples import Batch
 from train.log import Log
 from train.options import Options
@@ -30,7 +29,8 @@ class Step(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         losses = self.recipe.losses(batch, self.world)
-        return {"total": total_loss(losses, self.weights), **losses}
+        total: Any = sum(self.weights[name] * loss for name, loss in losses.items())
+        return {"total": total, **losses}
 
 
 def train_epochs(
