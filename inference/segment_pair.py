@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
-from common.errors import UserError, counted, run_script, say_errors
+from common.errors import UserError, run_script, say_errors
 
 say_errors(__name__)
 tune_cpu(__name__)
@@ -33,10 +33,8 @@ from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed
 from formats.masks import fit_mask
 from formats.picture_files import label_values, read_mask, read_picture
-from inference.cut_out import cut_out
 from inference.pair_table import COLUMNS, answer_table, read_table
-from inference.pictures import as_mask
-from inference.predictor import Predictor
+from inference.predictor import Predictor, marked_images
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -84,25 +82,19 @@ def main(argv: list[str] | None = None) -> int | None:
         rows = read_table(args.pairs) if args.pairs else rows_of_labels(args)
         predictor = load(args)
         return answer_table(rows, args.out, predictor.segment, f"{predictor.digest} {predictor.recipe.options}")
-    count = len(args.query_image)
-    if args.query_box and count > 1:
-        raise UserError("--query_box is for a single query picture; of several pictures, give each one's --query_mask")
-    if args.query_mask and len(args.query_mask) != count:
-        raise UserError(f"there are {counted(count, 'query picture')}; give as many paths as --query_mask")
     out, is_named = args.out or Path(args.target_image.stem), bool(args.out or args.overwrite)
     if not out.name:
         raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
     for path in output_paths(out, args.places) if is_named else ():
         check_output(path, args.overwrite, inputs)
-    queries, target = [read_picture(path) for path in args.query_image], read_picture(args.target_image)
-    if args.query_mask:
-        masks = [read_mask(path, args.object) for path in args.query_mask]
-    else:
-        masks = [cut_out(queries[0], args.query_box)]
-    names = args.query_mask or ["the box"]
-    for name, query, mask in zip(names, queries, masks, strict=True):  # errors come before the network is loaded
-        as_mask(mask, str(name), query.shape[:2])
+    images = args.query_image if args.query_mask or len(args.query_image) > 1 else args.query_image[0]
+    masks = args.query_mask
+    if masks and args.object is not None:
+        masks = [read_mask(path, args.object) for path in masks]
+    # Errors come before the network is loaded.
+    queries, masks = map(list, zip(*marked_images(images, masks, args.query_box), strict=True))
+    target = read_picture(args.target_image)
     found = load(args).places(queries, masks, target, args.places, size=args.size)
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
