@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import MALFORMED, UserError, counted, run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 
@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_footage_options, videos_and_offsets
-from common.files import is_file_name, read_json, remove_leftovers, temporary_folder, write_json
+from common.files import is_file_name, read_json, read_record, remove_leftovers, temporary_folder, write_json
 from formats.footage import Footage, open_footage, synchronize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
@@ -58,7 +58,7 @@ def main() -> None:
     positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
     objects, not_shown, unmatched = {}, 0, 0
     for camera, path in args.masks:
-        masks = find_masks(path, args.mask_frame)
+        masks = find_masks(path, args.mask_frame, cameras[camera])
         for object_name in masks.objects:
             track = read_track(masks, object_name, cameras[camera], positions[camera])
             objects.setdefault(object_name, {})[name_in_take[camera]] = track
@@ -124,9 +124,6 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
     frame_of = {position: frame for frame, position in reversed(list(enumerate(positions.tolist())))}
     annotation, annotated_frames = {}, []
     for number in tqdm(sorted(masks.objects[name]), name, unit="mask", leave=False):
-        if number not in position_of:
-            what = f"{masks.path} has a mask of frame {number}, which {footage.path} lacks"
-            raise UserError(f"{what}; give each mask its frame's number")
         rle = masks.read(name, number, footage.size)
         frame = frame_of.get(position_of[number])
         if frame is not None:
@@ -160,16 +157,14 @@ def files_with_take(args: argparse.Namespace, objects: dict[str, Any]) -> dict[P
         splits_path = args.root / "processed" / splits_path.name  # the stages look in processed/ first
     if annotations_path.parent.exists() and not splits_path.exists():
         raise UserError(f"{args.root} has annotations but no split.json; put their split there, or give another --root")
-    remedy = "repair or delete it"
     splits = read_splits(splits_path) if splits_path.exists() else {name: [] for name in SPLITS}
     splits = {name: [uid for uid in uids if uid != args.name] for name, uids in splits.items()}
     splits.setdefault(args.split, []).append(args.name)
-    annotations = read_json(annotations_path, remedy) if annotations_path.exists() else {"annotations": {}}
+    annotations: dict[str, Any] = {"annotations": {}}
+    if annotations_path.exists():
+        annotations = read_record(annotations_path, {"annotations": dict}, "repair or delete it")
     take = {"take_name": args.name, "scenario": "", "object_names": list(objects), "object_masks": objects}
-    try:
-        annotations["annotations"][args.name] = take
-    except MALFORMED:
-        raise UserError(f"{annotations_path} has no annotations; {remedy}") from None
+    annotations["annotations"][args.name] = take
     # split.json comes first, because the check above refuses annotations without it.
     return {splits_path: splits, annotations_path: annotations}
 

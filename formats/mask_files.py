@@ -16,6 +16,7 @@ from pycocotools import mask as coco
 
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
+from formats.footage import Footage
 from formats.geometry import Size, same_aspect_ratio
 from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_area, mask_size
 from formats.picture_files import by_number, read_mask
@@ -52,8 +53,10 @@ class MaskFiles:
             raise UserError(f"{self.path}: mask of {object_name!r} in frame {frame}: {error}") from None
 
 
-def find_masks(path: Path, frame: int = 0) -> MaskFiles:
-    """The masks of one camera. A single PNG file is the mask of `frame`. Raises UserError if there are no masks."""
+def find_masks(path: Path, frame: int = 0, footage: Footage | None = None) -> MaskFiles:
+    """The masks of one camera. A single PNG file is the mask of `frame`. Raises UserError if there are no masks, and if
+    there is a mask of a frame that the camera's `footage` lacks.
+    """
     objects: dict[str, dict[int, Any]]
     if path.suffix.lower() == ".json":
         objects = _find_coco(path)
@@ -71,6 +74,9 @@ def find_masks(path: Path, frame: int = 0) -> MaskFiles:
     for name in objects:
         if not all(map(is_file_name, name.split("/"))):
             raise UserError(f"{path}: object {name[:40]!r} cannot be the name of a folder; call it otherwise")
+    if footage and (missing := {number for frames in objects.values() for number in frames} - {*footage.numbers}):
+        what = f"{path} has a mask of frame {min(missing)}, which {footage.path} lacks"
+        raise UserError(f"{what}; give each mask its frame's number")
     return MaskFiles(path, objects)
 
 

@@ -45,7 +45,7 @@ from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
 from formats.footage import Footage, open_footage
 from formats.geometry import resize, sample_for_score
-from formats.mask_files import MaskFiles, find_masks
+from formats.mask_files import find_masks
 from formats.masks import RLE, resize_mask
 from formats.processed import Correspondence, shrink
 from formats.results import THRESHOLD
@@ -78,9 +78,10 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
     cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
-    query, masks = args.masks[0][0], find_masks(args.masks[0][1], args.mask_frame)
-    footage, objects = cameras[query], list(masks.objects)
-    positions = masked_positions(masks, footage)[:: args.stride]
+    query, path = args.masks[0]
+    footage, masks = cameras[query], find_masks(path, args.mask_frame, cameras[query])
+    objects, masked = list(masks.objects), {number for frames in masks.objects.values() for number in frames}
+    positions = [place for place, number in enumerate(footage.numbers) if number in masked][:: args.stride]
     shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # of one instant
     times = footage.seconds[positions] - shared_time[query]
     matches = {name: match_frames(positions, times + shared_time[name], camera) for name, camera in cameras.items()}
@@ -129,15 +130,6 @@ def main(argv: list[str] | None = None) -> None:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
             print(text + ", ".join(numbers[:12]) + ", ..." * (len(numbers) > 12))
     print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
-
-
-def masked_positions(masks: MaskFiles, footage: Footage) -> list[int]:
-    """The positions of the query camera's frames that have a mask. Raises UserError if a mask has no frame."""
-    numbers = {number for frames in masks.objects.values() for number in frames}
-    if missing := numbers.difference(footage.numbers):
-        what = f"{masks.path} has a mask of frame {min(missing)}, which {footage.path} lacks"
-        raise UserError(f"{what}; give each mask its frame's number")
-    return [position for position, number in enumerate(footage.numbers) if number in numbers]
 
 
 def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -> dict[int, tuple[int, float]]:
