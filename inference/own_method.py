@@ -23,7 +23,6 @@ import hashlib
 import os
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,8 @@ class OwnMethod(Recipe):
         module = sys.modules["own_method"] = types.ModuleType("own_method")
         code, module.__file__ = self.path.read_bytes(), file
         self.digest = hashlib.sha256(code).hexdigest()
-        with own_code(flag):  # a loader would read the file again, or run older code from __pycache__
-            exec(compile(code, file, "exec"), vars(module))
+        # A loader would read the file again, or run older code from __pycache__.
+        exec(compile(code, file, "exec"), vars(module))
         method_class: Any = getattr(module, class_name, None)
         if not callable(getattr(method_class, "predict", None)):
             raise UserError(f"{flag}: the file has no class {class_name} with a method predict(frame)")
@@ -67,30 +66,22 @@ class OwnMethod(Recipe):
         for key in texts.keys() - {name for name, kind in kinds.items() if kind in (str, "str")}:
             with contextlib.suppress(ValueError, SyntaxError):
                 values[key] = ast.literal_eval(texts[key])
-        with own_code(flag):
-            self.method = method_class(**values)
+        self.method = method_class(**values)
         self.side = getattr(self.method, "side", None)
 
     def predict(self, frame: Any) -> list[Answer]:  # a TakeFrame
         where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
-        with own_code(where):
+        try:
             answers = self.method.predict(frame)
+        except Exception:
+            print(f"error in {where}:", file=sys.stderr)  # before the traceback
+            raise
         if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise UserError(f"{where}: predict returned {what}, not a list of {len(frame.pairs)}")
         sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
         places = [f"{where}, {' '.join(pair)}" for pair in frame.pairs]
         return [checked_answer(*row) for row in zip(answers, sizes, places, strict=True)]
-
-
-@contextlib.contextmanager
-def own_code(where: str) -> Iterator[None]:
-    """The context in which a user's code runs. Before an error's traceback, a line says where the error happened."""
-    try:
-        yield
-    except Exception:
-        print(f"error in {where}:", file=sys.stderr)
-        raise
 
 
 def checked_answer(answer: Any, size: Size, where: str) -> Answer:
