@@ -138,8 +138,6 @@ class TakePredictions:
                 usable[frame] = prediction
             for kind in refused:
                 faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
-        if "missing" in faulty and entries and not usable:  # "00030" in place of "30", for example
-            faulty["missing"] = f"the file has frame {next(iter(entries))!r}", faulty["missing"][1]
         for kind, (detail, frames) in faulty.items():
             where = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}"
             text = f"{where}: {kind} ({detail})" if detail else f"{where}: {kind}"

@@ -7,6 +7,7 @@ recipes/table.py), `config` (the fields of the network's configuration) and `arg
 published file has none of these; the shapes of its tensors give its configuration.
 """
 
+import io
 import itertools
 import math
 from collections.abc import Mapping
@@ -18,9 +19,10 @@ import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
+from common.files import atomic_write
 from model.backbone import STRIDE, Backbone
 from model.backbones import make_backbone, resnet50_backbone
-from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed, write_torch
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed
 from model.xsegtx import MODES
 
 REMEDY = "give a checkpoint of train.py, or a published one"
@@ -37,7 +39,9 @@ def save_checkpoint(path: Path, recipe: str, backbone: Backbone, network: Any, *
         weights = backbone.weights and str(backbone.weights)
         stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
     content = {"recipe": recipe, "config": asdict(network.config), "backbone": stored, "encoder": network.state_dict()}
-    write_torch(path, content | extra)
+    torch.save(content | extra, buffer := io.BytesIO())  # a full disk would make it raise RuntimeError, not OSError
+    with atomic_write(path, "wb") as file:
+        file.write(buffer.getbuffer())
 
 
 def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any], str]:

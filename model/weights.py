@@ -1,4 +1,4 @@
-"""Write and read files of named tensors, and load them into networks."""
+"""Read files of named tensors, and load them into networks."""
 
 import hashlib
 import io
@@ -11,18 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import atomic_write
 from model.device import memory_errors
 
 MAX_WEIGHT = 1e4  # trained weights are below 100; weights above this limit make products infinite and results NaN
-
-
-def write_torch(path: Path, content: Any) -> None:
-    """Write a file as `torch.save` does, but whole or not at all. A full disk raises OSError, and not RuntimeError."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with atomic_write(path, "wb") as file:
-        file.write(buffer.getbuffer())
 
 
 def as_read(content: Any) -> Any:

@@ -15,7 +15,6 @@ from common.errors import UserError
 from inference.predictor import SHIPPED
 from model.backbones import make_backbone
 from model.checkpoint import load_matching, load_optimizer, save_checkpoint
-from model.weights import write_torch
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 from recipes.table import load_checkpoint, stored_options
 from tests.made import ROOT
@@ -48,7 +47,7 @@ def published() -> dict:
 
 
 def published_file(path: Path, **changes) -> Path:
-    write_torch(path, published() | changes)
+    torch.save(published() | changes, path)
     return path
 
 
@@ -98,7 +97,7 @@ def test_weights_configuration_and_extras_survive_a_round_trip(backbone, tmp_pat
 def test_a_file_without_configuration_of_a_wrapped_network_tells_its_size(mode, layers, backbone, tmp_path):
     model = XSegTx(XSegTxConfig(mode, 96, layers))
     encoder = {f"module._orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}
-    write_torch(tmp_path / "net.pth", {"backbone": backbone.network.state_dict(), "encoder": encoder})
+    torch.save({"backbone": backbone.network.state_dict(), "encoder": encoder}, tmp_path / "net.pth")
     config = load_checkpoint(tmp_path / "net.pth").network.config
     assert config.layers == model.config.layers and MODES[config.mode][:3] == MODES[mode][:3]
     assert config == (replace(model.config, layer_types=None) if layers is None else replace(config, input_size=96))
