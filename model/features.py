@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -87,23 +86,12 @@ class FeatureCache:
     until `size` bytes are used; then no more are added. Samples are drawn at random, so the first ones are as useful.
     """
 
-    ENOUGH = 1000  # pictures that are asked for once the cache is full, before `shortage` says how many were in it
-
     def __init__(self, size: int = 0):
         self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
         self.size = self._bytes_left = size
-        self._found = self._refused = 0  # pictures that were in the full cache, and that were not
 
     def __reduce__(self):  # a spawned loader process gets an empty cache, and reads the pictures
         return FeatureCache, ()
-
-    def shortage(self) -> str:
-        """Once, a line if the cache is full and holds less than half of what is drawn."""
-        if (asked := self._found + self._refused) < self.ENOUGH or self._found >= self._refused:
-            return ""
-        share, size, self._found = self._found / asked, self.size / 1e9, sys.maxsize
-        needed = f"about {size / max(share, 0.001):,.0f} GB in each process would hold all"
-        return f"--cache_features {size:g} is full and holds {share:.0%} of the pictures that are drawn; {needed}"
 
     def __call__(
         self, keys: Sequence[Hashable], pictures: Tensor, encode: Callable[[Tensor], Sequence[Tensor]]
@@ -115,7 +103,6 @@ class FeatureCache:
         if not self.size:
             return list(encode(pictures))
         stored = [key for key in dict.fromkeys(keys) if key in self.entries]
-        self._found += len(stored) if self._refused else 0
         # A row for each picture that is not in the cache.
         rows = {key: row for row, key in enumerate(keys) if key not in self.entries}
         features: dict[Hashable, tuple[Tensor, ...]] = {}
@@ -132,7 +119,5 @@ class FeatureCache:
                 if size <= self._bytes_left:
                     self.entries[key] = [part.clone() for part in entry]
                     self._bytes_left -= size
-                else:
-                    self._refused += 1
         parts = zip(*(features[key] for key in keys), strict=True)
         return [torch.stack(part).movedim(-1, 1).float() for part in parts]

@@ -51,8 +51,6 @@ def train_epochs(
             if is_due or batches is None:
                 batches = load_batches(is_due)
         train_one_epoch(state, step, batches, log, epoch)
-        if shortage := validation.recipe.cache.shortage():
-            log.say(shortage)
         if epoch == 0:
             history["epoch"] = 0
             if schedule.warmup:
