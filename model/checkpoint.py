@@ -127,14 +127,12 @@ def names_backbone(stored: Any) -> bool:
 
 
 def stored_config(content: Mapping[str, Any], path: Path, recipes: Mapping[str, Any]) -> tuple[str, Any]:
-    """Which of the `recipes` wrote a checkpoint, by name, and the `Config` of its network. A file of version 2.4 does
-    not name its recipe: it is the first one that has all options of the file. A published file has no configuration
-    either, so the tensors tell it.
+    """Which of the `recipes` wrote a checkpoint, by name, and the `Config` of its network. A published file names
+    neither: the first recipe wrote it, and the tensors tell the configuration.
     """
     try:
         options = dict(content.get("config") or implied_options(content["encoder"]))
-        fitting = [name for name, x in recipes.items() if set(options) <= {field.name for field in fields(x.Config)}]
-        recipe = content.get("recipe") or [*fitting, *recipes][0]
+        recipe = content.get("recipe", next(iter(recipes)))
         if recipe not in recipes:
             raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")
         kind = recipes[recipe].Config
