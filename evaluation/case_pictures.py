@@ -28,7 +28,6 @@ PANEL_HEIGHT = 300  # pixels
 FONT_SIZE, HEADER_SIZE = 18, 24  # pixels, of the text in and above the panels
 SHEET_WIDTH = 1200  # pixels
 MAX_ROWS = 65_500  # of a JPEG
-LIGHT, MAX_GAIN = 80, 3.0  # darker frames are shown with this mean of their pixels, but not more times as bright
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
 Window = tuple[slice, slice]  # rows and columns of an image
 
@@ -60,14 +59,14 @@ def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> list[np
     """Draw a case as panels, (PANEL_HEIGHT, W, 3): the query with its mask, then the target, once with each prediction
     and once with the true mask.
 
-    Small objects are also shown enlarged in a corner, and dark frames are shown brighter. The outline of a prediction
-    that counts as hidden is dashed. Raises UserError if a frame is missing.
+    Small objects are also shown enlarged in a corner. The outline of a prediction that counts as hidden is dashed.
+    Raises UserError if a frame is missing.
     """
     case = predictions[0].case
     masks = truth.take.masks[case.object_name]
     query_mask, true_mask = masks[case.query_camera][case.frame], masks[case.target_camera].get(case.frame)
     cameras = case.query_camera, case.target_camera
-    query, target = (_lightened(read_frame(truth.take.frame_path(camera, case.frame))) for camera in cameras)
+    query, target = (read_frame(truth.take.frame_path(camera, case.frame)) for camera in cameras)
     query_window = _close_up(query.shape[:2], query_mask)
     drawn = [true_mask, *(prediction.drawn_rle for prediction in predictions)]
     window = _close_up(target.shape[:2], next(filter(None, drawn), None))
@@ -92,12 +91,6 @@ def panel_styles(panels: Sequence[np.ndarray]) -> list[str]:
         f"--shape: {(width - GAP) / PANEL_HEIGHT:.4f}; --place: {sum(widths[:number]) / other:.4%}"
         for number, (width, other) in enumerate(zip(widths, others, strict=True))
     ]
-
-
-def _lightened(frame: np.ndarray) -> np.ndarray:
-    """A dark frame made brighter; any other one as it is."""
-    gain = min(LIGHT / max(frame.mean(), 1), MAX_GAIN)
-    return cv2.convertScaleAbs(frame, alpha=gain) if gain > 1 else frame
 
 
 def _draw_panel(
