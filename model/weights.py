@@ -23,16 +23,12 @@ def as_read(content: Any) -> Any:
     return torch.load(buffer, map_location="cpu", weights_only=True)
 
 
-def read_torch(path: Path, remedy: str = "give the file of a trained network") -> Any:
-    """`torch.load` tensors and plain values onto the CPU; no code in the file is run.
+def read_torch(path: Path, remedy: str) -> tuple[Any, str]:
+    """`torch.load` tensors and plain values onto the CPU; no code in the file is run. Returns the content and the
+    SHA-256 of what was read. The file is read once, because another may replace it.
 
     Raises UserError, which ends with `remedy`, if the file is missing or cannot be read.
     """
-    return read_hashed(path, remedy)[0]
-
-
-def read_hashed(path: Path, remedy: str) -> tuple[Any, str]:
-    """`read_torch`, and the SHA-256 of what was read. The file is read once, because another may replace it."""
     if not Path(path).is_file():
         raise UserError((f"{path} is a folder" if Path(path).is_dir() else f"no file {path}") + f"; {remedy}")
     try:

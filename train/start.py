@@ -61,7 +61,7 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
     if path:
         content: Any = read_checkpoint(path, *[WAYS] * is_own)[0]
     else:
-        content = read_torch(initial, "give the file of a trained model") if initial else {}
+        content = read_torch(initial, "give the file of a trained model")[0] if initial else {}
     network = stored_options(content, start) if start else {}
     arguments = content.get("arguments", {}) if path else {}
     kept = {x: arguments[x] for x in ("warmUpIter", *["resume_pth"] * is_own) if x in arguments}
