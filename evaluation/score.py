@@ -17,15 +17,7 @@ from common.parallel import run_jobs
 from evaluation.metrics import METRICS, MaskScores, score_masks
 from evaluation.truth import MISSING_HINT, GroundTruth, TakeTruth, refuse
 from formats.masks import decode_mask, mask_area, mask_size
-from formats.results import (
-    OTHER_FORMS,
-    THRESHOLD,
-    Problem,
-    TakePredictions,
-    iter_results,
-    read_run,
-    reprocessed_line,
-)
+from formats.results import OTHER_FORMS, THRESHOLD, Problem, TakePredictions, iter_results, read_run, reprocessed_line
 
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
 

@@ -22,15 +22,7 @@ from common.files import claimed, iter_json, write_json
 from formats.geometry import Size, eval_size
 from formats.masks import RLE, encode_mask, mask_size, resize_mask
 from formats.processed import ANNOTATION, FAILED, Correspondence, ProcessedTake, annotation_change, is_processed
-from formats.takes import (
-    ANNOTATION_REMEDY,
-    ANNOTATION_TEMPLATE,
-    annotation_path,
-    find_split_path,
-    iter_takes,
-    parse_frame,
-    read_split,
-)
+from formats.takes import ANNOTATION_REMEDY, annotation_path, find_split_path, iter_takes, parse_frame, read_split
 
 MISSING_HINT = "; --allow_missing goes on without what is only missing"
 GT_REMEDY = "write it with `python evaluation/evaluate.py --split SPLIT --write_gt FILE`"
@@ -143,7 +135,7 @@ class GroundTruth:
         Raises UserError if a file or all takes are missing.
         """
         splits_path = splits_path or find_split_path(data_dir)
-        path = annotation_path(annotations or data_dir.absolute().parent / ANNOTATION_TEMPLATE, split)
+        path = annotation_path(annotations or data_dir.absolute().parent / "annotations", split)
         uids = read_split(splits_path, split)
         if not any(is_processed(data_dir, uid) for uid in uids):
             remedy = "run data/process_data.py first or name the folder with --data_path"
