@@ -9,6 +9,7 @@ If a run was stopped, give the same command again: it continues where it stopped
 """
 
 import contextlib
+import shutil
 import sys
 import time
 from argparse import Namespace
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         if world.is_main and args.save_inter:
             run.write_take_files()
         if world.is_main and not status:
-            run.remove_parts()
+            shutil.rmtree(run.folder.parent, ignore_errors=True)  # finished takes, of interrupted other runs, too
     return status
 
 

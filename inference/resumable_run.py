@@ -19,7 +19,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -195,10 +194,6 @@ class ResumableRun:
         with claimed(self.out_dir, "pred_annotations", what):  # files of the other setting have the same names
             for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
                 write_json(self.out_dir / uid / "pred_annotations.json", result)
-
-    def remove_parts(self) -> None:
-        """Delete the files of finished takes, also those of interrupted runs with other options."""
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 
 def predict_takes(
