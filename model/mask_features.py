@@ -9,9 +9,8 @@ This module is for the published ResNet-50. Other backbones compute the whole ma
 whole image, or because the backbone is fast anyway.
 """
 
-from typing import NamedTuple
-
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,34 +18,6 @@ from torch import Tensor, nn
 from model.backbone import Backbone, mask_to_image
 
 FULL_SHARE = 0.8  # a window of more than this fraction of the image is not cut out; the whole image is computed
-
-
-class Window(NamedTuple):
-    """A rectangle of cells: rows [top, bottom), columns [left, right)."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def on_finer_grid(self, factor: int) -> "Window":
-        """The same rectangle in cells whose sides are `factor` times smaller."""
-        return Window(*(factor * x for x in self))
-
-    def grown(self, cells: int, full: "Window") -> "Window":
-        """The window with `cells` more cells on each side, but not beyond the window `full`, which begins at 0."""
-        top, left = max(self.top - cells, 0), max(self.left - cells, 0)
-        return Window(top, min(self.bottom + cells, full.bottom), left, min(self.right + cells, full.right))
-
-    def on_coarser_grid(self, factor: int) -> "Window":
-        """The smallest window that contains this one, in cells whose sides are `factor` times larger."""
-        top, bottom, left, right = self
-        return Window(top // factor, -(-bottom // factor), left // factor, -(-right // factor))
-
-    def index_in(self, outer: "Window") -> tuple:
-        """The index of this window in a tensor (..., H, W) that holds the window `outer`."""
-        rows = slice(self.top - outer.top, self.bottom - outer.top)
-        return ..., rows, slice(self.left - outer.left, self.right - outer.left)
 
 
 class MaskFeatures:
@@ -71,17 +42,18 @@ class MaskFeatures:
     def _features(self, mask: Tensor) -> Tensor:
         """One mask (H, W) -> (1, 1024, H/16, W/16). In a batch, large objects would slow down small ones."""
         left, top, width, height = cv2.boundingRect((mask != 0).byte().numpy())
-        box = valid = Window(top, top + height, left, left + width)  # the cells that differ from an empty mask
+        # Windows are [[top, left], [bottom, right]] in cells, without bottom and right.
+        box = valid = np.array([[top, left], [top + height, left + width]])  # the cells that differ from an empty mask
         empty = self._empty_activations((mask.shape[0], mask.shape[1]))
         x = mask_to_image(mask[None]).to(empty[0].dtype)
-        full = held = Window(0, mask.shape[0], 0, mask.shape[1])  # x holds `held`, and is right in `valid`
+        full = held = np.array([(0, 0), mask.shape])  # x holds `held`, and is right in `valid`
         for (module, stride, reach), background in zip(self.blocks, empty[:-1], strict=True):
-            full, box = full.on_coarser_grid(stride), box.on_coarser_grid(stride)
-            box = box.grown(reach, full)
-            window = box.grown(reach, full)
-            if (window.bottom - window.top) * (window.right - window.left) > FULL_SHARE * full.bottom * full.right:
+            full, (first, end) = full // stride, box
+            box = np.clip([first // stride - reach, -(-end // stride) + reach], 0, full[1])
+            window = np.clip([box[0] - reach, box[1] + reach], 0, full[1])
+            if (window[1] - window[0]).prod() > FULL_SHARE * full[1].prod():
                 window = box = full
-            x = module(_on_background(background, x, held, window.on_finer_grid(stride), valid))
+            x = module(_on_background(background, x, held, window * stride, valid))
             held, valid = window, box
         return _on_background(empty[-1], F.normalize(x.float(), dim=1), held, full, valid)
 
@@ -98,10 +70,16 @@ class MaskFeatures:
         return self._empty[size]
 
 
-def _on_background(background: Tensor, x: Tensor, held: Window, wanted: Window, valid: Window) -> Tensor:
+def _on_background(background: Tensor, x: Tensor, held: np.ndarray, wanted: np.ndarray, valid: np.ndarray) -> Tensor:
     """The window `wanted` of the background (1, C, H, W), overwritten by the part `valid` of x, which holds `held`."""
-    if valid == wanted:
-        return x[wanted.index_in(held)]
-    out = background[wanted.index_in(Window(0, background.shape[2], 0, background.shape[3]))].clone()
-    out[valid.index_in(wanted)] = x[valid.index_in(held)]
+
+    def index(window: np.ndarray, first: np.ndarray) -> tuple:
+        """The index of a window in a tensor (..., H, W) that begins at the cell `first`."""
+        (top, left), (bottom, right) = (window - first).tolist()
+        return ..., slice(top, bottom), slice(left, right)
+
+    if np.array_equal(valid, wanted):
+        return x[index(wanted, held[0])]
+    out = background[index(wanted, np.zeros_like(held[0]))].clone()
+    out[index(valid, wanted[0])] = x[index(valid, held[0])]
     return out
