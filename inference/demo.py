@@ -63,8 +63,8 @@ MAX_BOXES, MAX_LINES, MAX_POINTS = 10, 1000, 10_000  # of the marks; a box takes
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
-Give a first picture, and mark an object in it: paint over the object, or draw a box around it; up to three more pictures
-can help. Give a second picture, and press Find."""
+Give a first picture, and mark an object in it: paint over the object, or draw a box around it; up to three more can
+help. Give a second picture, and press Find."""
 LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
 small household things, it says "there" of half of those in view, and of one in eleven hidden ones."""
 
