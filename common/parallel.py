@@ -48,7 +48,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     """Run `function(job)` for all jobs in `num_workers` processes (0 or 1: in this process), and yield `(job, result)`
     as soon as a job is finished.
 
-    `jobs` may be a generator, which is asked for two jobs ahead for each worker. `function` and the jobs are pickled.
+    `jobs` may be a generator; at most two jobs a worker are drawn and unfinished. `function` and the jobs are pickled.
     The workers are killed at once if `function` raises an exception (which is raised again here), after Ctrl-C, and if
     the caller leaves its loop; so files that `function` writes must appear whole or not at all. Raises UserError if
     somebody else kills a worker.

@@ -64,7 +64,7 @@ def part_name(take_uid: str, digest: str) -> str:
 
 
 def reprocessed_line(run: dict[str, Any], digests: dict[str, str]) -> str:
-    """A line that names the takes which, by the run's record, were predicted when they had other `digests`; or ""."""
+    """A line that names the takes whose digest in the run's record is not the one in `digests`; "" if there is none."""
     names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
     changed = [uid for uid, name in names.items() if run["takes"].get(uid, name) != name]
     what = f"predicted from masks or frames that have changed since, or by version 2.4: {', '.join(changed)}"

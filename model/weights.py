@@ -17,7 +17,7 @@ MAX_WEIGHT = 1e4  # trained weights are below 100; weights above this limit make
 
 
 def as_read(content: Any) -> Any:
-    """What reading a file with this content gives: a copy on the CPU, of which each file has the same bytes."""
+    """Write and read a file in memory: the copy is on the CPU, and torch.save always writes it as the same bytes."""
     torch.save(content, buffer := io.BytesIO())
     buffer.seek(0)
     return torch.load(buffer, map_location="cpu", weights_only=True)

@@ -158,7 +158,7 @@ class NetworkRecipe(Recipe):
 
     def losses(self, batch: Any, world: World) -> dict[str, Tensor]:
         """The losses of a batch by name, scalars on the device. With several processes, each returns its part, and the
-        sum of the parts is the loss of the global batch: divide by counts of all processes (`world.sum`).
+        sum of the parts is the loss of the global batch: divide by the counts' sum over all (`world.sum`).
         """
         raise NotImplementedError
 

@@ -89,7 +89,7 @@ class Tabletop:
         self.exo_rooms = [render(camera, [self.room, *self.clutter], None, self.lights) for camera in self.exo_cameras]
 
     def pictures(self, second: float) -> dict[str, Picture]:
-        """The picture of each camera at a time."""
+        """Each camera's picture at the moment `second`."""
         objects = [self.object_solid(number, second) for number in range(len(self.items))]
         people = [*self._hand_solids(second), *(limb for person in self.people for limb in person(second))]
         table, worlds = None, []  # for each camera, the solids that it can see besides the room
