@@ -1,7 +1,9 @@
 """Command lines: options that several scripts share have one meaning, one help text and one check, all here."""
 
 import argparse
+import difflib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
 from pathlib import Path
@@ -35,6 +37,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=_HelpFormatter)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Name an unknown flag before a missing one, which may be the same flag, misspelled."""
+        flags = self._option_string_actions
+        for name in (word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)):
+            if name[:2] == "--" != name and not any(flag.startswith(name) for flag in flags):
+                near = difflib.get_close_matches(name, flags, 1, cutoff=0.8)
+                self.error(f"there is no {name}" + "".join(f", but {flag}" for flag in near))
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")

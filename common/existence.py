@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-# There from the first on, probably not there below the second. Of 20 things whose like alone is in a photograph, six
-# have an existence from 0.5 to 0.8, of 55 that are there themselves, two (benchmarks/photographs.py).
+# "There" begins at the first, "probably not there" ends at the second. If "there" began at 0.5, six more of the 20
+# absent things of benchmarks/photographs.py would be called there, and two more of the 55 visible ones.
 SURELY_VISIBLE, SURELY_HIDDEN = 0.8, 0.2
 
 
 def verdict(existence: float) -> str:
     """An existence as a person is told it: "there (93 %)", "perhaps there (31 %)" or "probably not there (4 %)".
-    The benchmark's scores do not use it: they know visible and hidden, which formats.results.THRESHOLD separates.
+    The benchmark's scores know only visible and hidden, which formats.results.THRESHOLD separates.
     """
     unsure = "perhaps there" if existence >= SURELY_HIDDEN else "probably not there"
     return f"{'there' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"

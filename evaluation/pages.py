@@ -39,8 +39,8 @@ COMPARED_GROUPS += "if any."
 
 
 def choose_frames(frames: Sequence[Frame], order: str, number: int, with_hidden: bool = False) -> list[Frame]:
-    """Choose `number` frames. The `order` DISAGREEMENT takes those in which the files differ most, as many won by each
-    file if there are enough; a key of CASE_ORDERS ranks them by the first file's IoU. Unless this is random, the
+    """Choose `number` frames. The `order` DISAGREEMENT takes those in which the files differ most, and as many that
+    each file wins, if there are enough; a key of CASE_ORDERS ranks them by the first file's IoU. Unless this is random,
     objects are visible; `with_hidden` then adds a fifth more frames in which they are not, of the highest existence.
 
     Frames of a track look alike, so every track gets a frame before a track gets a second one.

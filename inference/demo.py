@@ -63,8 +63,8 @@ MAX_BOXES, MAX_LINES, MAX_POINTS = 10, 1000, 10_000  # of the marks; a box takes
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
-Give a first picture, and mark an object in it: paint over the object, or draw a box around it; up to three more can
-help. Give a second picture, and press Find."""
+Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Up to three more
+pictures of the object can help. Give a second picture, and press Find."""
 LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
 small household things, it says "there" of half of those in view, and of one in eleven hidden ones."""
 
@@ -81,10 +81,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def answer_visitor(
     predictor: Predictor, query: Any, marks: list, target: Any, size: str, kept: Sequence[tuple] = ()
 ) -> tuple:
-    """The inputs that the browser sends, and what `keep_picture` kept -> a text, the picture with the found object, its
-    mask as a file, and the same two of the marked object. Then, if there are several places, their pictures and
-    existences; and what is shown of each place. If an input is missing or wrong, the text says so, and all others are
-    None.
+    """What the page shows after Find: the answer as a text, the picture with the found object, its mask as a file, and
+    the same two files of the marked object. Then, if there are several places, their pictures and existences; and what
+    a click on each of them shows. If an input is missing or wrong, the text says so, and all others are None.
+
+    The inputs are as the browser sends them; `kept` is the list of `keep_picture`.
     """
     try:
         given = [row[:2] for row in kept] + ([(query, marks)] if query or not kept else [])
@@ -105,8 +106,9 @@ def answer_visitor(
 
 
 def keep_picture(query: Any, marks: list, kept: list[tuple]) -> tuple:
-    """Keep a marked first picture, so that another picture of the object can be marked -> a text, if it cannot be kept;
-    all kept pictures as (file, marks, picture with the object), and as they are shown; the next picture and its marks.
+    """Keep a marked first picture, and make room for the next one. Returns a text, which says why if it cannot be kept;
+    the list of kept pictures, each as (file, marks, file of the picture with the object's outline); these outlined
+    pictures, for the gallery; and no picture with no marks.
     """
     try:
         if len(kept) == MAX_KEPT:
@@ -174,7 +176,9 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
 
 
 def load_sample(number: int) -> tuple:
-    """Nothing kept, twice; the first picture of a sample, the marks on it, and the second picture."""
+    """What the page shows for a sample: no kept pictures and an empty gallery of them, the first picture, the marks on
+    it, and the second picture.
+    """
     folder = SAMPLES_DIR / list(SAMPLES)[number]
     mask = read_mask(folder / "query_mask.png").astype(np.int8)
     changes = np.diff(np.pad(mask, ((0, 0), (1, 1))))  # 1 at the start of a run of the mask's pixels, -1 after its end

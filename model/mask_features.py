@@ -74,7 +74,7 @@ def _on_background(background: Tensor, x: Tensor, held: np.ndarray, wanted: np.n
     """The window `wanted` of the background (1, C, H, W), overwritten by the part `valid` of x, which holds `held`."""
 
     def index(window: np.ndarray, first: np.ndarray) -> tuple:
-        """The index of a window in a tensor (..., H, W) that begins at the cell `first`."""
+        """The index of a window in a tensor (..., H, W) whose first cell is `first`."""
         (top, left), (bottom, right) = (window - first).tolist()
         return ..., slice(top, bottom), slice(left, right)
 

@@ -70,6 +70,13 @@ def parser():
     return parser
 
 
+def test_an_unknown_flag_is_named_in_one_line(parser, capsys):
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--settings", "ego-exo", "--out=3"])  # --setting is missing, and the rest of --out_path
+    assert capsys.readouterr().err == "error: there is no --settings, but --setting; see --help\n"
+    assert end.value.code == 2
+
+
 def test_help_keeps_the_docstrings_lines_and_names_defaults_as_a_user_would_type_them(parser, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     text = parser.format_help()
