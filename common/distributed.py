@@ -112,7 +112,7 @@ class World:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def stop_requested(self, step: int = 0) -> bool:
+    def stop_requested(self, step: int) -> bool:
         """True if a signal came to any of the processes. All processes must call this method at the same place. Several
         processes have to communicate for the answer, so they do so only at each `AGREE_EVERY`-th step.
         """

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -28,17 +29,18 @@ class Validation:
     """A fixed selection of `size` pairs (0: all pairs), which is the same in every run on the same data."""
 
     def __init__(self, pairs: PairSet, size: int, recipe: NetworkRecipe, log: Log):
-        """All ranks have the same number of frames."""
         size = min(size, len(pairs)) or len(pairs)
         self.pairs, self.recipe, self.log = pairs, recipe, log
         plans = frame_plans(pairs, np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]))
-        count = -(-len(plans) // log.world.size)
-        plans += [plans[0]._replace(pairs=[])] * (count * log.world.size - len(plans))
-        own = FrameDataset(plans[log.world.rank * count :][:count], pairs, recipe.prepare)
+        own = FrameDataset(plans[log.world.rank :: log.world.size], pairs, recipe.prepare)
         self.frames = DataLoader(own, batch_size=None, **recipe.loading)
 
     def run(self, step: int, epoch: str) -> float:
-        """Validate, report the scores and return the IoU. If a signal comes, this raises `Stopped` after the frame."""
+        """Validate, report the scores and return the IoU. Raises Stopped after a signal.
+
+        Each process predicts its frames by itself, since frames are predicted in groups and processes that waited for
+        each other after each frame would compute one after the other.
+        """
         self.log.say(f"{epoch} validation ...")
         self.recipe.network.eval()
         scores, unreadable = [], 0
@@ -50,12 +52,14 @@ class Validation:
             for pair, mask, existence in answers:
                 number = self.pairs.number(frame.take_uid, pair, frame.number)
                 scores.append(self.score(number, mask, existence))
-            if self.log.world.stop_requested():
-                raise Stopped
-        scores = sorted(score for part in self.log.world.gather(scores) for score in part)
-        figures = validation_figures(scores)
-        if unreadable := sum(self.log.world.gather(unreadable)):
-            figures["unreadable"] = unreadable
+            if self.log.world.signal:
+                break
+        signals, parts, counts = zip(*self.log.world.gather((self.log.world.signal, scores, unreadable)), strict=True)
+        if any(signals):
+            raise Stopped
+        figures = validation_figures(sorted(chain.from_iterable(parts)))
+        if any(counts):
+            figures["unreadable"] = sum(counts)
         self.log.report_validation(step, epoch, figures)
         return figures.get("iou", 0.0)
 
