@@ -1,6 +1,6 @@
 """Searches of training pairs by the network as it is: a recipe's mining and its last step ask for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Searched(NamedTuple):
 def search_pairs(
     recipe: NetworkRecipe,
     pairs: PairSet,
-    seed: int,
+    seed: Sequence[int],
     world: World,
     search: Callable[[Frame, list[np.ndarray]], list],
     size: int,
@@ -53,7 +53,7 @@ def search_pairs(
     return list(chain.from_iterable(parts[i % world.size][i // world.size] for i in range(len(plans))))
 
 
-def random_frames(pairs: PairSet, size: int, seed: int) -> list[FramePlan]:
+def random_frames(pairs: PairSet, size: int, seed: Sequence[int]) -> list[FramePlan]:
     """Random frames with `size` pairs or a few more (0: all frames). Those of a take follow each other."""
     plans = frame_plans(pairs, np.arange(len(pairs)))
     order = np.random.default_rng(seed).permutation(len(plans))

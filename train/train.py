@@ -13,9 +13,8 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,10 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     loading, cache_size = loader_options(options.num_workers, device.type == "cuda"), options.cache_features * 1e9
     recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed)
-    search = partial(search_pairs, recipe, pairs, options.seed, world)
+
+    def search(function: Callable[..., list], size: int) -> list:
+        seed = options.seed, state.step  # each mining draws other pairs, and the fit others than those that were mined
+        return search_pairs(recipe, pairs, seed, world, function, size)
 
     def load_batches(mines: bool) -> Iterator[Batch]:  # anew after each mining, of which loaders have a copy
         if mines:

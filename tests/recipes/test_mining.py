@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import train.searches
 from common.distributed import World
 from common.errors import UserError
 from common.parallel import loader_options
@@ -26,7 +27,7 @@ from train.start import choose_start
 
 
 def searching(recipe: Strong, pairs: PairSet):
-    return partial(search_pairs, recipe, pairs, 0, World())
+    return partial(search_pairs, recipe, pairs, [0], World())
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
@@ -72,11 +73,20 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
     assert np.array_equal(*samples_of_both)
 
 
-def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_others(training_set, tmp_path, capsys):
+def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_others(
+    training_set, tmp_path, capsys, monkeypatch
+):
+    """And its last step is fitted to other pairs than those that were mined."""
+    drawn = []
+    monkeypatch.setattr(
+        train.searches, "random_frames", lambda *given: drawn.append(random_frames(*given)) or drawn[-1]
+    )
     flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 2, "--val_size", 1)
-    mining = (*flags, "--mine_epochs", 0, "--mine_pairs", 12)
+    mining = (*flags, "--mine_epochs", 0, "--mine_pairs", 12, "--fit_pairs", 12)
     run_training(training_set, tmp_path / "plain", *flags)
     run_training(training_set, tmp_path / "mined", *mining)
+    for_mining, for_fit = drawn
+    assert for_mining != for_fit
     plain, mined = ([line["loss"] for line in log_lines(tmp_path / name, "train")] for name in ("plain", "mined"))
     assert plain[:2] == mined[:2] and plain[2:] != mined[2:]
     content, _ = read_checkpoint(last := tmp_path / "mined" / "netLast.pth")
@@ -119,7 +129,7 @@ def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
 def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(training_set):
     pairs, options = PairSet([training_set], "train", BOTH), StrongOptions(mine_pairs=10)
     recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
-    planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, 0)) for size in (10, 0))
+    planned, whole = (sum(len(plan.pairs) for plan in random_frames(pairs, size, [0])) for size in (10, 0))
     assert 10 <= planned < 10 + 6 and whole == len(pairs)
     mined = []
     for workers in (0, 2):
