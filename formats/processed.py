@@ -178,16 +178,14 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
 
 def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
     """Write the kind of frames into source.json: of which videos, and their `detail` if it is not the benchmark's.
-    Raises UserError if the folder has frames of another kind.
+    Raises UserError if another kind was claimed before.
     """
     source = {"videos": ("downscaled/448" if downscaled else "full size") + f", detail {detail}" * (detail > 1)}
     path = data_dir / SOURCE
-    if not path.exists() or not any(data_dir.glob("*/*/*.jpg")):
+    if not path.exists():
         write_json(path, source)
-        return
-    existing = read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")
-    if existing != source:
-        remedy = "give another --outputpath, or the same --downscaled and --detail"
+    elif (existing := read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")) != source:
+        remedy = f"give another --outputpath, or the same --downscaled and --detail; if it has no frames, delete {path}"
         raise UserError(f"{data_dir} was made of videos {existing['videos']}, not {source['videos']}; {remedy}")
 
 

@@ -101,7 +101,6 @@ def test_a_take_without_a_head_worn_cameras_name_says_what_to_do(root):
 
 
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
-    claim_data_dir(root / "processed", downscaled=False)  # a run that forgot the flag, and made no frame
     folder = video(root, NAMES[C], EGO).parent / "downscaled" / "448"
     for camera in CAMERAS:
         make_video(folder / f"{camera}.mp4", 95, (224, 448), options={"preset": "ultrafast"})
@@ -110,6 +109,15 @@ def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
     assert cv2.imread(str(root / "processed" / C / EXO_1 / "90.jpg")).shape == (224, 448, 3)
     assert process(root, "--split", "val") == 1  # frames of both are not mixed
     assert "was made of videos downscaled/448, not" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_first_of_two_kinds_of_frames_claims_the_folder_before_it_has_any(root, capsys):
+    claim_data_dir(root / "processed", downscaled=False, detail=2)  # by another job, which is about to write its frames
+    assert process(root, "--split", "val") == 1
+    error, path = capsys.readouterr().err, root / "processed" / "source.json"
+    assert error.endswith(f"the same --downscaled and --detail; if it has no frames, delete {path}\n")
+    path.unlink()
+    assert process(root, "--split", "val") == 0
 
 
 def test_takes_can_be_named_whatever_split_holds_them(root, capsys):
