@@ -38,14 +38,13 @@ from common.arguments import (
 )
 from common.distributed import World
 from common.parallel import default_workers, loader_failures, loader_options
-from formats.processed import ProcessedTake
-from formats.takes import find_split_path, read_split
+from formats.pairs import open_or_list_pairs
 from inference.own_method import OwnMethod
 from inference.predictor import Predictor
-from inference.resumable_run import ResumableRun, TakeFiles, TakePlan, predict_takes
+from inference.resumable_run import ResumableRun
 from model.device import resolve_device
 from recipes.base import Recipe
-from recipes.take_frames import FrameDataset
+from recipes.frame import Frames, answered
 
 ROOT = Path(__file__).resolve().parent
 CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
@@ -86,9 +85,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
-            largest_first = sorted(run.plans.values(), key=lambda plan: plan.pair_count, reverse=True)
-            mine = largest_first[world.rank :: world.size]  # each process gets about as many pairs
-            reports = world.gather(predict_part(run, recipe, mine, args.num_workers, world.is_main))
+            reports = world.gather(predict_part(run, recipe, world, args.num_workers))
             world.stop()
             status = write_results(run, reports) if world.is_main else 0
         if world.is_main and args.save_inter:
@@ -118,24 +115,18 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
         recipe, digest, description = predictor.recipe, predictor.digest, f"{source}: {predictor.description}"
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
-    takes = world.broadcast(read_plans(args) if world.is_main else None)  # which asks for each frame's size
+    pairs = None
     if world.is_main:
+        pairs = open_or_list_pairs(args.data_path, args.split, args.setting, args.splits_path)
+        if not pairs.store.takes:
+            reason = next(iter(pairs.store.left_out.values()))
+            raise UserError(f"no take of split {args.split!r} can be read: {reason}")
         print(f"{description}, on {world.size} x {device}")
+    pairs = world.broadcast(pairs)
+    if isinstance(recipe, OwnMethod):
+        recipe.pairs = pairs
     options = {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
-    return recipe, ResumableRun(args.out_path, args.setting, args.split, options, *takes)
-
-
-def read_plans(args: Namespace) -> tuple[dict[str, TakePlan], dict[str, str]]:
-    """The plans of the takes to predict, and why other takes cannot be read, by uid."""
-    plans, failed = {}, {}
-    for uid in read_split(args.splits_path or find_split_path(args.data_path), args.split):
-        try:
-            plans[uid] = TakePlan.of(ProcessedTake.read(args.data_path, uid, checked=False), args.setting)
-        except UserError as error:
-            failed[uid] = str(error)
-    if not plans:
-        raise UserError(f"no take of split {args.split!r} can be read: {next(iter(failed.values()))}")
-    return plans, failed
+    return recipe, ResumableRun(args.out_path, args.setting, args.split, options, pairs)
 
 
 def default_checkpoint(setting: str) -> Path:
@@ -149,30 +140,30 @@ def default_checkpoint(setting: str) -> Path:
     raise UserError(f"{what}, such as {SHIPPED}, the network of this repository")
 
 
-def predict_part(
-    run: ResumableRun, recipe: Recipe, plans: list[TakePlan], workers: int | None, has_bar: bool
-) -> tuple[int, float]:
-    """Predict the takes that are not finished yet; returns the number of pairs and the seconds they took."""
-    begin, todo = time.perf_counter(), [plan for plan in plans if not run.part_path(plan.uid).exists()]
-    for plan in todo:
-        if not plan.pair_count:  # a take without a pair still has its objects in the file
-            run.write_part(plan.uid, plan.empty_result())
-    total, pairs = (sum(plan.pair_count for plan in takes) for takes in (plans, todo))
-    frames = FrameDataset([frame for plan in todo for frame in plan.frames()], TakeFiles(run.plans), recipe.prepare)
+def predict_part(run: ResumableRun, recipe: Recipe, world: World, workers: int | None) -> tuple[int, float]:
+    """Predict this process's takes; returns the number of their pairs, and the seconds that they took."""
+    begin, todo = time.perf_counter(), run.todo(world.rank, world.size)
+    for take in todo:
+        if not run.counts[take]:
+            run.write_part(take)
+    frames = Frames(run.pairs, run.rows_of(todo), recipe.prepare)
     if workers is None:  # a CPU's cores are busy with the network already
         workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
     loader = DataLoader(frames, batch_size=None, **loader_options(min(workers, len(frames))))
+    pairs = int(run.counts[todo].sum())
     # With the delay, no bar appears before an early error.
-    bar_options = {"desc": run.setting, "unit": "pair", "disable": not has_bar, "delay": 1}
-    with loader_failures(), tqdm(total=total, initial=total - pairs, **bar_options) as bar:
-        predict_takes(recipe, loader, run.plans, run.write_part, bar.update)
+    bar_options = {"desc": run.setting, "unit": "pair", "disable": None if world.is_main else True, "delay": 1}
+    with loader_failures(), tqdm(total=pairs, **bar_options) as bar:
+        for frame, answers in answered(recipe, loader):
+            run.note(frame, answers)
+            bar.update(len(frame.row) + len(frame.left_out))
     return pairs, time.perf_counter() - begin
 
 
 def write_results(run: ResumableRun, reports: list[tuple[int, float]]) -> int:
     """Write the results file and the run's record, and print a summary; returns the exit status."""
     pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
-    left_out = run.join({"pairs": pairs, "seconds": seconds})
+    left_out = run.join()
     print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
     for uid, reason in run.failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
@@ -181,7 +172,7 @@ def write_results(run: ResumableRun, reports: list[tuple[int, float]]) -> int:
         print(f"take {uid}: {what} (all are in {run.record_path}): {next(iter(reasons))}", file=sys.stderr)
     missing = f", {counted(len(run.failed), 'take')} skipped" if run.failed else ""
     missing += f", {counted(sum(sum(x.values()) for x in left_out.values()), 'pair')} left out" if left_out else ""
-    print(f"{counted(len(run.plans), 'take')} in {run.results_path}{missing}")
+    print(f"{counted(len(run.parts), 'take')} in {run.results_path}{missing}")
     return INCOMPLETE_STATUS if missing else 0
 
 

@@ -27,6 +27,7 @@ from common.cpu import tune_cpu
 
 tune_cpu(__name__)
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -37,16 +38,16 @@ from common.errors import counted, run_script
 from formats.crop import Crop, put_back
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import decode_mask, encode_mask, iou
-from formats.processed import Correspondence, ProcessedTake, read_frame
+from formats.pairs import Pairs, open_or_list_pairs
+from formats.processed import ProcessedTake, read_frame
 from formats.results import THRESHOLD
 from formats.takes import read_split
-from inference.resumable_run import TakeFiles, TakePlan
 from model.backbone import Backbone, mask_to_image, normalize_image
 from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.frame import Frames, answered
 from recipes.paper import Paper
-from recipes.take_frames import FrameDataset, FramePlan, predict_frames
 
 SIZE = "medium"  # size of the rendered videos
 EXOS = 3  # exo cameras in the take
@@ -80,21 +81,21 @@ def main() -> None:
         (uid,) = read_split(Path(folder) / "split.json", "test")
         populate(ProcessedTake.read(processed, uid), args.objects)
         take = ProcessedTake.read(processed, uid)
-        plan = TakePlan.of(take, args.setting)
-        frames = plan.frames()[:2]
-        dataset = FrameDataset(frames, TakeFiles({uid: plan}), recipe.prepare)
+        pairs = open_or_list_pairs(processed, "test", args.setting)
+        pairs = pairs[np.isin(pairs.frame, np.unique(pairs.frame)[:2])]
+        frames = Frames(pairs, pairs.groups("frame"), recipe.prepare)
         ways = {
-            "the published way": partial(predict_plainly, backbone, model, device, take, frames),
-            "this project": partial(predict_our_way, recipe, dataset),
+            "the published way": partial(predict_plainly, backbone, model, device, take, pairs),
+            "this project": partial(predict_our_way, recipe, frames),
         }
         time_in_turn(ways, 1)  # to warm up
         times, found = time_in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else counted(torch.get_num_threads(), "thread")
     shared = f"{args.objects} pairs for {1 + min(args.objects, EXOS)} images a frame"
     title = f"{args.setting}, {shared}, {device} ({name}), {args.precision}"
-    print_times(title, times, "pair", sum(len(frame.pairs) for frame in frames))
+    print_times(title, times, "pair", len(pairs))
     plain, ours = (of_rounds[0] for of_rounds in found.values())
-    entries = [(entry, ours[key]) for key, entry in plain.items()]
+    entries = [(entry, ours[row]) for row, entry in plain.items()]
     ious = [iou(*(decode_mask(entry["pred_mask"]) for entry in both)) for both in entries]
     print(f"masks of the two ways: mean IoU {mean(ious):.5f}, least {min(ious):.5f}")
     print(f"existence differs by at most {max(abs(a['confidence'] - b['confidence']) for a, b in entries):.1e}")
@@ -120,14 +121,14 @@ def populate(take: ProcessedTake, count: int) -> None:
 
 @torch.inference_mode()
 def predict_plainly(
-    backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, frames: list[FramePlan]
-) -> dict[tuple[Correspondence, int], dict]:
-    """Entries of the results file by pair and frame, computed in the published way: pictures are read again for each
-    pair, masks are decoded in full, batch norms are not folded, attention is joined.
+    backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, pairs: Pairs
+) -> dict[int, dict]:
+    """Entries of the results file by row, computed in the published way: pictures are read again for each pair, masks
+    are decoded in full, batch norms are not folded, attention is joined.
     """
     entries, side = {}, model.config.input_size
-    for key in ((pair, plan.number) for plan in frames for pair in plan.pairs):
-        (name, query_camera, target_camera), frame = key
+    for row in range(len(pairs)):
+        _, name, query_camera, target_camera, frame = pairs.named(row)
         query, target = (
             torch.from_numpy(letterbox(read_frame(take.frame_path(camera, frame)), side))
             for camera in (query_camera, target_camera)
@@ -141,17 +142,18 @@ def predict_plainly(
         assert video is not None  # all cameras of rendered takes have masks
         size = eval_size(video)
         found = put_back(found, Crop.whole(size), size) > THRESHOLD
-        entries[key] = {"pred_mask": encode_mask(found), "confidence": float(look.logit[0].sigmoid())}
+        entries[row] = {"pred_mask": encode_mask(found), "confidence": float(look.logit[0].sigmoid())}
     return entries
 
 
-def predict_our_way(recipe: Paper, frames: FrameDataset) -> dict[tuple[Correspondence, int], dict]:
+def predict_our_way(recipe: Paper, frames: Frames) -> dict[int, dict]:
     """The entries that `predict_plainly` returns, computed in the way of eval_segswap.py."""
-    return {
-        (pair, frame.number): {"pred_mask": encode_mask(mask), "confidence": existence}
-        for frame, answers in predict_frames(recipe, iter(frames))
-        for pair, mask, existence in answers
-    }
+    entries = {}
+    for frame, answers in answered(recipe, (frames[number] for number in range(len(frames)))):
+        for row, target, answer in zip(frame.row, frame.target, answers, strict=True):
+            mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
+            entries[row] = {"pred_mask": encode_mask(mask), "confidence": answer.existence}
+    return entries
 
 
 if __name__ == "__main__":

@@ -36,13 +36,13 @@ from common.arguments import Parser, add_device, at_least
 from common.distributed import World
 from common.errors import run_script
 from formats.masks import decode_mask
-from formats.pairs import PairSet
+from formats.pairs import Pairs, open_pairs
 from model.backbone import mask_to_image
 from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device, tf32
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
-from recipes.samples import DrawnPairs, read_view, source_of
+from recipes.samples import DrawnPairs, source_of
 from recipes.stream import TrainSamples
 from train.engine import Step
 
@@ -69,7 +69,7 @@ def main() -> None:
     print(f"{device}, {torch.get_num_threads()} threads, {args.input_size} pixels, batches of {args.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
         make_takes(Path(folder), "train", 2, "--size", args.size)
-        pairs = PairSet([process_takes(Path(folder))], "train", "ego-exo")
+        pairs = open_pairs([process_takes(Path(folder))], "train", "ego-exo")
         readers = {PLAIN: read_plainly, OURS: read_letterboxed}
         loaders = {
             name: TrainSamples(pairs, partial(reader, side=args.input_size, block=0.5), 0)
@@ -92,18 +92,15 @@ def time_ways(title: str, ways: Mapping[str, Callable[[], object]], rounds: int,
     print_times(title, time_in_turn(ways, rounds)[0], unit, count)
 
 
-def read_plainly(
-    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float
-) -> dict[str, Any]:
+def read_plainly(pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float) -> dict[str, Any]:
     """What `read_letterboxed` reads, in the published way: masks are decoded in full, padded and resized."""
-    source = source_of(pairs, drawn)
     rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
     query_mask = pad_and_resize(decode_mask(pairs.query_mask(drawn.query)), side)
     return {
-        "source": source,
+        "source": source_of(pairs, drawn),
         "visible": rle is not None,
-        "query_image": pad_and_resize(read_view(pairs, source.query), side),
-        "target_image": pad_and_resize(read_view(pairs, source.target), side),
+        "query_image": pad_and_resize(pairs.query_image(drawn.query), side),
+        "target_image": pad_and_resize(pairs.target_image(drawn.target), side),
         "query_mask": query_mask,
         "target_mask": np.zeros_like(query_mask) if rle is None else pad_and_resize(decode_mask(rle), side),
         "block": drawn.chance < block,

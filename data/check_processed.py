@@ -24,7 +24,8 @@ from tqdm import tqdm
 from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, read_failures
-from formats.pairs import BOTH, PairSet, pairs_path
+from formats.pairs import BOTH, open_pairs
+from formats.pairs_file import pairs_path
 from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
@@ -91,7 +92,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     if split in ("train", "val") or pairs_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
             if any(numbers[column] for column in PAIR_COLUMNS.values()):
-                PairSet([args.data_path], split, BOTH)
+                open_pairs([args.data_path], split, BOTH)
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
     return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))

@@ -20,7 +20,7 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import Parser, add_data_path
-from formats.pairs import pairs_path, write_pairs
+from formats.pairs_file import pairs_path, write_pairs
 from formats.processed import is_processed
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from common.arguments import option
 from common.distributed import World
-from formats.pairs import PairSet
+from formats.pairs import Pairs
 from model.features import coverage_of
 from model.xsegtx import Look
-from recipes.base import Answer, NetworkRecipe
+from recipes.base import Answer, NetworkRecipe, letterboxed_answers
 from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.paper import LetterboxedBatch, collate_letterboxed, read_letterboxed
@@ -67,7 +67,7 @@ class OwnNetwork(nn.Module):
 class OwnRecipe(NetworkRecipe):
     Config, Options, Network = OwnConfig, OwnOptions, OwnNetwork
 
-    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """A training sample, in a loader process. Both views are mirrored together, as in a mirrored world."""
         sample = read_letterboxed(pairs, drawn, rng, self.side)
         if rng.random() < self.training.flip:
@@ -90,6 +90,6 @@ class OwnRecipe(NetworkRecipe):
         query = [frame.view[number] for number in frame.object]  # for each pair, the number of its query picture
         with self.computing():
             feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures))  # (pictures, F, h, w)
-            masks = self.stacked(frame.masks.values())  # (objects, S, S)
+            masks = self.stacked(frame.masks)  # (objects, S, S)
             look = self.in_batches(self.network, feat[query], feat[frame.target], masks[frame.object])
-            return list(map(Answer, look.target_mask_prob.cpu().numpy(), look.logit.sigmoid().tolist()))
+            return letterboxed_answers(frame, look)

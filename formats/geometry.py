@@ -77,21 +77,16 @@ def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     return rows, cols
 
 
-def sample_for_score(values: np.ndarray, size: Size, video: Size, side: int | None = None) -> np.ndarray:
-    """The values (float32) of a picture at the pixels that the benchmark compares -> `eval_size(video)`.
+def sample_for_score(values: np.ndarray, video: Size) -> np.ndarray:
+    """The values (H, W) float32 of a picture at the pixels that the benchmark compares -> `eval_size(video)`.
 
-    The benchmark samples single pixels of the video, whose (H, W) is `video`. We interpolate `values` at the centers of
-    these pixels. The picture shows all of the video and has `size` (H, W). `values` have the picture's size or, with
-    `side`, the size of the square (side, side) that the picture was letterboxed to.
+    The benchmark samples single pixels of the video, whose (H, W) is `video` and of which the picture shows all. We
+    interpolate `values` at the centers of these pixels.
     """
-    sampled, starts = map(np.arange, size), (0, 0)
-    if side:
-        *sampled, rows, cols = letterbox_axes(size, side)
-        starts = rows.start, cols.start
     compared = nearest_axes(video, eval_size(video))
     rows, cols = (
-        start + np.interp((pixels + 0.5) * (length / full) - 0.5, axis, np.arange(len(axis)))
-        for pixels, full, length, axis, start in zip(compared, video, size, sampled, starts, strict=True)
+        np.clip((pixels + 0.5) * (length / full) - 0.5, 0, length - 1)
+        for pixels, full, length in zip(compared, video, values.shape, strict=True)
     )
     cols, rows = np.asarray(np.meshgrid(cols, rows), np.float32)
     return cv2.remap(values, cols, rows, cv2.INTER_LINEAR)

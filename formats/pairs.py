@@ -1,25 +1,18 @@
-"""The pairs of a split in both settings, with their masks, in one file that training opens at once.
+"""The pairs of a split: a table with a row for each pair, and the store of what its rows name by number.
 
-data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.json files, with these arrays:
+    pairs = open_pairs([data_dir], "val", "ego-exo")
+    pairs.named(0)                           # Pair(take_uid="0f...", object_name="cup_0", query_camera="aria01", ...)
+    pairs[pairs.visible]                     # the rows whose object is visible in the target
+    pairs.groups("take", "frame")            # the numbers of the rows of each moment
 
-    masks    a row of type MASK for each mask; the masks of an object in a camera are in the order of their frames
-    counts   the run lengths of all masks, one after the other
-    files    (2, F) int32: the frames that pairs need, camera by camera, ascending; and the bytes of their files
-    ego-exo  a row for each pair of this setting: the rows in `masks` of its query mask and its target mask (or -1)
-    exo-ego  the same for the other setting
-    about    JSON: the takes with the state of their annotation.json, the takes of the split that are not processed
-             yet, the split file if it is not the default one, the tracks by setting, the cameras with the numbers
-             of their frames and the sizes of their videos
-    digest   SHA-256 of the other arrays
+formats/pairs_file.py has the form in which data/create_pairs.py writes them.
 """
 
 import functools
 import hashlib
 import json
-import shlex
-from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,265 +20,234 @@ import numpy as np
 
 from common.arguments import SETTINGS
 from common.errors import UserError
-from common.files import atomic_write, claimed, file_digest
 from formats.geometry import Size
 from formats.masks import RLE
-from formats.processed import ANNOTATION, Correspondence, ProcessedTake, frame_path, frames_in, is_processed, read_frame
-from formats.takes import find_split_path, read_split, read_splits
+from formats.pairs_file import Listing, digest_of, list_split, read_pairs
+from formats.processed import ANNOTATION, SOURCE, frame_path, read_frame
+from formats.takes import camera_kind, find_split_path
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
-MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
 
 
 class Pair(NamedTuple):
-    """An object, a frame and two cameras: the query camera's mask is given, the target camera's mask is sought."""
+    """A row by its names: the query camera's mask is given, the target camera's mask is sought."""
 
     take_uid: str
     object_name: str
     query_camera: str
     target_camera: str
     frame: int
-    setting: str  # a key of SETTINGS
 
 
-class PairTrack(NamedTuple):
-    """All pairs of an object and two cameras. `numbers` has the pairs' numbers in the PairSet, in the frames' order."""
+class View(NamedTuple):
+    """The pictures of a camera in a take."""
 
-    take_uid: str
-    object_name: str
-    query_camera: str
-    target_camera: str
-    numbers: range
-    setting: str  # a key of SETTINGS
+    frames: np.ndarray  # (n,) int32: those that pairs need, ascending
+    sizes: np.ndarray  # (n,) int32: the bytes of their files, 0 if one is missing
+    video: Size | None  # (H, W) of the video and of its masks; None if it has no masks
 
 
-def pairs_path(data_dir: Path, split: str) -> Path:
-    return data_dir / f"{split}_pairs.npz"
+@dataclass(frozen=True)
+class Store:
+    """What rows name by number: takes, objects and cameras by name, masks, and pictures, which lie in files."""
 
+    takes: list[str]  # uids; the takes of a data set are in the order of its split
+    folders: list[Path]  # of the takes
+    states: list[str]  # SHA-256 of the annotation.json of each take
+    objects: list[str]
+    cameras: list[str]
+    masks: np.ndarray  # rows of type MASK
+    counts: np.ndarray  # the run lengths of all masks
+    views: dict[tuple[int, int], View]  # by take and camera
+    tracks: list[tuple[int, int, int, int]]  # (take, object, camera, number of masks), in the order of `masks`
+    left_out: dict[str, str]  # uids of the splits whose takes cannot be read, with the reasons
 
-def write_pairs(
-    data_dir: Path, splits_path: Path, split: str, uids: Iterable[str], missing: list[str]
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the pairs of the takes `uids`, with their masks.
+    def mask(self, row: int) -> RLE:
+        start, length, _, height, width = self.masks[row].tolist()
+        return {"size": [height, width], "counts": self.counts[start : start + length].tobytes().decode()}
 
-    Each frame with a query mask makes a pair. `missing` are the takes of the split in `splits_path` that are not
-    processed yet. Returns the number of pairs by setting, and by uid the errors of malformed takes, which are left out.
-    """
-    path = pairs_path(data_dir, split)
-    named_splits_path = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
-    with claimed(path.parent, path.name, f"lists the pairs of {split}"):
-        annotation_states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
-        tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
-        cameras, frames, sizes = [], array("i"), array("i")
-        rows = {setting: array("i") for setting in SETTINGS}
-        for uid in uids:
-            annotation = data_dir / uid / ANNOTATION
-            annotation_states[uid] = annotation.stat().st_mtime_ns, file_digest(annotation)
-            try:
-                take = ProcessedTake.read(data_dir, uid)
-            except UserError as error:
-                malformed[uid] = str(error)
-                continue
-            row_of = _copy_masks(take, masks, counts)
-            for camera, needed in take.needed_frames().items():
-                paths = frames_in(take.folder / camera)
-                frames.extend(sorted(needed))
-                sizes.extend(paths[frame].stat().st_size if frame in paths else 0 for frame in sorted(needed))
-                cameras.append((uid, camera, len(needed), take.video_size(camera)))
-            for setting in SETTINGS:
-                for name, query, target in take.correspondences(setting):
-                    query_rows, target_rows = row_of[name, query], row_of[name, target]
-                    for frame, row in query_rows.items():
-                        rows[setting].extend((row, target_rows.get(frame, -1)))
-                    tracks[setting].append((uid, name, query, target, len(query_rows)))
-        about = {"takes": annotation_states, "missing": missing, "splits_path": named_splits_path}
-        text = json.dumps(about | {"tracks": tracks, "cameras": cameras}).encode()
-        arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
-        arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
-        arrays |= {"files": np.array([frames, sizes], np.int32), "about": np.frombuffer(text, np.uint8)}
-        with atomic_write(path, "wb") as file:
-            np.savez(file, **arrays, digest=_digest(arrays))
-    return {setting: len(arrays[setting]) for setting in SETTINGS}, malformed
-
-
-def _copy_masks(
-    take: ProcessedTake, masks: list[np.ndarray], counts: bytearray
-) -> dict[tuple[str, str], dict[int, int]]:
-    """Append a take's masks to `masks` and `counts`. Returns the rows of the new masks: for each object and camera, a
-    dict from the frame, ascending, to the row.
-    """
-    first_row, new_masks, row_of = sum(map(len, masks)), [], {}
-    for object_name, cameras in take.masks.items():
-        for camera, rles in cameras.items():
-            rows = row_of[object_name, camera] = {}
-            for frame, rle in sorted(rles.items()):
-                rows[frame] = first_row + len(new_masks)
-                new_masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
-                counts += rle["counts"].encode()
-    masks.append(np.array(new_masks, MASK))
-    return row_of
-
-
-def _read_pairs(data_dir: Path, split: str, settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read the file of `write_pairs`: the content of `about`, and the other arrays.
-
-    Raises UserError, with the remedy, if the file is missing, damaged, out of date or without pairs of `settings`.
-    """
-    path = pairs_path(data_dir, split)
-    command = f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}"
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-        if arrays.pop("digest", np.empty(0)).tobytes() != _digest(arrays).tobytes():
-            raise ValueError("damaged, or of another version")
-        about = json.loads(arrays.pop("about").tobytes())
-    except FileNotFoundError:
-        read_split(find_split_path(data_dir), split)  # if the split has no takes, this raises an error that says so
-        raise UserError(f"no file {path}; run `{command}`") from None
-    except Exception as error:  # a damaged archive can make numpy raise any exception
-        raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); run `{command}`") from None
-    if named_splits_path := about.get("splits_path"):
-        command += f" --splits_path {shlex.quote(named_splits_path)}"
-    if reason := _out_of_date(data_dir, Path(named_splits_path or find_split_path(data_dir)), split, about):
-        raise UserError(f"{path} is out of date: {reason}; run `{command}`")
-    if not any(len(arrays[setting]) for setting in settings):
-        raise UserError(f"{path} has no pairs; process more takes, then run `{command}`")
-    return about, arrays
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """SHA-256 of all arrays, types and shapes, (32,) uint8. If the digest is right, a file needs no other check."""
-    digest = hashlib.sha256(b"pairs of version 2.6")
-    for name, values in sorted(arrays.items()):
-        digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
-        digest.update(np.ascontiguousarray(values).view(np.uint8))  # pyrefly: ignore[bad-argument-type]
-    return np.frombuffer(digest.digest(), np.uint8)
-
-
-def _out_of_date(data_dir: Path, splits_path: Path, split: str, about: dict[str, Any]) -> str | None:
-    """A text that says why the pairs do not fit the split or the annotation files any more; None if they fit.
-
-    If a file's time has changed, as in a copied data set, its content is compared. The split file may be missing.
-    """
-    if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*about["takes"], *about["missing"]}:
-        return f"its takes are not the takes of {split} in {splits_path}"
-    for uid, (mtime_ns, digest) in about["takes"].items():
-        path = data_dir / uid / ANNOTATION
-        if not path.exists():
-            return f"{path} is gone"
-        if path.stat().st_mtime_ns != mtime_ns and file_digest(path) != digest:
-            return f"{path} has changed"
-    for uid in about["missing"]:
-        if is_processed(data_dir, uid):
-            return f"take {uid} has been processed"
-    return None
-
-
-class PairSet:
-    """The pairs of a split and setting, numbered 0 to len - 1, from one data set or from several, one after the other.
-
-    `tracks` lists the pairs by take, object and cameras. `data_dir_of` maps each take that has pairs to the folder of
-    its data set, in the order of the pairs. `frames` has the frame of each pair, (N,) int32. `cameras` has of each take
-    and camera the frames that pairs need, ascending, and the bytes of their files, (2, n) int32, 0 if one is missing;
-    and (H, W) of the camera's video and masks, None if it has no masks.
-    """
-
-    def __init__(self, data_dirs: Iterable[Path], split: str, setting: str) -> None:
-        """`setting` may be BOTH. Raises UserError, with the remedy, if a data set has no pairs, if its file is missing,
-        damaged or out of date, or if a take is in two data sets.
+    def image(self, take: int, camera: int, frame: int) -> np.ndarray:
+        """A frame, (H, W, 3) uint8 RGB. Raises UserError if it cannot be read, or if its file has not the size that is
+        listed.
         """
-        self.setting = setting
-        self.tracks: list[PairTrack] = []
-        self.data_dir_of: dict[str, Path] = {}
-        self._numbers_of: dict[tuple[str, ...], range] = {}
-        self.cameras: dict[tuple[str, str], tuple[np.ndarray, Size | None]] = {}
-        settings = tuple(SETTINGS) if setting == BOTH else (setting,)
-        masks, counts, rows = [], [], []
-        num_pairs = 0
-        for data_dir in data_dirs:
-            about, arrays = _read_pairs(data_dir, split, settings)
-            earlier_dir_of = self.data_dir_of.copy()
-            for name in settings:
-                for uid, object_name, query, target, count in about["tracks"][name]:
-                    if count and uid in earlier_dir_of:
-                        raise UserError(f"take {uid} is in {earlier_dir_of[uid]} and in {data_dir}; drop one")
-                    numbers = range(num_pairs, num_pairs + count)
-                    if count:
-                        self.data_dir_of[uid] = data_dir
-                        self._numbers_of[uid, object_name, query, target] = numbers
-                    self.tracks.append(PairTrack(uid, object_name, query, target, numbers, name))
-                    num_pairs += count
-                rows.append(np.where(arrays[name] < 0, -1, arrays[name] + sum(map(len, masks))))
-            end = 0
-            for uid, camera, count, size in about["cameras"]:
-                end += count
-                self.cameras[uid, camera] = arrays["files"][:, end - count : end], size and tuple(size)
-            arrays["masks"]["start"] += sum(map(len, counts))
-            masks.append(arrays["masks"])
-            counts.append(arrays["counts"])
-        self._starts = [track.numbers.start for track in self.tracks]
-        parts = rows, masks, counts
-        self._rows, self._masks, self._counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in parts)
-        self.frames = self._masks["frame"][self._rows[:, 0]]
+        view = self.views[take, camera]
+        path = frame_path(self.folders[take] / self.cameras[camera], frame)
+        return read_frame(path, int(view.sizes[np.searchsorted(view.frames, frame)]))
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def digest(self, take: int) -> str:
+        """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames."""
+        source = self.folders[take] / SOURCE
+        views = [(self.cameras[camera], x.frames.tolist(), x.sizes.tolist()) for camera, x in self.views_of(take)]
+        content = [self.states[take], source.read_text() if source.exists() else "", sorted(views)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def __getitem__(self, i: int) -> Pair:
-        track = self.track(i)
-        return Pair(*track[:4], int(self.frames[i]), track.setting)
-
-    def track(self, i: int) -> PairTrack:
-        """The track that contains a pair; the track's other pairs are other frames of the same object and cameras."""
-        return self.tracks[bisect_right(self._starts, i) - 1]
-
-    def number(self, take_uid: str, pair: Correspondence, frame: int) -> int:
-        """The number of the pair of this object, these cameras and this frame of a take."""
-        numbers = self._numbers_of[(take_uid, *pair)]
-        return numbers.start + int(np.searchsorted(self.frames[numbers.start : numbers.stop], frame))
-
-    def view(self, take_uid: str, camera: str, frame: int) -> tuple[np.ndarray, Size | None]:
-        """A frame, (H, W, 3) uint8 RGB, and the size of the camera's video. Raises UserError if the frame cannot be
-        read, or if its file has not the size that is listed.
-        """
-        (frames, sizes), video_size = self.cameras[take_uid, camera]
-        path = frame_path(self.data_dir_of[take_uid] / take_uid / camera, frame)
-        return read_frame(path, int(sizes[np.searchsorted(frames, frame)])), video_size
-
-    def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
-        return self.query_mask(self.number(take_uid, pair, frame))
-
-    def query_mask(self, i: int) -> RLE:
-        return self._mask(self._rows[i, 0])
-
-    def target_mask(self, i: int) -> RLE | None:
-        """The target mask of a pair; None if the object is hidden in the target view (a natural negative)."""
-        return self._mask(self._rows[i, 1]) if self._rows[i, 1] >= 0 else None
-
-    def _mask(self, row: int) -> RLE:
-        start, length, _, height, width = self._masks[row].tolist()
-        return {"size": [height, width], "counts": self._counts[start : start + length].tobytes().decode()}
+    def views_of(self, take: int) -> list[tuple[int, View]]:
+        return self._views_by_take.get(take, [])
 
     @functools.cached_property
-    def by_target(self) -> dict[tuple[str, str], list[range]]:
-        """For each take and target camera, the numbers of each track that has pairs."""
-        numbers: dict[tuple[str, str], list[range]] = {}
-        for track in self.tracks:
-            if track.numbers:
-                numbers.setdefault((track.take_uid, track.target_camera), []).append(track.numbers)
-        return numbers
+    def _views_by_take(self) -> dict[int, list[tuple[int, View]]]:
+        views: dict[int, list[tuple[int, View]]] = {}
+        for (take, camera), view in self.views.items():
+            views.setdefault(take, []).append((camera, view))
+        return views
+
+    @functools.cached_property
+    def is_ego(self) -> np.ndarray:
+        """(cameras,) bool."""
+        return np.array([camera_kind(name) == "ego" for name in self.cameras], bool)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N pairs: in each, an object's mask is given in a query camera and sought in a target camera, at a moment.
+
+    Each column is an array (N,), int32 unless it says otherwise. `pairs[rows]` has the rows of a slice, a mask or an
+    array of numbers. Pairs follow each other by take, object and cameras; of these, they are in the order of frames.
+    """
+
+    store: Store
+    take: np.ndarray  # numbers of names in the store
+    object: np.ndarray
+    query: np.ndarray
+    target: np.ndarray
+    frame: np.ndarray  # 0-based position in the 30 fps video
+    given: np.ndarray  # rows of the store's masks: that of the object in the query view
+    sought: np.ndarray  # and in the target view; -1 if the object is hidden there (a natural negative)
+
+    def __len__(self) -> int:
+        return len(self.take)
+
+    def __getitem__(self, rows: Any) -> "Pairs":
+        return replace(self, **{name: column[rows] for name, column in self.columns().items()})
+
+    def columns(self) -> dict[str, np.ndarray]:
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "store"}
+
+    def named(self, row: int) -> Pair:
+        store = self.store
+        objects = store.objects[self.object[row]], store.cameras[self.query[row]], store.cameras[self.target[row]]
+        return Pair(store.takes[self.take[row]], *objects, int(self.frame[row]))
+
+    @functools.cached_property
+    def visible(self) -> np.ndarray:
+        """(N,) bool: True if the object is visible in the target view."""
+        return self.sought >= 0
+
+    def query_mask(self, row: int) -> RLE:
+        return self.store.mask(self.given[row])
+
+    def target_mask(self, row: int) -> RLE | None:
+        """None if the object is hidden in the target view."""
+        return self.store.mask(self.sought[row]) if self.visible[row] else None
+
+    def query_image(self, row: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
+        return self.store.image(int(self.take[row]), int(self.query[row]), int(self.frame[row]))
+
+    def target_image(self, row: int) -> np.ndarray:
+        return self.store.image(int(self.take[row]), int(self.target[row]), int(self.frame[row]))
+
+    def groups(self, *columns: str) -> list[np.ndarray]:
+        """The numbers of the rows that are equal in these columns; the group of the first row comes first."""
+        if not len(self):
+            return []
+        key = np.zeros(len(self), np.int64)
+        for column in (getattr(self, name) for name in columns):
+            key = key * (int(column.max()) + 1) + column
+        _, first, group = np.unique(key, return_index=True, return_inverse=True)
+        place = first[group]  # of each row, the first row of its group
+        order = np.argsort(place, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
+
+    @functools.cached_property
+    def by_target(self) -> dict[tuple[int, int], list[range]]:
+        """For each take and target camera, the rows of each object and query camera, which follow each other."""
+        rows: dict[tuple[int, int], list[range]] = {}
+        key = np.stack([self.take, self.object, self.query, self.target])
+        starts = [0, *(np.flatnonzero(np.diff(key).any(0)) + 1).tolist(), len(self)]
+        for start, stop in zip(starts[:-1], starts[1:], strict=True):
+            rows.setdefault((int(self.take[start]), int(self.target[start])), []).append(range(start, stop))
+        return rows
 
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the pairs, their masks and the sizes of their frames' files, hexadecimal, which does not depend on
         when files were written.
         """
-        arrays = {"rows": self._rows, "masks": self._masks, "counts": self._counts}
-        arrays["files"] = np.concatenate([files for files, _ in self.cameras.values()], 1)
-        names = repr((self.tracks, [(*key, files.shape, size) for key, (files, size) in self.cameras.items()])).encode()
-        return _digest(arrays | {"names": np.frombuffer(names, np.uint8)}).tobytes().hex()
+        store = self.store
+        arrays = self.columns() | {"masks": store.masks, "counts": store.counts}
+        arrays["files"] = np.concatenate([np.stack(view[:2]) for view in store.views.values()], 1)
+        views = [(*key, len(view.frames), view.video) for key, view in store.views.items()]
+        names = json.dumps([store.takes, store.objects, store.cameras, views]).encode()
+        return digest_of(arrays | {"names": np.frombuffer(names, np.uint8)}).tobytes().hex()
 
-    @functools.cached_property
-    def visible(self) -> np.ndarray:
-        """(N,) bool, for each pair: True if the object is visible in the target view."""
-        return self._rows[:, 1] >= 0
+
+def open_pairs(data_dirs: Iterable[Path], split: str, setting: str) -> Pairs:
+    """The pairs of a split that create_pairs.py has listed, from one data set, or from several, one after the other.
+    `setting` may be BOTH.
+
+    Raises UserError, with the remedy, if a data set has no pairs, if its file is missing, damaged or out of date, or if
+    a take is in two data sets.
+    """
+    return joined_pairs([(path, read_pairs(path, split, settings_of(setting))) for path in data_dirs], setting)
+
+
+def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Path | None = None) -> Pairs:
+    """The pairs of a split's takes, of which there may be none. If create_pairs.py has not listed them, or if they have
+    changed since, they are listed now, from each take's annotation.json.
+    """
+    try:
+        listing = read_pairs(data_dir, split, splits_path=splits_path or find_split_path(data_dir))
+    except UserError:
+        listing = list_split(data_dir, split, splits_path)
+    return joined_pairs([(data_dir, listing)], setting)
+
+
+def settings_of(setting: str) -> tuple[str, ...]:
+    return tuple(SETTINGS) if setting == BOTH else (setting,)
+
+
+def joined_pairs(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
+    """The pairs of data sets in these folders, one after the other. Raises UserError if a take is in two of them."""
+    takes, folders, states, views, tracks, left_out = [], [], [], {}, [], {}
+    objects, cameras = _Numbering(), _Numbering()
+    masks, counts, rows = [], [], []
+    for data_dir, (about, arrays) in listings:
+        readable = [uid for uid in about["takes"] if uid not in about["malformed"]]
+        if shared := next((uid for uid in readable if uid in takes), None):
+            raise UserError(f"take {shared} is in {folders[takes.index(shared)].parent} and in {data_dir}; drop one")
+        first_mask, number_of = sum(map(len, masks)), {uid: len(takes) + number for number, uid in enumerate(readable)}
+        takes += readable
+        folders += [data_dir / uid for uid in readable]
+        states += [about["takes"][uid][1] for uid in readable]
+        left_out |= about["malformed"]
+        left_out |= {uid: f"no file {data_dir / uid / ANNOTATION}; process it first" for uid in about["missing"]}
+        end = 0
+        for uid, camera, count, size in about["cameras"]:
+            end += count
+            frames, sizes = arrays["files"][:, end - count : end]
+            views[number_of[uid], cameras[camera]] = View(frames, sizes, size and tuple(size))
+        tracks += [(number_of[uid], objects[name], cameras[camera], n) for uid, name, camera, n in about["masks"]]
+        for name in settings_of(setting):
+            of_tracks = [(number_of[x[0]], objects[x[1]], cameras[x[2]], cameras[x[3]]) for x in about["tracks"][name]]
+            names = np.array(of_tracks, np.int32).reshape(-1, 4)
+            names = np.repeat(names, [count for *_, count in about["tracks"][name]], 0)
+            given, sought = arrays[name].T
+            frame = arrays["masks"]["frame"][given]
+            sought = np.where(sought < 0, sought, sought + first_mask)
+            rows.append(np.stack([*names.T, frame, given + first_mask, sought]).astype(np.int32))
+        arrays["masks"]["start"] += sum(map(len, counts))
+        masks.append(arrays["masks"])
+        counts.append(arrays["counts"])
+    store_masks, store_counts, columns = (
+        x[0] if len(x) == 1 else np.concatenate(x, axis) for x, axis in ((masks, 0), (counts, 0), (rows, 1))
+    )
+    store = Store(takes, folders, states, [*objects], [*cameras], store_masks, store_counts, views, tracks, left_out)
+    return Pairs(store, *columns)
+
+
+class _Numbering(dict[str, int]):
+    """The number of each name, in the order in which they are asked for."""
+
+    def __missing__(self, name: str) -> int:
+        return self.setdefault(name, len(self))

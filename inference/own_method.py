@@ -1,6 +1,6 @@
 """Predict with a user's method in place of the network: eval_segswap.py --predictor my_method.py:Method
 
-The class needs only a method `predict`, which gets a `TakeFrame` (recipes/take_frames.py), and returns a pair (mask,
+The class needs only a method `predict`, which gets a `TakeFrame`, and returns a pair (mask,
 existence) for each of `frame.pairs`, in the order of the pairs:
 
 - The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel that the
@@ -23,6 +23,7 @@ import hashlib
 import os
 import sys
 import types
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,46 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
+from formats.crop import Crop
 from formats.geometry import Size
+from formats.pairs import Pairs
+from formats.processed import Correspondence
 from recipes.base import Answer, Recipe
+from recipes.frame import Frame
+
+
+@dataclass
+class TakeFrame:
+    """A frame of a processed take, as a method gets it. Masks are (H, W) uint8 of 0 and 1, as large as their images."""
+
+    take_uid: str
+    number: int  # 0-based position in the 30 fps video
+    folder: Path  # the take's folder; the take's other frames are <folder>/<camera>/<number>.jpg
+    pairs: list[Correspondence]  # (object_name, query_camera, target_camera)
+    images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
+    masks: dict[tuple[str, str], np.ndarray]  # by pair[:2]
+    kinds: dict[str, str | None]  # by camera: ego or exo
+    sizes: dict[str, Size]  # by camera: (H, W) of the frame, before it was letterboxed
+    video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger
+
+    @classmethod
+    def of(cls, frame: Frame, pairs: Pairs) -> "TakeFrame":
+        """The frame with the names that its rows have in the table of pairs."""
+        named, take = [pairs.named(row) for row in frame.row], int(pairs.take[frame.row[0]])
+        camera, masks = {}, {}  # by the number of the picture; by pair[:2]
+        for pair, number, target in zip(named, frame.object, frame.target, strict=True):
+            camera |= {frame.view[number]: pair.query_camera, target: pair.target_camera}
+            masks[pair[1:3]] = frame.masks[number]
+        columns = frame.pictures, frame.kinds, frame.sizes, frame.videos
+        images, *others = ({camera[number]: column[number] for number in sorted(camera)} for column in columns)
+        of_pairs = [Correspondence(*pair[1:4]) for pair in named]
+        return cls(named[0].take_uid, named[0].frame, pairs.store.folders[take], of_pairs, images, masks, *others)
 
 
 class OwnMethod(Recipe):
-    """A recipe that predicts with a user's class, whose answers it checks."""
+    """A recipe that predicts with a user's class, whose answers it checks. `pairs`: the table of the frames' rows."""
+
+    pairs: Pairs
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. In `self.options`, a value that names a file, such as
@@ -69,19 +104,23 @@ class OwnMethod(Recipe):
         self.method = method_class(**values)
         self.side = getattr(self.method, "side", None)
 
-    def predict(self, frame: Any) -> list[Answer]:  # a TakeFrame
-        where = f"{self.name}, take {frame.take_uid}, frame {frame.number}"
+    def predict(self, frame: Frame) -> list[Answer]:
+        named = TakeFrame.of(frame, self.pairs)
+        where = f"{self.name}, take {named.take_uid}, frame {named.number}"
         try:
-            answers = self.method.predict(frame)
+            answers = self.method.predict(named)
         except Exception:
             print(f"error in {where}:", file=sys.stderr)  # before the traceback
             raise
-        if not isinstance(answers, list | tuple) or len(answers) != len(frame.pairs):
+        if not isinstance(answers, list | tuple) or len(answers) != len(named.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
-            raise UserError(f"{where}: predict returned {what}, not a list of {len(frame.pairs)}")
-        sizes = [frame.images[pair.target_camera].shape[:2] for pair in frame.pairs]
-        places = [f"{where}, {' '.join(pair)}" for pair in frame.pairs]
-        return [checked_answer(*row) for row in zip(answers, sizes, places, strict=True)]
+            raise UserError(f"{where}: predict returned {what}, not a list of {len(named.pairs)}")
+        sizes = [frame.pictures[number].shape[:2] for number in frame.target]
+        places = [f"{where}, {' '.join(pair)}" for pair in named.pairs]
+        checked = [checked_answer(*row) for row in zip(answers, sizes, places, strict=True)]
+        if self.side is None:
+            return checked
+        return [x._replace(crop=Crop.whole(frame.sizes[n])) for x, n in zip(checked, frame.target, strict=True)]
 
 
 def checked_answer(answer: Any, size: Size, where: str) -> Answer:

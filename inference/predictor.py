@@ -23,13 +23,12 @@ from PIL.Image import Image
 from common.arguments import SETTINGS, SHIPPED, SIZES
 from common.errors import UserError, counted
 from formats.masks import iou
-from formats.processed import Correspondence
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
 from inference.pictures import as_image, as_mask
 from model.device import PRECISIONS, resolve_device, resolve_precision
-from recipes.base import Recipe
-from recipes.frame import AnyMask, Frame
+from recipes.base import Answer, Recipe
+from recipes.frame import Frame
 from recipes.table import load_checkpoint
 
 Picture = np.ndarray | Image | Path | str  # an image or a mask
@@ -75,11 +74,9 @@ class Predictor:
         made = recipe(network, backbone, device, precision, **options)
         return cls(made, description, settings if arguments else (), digest)
 
-    def predict(self, frame: Frame[AnyMask]) -> list[Found]:
-        """What is found for each pair of a frame, with the mask's probabilities."""
-        answers = self.recipe.predict(self.recipe.prepare(frame))
-        sizes = (frame.images[pair.target_camera].shape[:2] for pair in frame.pairs)
-        return [Found(self.recipe.prob_in_image(*x), x[0].existence) for x in zip(answers, sizes, strict=True)]
+    def predict(self, frame: Frame) -> list[Answer]:
+        """The answer for each pair of a frame that was read."""
+        return self.recipe.predict(self.recipe.prepare(frame)) if frame.row else []
 
     def segment(
         self,
@@ -149,7 +146,7 @@ class Predictor:
         for target in targets:
             ranked = [(rank, answer) for _ in queries for rank, answer in enumerate(next(answers))]
             ranked.sort(key=lambda row: (row[0], -row[1].existence))  # the best place of each query comes first
-            places = (Found(self.recipe.prob_in_image(x, target.shape[:2]), x.existence) for _, x in ranked)
+            places = (Found(x.in_image(target.shape[:2]), x.existence) for _, x in ranked)
             found.append(distinct(places, count))
         if not probability:
             found = [[Found((prob > THRESHOLD).astype(np.uint8), sure) for prob, sure in places] for places in found]
@@ -174,19 +171,20 @@ def marked_images(query_image: Any, query_mask: Any, query_box: Any) -> list[tup
 
 
 def frame_of(
-    queries: Sequence[tuple[np.ndarray, np.ndarray]], targets: Sequence[np.ndarray], kinds: tuple[str, str] | None
-) -> Frame[AnyMask]:
-    """The frame whose pairs are all queries for the first target, then for the next one, and so on. `kinds` are the
-    kinds of the query's and the target's camera, if they are known.
+    queries: Sequence[tuple[np.ndarray, np.ndarray]],
+    targets: Sequence[np.ndarray],
+    kinds: tuple[str | None, str | None] | None = None,
+) -> Frame:
+    """The frame whose pairs are all queries (images and masks) for the first target, then for the next one, and so on.
+    `kinds` are the kinds of the query's and the target's camera, if they are known.
     """
-    query_images = {f"query {number}": image for number, (image, _) in enumerate(queries)}
-    target_images = {f"target {number}": image for number, image in enumerate(targets)}
-    masks: dict[tuple[str, str], AnyMask] = {
-        ("", name): mask for name, (_, mask) in zip(query_images, queries, strict=True)
-    }
-    pairs = [Correspondence("", query, target) for target in target_images for query in query_images]
-    known = dict.fromkeys(query_images, kinds[0]) | dict.fromkeys(target_images, kinds[1]) if kinds else {}
-    return Frame(pairs, query_images | target_images, masks, known)
+    frame, (query_kind, target_kind) = Frame(), kinds or (None, None)
+    objects = [frame.add_object(mask, frame.add_picture(image, query_kind)) for image, mask in queries]
+    for image in targets:
+        target = frame.add_picture(image, target_kind)
+        for number in objects:
+            frame.add_pair(number, target, len(frame.row))
+    return frame
 
 
 def distinct(places: Iterable[Found], count: int) -> list[Found]:

@@ -17,11 +17,9 @@ pictures of another size in bytes therefore have other names and are not used.
 
 import contextlib
 import hashlib
-import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,87 +28,22 @@ import numpy as np
 from common.errors import UserError
 from common.files import claimed, file_digest, iter_json, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
-from formats.geometry import Size
-from formats.masks import RLE, encode_mask
-from formats.processed import Correspondence, ProcessedTake, read_frame
-from formats.results import camera_pair_key, part_name, results_path, write_results
-from recipes.base import Recipe
-from recipes.take_frames import FramePlan, TakeFrame, predict_frames
+from formats.masks import encode_mask
+from formats.pairs import Pairs
+from formats.processed import ANNOTATION, ProcessedTake
+from formats.results import THRESHOLD, camera_pair_key, part_name, results_path, write_results
+from recipes.base import Answer
+from recipes.frame import Frame
 
 RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
 
 
-@dataclass(frozen=True)
-class TakePlan:
-    """The pairs to predict in a take. A plan holds no masks, so that the plans of all takes fit into memory."""
-
-    data_dir: Path
-    uid: str
-    digest: str  # `ProcessedTake.digest`
-    files_digest: str
-    subsample_idx: list[int]
-    objects: list[str]
-    query_frames: dict[Correspondence, list[int]]  # every frame with a query mask
-
-    @classmethod
-    def of(cls, take: ProcessedTake, setting: str) -> "TakePlan":
-        frames = {pair: list(take.masks[pair.object_name][pair.query_camera]) for pair in take.correspondences(setting)}
-        digests = take.digest, take.files_digest
-        return cls(take.folder.parent, take.uid, *digests, take.subsample_idx, list(take.masks), frames)
-
-    @property
-    def pair_count(self) -> int:
-        return sum(map(len, self.query_frames.values()))
-
-    def frames(self) -> list[FramePlan]:
-        """The take's frames in ascending order."""
-        pairs = defaultdict(list)
-        for pair, numbers in self.query_frames.items():
-            for number in numbers:
-                pairs[number].append(pair)
-        return [FramePlan(self.data_dir / self.uid, frame, pairs[frame]) for frame in sorted(pairs)]
-
-    def empty_result(self) -> dict:
-        """The take's results without predictions: every object, camera pair and query frame has a key."""
-        masks: dict = {name: {} for name in self.objects}
-        for pair, numbers in self.query_frames.items():
-            masks[pair.object_name][camera_pair_key(*pair[1:])] = dict.fromkeys(numbers)
-        return {"masks": masks, "subsample_idx": self.subsample_idx}
-
-
-class TakeFiles:
-    """Gives a `FrameDataset` the images and masks of takes, as a `PairSet` does. Raises UserError if a take cannot be
-    read, or if its annotation.json or source.json has changed since its plan was made.
-    """
-
-    def __init__(self, plans: dict[str, TakePlan]):
-        self.plans = plans
-        self.last: ProcessedTake | None = None  # the last frame's take, mostly also the next frame's take
-
-    def take(self, uid: str) -> ProcessedTake:
-        if self.last is None or self.last.uid != uid:
-            self.last = ProcessedTake.read(self.plans[uid].data_dir, uid)
-        if self.last.files_digest != self.plans[uid].files_digest:
-            raise UserError("the take was processed again in the meantime; run the same command again")
-        return self.last
-
-    def view(self, take_uid: str, camera: str, frame: int) -> tuple[np.ndarray, Size | None]:
-        take = self.take(take_uid)
-        return read_frame(take.frame_path(camera, frame)), take.video_size(camera)
-
-    def given_mask(self, take_uid: str, pair: Correspondence, frame: int) -> RLE:
-        return self.take(take_uid).masks[pair.object_name][pair.query_camera][frame]
-
-
 class ResumableRun:
-    def __init__(
-        self, out_dir: Path, setting: str, split: str, options: dict[str, Any], plans: dict[str, TakePlan], failed: dict
-    ):
+    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any], pairs: Pairs):
         """options: by name, all that decides the numbers besides setting and takes. "checkpoint" is a file's name, and
-        "checkpoint_sha256" its digest: two files with one digest are the same checkpoint. plans: the takes by uid.
-        failed: by uid, why a take cannot be read.
+        "checkpoint_sha256" its digest: two files with one digest are the same checkpoint. pairs: those to predict.
         """
-        self.out_dir, self.setting, self.options, self.plans, self.failed = out_dir, setting, options, plans, failed
+        self.out_dir, self.setting, self.options, self.pairs = out_dir, setting, options, pairs
         self.name = f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
@@ -118,6 +51,10 @@ class ResumableRun:
         self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
         self.joined_path = self.folder / self.results_path.name  # the results until they are moved to their place
+        store, self.failed = pairs.store, pairs.store.left_out
+        self.parts = [self.folder / part_name(uid, store.digest(take)) for take, uid in enumerate(store.takes)]
+        self.counts = np.bincount(pairs.take, minlength=len(self.parts))  # the pairs of each take
+        self._found: dict[int, dict[int, Any]] = defaultdict(dict)  # by take and row
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -128,12 +65,49 @@ class ResumableRun:
                 remove_leftovers(folder)
             yield
 
-    def part_path(self, uid: str) -> Path:
-        """The file with the results of a finished take, until all takes are finished."""
-        return self.folder / part_name(uid, self.plans[uid].digest)
+    def todo(self, rank: int, size: int) -> list[int]:
+        """The takes that a process of `size` predicts, so that each has about as many pairs, without finished ones."""
+        return [
+            take
+            for take in np.argsort(-self.counts, kind="stable")[rank::size].tolist()
+            if not self.parts[take].exists()
+        ]
 
-    def write_part(self, uid: str, result: dict) -> None:
-        write_json(self.part_path(uid), result)
+    def rows_of(self, takes: list[int]) -> list[np.ndarray]:
+        """The rows of each frame of these takes. The frames of a take follow each other, and ascend."""
+        place = np.full(len(self.parts), len(takes))
+        place[takes] = range(len(takes))
+        rows = np.lexsort((self.pairs.frame, place[self.pairs.take]))[: self.counts[takes].sum()]
+        return [rows[group] for group in self.pairs[rows].groups("take", "frame")]
+
+    def note(self, frame: Frame, answers: list[Answer]) -> None:
+        """Note the answers of a frame, and the pairs that are left out. A take that is complete gets its file."""
+        found: dict[int, Any] = dict(frame.left_out)
+        for row, target, answer in zip(frame.row, frame.target, answers, strict=True):
+            mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
+            found[row] = {"pred_mask": encode_mask(mask), "confidence": answer.existence}
+        for row, entry in found.items():
+            take = int(self.pairs.take[row])
+            self._found[take][row] = entry
+            if len(self._found[take]) == self.counts[take]:
+                self.write_part(take)
+
+    def write_part(self, take: int) -> None:
+        """Write the results of a take, in which every object has a key, and in "left_out" the number of pairs that are
+        left out, by reason. Raises UserError if its annotation.json has changed since the pairs were listed.
+        """
+        found = {self.pairs.named(row)[1:]: entry for row, entry in self._found.pop(take, {}).items()}
+        store, reasons = self.pairs.store, Counter(entry for entry in found.values() if isinstance(entry, str))
+        annotated = ProcessedTake.read(store.folders[take].parent, store.takes[take], checked=False)
+        if file_digest(annotated.folder / ANNOTATION) != store.states[take]:
+            raise UserError(f"take {annotated.uid} was processed again in the meantime; run the same command again")
+        masks: dict[str, dict] = {name: {} for name in annotated.masks}
+        for pair in annotated.correspondences(self.setting):
+            entries = {frame: found[(*pair, frame)] for frame in annotated.masks[pair.object_name][pair.query_camera]}
+            entries = {frame: entry for frame, entry in entries.items() if not isinstance(entry, str)}
+            masks[pair.object_name][camera_pair_key(*pair[1:])] = entries
+        result: dict[str, Any] = {"masks": masks, "subsample_idx": annotated.subsample_idx}
+        write_json(self.parts[take], result | {"left_out": reasons} if reasons else result)
 
     def made_already(self) -> dict[str, Any] | None:
         """The provenance of the results file, if this run made it from these takes in their present state; None if
@@ -152,17 +126,17 @@ class ResumableRun:
             if self.joined_path.exists():
                 return None  # this run was stopped before it replaced another run's results
             raise UserError(f"{self.results_path} was changed, or copied here, after it was made; {remedy}")
-        takes = {uid: self.part_path(uid).name for uid in self.plans}
+        takes = {uid: path.name for uid, path in zip(self.pairs.store.takes, self.parts, strict=True)}
         missing = record["failed"] or record.get("left_out")
         return record["provenance"] if record["takes"] == takes and not missing else None
 
-    def join(self, figures: dict[str, Any]) -> dict[str, dict[str, int]]:
+    def join(self) -> dict[str, dict[str, int]]:
         """Join the finished takes into the results file. The run's record, with the SHA-256 of the results, is written
         first: a kill in between leaves a record without its results, but never results with another run's record.
 
         Returns the number of pairs that are left out, by take and reason.
         """
-        parts = {uid: self.part_path(uid) for uid in self.plans}
+        parts = dict(zip(self.pairs.store.takes, self.parts, strict=True))
         left_out: dict[str, dict[str, int]] = {}
 
         def takes() -> Iterator[tuple[str, dict]]:
@@ -180,7 +154,6 @@ class ResumableRun:
             "takes": {uid: path.name for uid, path in parts.items()},
             "left_out": left_out,
             "failed": self.failed,
-            **figures,
         }
         write_json(self.record_path, record, indent=1)
         self.joined_path.replace(self.results_path)
@@ -194,30 +167,3 @@ class ResumableRun:
         with claimed(self.out_dir, "pred_annotations", what):  # files of the other setting have the same names
             for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
                 write_json(self.out_dir / uid / "pred_annotations.json", result)
-
-
-def predict_takes(
-    recipe: Recipe,
-    frames: Iterable[TakeFrame],
-    plans: dict[str, TakePlan],
-    write: Callable[[str, dict], None],
-    progress: Callable[[int], object] = lambda pairs: None,
-) -> None:
-    """Predict every frame of takes, each image and mask read and encoded once for all its pairs; call `write(take_uid,
-    result)` with the results of each finished take, in the form of results files. Pairs that cannot be predicted are
-    left out; `result["left_out"]` then has their number by reason.
-
-    The frames of a take must follow each other; `plans` has the plan of each take by its uid. After each frame,
-    `progress` is called with the number of the frame's pairs.
-    """
-    for uid, predicted in itertools.groupby(predict_frames(recipe, frames), key=lambda item: item[0].take_uid):
-        result, left_out = plans[uid].empty_result(), Counter[str]()
-        for frame, answers in predicted:
-            for pair, mask, existence in answers:
-                entry = {"pred_mask": encode_mask(mask), "confidence": existence}
-                result["masks"][pair.object_name][camera_pair_key(*pair[1:])][frame.number] = entry
-            for pair, reason in frame.left_out.items():
-                del result["masks"][pair.object_name][camera_pair_key(*pair[1:])][frame.number]
-                left_out[reason] += 1
-            progress(len(frame.pairs) + len(frame.left_out))
-        write(uid, result | {"left_out": left_out} if left_out else result)

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -44,15 +45,16 @@ from common.drawing import overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
 from formats.footage import Footage, open_footage
-from formats.geometry import resize, sample_for_score
-from formats.mask_files import find_masks
+from formats.geometry import resize
+from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, resize_mask
-from formats.processed import Correspondence, shrink
+from formats.processed import shrink
 from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
-from inference.predictor import Found, Predictor
-from recipes.frame import Frame
+from inference.predictor import Predictor
+from recipes.base import Answer
+from recipes.frame import Frame, answered
 
 COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
@@ -79,112 +81,156 @@ def main(argv: list[str] | None = None) -> None:
     cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, path = args.masks[0]
-    footage, masks = cameras[query], find_masks(path, args.mask_frame, cameras[query])
-    objects, masked = list(masks.objects), {number for frames in masks.objects.values() for number in frames}
-    positions = [place for place, number in enumerate(footage.numbers) if number in masked][:: args.stride]
-    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # of one instant
-    times = footage.seconds[positions] - shared_time[query]
-    matches = {name: match_frames(positions, times + shared_time[name], camera) for name, camera in cameras.items()}
-    moments = [position for position in positions if sum(position in match for match in matches.values()) > 1]
-    if not moments:
+    masks = find_masks(path, args.mask_frame, cameras[query])
+    moments = find_moments(cameras, query, masks, offsets, args.stride)
+    answerable = [moment for moment in moments if len(moment.seen) > 1]
+    if not answerable:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
-    query_masks = {}  # without the objects that are not visible
-    for moment in moments:
-        number = footage.numbers[moment]
-        rles = {name: masks.read(name, number, footage.size) for name in objects if number in masks.objects[name]}
-        query_masks[moment] = {(name, query): rle for name, rle in rles.items() if rle}
-    if not any(query_masks.values()):
+    if not any(moment.masks for moment in answerable):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
         print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
     predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
-
-    step = float(np.median(np.diff(footage.seconds[moments]))) if len(moments) > 1 else 1
-    ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
-    widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
-    size, fps = (HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
-    frames = read_frames(cameras, matches, query_masks, query, ego)
-    # With the delay, no bar appears before an early error.
-    bar = tqdm(frames, "segment", len(moments), unit="frame", delay=1)
-    rows, gaps = {}, {}  # by the path of the mask
     with atomic_folder(args.out) as out:
-        with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
-            for moment, frame in zip(moments, bar, strict=True):
-                answers = predictor.predict(frame) if frame.pairs else []
-                found = {(name, camera): x for (name, _, camera), x in zip(frame.pairs, answers, strict=True)}
-                for (name, camera), (prob, existence) in found.items():
-                    position, gap = matches[camera][moment]
-                    number = cameras[camera].numbers[position]
-                    path = out / "masks" / camera / name / f"{number:05d}.png"
-                    if gap < gaps.get(path, np.inf):
-                        gaps[path] = gap
-                        mask = sample_for_score(prob, prob.shape, cameras[camera].size) > THRESHOLD
-                        write_picture(path, mask.astype(np.uint8) * 255)
-                        seconds, share = float(footage.seconds[moment]), round(float(mask.mean()), 6)
-                        rows[path] = footage.numbers[moment], seconds, camera, number, name, existence, share
-                write(draw_frame(frame, found, widths, objects))
+        rows = answer_moments(predictor, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *rows.values()])
-    for name, match in matches.items():
-        if numbers := [str(footage.numbers[position]) for position in positions if position not in match]:
+            csv.writer(file).writerows([COLUMNS, *rows])
+    for name in cameras:
+        if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
             print(text + ", ".join(numbers[:12]) + ", ..." * (len(numbers) > 12))
-    print(f"{counted(len(moments), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
+    print(f"{counted(len(answerable), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
 
 
-def match_frames(positions: Sequence[int], times: np.ndarray, camera: Footage) -> dict[int, tuple[int, float]]:
-    """Find, for each frame of the query camera, the frame of another camera that is nearest in time, and the seconds
-    between both frames. `times` are the times of the frames `positions` on the other camera's clock. Frames at
-    which the other camera has no picture are left out.
-    """
+class Seen(NamedTuple):
+    """The frame of a camera that is nearest to a moment."""
+
+    position: int
+    gap: float  # seconds between both
+
+
+class Moment(NamedTuple):
+    """A frame of the query camera with masks, and what the cameras saw then."""
+
+    number: int  # of the query camera's frame
+    seconds: float  # in the query camera's video
+    query: str
+    masks: dict[str, RLE]  # by object, without objects that are not visible
+    seen: dict[str, Seen]  # by camera that has a picture then, the query camera among them
+
+
+def find_moments(
+    cameras: Mapping[str, Footage], query: str, masks: MaskFiles, offsets: Mapping[str, int], stride: int
+) -> list[Moment]:
+    """The moments of every `stride`-th frame with a mask. `offsets`: each camera's frame at a moment common to all."""
+    footage, masked = cameras[query], {number for frames in masks.objects.values() for number in frames}
+    positions = [place for place, number in enumerate(footage.numbers) if number in masked][::stride]
+    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # of one instant
+    times = footage.seconds[positions] - shared_time[query]
+    matches = {name: match_frames(times + shared_time[name], camera) for name, camera in cameras.items()}
+    moments = []
+    for place, position in enumerate(positions):
+        number, seen = footage.numbers[position], {name: match[place] for name, match in matches.items()}
+        seen = {name: of_camera for name, of_camera in seen.items() if of_camera}
+        rles = {}
+        if len(seen) > 1:
+            named = (name for name, frames in masks.objects.items() if number in frames)
+            rles = {name: rle for name in named if (rle := masks.read(name, number, footage.size))}
+        moments.append(Moment(number, float(footage.seconds[position]), query, rles, seen))
+    return moments
+
+
+def match_frames(times: np.ndarray, camera: Footage) -> list[Seen | None]:
+    """The frame of a camera at each of these times on its clock; None where it has no picture."""
     has_picture = (times >= -camera.step / 2) & (times <= camera.seconds[-1] + camera.step / 2)
     nearest = camera.nearest(times)
-    found = zip(positions, nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
-    return {position: (frame, gap) for position, frame, gap, is_there in found if is_there}
+    found = zip(nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
+    return [Seen(position, gap) if is_there else None for position, gap, is_there in found]
 
 
-def read_frames(
+def answer_moments(
+    predictor: Predictor,
     cameras: Mapping[str, Footage],
-    matches: Mapping[str, Mapping[int, tuple[int, float]]],
-    query_masks: Mapping[int, dict[tuple[str, str], RLE]],
-    query: str,
+    moments: Sequence[Moment],
+    objects: Sequence[str],
     ego: str | None,
-) -> Iterator[Frame]:
-    """Yield a frame for each of the moments in `query_masks`. The visible objects are sought in all cameras that have a
-    picture then. Without `ego`, the network does not know which camera shows things larger.
+    out: Path,
+) -> list[tuple]:
+    """Write the masks and the video of all moments; returns the rows of existence.csv, without their COLUMNS."""
+    ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
+    widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
+    step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
+    size, fps = (HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
+    # With the delay, no bar appears before an early error.
+    frames = tqdm(read_frames(cameras, moments, ego), "segment", len(moments), unit="frame", delay=1, disable=None)
+    rows, gaps = {}, {}  # by the path of the mask
+    with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
+        stream = answered(predictor.recipe, frames, predictor.predict, at_once=0)
+        for moment, (frame, answers) in zip(moments, stream, strict=True):
+            found = dict(zip(sought_in(moment), answers, strict=True))
+            for (name, camera), answer in found.items():
+                position, gap = moment.seen[camera]
+                number, target = cameras[camera].numbers[position], list(moment.seen).index(camera)
+                path = out / "masks" / camera / name / f"{number:05d}.png"
+                if gap < gaps.get(path, np.inf):
+                    gaps[path] = gap
+                    mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
+                    write_picture(path, mask.astype(np.uint8) * 255)
+                    share = round(float(mask.mean()), 6)
+                    rows[path] = moment.number, moment.seconds, camera, number, name, answer.existence, share
+            write(draw_moment(moment, frame, found, widths, objects))
+    return list(rows.values())
+
+
+def sought_in(moment: Moment) -> list[tuple[str, str]]:
+    """The objects that are sought at a moment, and the cameras in which they are: the pairs of its frame."""
+    return [(name, camera) for camera in moment.seen if camera != moment.query for name in moment.masks]
+
+
+def read_frames(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: str | None) -> Iterator[Frame]:
+    """Yield a frame for each moment, with a picture of each camera in `seen`. Without `ego`, the network does not know
+    which camera shows things larger.
     """
     readers = {
-        name: camera.read([matches[name][moment][0] for moment in query_masks if moment in matches[name]])
+        name: camera.read([moment.seen[name].position for moment in moments if name in moment.seen])
         for name, camera in cameras.items()
     }
-    for moment, masks in query_masks.items():
-        shown = [name for name, match in matches.items() if moment in match]
-        images = {name: shrink(next(readers[name]), MAX_SHORT_SIDE["ego"]) for name in shown}
-        pairs = [Correspondence(*key, camera) for camera in images if camera != query for key in masks]
-        kinds = {name: "ego" if name == ego else "exo" for name in images} if ego else {}
-        yield Frame(pairs, images, masks, kinds)
+    for moment in moments:
+        frame, pictures = Frame(), {}
+        for name in moment.seen:
+            kind = ("ego" if name == ego else "exo") if ego else None
+            image = shrink(next(readers[name]), MAX_SHORT_SIDE["ego"])
+            pictures[name] = frame.add_picture(image, kind, cameras[name].size)
+        given = {name: frame.add_object(rle, pictures[moment.query]) for name, rle in moment.masks.items()}
+        for row, (name, camera) in enumerate(sought_in(moment)):
+            frame.add_pair(given[name], pictures[camera], row)
+        yield frame
 
 
-def draw_frame(
-    frame: Frame, found: Mapping[tuple[str, str], Found], widths: Mapping[str, int], objects: Sequence[str]
+def draw_moment(
+    moment: Moment,
+    frame: Frame,
+    found: Mapping[tuple[str, str], Answer],
+    widths: Mapping[str, int],
+    objects: Sequence[str],
 ) -> np.ndarray:
     """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own.
 
-    `found` has the mask's probability and the existence by object and camera.
+    `found` has the answers by object and camera.
     """
-    panels = []
+    panels, images = [], dict(zip(moment.seen, frame.pictures, strict=True))
     for camera, width in widths.items():
         size = HEIGHT, width
-        title = camera if camera in frame.images else f"{camera}: no picture"
-        lines, image = [(title, (255, 255, 255))], frame.images.get(camera, np.zeros((1, 1, 3), np.uint8))
+        title = camera if camera in images else f"{camera}: no picture"
+        lines, image = [(title, (255, 255, 255))], images.get(camera, np.zeros((1, 1, 3), np.uint8))
         panel = resize(image, size)
         for name, color in zip(objects, cycle(COLORS), strict=False):
-            if (name, camera) in frame.masks:
-                panel = overlay(panel, resize_mask(frame.masks[name, camera], size), color)
+            if camera == moment.query and name in moment.masks:
+                panel = overlay(panel, resize_mask(moment.masks[name], size), color)
                 lines.append((name, color))
             elif (name, camera) in found:
-                prob, existence = found[name, camera]
-                mask = cv2.resize(prob, size[::-1]) > THRESHOLD
+                existence = found[name, camera].existence
+                mask = cv2.resize(found[name, camera].in_image(image.shape[:2]), size[::-1]) > THRESHOLD
                 panel = overlay(panel, mask, color, dashed=existence < SURELY_VISIBLE)
                 lines.append((f"{name}: {verdict(existence)}", color))
         picture, line = Image.fromarray(panel), HEIGHT // 26

@@ -51,3 +51,9 @@ def rows_by_key(keys: Iterable[Hashable]) -> dict[Any, list[int]]:
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
     return rows
+
+
+def numbers(keys: Iterable[Hashable], of: Iterable[Hashable]) -> list[int]:
+    """The number of each key among the keys `of`."""
+    number_of = {key: number for number, key in enumerate(of)}
+    return [number_of[key] for key in keys]

@@ -20,17 +20,18 @@ from common.arguments import BATCH_SIZE
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, put_back
-from formats.geometry import Size, letterbox, sample_for_score
+from formats.geometry import Size, eval_size, letterbox, sample_for_score
 from formats.masks import fit_mask, fit_rle, letterbox_mask
-from formats.pairs import PairSet
+from formats.pairs import Pairs
 from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
 from model.features import Encoder, FeatureCache
 from model.rows import cat
-from recipes.frame import AnyMask, Frame
+from model.xsegtx import Look
+from recipes.frame import Frame
 from recipes.samples import Batch, DrawnPairs
 
-# search(function, size) applies a function(frame, truths) to training pairs: see `search_pairs` in train/searches.py.
+# search(function, size) applies a function(frame) to training pairs: see `search_pairs` in train/searches.py.
 Search = Callable[[Callable[..., list], int], list]
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
@@ -38,9 +39,27 @@ MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_
 class Answer(NamedTuple):
     """The mask of an object in a target image, and the probability that the object is visible."""
 
-    prob: np.ndarray  # (h, w) float32: the mask's probability in the image, as `prepare` gave it, or in its `crop`
+    prob: np.ndarray  # (h, w) float32: the mask's probability in the image, or in its `crop`
     existence: float
-    crop: Crop | None = None  # a square of the image; None: the whole image
+    crop: Crop | None = None  # a square of the image, `Crop.whole(size)` if it was letterboxed; None: the whole image
+
+    def in_image(self, size: Size) -> np.ndarray:
+        """The mask's probability, (H, W) float32, in the target image of `size` (H, W), before it was prepared."""
+        return self.prob if self.crop is None else put_back(self.prob, self.crop, size)
+
+    def for_score(self, size: Size, video: Size) -> np.ndarray:
+        """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
+        image has `size` (H, W), and its video has the size `video`.
+        """
+        if self.crop == Crop.whole(size):  # letterboxing by nearest neighbor keeps the pixels that are compared
+            return put_back(self.prob, Crop.whole(eval_size(video)), eval_size(video))
+        return sample_for_score(self.in_image(size), video)
+
+
+def letterboxed_answers(frame: Frame, look: Look) -> list[Answer]:
+    """The answers of a network that reads letterboxed images, from what it computed for the pairs of a frame."""
+    crops = [Crop.whole(frame.sizes[number]) for number in frame.target]
+    return list(map(Answer, look.target_mask_prob.cpu().numpy(), look.logit.sigmoid().tolist(), crops))
 
 
 class Recipe:
@@ -53,45 +72,33 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process gets if it does not share this process's memory: it prepares and reads, no more."""
-        return {name: value for name, value in vars(self).items() if name not in ("network", "encoder", "method")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("network", "encoder", "method", "pairs")
+        }
 
-    def prepare(self, frame: Frame[AnyMask]) -> Frame[np.ndarray]:
+    def prepare(self, frame: Frame) -> Frame:
         """Turn a frame that was read into the frame that `predict` takes, in a loader process. Masks become (H, W)
         uint8 of 0 and 1 in the size of their images, which stay or are letterboxed (`side`).
         """
-        images, side = frame.images, self.side
+        pictures, side = frame.pictures, self.side
         if side is not None:
-            images = {camera: letterbox(image, side) for camera, image in images.items()}
+            pictures = [letterbox(image, side) for image in pictures]
 
         def prepared(mask: Any, size: Size) -> np.ndarray:
             if isinstance(mask, np.ndarray):
                 return fit_mask(mask, size) if side is None else letterbox(mask, side)
             return fit_rle(mask, size) if side is None else letterbox_mask(mask, side)
 
-        masks = {key: prepared(mask, images[key[1]].shape[:2]) for key, mask in frame.masks.items()}
-        return replace(frame, images=images, masks=masks)  # pyrefly: ignore
+        sizes = [pictures[number].shape[:2] for number in frame.view]
+        return replace(frame, pictures=pictures, masks=list(map(prepared, frame.masks, sizes)))
 
-    def predict(self, frame: Frame[np.ndarray]) -> list[Answer]:
+    def predict(self, frame: Frame) -> list[Answer]:
         """The answer for each of the frame's pairs, in the order of the pairs. A frame has at least one pair."""
         raise NotImplementedError
 
-    def answers_at_places(self, frame: Frame[np.ndarray], count: int) -> list[list[Answer]]:
+    def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
         """For each pair, the answers at up to `count` places: first that of `predict`, then the next best ones."""
         return [[answer] for answer in self.predict(frame)]
-
-    def prob_in_image(self, answer: Answer, size: Size) -> np.ndarray:
-        """The mask's probability, (H, W) float32, in the target image of `size` (H, W), before it was prepared."""
-        if answer.crop is None and self.side is None:
-            return answer.prob
-        return put_back(answer.prob, answer.crop or Crop.whole(size), size)
-
-    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
-        """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
-        image has `size` (H, W), and its video has the size `video`.
-        """
-        if answer.crop is None:
-            return sample_for_score(answer.prob, size, video, self.side)
-        return sample_for_score(self.prob_in_image(answer, size), size, video)
 
 
 class NetworkRecipe(Recipe):
@@ -145,7 +152,7 @@ class NetworkRecipe(Recipe):
         channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
         return {field.name: channels[field.name] for field in fields(cls.Config) if field.name in channels}
 
-    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """Read one training sample, with a `source` and `visible`. All that is random comes from `rng`.
 
         Raises UserError or ValueError if a frame or a mask cannot be read.
@@ -174,7 +181,7 @@ class NetworkRecipe(Recipe):
         """
         raise NotImplementedError
 
-    def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
+    def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
         """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
         of the form that `mine` returns.
         """

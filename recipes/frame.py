@@ -1,75 +1,174 @@
-"""A frame: the pairs to predict at a moment, with the images and masks that a recipe needs for these pairs."""
+"""A frame: pairs to predict together, with the pictures and masks that a recipe needs for them. `Frames` reads the
+frames of a table of pairs, and `answered` is the one loop that predicts them.
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Generic, TypeVar
+    for frame, answers in answered(recipe, DataLoader(Frames(pairs, pairs.groups("take", "frame"), recipe.prepare))):
+        for row, answer in zip(frame.row, answers): ...    # pairs.named(row) tells the names of a pair
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset
 
-from formats.masks import RLE
-from formats.processed import Correspondence
+from common.errors import UserError
+from formats.geometry import Size
+from formats.masks import RLE, fit_rle
+from formats.pairs import Pairs
+from formats.takes import camera_kind
 
-Mask = TypeVar("Mask")
-Self = TypeVar("Self", bound="Frame[np.ndarray]")
 AnyMask = RLE | np.ndarray  # a mask of any size; an array is uint8 of 0 and 1
 
 
 @dataclass
-class Frame(Generic[Mask]):
-    """The pairs of one moment: in each, an object's mask is given in a query view, and sought in a target view.
+class Frame:
+    """C pictures, O objects and P pairs: in each pair, an object that is marked in one picture is sought in another.
 
-    A frame that is read is a Frame[AnyMask]. A recipe's `prepare` makes it a Frame[np.ndarray], whose masks are (H, W)
-    uint8 of 0 and 1 in the size of their images.
+    A frame that is read has masks of any size. A recipe's `prepare` makes them (H, W) uint8 of 0 and 1, in the size of
+    their pictures.
     """
 
-    pairs: list[Correspondence]  # (object_name, query_camera, target_camera)
-    images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
-    masks: dict[tuple[str, str], Mask]  # by pair[:2]
-    kinds: dict[str, str]  # by camera: ego or exo; a camera of unknown kind has no entry
+    pictures: list[np.ndarray] = field(default_factory=list)  # C: (H, W, 3) uint8 RGB
+    kinds: list[str | None] = field(default_factory=list)  # C: of the cameras: ego or exo; None: unknown
+    sizes: list[Size] = field(default_factory=list)  # C: (H, W) of the picture before it was prepared
+    videos: list[Size] = field(default_factory=list)  # C: (H, W) of the camera's video, often larger
+    masks: list[Any] = field(default_factory=list)  # O
+    view: list[int] = field(default_factory=list)  # O: the picture in which the object is marked
+    object: list[int] = field(default_factory=list)  # P
+    target: list[int] = field(default_factory=list)  # P: the picture in which the object is sought
+    row: list[int] = field(default_factory=list)  # P: the row of the pair in its table
+    truths: list[np.ndarray] = field(
+        default_factory=list
+    )  # P in searches of training: true masks, as large as pictures
+    left_out: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, with the reasons
 
-    # As rows, a frame has C pictures, O objects and P pairs, in the order of the names above.
+    def add_picture(self, image: np.ndarray, kind: str | None = None, video: Size | None = None) -> int:
+        """Add a picture, and return its number."""
+        self.pictures.append(image)
+        self.kinds.append(kind)
+        self.sizes.append(image.shape[:2])
+        self.videos.append(video or image.shape[:2])
+        return len(self.pictures) - 1
 
-    @cached_property
-    def pictures(self) -> list[np.ndarray]:
-        return list(self.images.values())
+    def add_object(self, mask: AnyMask, view: int) -> int:
+        self.masks.append(mask)
+        self.view.append(view)
+        return len(self.masks) - 1
 
-    @cached_property
-    def view(self) -> list[int]:
-        """For each object, the picture in which it is marked."""
-        return numbers((camera for _, camera in self.masks), self.images)
+    def add_pair(self, object: int, target: int, row: int) -> None:
+        self.object.append(object)
+        self.target.append(target)
+        self.row.append(row)
 
-    @cached_property
-    def object(self) -> list[int]:
-        """For each pair, its object."""
-        return numbers((pair[:2] for pair in self.pairs), self.masks)
-
-    @cached_property
-    def target(self) -> list[int]:
-        """For each pair, the picture in which its object is sought."""
-        return numbers((pair.target_camera for pair in self.pairs), self.images)
-
-    def with_objects(self: Self) -> Self:
-        """The frame without the pairs whose object has an empty mask."""
-        masks = {key: mask for key, mask in self.masks.items() if mask.any()}
-        return replace(self, masks=masks, pairs=[pair for pair in self.pairs if pair[:2] in masks])
-
-
-def numbers(names: Iterable[Hashable], of: Iterable[Hashable]) -> list[int]:
-    """The number of each name among the names `of`."""
-    number_of = {name: number for number, name in enumerate(of)}
-    return [number_of[name] for name in names]
+    def with_objects(self) -> "Frame":
+        """The prepared frame without the pairs whose object has an empty mask."""
+        shown = [number for number, mask in enumerate(self.masks) if mask.any()]
+        number_of = {number: place for place, number in enumerate(shown)}
+        pairs = [pair for pair, number in enumerate(self.object) if number in number_of]
+        return replace(
+            self,
+            masks=[self.masks[number] for number in shown],
+            view=[self.view[number] for number in shown],
+            object=[number_of[self.object[pair]] for pair in pairs],
+            target=[self.target[pair] for pair in pairs],
+            row=[self.row[pair] for pair in pairs],
+            truths=[self.truths[pair] for pair in pairs if self.truths],
+        )
 
 
-def joined(frames: Sequence[Frame[Mask]]) -> Frame[Mask]:
-    """The pictures, objects and pairs of all frames as one frame, whose cameras have new names."""
-    if len(frames) == 1:
-        return frames[0]
-    pairs, images, masks, kinds = [], {}, {}, {}
-    for number, frame in enumerate(frames):
-        name = {camera: f"{number} {camera}" for camera in frame.images}
-        pairs += [Correspondence(pair.object_name, name[pair[1]], name[pair[2]]) for pair in frame.pairs]
-        images |= {name[camera]: image for camera, image in frame.images.items()}
-        masks |= {(of, name[camera]): mask for (of, camera), mask in frame.masks.items()}
-        kinds |= {name[camera]: kind for camera, kind in frame.kinds.items()}
-    return Frame(pairs, images, masks, kinds)
+def joined(frames: Sequence[Frame]) -> Frame:
+    """The pictures, objects and pairs of all frames, which have different rows, as one frame."""
+    whole = Frame()
+    for frame in frames:
+        first_picture, first_object = len(whole.pictures), len(whole.masks)
+        for name in ("pictures", "kinds", "sizes", "videos", "masks", "row", "truths"):
+            getattr(whole, name).extend(getattr(frame, name))
+        whole.view += [first_picture + number for number in frame.view]
+        whole.object += [first_object + number for number in frame.object]
+        whole.target += [first_picture + number for number in frame.target]
+        whole.left_out |= frame.left_out
+    return whole
+
+
+class Frames(Dataset):
+    """The frames with the pairs of each of `groups`, numbers of rows that have the same take and frame, prepared by a
+    recipe's `prepare`. Rows that cannot be read are left out. With `with_truths`, frames also have the true masks, and
+    lack pairs whose query mask is empty.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        groups: Sequence[np.ndarray],
+        prepare: Callable[[Frame], Frame],
+        with_truths: bool = False,
+    ):
+        self.pairs, self.groups, self.prepare, self.with_truths = pairs, groups, prepare, with_truths
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Frame:
+        frame = self.prepare(self.read(self.groups[index]))
+        if self.with_truths:
+            frame = frame.with_objects()
+            sizes = [frame.sizes[number] for number in frame.target]
+            frame.truths = [self.truth(row, size) for row, size in zip(frame.row, sizes, strict=True)]
+        return frame
+
+    def read(self, rows: np.ndarray) -> Frame:
+        frame, pairs = Frame(), self.pairs
+        pictures: dict[int, int] = {}  # by camera
+        objects: dict[tuple[int, int], int] = {}  # by object and camera
+        for row in rows.tolist():
+            take, query, target = int(pairs.take[row]), int(pairs.query[row]), int(pairs.target[row])
+            try:
+                for camera in (query, target):
+                    if camera not in pictures:
+                        image = pairs.store.image(take, camera, int(pairs.frame[row]))
+                        video = pairs.store.views[take, camera].video
+                        pictures[camera] = frame.add_picture(image, camera_kind(pairs.store.cameras[camera]), video)
+            except UserError as error:
+                frame.left_out[row] = str(error)
+                continue
+            marked = int(pairs.object[row]), query
+            if marked not in objects:
+                objects[marked] = frame.add_object(pairs.query_mask(row), pictures[query])
+            frame.add_pair(objects[marked], pictures[target], row)
+        return frame
+
+    def truth(self, row: int, size: Size) -> np.ndarray:
+        rle = self.pairs.target_mask(row)
+        return fit_rle(rle, size) if rle else np.zeros(size, np.uint8)
+
+
+def answered(
+    recipe: Any,
+    frames: Iterable[Frame],
+    ask: Callable[[Frame], list] | None = None,
+    at_once: int | None = None,
+    world: Any = None,
+) -> Iterator[tuple[Frame, list]]:
+    """Yield frames with the answer for each of their pairs: by default `recipe.predict(frame)`, a list of `Answer`s.
+
+    Frames are joined until they have `at_once` pairs, by default as many as the recipe computes at once on a GPU. This
+    ends early, after the frame in which a signal came to this process of the `world`.
+    """
+    frames, ask, at_once = iter(frames), ask or recipe.predict, recipe.pairs_at_once if at_once is None else at_once
+    while group := frames_at_once(frames, at_once):
+        frame = joined(group)
+        yield frame, ask(frame) if frame.row else []
+        if world and world.signal:
+            return
+
+
+def frames_at_once(frames: Iterator[Frame], least: int) -> list[Frame]:
+    """The next frames, until they have `least` pairs; empty if there are no more frames."""
+    group, count = [], 0
+    for frame in frames:
+        group.append(frame)
+        count += len(frame.row)
+        if count >= least:
+            break
+    return group

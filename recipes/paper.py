@@ -9,16 +9,17 @@ from torch import Tensor
 
 from common.arguments import option
 from common.distributed import World
-from formats.geometry import Size, eval_size, letterbox
+from formats.geometry import letterbox
 from formats.masks import RLE, letterbox_mask
-from formats.pairs import PairSet
+from formats.pairs import Pairs
 from model.backbone import STRIDE
 from model.device import autocast
+from model.rows import numbers
 from model.xsegtx import XSegTx, XSegTxConfig
-from recipes.base import Answer, NetworkRecipe
-from recipes.frame import Frame, numbers
+from recipes.base import Answer, NetworkRecipe, letterboxed_answers
+from recipes.frame import Frame
 from recipes.losses import compute_losses
-from recipes.samples import Batch, DrawnPairs, read_view, source_of
+from recipes.samples import Batch, DrawnPairs, source_of
 
 
 @dataclass
@@ -33,7 +34,7 @@ class LetterboxedBatch(Batch):
 
 
 def read_letterboxed(
-    pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float = 0
+    pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float = 0
 ) -> dict[str, Any]:
     """One sample, with the fields of a `LetterboxedBatch`. In the share `block` of samples, the target tokens outside
     the object are to be blocked.
@@ -42,13 +43,12 @@ def read_letterboxed(
     def mask(rle: RLE | None) -> np.ndarray:
         return np.zeros((side, side), np.uint8) if rle is None else letterbox_mask(rle, side)
 
-    source = source_of(pairs, drawn)
     target_rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
     return {
-        "source": source,
+        "source": source_of(pairs, drawn),
         "visible": target_rle is not None,
-        "query_image": letterbox(read_view(pairs, source.query), side),
-        "target_image": letterbox(read_view(pairs, source.target), side),
+        "query_image": letterbox(pairs.query_image(drawn.query), side),
+        "target_image": letterbox(pairs.target_image(drawn.target), side),
         "query_mask": mask(pairs.query_mask(drawn.query)),
         "target_mask": mask(target_rle),
         "block": drawn.chance < block,
@@ -76,7 +76,7 @@ class Paper(NetworkRecipe):
 
     # Training
 
-    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         return read_letterboxed(pairs, drawn, rng, self.side, self.training.block)
 
     def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
@@ -109,16 +109,12 @@ class Paper(NetworkRecipe):
         of_pairs = self.to_device([frame.object, numbers(frame.target, targets)])
         with self.computing():
             feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures)).contiguous()
-            mask_feat = self.in_batches(self.encoder.masks, self.stacked(frame.masks.values()))
+            mask_feat = self.in_batches(self.encoder.masks, self.stacked(frame.masks))
             with autocast(self.device, self.precision):
                 query = self.in_batches(self.network.encode, feat[self.to_device(frame.view)], mask_feat)
                 target = self.in_batches(self.network.encode_target, feat[self.to_device(targets)])
                 look = self.in_batches(lambda q, t: self.network.look(query[q], target[t]), *of_pairs)
-            return list(map(Answer, look.target_mask_prob.cpu().numpy(), look.logit.sigmoid().tolist()))
-
-    def for_score(self, answer: Answer, size: Size, video: Size) -> np.ndarray:
-        """Letterboxing by nearest neighbor keeps the pixels of the video that the benchmark compares."""
-        return self.prob_in_image(answer, eval_size(video))
+            return letterboxed_answers(frame, look)
 
 
 def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:

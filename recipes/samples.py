@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from formats.pairs import PairSet
+from formats.pairs import Pairs
 
 
 class ViewKey(NamedTuple):
@@ -83,15 +83,10 @@ def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def source_of(pairs: PairSet, drawn: DrawnPairs) -> Source:
-    query, target = pairs[drawn.query], pairs[drawn.target]
+def source_of(pairs: Pairs, drawn: DrawnPairs) -> Source:
+    query, target = pairs.named(drawn.query), pairs.named(drawn.target)
     return Source(
         query.object_name,
         ViewKey(query.take_uid, query.query_camera, query.frame),
         ViewKey(target.take_uid, target.target_camera, target.frame),
     )
-
-
-def read_view(pairs: PairSet, key: ViewKey) -> np.ndarray:
-    """Read a frame as (H, W, 3) uint8 RGB. Raises UserError if it cannot be read."""
-    return pairs.view(key.take_uid, key.camera, key.frame)[0]

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from formats.pairs import Pair, PairSet, PairTrack
+from formats.pairs import Pairs
 from recipes.samples import DrawnPairs, source_of
 
 TARGET_SWAP = 0.1  # the share of samples whose target frame is from another take: synthetic negatives
@@ -21,7 +21,7 @@ UNRELATED_TRIES = 32  # random pairs that are tried to find an unrelated one; ne
 class TrainSamples(Dataset):
     """An endless stream of samples of a `NetworkRecipe.read`; sample `n` depends on the seed and n alone."""
 
-    def __init__(self, pairs: PairSet, read: Callable[..., dict[str, Any]], seed: int):
+    def __init__(self, pairs: Pairs, read: Callable[..., dict[str, Any]], seed: int):
         self.pairs, self.read, self.seed = pairs, read, seed
 
     def __getitem__(self, n: int) -> dict:  # pyrefly: ignore
@@ -42,21 +42,22 @@ class TrainSamples(Dataset):
         return DrawnPairs(i, i if j is None else j, chance)
 
 
-def unrelated_pair(pairs: PairSet, i: int, rng: np.random.Generator) -> int | None:
+def unrelated_pair(pairs: Pairs, i: int, rng: np.random.Generator) -> int | None:
     """A random pair of the same setting, but of another take and another object, whose target frame is a negative for
     pair `i`; None if there is no such pair.
     """
 
-    def fits(other: Pair | PairTrack) -> bool:
-        is_another = other.take_uid != own.take_uid and other.object_name != own.object_name
-        return is_another and other.setting == own.setting
+    is_ego = pairs.store.is_ego
 
-    own = pairs[i]
+    def fits(rows: Any) -> Any:
+        is_another = (pairs.take[rows] != pairs.take[i]) & (pairs.object[rows] != pairs.object[i])
+        return is_another & (is_ego[pairs.query[rows]] == is_ego[pairs.query[i]])
+
     for j in rng.integers(len(pairs), size=UNRELATED_TRIES).tolist():  # to go through all pairs takes long
-        if fits(pairs[j]):
+        if fits(j):
             return j
-    numbers = np.flatnonzero(np.repeat([*map(fits, pairs.tracks)], [len(track.numbers) for track in pairs.tracks]))
-    return int(rng.choice(numbers)) if len(numbers) else None
+    rows = np.flatnonzero(fits(slice(None)))
+    return int(rng.choice(rows)) if len(rows) else None
 
 
 def sample_numbers_by_step(steps: range, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[range]:

@@ -26,6 +26,7 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -33,7 +34,7 @@ from common.distributed import Stopped, World
 from common.files import claimed, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
-from formats.pairs import PairSet
+from formats.pairs import Pairs, open_pairs
 from model.device import memory_errors, resolve_device, tf32
 from model.weights import as_read
 from recipes.base import NetworkRecipe, Search
@@ -90,7 +91,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
         raise UserError(f"--batch-pos {options.batch_pos} cannot be split evenly over {world.size} processes")
     if world.is_main:
         print("reading the pairs ...", flush=True)
-    pairs, val_pairs = (PairSet(options.train_dir, split, options.setting) for split in ("train", "val"))
+    pairs, val_pairs = (open_pairs(options.train_dir, split, options.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
@@ -151,9 +152,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     return None
 
 
-def finish(
-    options: Options, state: TrainState, recipe: NetworkRecipe, pairs: PairSet, log: Log, search: Search
-) -> None:
+def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: Pairs, log: Log, search: Search) -> None:
     """Let the recipe finish the best network and the last one, which may be the same, unless this has been done."""
     done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
     if state.finished == done:
@@ -174,14 +173,14 @@ def finish(
 
 
 def print_introduction(
-    options: Options, log: Log, state: TrainState, notes: list[str], pairs: PairSet, val_pairs: PairSet
+    options: Options, log: Log, state: TrainState, notes: list[str], pairs: Pairs, val_pairs: Pairs
 ) -> None:
     """Print and log the data, the network and the recipe of a run."""
     schedule, arguments = options.schedule, state.origin["arguments"]
     details = [f"{name} {arguments[name]}" for name in ("existence_weight", *asdict(options.training))]
-    takes = counted(len(pairs.data_dir_of), "take")
+    takes = counted(len(np.unique(pairs.take)), "take")
     facts = {
-        "setting": pairs.setting,
+        "setting": options.setting,
         "data": arguments["train_dir"],
         "train_pairs": f"{len(pairs)} of {takes}, {(~pairs.visible).sum()} of them negatives",
         "val_pairs": f"{min(options.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",

@@ -11,15 +11,15 @@ from torch.utils.data import DataLoader
 from common.distributed import Stopped
 from common.existence import balanced_accuracy
 from formats.masks import iou, resize_mask
-from formats.pairs import PairSet
+from formats.pairs import Pairs
 from formats.results import THRESHOLD
 from recipes.base import NetworkRecipe
-from recipes.take_frames import FrameDataset, frame_plans, predict_frames
+from recipes.frame import Frames, answered
 from train.log import Log
 
 
 class PairScore(NamedTuple):
-    number: int  # the pair's number
+    row: int  # of the pair
     iou: float  # NaN if the object is not visible
     existence: float  # predicted probability
     visible: bool
@@ -28,11 +28,12 @@ class PairScore(NamedTuple):
 class Validation:
     """A fixed selection of `size` pairs (0: all pairs), which is the same in every run on the same data."""
 
-    def __init__(self, pairs: PairSet, size: int, recipe: NetworkRecipe, log: Log):
+    def __init__(self, pairs: Pairs, size: int, recipe: NetworkRecipe, log: Log):
         size = min(size, len(pairs)) or len(pairs)
         self.pairs, self.recipe, self.log = pairs, recipe, log
-        plans = frame_plans(pairs, np.sort(np.random.default_rng(0).permutation(len(pairs))[:size]))
-        own = FrameDataset(plans[log.world.rank :: log.world.size], pairs, recipe.prepare)
+        rows = np.sort(np.random.default_rng(0).permutation(len(pairs))[:size])
+        groups = [rows[group] for group in pairs[rows].groups("take", "frame")]
+        own = Frames(pairs, groups[log.world.rank :: log.world.size], recipe.prepare)
         self.frames = DataLoader(own, batch_size=None, **recipe.loading)
 
     def run(self, step: int, epoch: str) -> float:
@@ -44,16 +45,14 @@ class Validation:
         self.log.say(f"{epoch} validation ...")
         self.recipe.network.eval()
         scores, unreadable = [], 0
-        for frame, answers in predict_frames(self.recipe, self.log.bar(self.frames, "validation", "frame")):
-            where = f"{frame.take_uid}/{frame.number}"
-            reasons = [f"{where} {' '.join(pair)}: {reason}" for pair, reason in frame.left_out.items()]
+        frames = self.log.bar(self.frames, "validation", "frame")
+        for frame, answers in answered(self.recipe, frames, world=self.log.world):
+            reasons = [f"{' '.join(map(str, self.pairs.named(row)))}: {why}" for row, why in frame.left_out.items()]
             self.log.note_unreadable(reasons)
             unreadable += len(reasons)
-            for pair, mask, existence in answers:
-                number = self.pairs.number(frame.take_uid, pair, frame.number)
-                scores.append(self.score(number, mask, existence))
-            if self.log.world.signal:
-                break
+            for row, target, answer in zip(frame.row, frame.target, answers, strict=True):
+                mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
+                scores.append(self.score(row, mask, answer.existence))
         signals, parts, counts = zip(*self.log.world.gather((self.log.world.signal, scores, unreadable)), strict=True)
         if any(signals):
             raise Stopped
@@ -63,14 +62,14 @@ class Validation:
         self.log.report_validation(step, epoch, figures)
         return figures.get("iou", 0.0)
 
-    def score(self, number: int, mask: np.ndarray, existence: float) -> PairScore:
+    def score(self, row: int, mask: np.ndarray, existence: float) -> PairScore:
         """The official score of a mask in the size of results files. The IoU is 1 if both masks are empty; the true
         mask can be empty in this size if the object is very small.
         """
-        rle, overlap = self.pairs.target_mask(number), math.nan
+        rle, overlap = self.pairs.target_mask(row), math.nan
         if rle:
             overlap = iou(mask, resize_mask(rle, mask.shape).astype(bool))
-        return PairScore(number, overlap, existence, rle is not None)
+        return PairScore(row, overlap, existence, rle is not None)
 
 
 def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:

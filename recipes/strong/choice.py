@@ -43,9 +43,8 @@ class Marked(Spots):
 
     @classmethod
     def of(cls, frame: Frame) -> "Marked":
-        masks = list(frame.masks.values())
-        spots: list[Any] = [spot_of(mask) for mask in masks]
-        return cls([frame.pictures[number] for number in frame.view], spots, masks)
+        spots: list[Any] = [spot_of(mask) for mask in frame.masks]
+        return cls([frame.pictures[number] for number in frame.view], spots, frame.masks)
 
 
 @dataclass

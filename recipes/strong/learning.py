@@ -37,19 +37,19 @@ def mine_places(recipe: Any, search: Search, size: int) -> dict[str, Tensor]:
     number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of the pairs, and how
     many pairs were "searched".
     """
-    of_pairs = sorted(search(partial(wrong_places, recipe), size), key=attrgetter("number"))
-    numbers = np.array([of_pair.number for of_pair in of_pairs for _ in of_pair.found], np.int32)
+    of_pairs = sorted(search(partial(wrong_places, recipe), size), key=attrgetter("row"))
+    numbers = np.array([of_pair.row for of_pair in of_pairs for _ in of_pair.found], np.int32)
     spots = np.concatenate([np.empty((0, 3), np.float32), *(of_pair.found for of_pair in of_pairs)])
     found = {"pairs": torch.from_numpy(numbers), "spots": torch.from_numpy(spots)}
     return found | {"searched": torch.tensor(len(of_pairs))}
 
 
-def wrong_places(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[np.ndarray]:
+def wrong_places(recipe: Any, frame: Frame) -> list[np.ndarray]:
     """The candidates of each pair that are not at the object, as the fields of `Spot`s, (n, 3)."""
     with recipe.computing():
         places = recipe.locate(frame, Marked.of(frame), MINED_LOOKS)
-    wrong: list[list] = [[] for _ in truths]
-    true = [spot_of(truth) for truth in truths]
+    wrong: list[list] = [[] for _ in frame.truths]
+    true = [spot_of(truth) for truth in frame.truths]
     for pair, place in zip(places.pair, places.spot, strict=True):
         if not ((spot := true[pair]) and spot.is_near(place)):
             wrong[pair].append(place)
@@ -83,14 +83,14 @@ def fit_choice(recipe: Any, search: Search, size: int, seed: int) -> str:
     return f"the choice among looks is fitted: {text}" if is_better else f"{kept}, since a fit is worse: {text}"
 
 
-def looks_at(recipe: Any, frame: Frame, truths: list[np.ndarray]) -> list[tuple]:
+def looks_at(recipe: Any, frame: Frame) -> list[tuple]:
     """All looks at each pair of a frame: their LookNumbers, IoUs (K,), and whether the object is visible."""
     with recipe.computing():
         places, numbers, drawn = recipe.search(frame, recipe.looks, close=recipe.looks)
         numbers, found = LookNumbers(*torch.stack(numbers.columns()).cpu()), []
-    for pair, truth in enumerate(truths):
+    for pair, truth in enumerate(frame.truths):
         rows = [row for row, of in enumerate(places.pair) if of == pair]
-        ious = [iou(recipe.prob_in_image(drawn[row], truth.shape) > THRESHOLD, truth.astype(bool)) for row in rows]
+        ious = [iou(drawn[row].in_image(truth.shape) > THRESHOLD, truth.astype(bool)) for row in rows]
         found.append((numbers[rows], torch.tensor(ious), bool(truth.any())))
     return found
 

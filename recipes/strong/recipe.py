@@ -16,15 +16,15 @@ from torch import Tensor
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, cut, cut_mask
-from formats.pairs import PairSet
+from formats.pairs import Pairs
 from formats.results import THRESHOLD
 from model.backbone import Backbone
 from model.device import autocast
 from model.features import Levels
-from model.rows import cat, rows_by_key
+from model.rows import cat, numbers, rows_by_key
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe, Search
-from recipes.frame import Frame, numbers
+from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
 from recipes.strong.choice import CLOSE_LOOKS, LookNumbers, Looks, Marked, Places, highest_rows
@@ -79,15 +79,15 @@ class Strong(NetworkRecipe):
 
     def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
         """An object whose query mask is empty is hidden, with an empty mask."""
-        found, seen = {pair: [] for pair in frame.pairs}, frame.with_objects()
-        if seen.pairs:
+        found, seen = {row: [] for row in frame.row}, frame.with_objects()
+        if seen.row:
             with self.computing():
                 places, numbers, answers = self.search(seen, count)
                 existence = self.network.choice.existence(numbers).sigmoid().tolist()
             for pair, answer, prob in zip(places.pair, answers, existence, strict=True):
-                found[seen.pairs[pair]].append(answer._replace(existence=prob))
-        empty = {name: np.zeros(image.shape[:2], np.float32) for name, image in frame.images.items()}
-        return [found[pair] or [Answer(empty[pair.target_camera], 0.0)] for pair in frame.pairs]
+                found[seen.row[pair]].append(answer._replace(existence=prob))
+        empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in frame.pictures]
+        return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
 
     def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, LookNumbers, list[Answer]]:
         """Look closely at `close` places of each pair. Returns the `count` best ones, their numbers, which tell the
@@ -121,7 +121,7 @@ class Strong(NetworkRecipe):
 
     def locate(self, frame: Frame, marked: Marked, count: int) -> Places:
         """2. The `count` highest peaks of the similarity maps of each pair, for all sizes that its object may have."""
-        kinds, sought = [frame.kinds.get(camera) for camera in frame.images], []
+        kinds, sought = frame.kinds, []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
             ratios = size_ratios(kinds[frame.view[row]], kinds[target])
             shares = expected_shares(marked.spot[row], marked.mask[row].shape, ratios)
@@ -136,7 +136,7 @@ class Strong(NetworkRecipe):
             cells = self.picture_cells(frame.pictures[target], long_side)
             highest.append(self.in_batches(partial(self.network.locator.peaks, cells, 2 * count), described[rows]))
             order += [(*sought[row], cells.shape[1:3]) for row in rows]
-        found: list[list] = [[] for _ in frame.pairs]  # some of the peaks are next to others
+        found: list[list] = [[] for _ in frame.row]  # some of the peaks are next to others
         for (pair, _, share, grid), of_size in zip(order, torch.cat(highest).tolist(), strict=True):
             size = frame.pictures[frame.target[pair]].shape[:2]
             for similarity, row, col in of_size:
@@ -233,7 +233,7 @@ class Strong(NetworkRecipe):
 
     # Training
 
-    def read(self, pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         return read_crops(pairs, drawn, rng, self.config, self.mined)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
@@ -294,7 +294,7 @@ class Strong(NetworkRecipe):
     def mine(self, search: Search) -> dict[str, Tensor]:
         return mine_places(self, search, self.training.mine_pairs)
 
-    def use_mined(self, mined: dict[str, Any], pairs: PairSet) -> None:
+    def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
         rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
         fits = (rows.dtype, spots.dtype, spots.shape) == (np.int32, np.float32, (*rows.shape, 3)) and rows.ndim == 1
         if not fits or (np.diff(rows, prepend=0, append=len(pairs) - 1) < 0).any() or not np.isfinite(spots).all():

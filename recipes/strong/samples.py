@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.arguments import SETTINGS
 from formats.crop import Crop, cut, cut_mask
 from formats.geometry import Size
 from formats.masks import fit_rle
-from formats.pairs import PairSet
+from formats.pairs import Pairs
+from formats.takes import camera_kind
 from model.rows import rows_by_key
-from recipes.samples import Batch, DrawnPairs, Source, ViewKey, read_view, source_of
+from recipes.samples import Batch, DrawnPairs, Source, ViewKey, source_of
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import (
     CLOSE,
@@ -81,7 +81,7 @@ class CropBatch(Batch):
 
 
 def read_crops(
-    pairs: PairSet,
+    pairs: Pairs,
     drawn: DrawnPairs,
     rng: np.random.Generator,
     config: StrongConfig,
@@ -118,8 +118,8 @@ class DrawnPlaces(NamedTuple):
     is_located: bool
 
 
-def read_views(pairs: PairSet, drawn: DrawnPairs) -> Views:
-    query, target = (read_view(pairs, view) for view in source_of(pairs, drawn)[1:])
+def read_views(pairs: Pairs, drawn: DrawnPairs) -> Views:
+    query, target = pairs.query_image(drawn.query), pairs.target_image(drawn.target)
     query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
     if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
         target_mask = fit_rle(rle, target.shape[:2])
@@ -129,11 +129,12 @@ def read_views(pairs: PairSet, drawn: DrawnPairs) -> Views:
     return Views(query, query_mask, query_spot, target, target_mask, spot_of(target_mask))
 
 
-def draw_places(pairs: PairSet, drawn: DrawnPairs, views: Views, wrong: Any, rng: np.random.Generator) -> DrawnPlaces:
+def draw_places(pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Any, rng: np.random.Generator) -> DrawnPlaces:
     """`wrong` has the places in the target, if any, at which the search was wrong."""
     size, spot = views.target.shape[:2], views.target_spot
     turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
-    ratios = size_ratios(SETTINGS[pairs[drawn.query].setting][0], SETTINGS[pairs[drawn.target].setting][1])
+    cameras = pairs.named(drawn.query).query_camera, pairs.named(drawn.target).target_camera
+    ratios = size_ratios(*map(camera_kind, cameras))
     share = rng.choice(list(expected_shares(views.query_spot, views.query.shape[:2], ratios).values()))
     if spot is not None:
         share = min(spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
@@ -178,7 +179,7 @@ def whole_target(view: ViewKey, views: Views, long_side: int) -> WholeFrame:
     return WholeFrame((view, long_side), whole_frame(views.target, long_side), cells)
 
 
-def rival(pairs: PairSet, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:
+def rival(pairs: Pairs, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:
     """A place in the target view of `size` (H, W) that probably is not the place of the object: one of the `wrong`
     places, the place of another object, or any place, with this `extent`.
     """
@@ -209,14 +210,13 @@ def grouped_by_size(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
     return groups
 
 
-def other_object(pairs: PairSet, drawn: DrawnPairs, rng: np.random.Generator) -> int | None:
+def other_object(pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> int | None:
     """A random pair with the drawn take and target camera, at any time, in which another object is visible."""
-    name, target = pairs[drawn.query].object_name, pairs[drawn.target]
-    tracks = pairs.by_target[target.take_uid, target.target_camera]
-    others = [track for track in tracks if pairs.track(track.start).object_name != name]
-    numbers = [track.start + np.flatnonzero(pairs.visible[track]) for track in others]
-    numbers = [visible for visible in numbers if len(visible)]
-    return int(rng.choice(numbers[rng.integers(len(numbers))])) if numbers else None
+    tracks = pairs.by_target[int(pairs.take[drawn.target]), int(pairs.target[drawn.target])]
+    others = [track for track in tracks if pairs.object[track.start] != pairs.object[drawn.query]]
+    rows = [track.start + np.flatnonzero(pairs.visible[track.start : track.stop]) for track in others]
+    rows = [visible for visible in rows if len(visible)]
+    return int(rng.choice(rows[rng.integers(len(rows))])) if rows else None
 
 
 def jittered_spot(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:

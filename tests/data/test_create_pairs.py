@@ -11,7 +11,8 @@ import pytest
 from common.errors import UserError
 from data.create_pairs import main
 from formats.masks import encode_mask
-from formats.pairs import Pair, PairSet, pairs_path
+from formats.pairs import Pair, open_pairs
+from formats.pairs_file import pairs_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.processed import create_pairs, write_data_set
@@ -33,10 +34,10 @@ def test_where_no_pairs_are_training_names_a_command_that_works(data_dir):
     data_dir = data_dir.parent.rename(data_dir.parents[1] / "a set") / "processed"
     pairs_path(data_dir, "val").unlink()
     with pytest.raises(UserError, match="run `python (.*)`") as error:
-        PairSet([data_dir], "val", "exo-ego")
+        open_pairs([data_dir], "val", "exo-ego")
     command = re.search("`python (.*)`", str(error.value))[1]
     subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT, check=True)
-    assert len(PairSet([data_dir], "val", "exo-ego"))
+    assert len(open_pairs([data_dir], "val", "exo-ego"))
 
 
 def test_splits_without_processed_takes_are_passed_over_and_takes_of_two_splits_are_named(tmp_path):
@@ -62,15 +63,14 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
     }
     data_dir = write_data_set(tmp_path, {"uid": {"masks": masks, "subsample_idx": [0, 30]}}, {"train": ["uid"]})
     assert create_pairs(data_dir).returncode == 0
-    train = PairSet([data_dir], "train", "ego-exo")
-    assert [(pair.object_name, pair.target_camera, pair.frame) for pair in train] == [
+    train = open_pairs([data_dir], "train", "ego-exo")
+    assert [(pair.object_name, pair.target_camera, pair.frame) for pair in map(train.named, range(len(train)))] == [
         *(("never in sight of exo ", "cam01", frame) for frame in (30, 60)),
         *(("two exos", camera, 0) for camera in ("cam01", "gp02")),
     ]
     assert not train.visible.any()
-    assert list(PairSet([data_dir], "train", "exo-ego")) == [
-        Pair("uid", "two exos", "cam01", "aria02_214-1", 30, "exo-ego")
-    ]
+    other = open_pairs([data_dir], "train", "exo-ego")
+    assert len(other) == 1 and other.named(0) == Pair("uid", "two exos", "cam01", "aria02_214-1", 30)
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
@@ -81,7 +81,7 @@ def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
     run = create_pairs(data_dir, "--split", "train")
     assert run.returncode == 1
     assert re.search(f"error: 1 malformed take left out: .*{uid}.* mask counts", run.stderr.splitlines()[-1])
-    assert list(PairSet([data_dir], "train", "ego-exo").data_dir_of) == [other]
+    assert open_pairs([data_dir], "train", "ego-exo").store.takes == [other]
     path.write_text(content)
     with pytest.raises(UserError, match="has changed"):
-        PairSet([data_dir], "train", "ego-exo")
+        open_pairs([data_dir], "train", "ego-exo")

@@ -15,7 +15,8 @@ import pytest
 import data.extraction
 from common.errors import UserError, warn_once
 from data import check_processed, process_data
-from formats.pairs import PairSet, pairs_path
+from formats.pairs import open_pairs
+from formats.pairs_file import pairs_path
 from formats.processed import ProcessedTake, claim_data_dir
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
@@ -195,7 +196,7 @@ def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, 
     assert ProcessedTake.read(out, C).digest != before.digest  # by which predictions notice
     if what == "annotation":
         with pytest.raises(UserError, match=f"{pairs} is out of date: .*{C}/annotation.json has changed"):
-            PairSet([out], "val", "ego-exo")
+            open_pairs([out], "val", "ego-exo")
 
 
 def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_same_bytes(root):

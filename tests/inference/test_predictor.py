@@ -1,4 +1,4 @@
-"""The predictor and resumable_run.py find things at the right places, on images whose answer is known; boxes."""
+"""The predictor finds things at the right places, on images whose answer is known; boxes."""
 
 import math
 import pickle
@@ -12,12 +12,11 @@ from torch.utils.data import DataLoader
 from common.drawing import write_picture
 from common.errors import UserError
 from common.parallel import init_loader_worker
-from formats.processed import ProcessedTake
+from formats.pairs import open_or_list_pairs
 from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
 from inference.predictor import Predictor
-from inference.resumable_run import TakeFiles, TakePlan
-from recipes.take_frames import FrameDataset
+from recipes.frame import Frames
 from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
 
@@ -118,14 +117,14 @@ def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_c
     for recipe in recipes:
         recipe.cache.entries["a picture"] = [torch.zeros(10_000)]
     own = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
-    plan = TakePlan.of(ProcessedTake.read(data_path, "take-a"), "ego-exo")
+    pairs = open_or_list_pairs(data_path, "val", "ego-exo")
     for recipe in (*recipes, OwnMethod(own, device=torch.device("cpu"))):
-        dataset = FrameDataset(plan.frames(), TakeFiles({"take-a": plan}), recipe.prepare)
-        assert len(pickle.dumps(dataset)) < 1e4  # a network takes megabytes, and cached features more
+        dataset = Frames(pairs, pairs.groups("take", "frame"), recipe.prepare)
+        assert len(pickle.dumps(dataset)) < 2e4  # a network takes megabytes, and cached features more
     process = {"num_workers": 1, "multiprocessing_context": "spawn", "worker_init_fn": init_loader_worker}
     for there, here in zip(DataLoader(dataset, batch_size=None, **process), dataset, strict=True):
-        assert there.pairs == here.pairs and there.pairs
-        np.testing.assert_equal((there.images, there.masks), (here.images, here.masks))
+        assert there.row == here.row and there.row
+        np.testing.assert_equal((there.pictures, there.masks), (here.pictures, here.masks))
 
 
 RNG = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from formats.crop import Crop
 from model.backbone import Backbone
 from model.features import Levels
 from model.xsegtx import Look
@@ -31,14 +32,14 @@ class KnownAnswer(Paper):
 
     def predict(self, frame: Frame) -> list[Answer]:
         answers = []
-        for pair in frame.pairs:
-            query, target = (frame.images[camera].astype(np.float32) for camera in pair[1:])
+        for number, shown in zip(frame.object, frame.target, strict=True):
+            query, target = (frame.pictures[picture].astype(np.float32) for picture in (frame.view[number], shown))
             assert query.shape == target.shape == (self.side, self.side, 3)
-            marked = query[frame.masks[pair[:2]] != 0]
+            marked = query[frame.masks[number] != 0]
             color = np.median(marked, axis=0)
             assert (np.abs(marked - color).max(-1) < 60).mean() > 0.98  # the mask lies on the object
             prob = (np.abs(target - color).max(-1) < 60).astype(np.float32)
-            answers.append(Answer(prob, float(prob.max())))
+            answers.append(Answer(prob, float(prob.max()), Crop.whole(frame.sizes[shown])))
         return answers
 
 

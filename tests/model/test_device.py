@@ -5,6 +5,7 @@ hardly wait. Several processes and code for `device.type == "cuda"` alone are no
 import contextlib
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,11 @@ import torch
 
 from common.distributed import World
 from common.errors import UserError
-from formats.pairs import PairSet
+from formats.pairs import open_pairs
 from model.device import resolve_device, tf32
-from recipes.frame import joined
+from recipes.frame import Frames, joined
 from recipes.stream import TrainSamples
 from recipes.table import load_checkpoint
-from recipes.take_frames import FrameDataset, frame_plans
 from tests.made import ROOT
 from tests.made.pretended_device import PretendedDevice, register
 from train.engine import Step
@@ -71,8 +71,8 @@ def compare(training_set: str, *networks: str) -> None:
     """Compare a training step and a prediction on the pretended device with the CPU's, for each network."""
     if why_not := register():
         return print(why_not)
-    pairs = PairSet([Path(training_set)], "train", "ego-exo")
-    plan = next(plan for plan in frame_plans(pairs, np.arange(len(pairs))) if len(plan.pairs) == 4)
+    pairs = open_pairs([Path(training_set)], "train", "ego-exo")
+    rows = next(rows for rows in pairs.groups("take", "frame") if len(rows) == 4)
     for (name, most), path in zip(WAITS.items(), networks, strict=True):
         losses, gradients, answers = [], [], []
         for is_pretended in (False, True):
@@ -81,7 +81,7 @@ def compare(training_set: str, *networks: str) -> None:
                 device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
                 options = {"cache_size": 1e8, "training": checkpoint.recipe.Options()}
                 recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, **options)
-                samples, frame = TrainSamples(pairs, recipe.read, 0), FrameDataset([plan], pairs, recipe.prepare)[0]
+                samples, frame = TrainSamples(pairs, recipe.read, 0), Frames(pairs, [rows], recipe.prepare)[0]
                 step = Step(recipe, World(), 1.0)
                 batch = recipe.collate([samples[n] for n in range(2)]).to(device)
                 waits.clear()
@@ -93,8 +93,12 @@ def compare(training_set: str, *networks: str) -> None:
                 waits.clear()
                 found = recipe.predict(frame)
                 assert len(waits) <= most[1], (name, waits)
-                found += recipe.predict(joined([frame, frame])) if is_pretended else []  # together, as on a GPU
-                answers.append([(recipe.prob_in_image(x, (90, 160)), x.existence) for x in found])
+                found += (
+                    recipe.predict(joined([frame, replace(frame, row=[row + 99 for row in frame.row])]))
+                    if is_pretended
+                    else []
+                )  # together, as on a GPU
+                answers.append([(x.in_image((90, 160)), x.existence) for x in found])
         assert losses[1] == pytest.approx(losses[0], rel=1e-4), name
         for ours, expected in zip(*gradients, strict=True):
             assert (ours - expected).norm() <= 0.01 * expected.norm() + 1e-6, name

@@ -7,7 +7,7 @@ import pytest
 
 from formats.geometry import letterbox
 from formats.masks import decode_mask
-from formats.pairs import BOTH, PairSet
+from formats.pairs import BOTH, open_pairs
 from formats.processed import ProcessedTake
 from recipes.paper import PaperOptions, read_letterboxed
 from recipes.samples import DrawnPairs, ViewKey, source_of
@@ -24,7 +24,7 @@ PAPER, STRONG = partial(read_letterboxed, side=SIDE), partial(read_crops, config
 
 @pytest.fixture(scope="module", params=["ego-exo", "exo-ego", BOTH])
 def pairs(training_set, request):
-    return PairSet([training_set], "train", request.param)
+    return open_pairs([training_set], "train", request.param)
 
 
 def draws(samples, count=DRAWS):
@@ -44,7 +44,7 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
     for n in range(20):
         sample = samples[n]
         source = sample["source"]
-        take = ProcessedTake.read(pairs.data_dir_of[source.query.take_uid], source.query.take_uid)
+        take = ProcessedTake.read(pairs.store.folders[0].parent, source.query.take_uid)
         mask = decode_mask(take.masks[source.object_name][source.query.camera][source.query.frame])
         assert np.array_equal(sample["query_mask"], letterbox(mask, SIDE))
         assert sample["query_image"].shape == (SIDE, SIDE, 3)
@@ -81,16 +81,17 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
 
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
     rng = np.random.default_rng(0)
-    for number, pair in enumerate(pairs):
+    for number in range(len(pairs)):
+        pair = pairs.named(number)
         rivals = [other_object(pairs, DrawnPairs(number, number), rng) for _ in range(20)]
         assert pairs.visible[rivals].all()
-        for other in (pairs[n] for n in rivals):
+        for other in map(pairs.named, rivals):
             assert other.object_name != pair.object_name
             assert (other.take_uid, other.target_camera) == (pair.take_uid, pair.target_camera)
     make_take(tmp_path, "a", {"cup_0": {EGO: [0], "cam01": [0]}, "lid_0": {EGO: [0, 30], "cam01": []}})
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     create_pairs(tmp_path)
-    alone = PairSet([tmp_path], "train", "ego-exo")
+    alone = open_pairs([tmp_path], "train", "ego-exo")
     assert [other_object(alone, DrawnPairs(number, number), rng) for number in range(3)] == [None, 0, 0]
 
 
@@ -98,7 +99,7 @@ def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_an
     drawn = sources(TrainSamples(pairs, PAPER, 0))
     synthetic = [source for source in drawn if is_synthetic(source)]
     assert len(synthetic) / DRAWS == pytest.approx(TARGET_SWAP, abs=0.03)
-    targets = {ViewKey(p.take_uid, p.target_camera, p.frame) for p in pairs}
+    targets = {ViewKey(p.take_uid, p.target_camera, p.frame) for p in map(pairs.named, range(len(pairs)))}
     for source in synthetic:
         assert source.target in targets
         assert (source.target.camera == EGO) == (source.query.camera != EGO)
@@ -109,7 +110,7 @@ def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_an
 
 def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
     training_set = make_training_set(tmp_path, {"train": ["uid-a"]})
-    samples = TrainSamples(PairSet([training_set], "train", "ego-exo"), PAPER, 0)
+    samples = TrainSamples(open_pairs([training_set], "train", "ego-exo"), PAPER, 0)
     assert not any(map(is_synthetic, sources(samples, 200)))
 
 

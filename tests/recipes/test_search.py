@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from formats.masks import decode_mask, encode_mask
-from formats.processed import Correspondence
-from inference.predictor import Predictor
+from formats.masks import encode_mask
+from inference.predictor import Predictor, frame_of
 from recipes.base import Answer, Recipe
 from recipes.frame import Frame
 from recipes.strong.crops import spot_of
@@ -28,10 +27,12 @@ def parts(strong_checkpoint):
 
 
 def answers(parts, frame: Frame, **options) -> tuple[list[np.ndarray], list[float]]:
-    return tuple(map(list, zip(*Predictor(Strong(*parts, **options)).predict(frame), strict=True)))
+    found = Predictor(Strong(*parts, **options)).predict(frame)
+    probs = [answer.in_image(frame.sizes[target]) for answer, target in zip(found, frame.target, strict=True)]
+    return probs, [answer.existence for answer in found]
 
 
-def frame_of(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Frame:
+def noise(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Frame:
     """Of noise; an object has a mask of its own in each query view, at any `number`."""
     rng, images, masks = np.random.default_rng(number), {}, {}
     for camera, (height, width) in SIZES.items():
@@ -42,8 +43,13 @@ def frame_of(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, n
             center = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
             blank = np.zeros((height, width), np.uint8)
             masks[name, camera] = cv2.circle(blank, center, radius, 1, -1) if radius else blank
-    pairs = [Correspondence(*pair) for pair in pairs]
-    return Frame(pairs, images, {pair[:2]: encode_mask(masks[pair[:2]]) for pair in pairs}, kinds)
+    frame = Frame()
+    pictures = {camera: frame.add_picture(image, kinds.get(camera)) for camera, image in images.items()}
+    marked = list(dict.fromkeys(pair[:2] for pair in pairs))
+    given = {key: frame.add_object(encode_mask(masks[key]), pictures[key[1]]) for key in marked}
+    for row, pair in enumerate(pairs):
+        frame.add_pair(given[pair[:2]], pictures[pair[2]], row)
+    return frame
 
 
 PAIRS = [("cup", "ego", "left"), ("pot", "ego", "left"), ("pot", "ego", "right"), ("cup", "right", "ego")]
@@ -51,19 +57,19 @@ PAIRS = [("cup", "ego", "left"), ("pot", "ego", "left"), ("pot", "ego", "right")
 
 @pytest.mark.parametrize("kinds", [KINDS, {}], ids=["kinds", "unknown"])
 def test_pairs_are_answered_as_each_alone_whatever_the_batches_and_whatever_else_is_asked(parts, kinds):
-    alone = [answers(parts, frame_of([pair], kinds)) for pair in PAIRS]
+    alone = [answers(parts, noise([pair], kinds)) for pair in PAIRS]
     for options in {}, {"batch_size": 1}, {"batch_size": 3}:
-        for prob, existence, one in zip(*answers(parts, frame_of(PAIRS, kinds), **options), alone, strict=True):
+        for prob, existence, one in zip(*answers(parts, noise(PAIRS, kinds), **options), alone, strict=True):
             np.testing.assert_allclose(prob, one[0][0], rtol=0, atol=2e-3)
             assert existence == pytest.approx(one[1][0], abs=1e-4)
 
 
 def test_an_object_that_its_own_mask_hides_is_said_to_be_hidden_and_leaves_the_others_alone(parts):
     pairs = [("hidden", "ego", "left"), *PAIRS, ("hidden", "left", "ego")]
-    prob, existence = answers(parts, frame_of(pairs))
+    prob, existence = answers(parts, noise(pairs))
     assert not prob[0].any() and not prob[-1].any() and existence[0] == existence[-1] == 0
-    assert existence[1:-1] == pytest.approx(answers(parts, frame_of(PAIRS))[1], abs=1e-4)
-    prob, existence = answers(parts, frame_of(pairs[:1]))
+    assert existence[1:-1] == pytest.approx(answers(parts, noise(PAIRS))[1], abs=1e-4)
+    prob, existence = answers(parts, noise(pairs[:1]))
     assert not prob[0].any() and existence == [0]
 
 
@@ -94,13 +100,13 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
     """The object's color changes from part to part, and is a little darker in the target, which also shows a plain
     thing with the mean color of the object. The object's mask in the target comes second.
     """
-    images, masks, pair = {}, {}, Correspondence("cup", "left", "right")
+    images, masks = {}, {}
     for camera, green in {"left": 100, "right": 94}.items():
         images[camera], masks[camera] = np.full((270, 480, 3), BACKGROUND, np.uint8), np.zeros((270, 480), np.uint8)
         images[camera][60:90, 120:150] = patterned(30, green)
         masks[camera][60:90, 120:150] = 1
     images["right"][180:210, 360:390] = patterned(30, 100).mean((0, 1))
-    return Frame([pair], images, {pair[:2]: encode_mask(masks["left"])}, KINDS), masks["right"]
+    return frame_of([(images["left"], masks["left"])], [images["right"]], ("exo", "exo")), masks["right"]
 
 
 def patterned(side: int, green: int) -> np.ndarray:
@@ -111,7 +117,8 @@ def patterned(side: int, green: int) -> np.ndarray:
 
 def finds(frame: Frame, truth: np.ndarray, used: Strong) -> bool:
     """Whether what is found is the object."""
-    [(prob, existence)] = Predictor(used).predict(frame)
+    [answer] = Predictor(used).predict(frame)
+    prob, existence = answer.in_image(frame.sizes[1]), answer.existence
     assert existence > 0.5 and (prob > 0.5).any()
     return overlap(prob > 0.5, truth) > 0.8
 
@@ -131,9 +138,9 @@ def test_of_two_look_alikes_the_one_whose_parts_agree_with_the_object_is_chosen(
 
 def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept_though_it_is_smaller(monkeypatch):
     frame, truth = look_alikes()
-    frame.images["right"][:], truth[:] = BACKGROUND, 0
-    frame.images["right"][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
-    frame.images["right"][55:89, 151:185] = patterned(30, 100).mean((0, 1))
+    frame.pictures[1][:], truth[:] = BACKGROUND, 0
+    frame.pictures[1][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
+    frame.pictures[1][55:89, 151:185] = patterned(30, 100).mean((0, 1))
     assert finds(frame, truth, color_recipe(NearestColor))
     monkeypatch.setattr(Strong, "best_first", lambda self, parts, matches: parts)
     assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
@@ -141,22 +148,22 @@ def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept
 
 def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition():
     frame, truth = look_alikes()
-    mask, query = decode_mask(frame.masks["cup", "left"]), frame.images["left"]
+    mask, query = frame.masks[0], frame.pictures[0]
     predictor = Predictor(color_recipe(NearestColor))
-    alone = predictor.segment(query, mask, frame.images["right"])
-    places = predictor.places(query, mask, frame.images["right"])
+    alone = predictor.segment(query, mask, frame.pictures[1])
+    places = predictor.places(query, mask, frame.pictures[1])
     chosen, *others = places
     assert (chosen.mask == alone.mask).all() and overlap(chosen.mask, truth) > 0.8
     assert chosen.existence == alone.existence and max(overlap(place.mask, chosen.mask) for place in others) < 0.5
-    assert len(predictor.places(query, mask, frame.images["right"], count=1)) == 1
+    assert len(predictor.places(query, mask, frame.pictures[1], count=1)) == 1
     choice = predictor.recipe.network.choice
     choice.score.forward = lambda numbers: -choice.glance(numbers)  # would choose, of more close looks, a worse place
     for count in (1, 2, 3, 4):
-        first = predictor.places(query, mask, frame.images["right"], count)[0]
-        assert (first.mask == predictor.segment(query, mask, frame.images["right"]).mask).all()
+        first = predictor.places(query, mask, frame.pictures[1], count)[0]
+        assert (first.mask == predictor.segment(query, mask, frame.pictures[1]).mask).all()
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
-            predictor.places(query, mask, frame.images["right"], count=count)
+            predictor.places(query, mask, frame.pictures[1], count=count)
 
 
 class Chosen(Recipe):
@@ -177,7 +184,7 @@ def test_the_chosen_place_comes_first_and_the_others_follow_by_the_existence_tha
 
 def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_counts():
     frame, truth = look_alikes()
-    mask, query, target = decode_mask(frame.masks["cup", "left"]), frame.images["left"], frame.images["right"]
+    mask, query, target = frame.masks[0], frame.pictures[0], frame.pictures[1]
     unlike = np.full_like(query, BACKGROUND)
     unlike[60:90, 120:150] = 30, 220, 250  # the target shows no such thing
     predictor = Predictor(color_recipe(NearestColor))
@@ -190,6 +197,7 @@ def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_cou
 
 def test_an_object_that_has_left_is_said_to_be_hidden():
     frame, _ = look_alikes()
-    frame.images["right"][:] = BACKGROUND
-    [(prob, existence)] = Predictor(color_recipe(NearestColor)).predict(frame)
+    frame.pictures[1][:] = BACKGROUND
+    [answer] = Predictor(color_recipe(NearestColor)).predict(frame)
+    prob, existence = answer.in_image(frame.sizes[1]), answer.existence
     assert not (prob > 0.5).any() and existence < 0.5

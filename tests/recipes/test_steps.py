@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.distributed import World
-from formats.pairs import BOTH, PairSet
+from formats.pairs import BOTH, open_pairs
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import Paper, PaperOptions
 from recipes.stream import TrainSamples
@@ -28,7 +28,7 @@ def strong(precision="fp32", cache_size=0, side=SIDE):
 
 @pytest.fixture(scope="module")
 def pairs(training_set):
-    return PairSet([training_set], "train", BOTH)
+    return open_pairs([training_set], "train", BOTH)
 
 
 @pytest.fixture(scope="module")

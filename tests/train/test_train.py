@@ -20,7 +20,7 @@ import common.distributed
 from common.arguments import SETTINGS
 from common.errors import UserError, run_script
 from examples.own_recipe import OwnConfig, OwnOptions
-from formats.pairs import PairSet
+from formats.pairs import open_pairs
 from inference.predictor import SHIPPED
 from recipes.paper import Paper, blocked_tokens
 from recipes.table import RECIPES, load_checkpoint
@@ -284,7 +284,7 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
     assert "setting: both" in output and "train pairs: 84 of 3 takes" in output
     assert "validation IoU: start 0." in output and "(epoch 1)" in output
     assert log_lines(tmp_path, "val")[0]["samples"] == sum(
-        len(PairSet([training_set], "val", setting)) for setting in SETTINGS
+        len(open_pairs([training_set], "val", setting)) for setting in SETTINGS
     )
     assert "drop one of them" in error_line(capsys, training_set, tmp_path / "other", "--both", "--reverse")
 

@@ -9,13 +9,14 @@ import shutil
 import signal
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import eval_segswap
 import train.validation
 from common.distributed import Stopped, World
 from evaluation import evaluate
-from formats.pairs import BOTH, PairSet
+from formats.pairs import BOTH, open_pairs
 from formats.processed import ANNOTATION
 from inference.predictor import Predictor
 from recipes.paper import Paper
@@ -56,14 +57,14 @@ def test_each_pair_is_answered_and_scored_as_by_prediction_and_the_official_eval
     with (scored / "cases.csv").open() as file:
         cases = {(x["object_name"], x["target_camera"], int(x["frame"])): x for x in csv.DictReader(file)}
 
-    seen, pairs = [], PairSet([training_set], "val", "ego-exo")
+    seen, pairs = [], open_pairs([training_set], "val", "ego-exo")
     monkeypatch.setattr(
         train.validation, "validation_figures", lambda all: (seen.extend(all), validation_figures(all))[1]
     )
     line = run(pairs, checkpoint, tmp_path)
-    assert [score.number for score in seen] == list(range(len(cases)))
+    assert [score.row for score in seen] == list(range(len(cases)))
     for score in seen:
-        pair = pairs[score.number]
+        pair = pairs.named(score.row)
         case = cases[pair.object_name, pair.target_camera, pair.frame]
         assert score.visible == (case["visible"] == "1") and math.isnan(score.iou) == (not score.visible)
         assert score.existence == pytest.approx(float(case["confidence"]), rel=1e-5)
@@ -75,23 +76,22 @@ def test_each_pair_is_answered_and_scored_as_by_prediction_and_the_official_eval
 
 
 def test_the_pairs_are_the_same_in_every_run_and_processes_share_their_frames_equally(training_set):
-    pairs = PairSet([training_set], "val", BOTH)
-    few = [of_pairs(pairs, 5).frames.dataset.plans for _ in range(2)]
-    assert few[0] == few[1] and sum(len(plan.pairs) for plan in few[0]) == 5
+    pairs = open_pairs([training_set], "val", BOTH)
+    few = [np.concatenate(of_pairs(pairs, 5).frames.dataset.groups).tolist() for _ in range(2)]
+    assert few[0] == few[1] and len(few[0]) == 5
     for world_size in (1, 3, 4):
         parts = [of_pairs(pairs, 0, rank, world_size) for rank in range(world_size)]
-        plans = [plan for part in parts for plan in part.frames.dataset.plans]
         counts = [len(part.frames) for part in parts]
         assert max(counts) - min(counts) <= 1
-        asked = [pairs.number(plan.folder.name, pair, plan.number) for plan in plans for pair in plan.pairs]
-        assert sorted(asked) == list(range(len(pairs)))
+        asked = np.concatenate([rows for part in parts for rows in part.frames.dataset.groups])
+        assert sorted(asked.tolist()) == list(range(len(pairs)))
 
 
 def test_a_take_that_is_annotated_anew_meanwhile_changes_nothing_and_one_that_is_gone_is_named(
     training_set, checkpoint, tmp_path, capsys
 ):
     data_dir = shutil.copytree(training_set, tmp_path / "data")
-    pairs = PairSet([data_dir], "val", "ego-exo")
+    pairs = open_pairs([data_dir], "val", "ego-exo")
     before = run(pairs, checkpoint, tmp_path / "before")
     path = data_dir / "uid-d" / ANNOTATION
     content = json.loads(path.read_text())["masks"]
@@ -101,13 +101,13 @@ def test_a_take_that_is_annotated_anew_meanwhile_changes_nothing_and_one_that_is
     assert after | {"time": before["time"]} == before
     shutil.rmtree(data_dir / "uid-d")
     assert run(pairs, checkpoint, tmp_path / "gone")["samples"] == 0
-    assert re.search(f"left out: uid-d/.*: frame {data_dir / 'uid-d'}/.* is missing", capsys.readouterr().err)
+    assert re.search(f"left out: uid-d .*: frame {data_dir / 'uid-d'}/.* is missing", capsys.readouterr().err)
 
 
 def test_a_signal_ends_it_after_the_frame_in_which_it_comes(training_set, checkpoint, tmp_path, monkeypatch):
     asked, predict = [], Paper.predict
     monkeypatch.setattr(Paper, "predict", lambda *given: (asked.append(given), predict(*given))[1])
-    pairs = PairSet([training_set], "val", "ego-exo")
+    pairs = open_pairs([training_set], "val", "ego-exo")
     with pytest.raises(Stopped):
         run(pairs, checkpoint, tmp_path, signal.SIGTERM)
     assert len(asked) == 1 and not log_lines(tmp_path, "val")
@@ -117,7 +117,7 @@ def test_processes_communicate_as_often_for_all_pairs_as_for_one_and_all_stop_if
     training_set, checkpoint, tmp_path, monkeypatch
 ):
     """While they predict, no process waits for another."""
-    pairs, calls = PairSet([training_set], "val", "ego-exo"), []
+    pairs, calls = open_pairs([training_set], "val", "ego-exo"), []
 
     def noted(name):
         method = getattr(World, name)
