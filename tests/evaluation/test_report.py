@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_others_st
         (out / "pictures").mkdir(parents=True)
         for name in ("index.html", "pictures/mine.jpg"):
             (out / name).write_text("mine")
-        killed = killed_at(event, out.parent, lambda out=out: write_files(out, *new))
+        killed = killed_at(event, out.parent, partial(write_files, out, *new))
         assert list(out.parent.iterdir()) == [out]  # nothing can be made beside a mount point, nor renamed into it
         write_files(out, *new)
         assert tree(out) == {"pictures/mine.jpg": b"mine"} | dict.fromkeys(new, b"new")

@@ -258,7 +258,7 @@ def test_bad_files_are_named_in_one_line_before_the_network_is_loaded(files, mon
 
 
 def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):
-    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
+    monkeypatch.setattr(segment_pair.Predictor, "load", load_known_answer)
     for name, box in {"query": (0.3, 0.6, 0.5, 0.8), "target": (0.25, 0.7, 0.1, 0.5)}.items():
         image, mask = scene((96, 96), box)
         write_picture(tmp_path / f"{name}.png", image)
@@ -285,10 +285,20 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
         segment_pair.main([*common, *labels])
 
 
+def load_known_answer(*args, **options) -> Predictor:
+    return predictor.Predictor(KnownAnswer(96))
+
+
+def main_with_known_answer() -> int | None:
+    """For another process, in which no test has replaced anything."""
+    segment_pair.Predictor.load = load_known_answer
+    return segment_pair.main()
+
+
 @pytest.fixture
 def table(tmp_path, monkeypatch) -> Path:
     """A table of four pairs, one of them without its target. The object has one color in all pictures."""
-    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *args, **options: predictor.Predictor(KnownAnswer(96)))
+    monkeypatch.setattr(segment_pair.Predictor, "load", load_known_answer)
     for name, box in {"here": (0.3, 0.6, 0.5, 0.8), "there": (0.25, 0.7, 0.1, 0.5)}.items():
         image, mask = scene((96, 96), box)
         write_picture(tmp_path / f"{name}.png", image)
@@ -358,12 +368,12 @@ def test_a_table_that_is_none_is_said_in_one_line_before_anything_is_made(table,
 
 
 def test_a_table_that_was_stopped_anywhere_continues_to_the_same_files(table, tmp_path):
-    words = segment_pair.main, "--pairs", table, "--out"
-    run_main(*words, tmp_path / "whole")
+    words = "--pairs", table, "--out"
+    run_main(segment_pair.main, *words, tmp_path / "whole")
     for number in itertools.count(1):
         out = tmp_path / "stopped" / str(number)
-        was_killed = killed_at(number, out, *words, out)
-        run_main(*words, out)
+        was_killed = killed_at(number, out, main_with_known_answer, *words, out)
+        run_main(segment_pair.main, *words, out)
         assert contents(out) == contents(tmp_path / "whole")
         if not was_killed:
             break

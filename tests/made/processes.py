@@ -4,6 +4,7 @@ the repository for commands with their default paths.
 
 import contextlib
 import io
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,6 +18,12 @@ import pytest
 
 from common.errors import run_script
 from tests.made import ROOT
+
+# Imports take seconds, so they are done once, in a process from which all of this context are forked. Forks of the
+# process that runs the tests would wait for ever for threads of OpenCV or FFmpeg, which do not survive a fork.
+context = multiprocessing.get_context("forkserver")
+SLOW_IMPORTS = ["tests.made.stops", "data.import_take", "evaluation.evaluate", "inference.segment_video"]
+context.set_forkserver_preload(SLOW_IMPORTS)
 
 
 def exit_status(main: Callable[[], int | None], *words: object) -> int:
@@ -72,27 +79,27 @@ EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "
 
 
 def killed_at(number: int, folder: Path, main: Callable[[], int | None], *words: object) -> bool:
-    """Run a script's `main` in a forked process, and kill it just before its `number`-th operation, counted from 1, on
-    a file below `folder`. Returns False if it ended before.
-
-    The script must not call functions of OpenCV that use threads, because these do not survive a fork.
+    """Run a script's `main`, which a module must have by this name, in another process, and kill it just before its
+    `number`-th operation, counted from 1, on a file below `folder`. Returns False if it ended before.
     """
-    process = os.fork()
-    if process == 0:
-        try:
-            left = [number]
+    process = context.Process(target=_until_killed, args=(number, folder, main, words))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
-            def kill(event: str, args: tuple) -> None:
-                if event in EVENTS and args and str(args[0]).startswith(f"{folder}{os.sep}"):
-                    left[0] -= 1
-                    if not left[0]:
-                        os.kill(os.getpid(), signal.SIGKILL)
 
-            sys.addaudithook(kill)
-            run_main(main, *words)
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+def _until_killed(number: int, folder: Path, main: Callable[[], int | None], words: tuple) -> None:
+    left = [number]
+
+    def kill(event: str, args: tuple) -> None:
+        if event in EVENTS and args and str(args[0]).startswith(f"{folder}{os.sep}"):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(kill)
+    run_main(main, *words)
 
 
 def copy_repository(folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """Run trainings in other processes and end them at a chosen event, by a signal or because the disk is full."""
 
 import errno
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from common.errors import run_script
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
 from tests.made.networks import lite0
+from tests.made.processes import context
 from tests.made.training import run_training
 from train.log import Log
 from train.state import TrainState
@@ -23,9 +23,6 @@ from train.state import TrainState
 FULL_DISK = "a full disk"
 WRITES = ("checkpoint", "line of the log")  # the kinds of events at which the disk can be full
 lite0()
-# Imports take seconds, so they are done once, in a process from which all others are forked.
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload([__name__])
 
 
 def train_until(end: tuple | None, how: signal.Signals | str, *given: object) -> int:
