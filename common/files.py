@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,8 +33,10 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
 
     A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
     killed writers of `name` and `files` left behind are deleted. The lock on `.{name}.lock` ends when the process
-    and all processes that it forked have ended. On a disk without locks, a warning asks for only one writer.
+    and all processes that it forked have ended. On a disk without locks, a warning asks for only one writer. Raises
+    UserError as `check_writable` does.
     """
+    check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
     lock = FileLock(path, fallback_to_soft=False)  # a soft lock stays when a job is killed, and other machines wait
@@ -56,10 +59,21 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
         lock.release()
 
 
+def check_writable(folder: Path) -> None:
+    """Raise UserError if no file can be made in `folder`; if it does not exist yet, in the folder that will hold it."""
+    place = next(place.absolute() for place in (folder, *folder.parents) if os.path.lexists(place))
+    try:  # permissions alone do not tell: root may do everything, but not in /proc or on a disk mounted read-only
+        tempfile.TemporaryFile(dir=place, prefix=".", suffix=".tmp").close()
+    except OSError as error:
+        what = f"cannot write into {place} ({error.strerror})"
+        raise UserError(f"{what}; make it writable, or name another folder") from None
+
+
 def check_output(path: Path, overwrite: bool, inputs: Iterable[Path | None]) -> None:
-    """Call this before the work begins, for a file that the user has named. Raises UserError if it is one of the
-    `inputs`, or lies in one; and if it exists and the user did not give --overwrite.
+    """Call this before the work begins, for a file that the user has named. Raises UserError if its folder cannot be
+    written to; if it is one of the `inputs`, or lies in one; and if it exists and the user did not give --overwrite.
     """
+    check_writable(path.parent)
     if path.exists():
         real, others = path.resolve(), [other for other in inputs if other and other.exists()]
         if any(place.samefile(other) for place in (real, *real.parents) for other in others):

@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.files import (
     atomic_folder,
     atomic_write,
+    check_output,
     claimed,
     iter_json,
     read_json,
@@ -75,6 +76,26 @@ def test_on_a_disk_without_locks_nobody_waits_and_a_line_names_the_remedy(tmp_pa
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path} is on a disk without file locks; ")
     assert not list(tmp_path.iterdir())
+
+
+CLAIM = """
+import sys
+from common.errors import run_script
+from common.files import *
+run_script(lambda: claimed(Path(sys.argv[1]), "results.json", "writes results").__enter__())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody, not even root, may write")
+@pytest.mark.parametrize("folder", ["/proc", "/proc/new", "{tmp}/file/new"])
+def test_where_nothing_can_be_written_is_said_before_the_work_and_nobody_waits(tmp_path, folder):
+    (tmp_path / "file").touch()
+    folder, place = Path(folder.format(tmp=tmp_path)), tmp_path / "file" if "tmp" in folder else "/proc"
+    with pytest.raises(UserError, match=rf"^cannot write into {place} \(.*\); make it writable, or name another folder$"):
+        check_output(folder / "results.json", True, [])
+    run = subprocess.run([sys.executable, "-c", CLAIM, folder], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.stderr.startswith(f"error: cannot write into {place} (") and run.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 FILL_FOLDER = """

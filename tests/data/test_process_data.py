@@ -442,6 +442,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undist
         (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
         (["--takepath", "{root}"], ["did you mean {root}/takes?"]),
         (["--shard", "3/2"], ["'3/2' is not I/N"]),
+        (["--outputpath", "{root}/split.json/out"], ["cannot write into {root}/split.json (Not a directory)"]),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):

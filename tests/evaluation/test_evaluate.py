@@ -174,6 +174,8 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json has nothing at ego-exo/results",
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json has nothing at annotations",
+    "--pred_file {tmp}/none.json --out {root}/split.json/out": "cannot write into {root}/split.json (Not a directory)",
+    "--pred_file {tmp}/none.json --sheet {root}/split.json/a.jpg": "cannot write into {root}/split.json (",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
 }

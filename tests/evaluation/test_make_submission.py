@@ -108,3 +108,5 @@ def test_a_submission_never_replaces_what_it_is_made_of_and_another_file_only_if
         submit(scored_data, out)
     submit(scored_data, out, "--overwrite")
     assert out.read_bytes()
+    with pytest.raises(UserError, match=rf"cannot write into {out} \(Not a directory\)"):
+        submit(scored_data, out / "new.json", "--ego_exo", tmp_path / "none.json")

@@ -134,6 +134,7 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(input
         (("--ego", "glasses"), "--ego names camera 'glasses'; --videos has head, left, right\n"),
         (("--offset", "head=70"), "no mask in .* is of a frame that another camera has"),
         (("--out", "{}"), "exists; give another name, or delete it first"),
+        (("--offset", "head=70", "--out", "{}/left.mp4/found"), r"cannot write into .*left.mp4 \(Not a directory\)"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path, more, message):
@@ -239,6 +240,10 @@ def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(fil
         segment(given | {"out": str(tmp_path / "b")})
     with pytest.raises(UserError, match="--out . is a folder; give the beginning of a file's name: target$"):
         segment(given | {"out": "."})
+    if Path("/proc/self").exists():  # where nobody, not even root, may write
+        monkeypatch.chdir("/proc")
+        with pytest.raises(UserError, match="^cannot write into /proc "):
+            segment({name: path for name, path in given.items() if name != "out"})
     assert mask.read_bytes() == before and not (tmp_path / "b_overlay.jpg").read_bytes()
 
 
@@ -248,13 +253,14 @@ def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(fil
         ("target_image", "text.jpg", "text.jpg cannot be read as a picture"),
         ("query_mask", "target.jpg", "target.jpg looks like a photograph, not a mask"),
         ("query_mask", "empty.png", "empty.png is empty"),
+        ("out", "text.jpg/other", r"cannot write into .*text.jpg \(Not a directory\)"),
     ],
 )
 def test_bad_files_are_named_in_one_line_before_the_network_is_loaded(files, monkeypatch, argument, file, message):
     monkeypatch.delattr(segment_pair.Predictor, "load")
     folder = files["out"].removesuffix("found")
     with pytest.raises(UserError, match=f"^[^\n]*{message}[^\n]*$"):
-        segment(files | {argument: folder + file, "out": folder + "other"})
+        segment(files | {"out": folder + "other", argument: folder + file})
 
 
 def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path, monkeypatch):

@@ -103,6 +103,8 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     for name, flag in (("netBest.pth", "--resume-pth"), ("netLast.pth", "--init_weights")):
         error = error_line(capsys, training_set, out_dir, "--overwrite", flag, out_dir / name)
         assert error.endswith("this run would replace it; give another --out-dir\n") and tree(out_dir) == tree(finished)
+    file = out_dir / "netBest.pth"
+    assert f"cannot write into {file} (Not a directory)" in error_line(capsys, training_set, file / "run")
     for text, words in (("no JSON", "is not valid JSON"), ('{"loss": 1}', "has lines that train.py does not write")):
         (out_dir / "log.jsonl").write_text(f"{text}\n")
         assert f"log.jsonl {words}" in error_line(capsys, training_set, out_dir)
