@@ -54,7 +54,7 @@ def main() -> None:
         if not processed:
             continue
         found_none = False
-        bar = tqdm(processed, split, unit="take")
+        bar = tqdm(processed, split, unit="take", delay=1)  # no bar before an early error
         counts, malformed_here = write_pairs(args.data_path, args.splits_path, split, bar, missing)
         malformed |= malformed_here
         text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())

@@ -184,9 +184,9 @@ def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
     path = data_dir / SOURCE
     if not path.exists():
         write_json(path, source)
-    elif (
-        existing := read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")
-    ) != source:
+        return
+    existing = read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")
+    if existing != source:
         remedy = f"give another --outputpath, or the same --downscaled and --detail; if it has no frames, delete {path}"
         raise UserError(f"{data_dir} was made of videos {existing['videos']}, not {source['videos']}; {remedy}")
 
