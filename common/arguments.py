@@ -35,17 +35,20 @@ class Parser(argparse.ArgumentParser):
     An error is one line.
     """
 
-    def __init__(self, doc: str) -> None:
-        super().__init__(description=doc, formatter_class=_HelpFormatter)
+    def __init__(self, doc: str, **options: Any) -> None:
+        super().__init__(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False, **options)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Name an unknown flag before a missing one, which may be the same flag, misspelled."""
-        flags = self._option_string_actions
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Name unknown flags before a missing one, which may be one of them, misspelled or shortened."""
+        flags, unknown = self._option_string_actions, []
         for name in (word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)):
-            if name[:2] == "--" != name and not any(flag.startswith(name) for flag in flags):
-                near = difflib.get_close_matches(name, flags, 1, cutoff=0.8)
-                self.error(f"there is no {name}" + "".join(f", but {flag}" for flag in near))
-        return super().parse_known_args(args, namespace)
+            if name[:2] == "--" != name and name not in flags:
+                longer = [flag for flag in flags if flag.startswith(name)]
+                near = longer or difflib.get_close_matches(name, flags, 1, cutoff=0.8)
+                unknown.append(f"there is no {name}" + f", but {' and '.join(near)}" * bool(near))
+        if unknown:
+            self.error("; ".join(unknown))
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")

@@ -3,8 +3,6 @@ further flags are in snake_case.
 """
 
 import argparse
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,8 +109,9 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     """
     parser = Parser(doc)
     add_fields(parser, Options, RECIPE)
-    words = " ".join(sys.argv[1:] if argv is None else argv)
-    [recipe] = re.findall(rf"--recipe[= ]({'|'.join(RECIPES)})\b", words)[-1:] or [Options.recipe]
+    first = Parser("", add_help=False)
+    first.add_argument("--recipe", choices=RECIPES, default=Options.recipe)
+    recipe = first.parse_known_args(argv)[0].recipe
     add_fields(parser, RECIPES[recipe].Config, NETWORK)
     add_fields(parser, RECIPES[recipe].Options, f"only of the {recipe} recipe")
     known = defaults_of(recipe)

@@ -70,11 +70,11 @@ def parser():
     return parser
 
 
-def test_an_unknown_flag_is_named_in_one_line(parser, capsys):
+def test_unknown_and_shortened_flags_are_named_in_one_line(parser, capsys):
     with pytest.raises(SystemExit) as end:
-        parser.parse_args(["--settings", "ego-exo", "--out=3"])  # --setting is missing, and the rest of --out_path
-    assert capsys.readouterr().err == "error: there is no --settings, but --setting; see --help\n"
-    assert end.value.code == 2
+        parser.parse_args(["--settings", "ego-exo", "--out=3"])  # --setting is missing
+    line = "error: there is no --settings, but --setting; there is no --out, but --out_path; see --help\n"
+    assert capsys.readouterr().err == line and end.value.code == 2
 
 
 def test_help_keeps_the_docstrings_lines_and_names_defaults_as_a_user_would_type_them(parser, monkeypatch):

@@ -436,6 +436,21 @@ def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, word
     assert words in error_line(capsys, training_set, tmp_path, *flags)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--recip strong --fit_pairs 3", "there is no --recip, but --recipe; there is no --fit_pairs; see --help"),
+        ("--recipe stron --fit_pairs 3", "argument --recipe: invalid choice: 'stron' "),
+        ("--back moco", "there is no --back, but --backbone and --backbone_weights; see --help"),
+    ],
+)
+def test_a_misspelled_recipe_or_flag_is_named_and_none_is_taken_for_a_longer_one(capsys, words, said):
+    with pytest.raises(SystemExit):
+        parse(words.split(), "")
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}") and error.count("\n") == 1
+
+
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
     schedule = Schedule(2e-4, 1000, 1000, 250, (50,))
     assert [schedule.learning_rate(step) for step in (0, 500, 1000, 50_999)] == pytest.approx([0, 1e-4, 2e-4, 2e-4])
