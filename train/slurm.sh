@@ -11,11 +11,15 @@
 # runs a copy of this file:
 #   sbatch train/slurm.sh [run_ego.sh | run_exo.sh | run_both.sh] [arguments of train.py]
 #   sbatch --nodes=2 train/slurm.sh run_both.sh      # two machines with the same disks, as one run
-# Two minutes before its time limit, the job saves, ends and is queued again; it then continues. The same happens when
-# the job is preempted; it then has 30 s, or more if slurm.conf has PreemptParameters=send_user_signal.
+# Two minutes before its time limit, the job saves, ends and is queued again; its command, the same as before, then
+# continues the run. The same happens when the job is preempted; it then has 30 s, or more if slurm.conf has
+# PreemptParameters=send_user_signal.
 set -uo pipefail
 script=run_ego.sh
 case ${1:-} in run_*.sh) script=$1 && shift ;; esac
+[[ " $* " != *" --overwrite "* ]] || {
+    echo "error: --overwrite would begin anew whenever the job is queued again; give another --out-dir" >&2 && exit 1
+}
 
 export NPROC=${SLURM_GPUS_ON_NODE:-1}
 start=(bash)
@@ -24,7 +28,7 @@ if [ "${SLURM_JOB_NUM_NODES:-1}" != 1 ]; then # torchrun reads flags from PET_..
     export PET_NNODES=$SLURM_JOB_NUM_NODES PET_RDZV_BACKEND=c10d PET_RDZV_ENDPOINT=$place PET_RDZV_ID=$SLURM_JOB_ID
     start=(srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash)
 fi
-"${start[@]}" "train/$script" --resume-pth auto "$@" &
+"${start[@]}" "train/$script" "$@" &
 child=$!
 interrupted=0
 pass_on() {

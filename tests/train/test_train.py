@@ -497,7 +497,7 @@ def test_the_shell_scripts_pass_the_setting_and_then_further_arguments(stand_in,
     further = ["--n-epoch", "1", "--out-dir", "a folder"]
     program, *words = call(script, stand_in, *further)
     assert program.endswith("train/train.py") and words == [*flags, *further]
-    assert call("slurm.sh", stand_in, script, *further) == [program, *flags, "--resume-pth", "auto", *further]
+    assert call("slurm.sh", stand_in, script, *further) == [program, *flags, *further]
     run, _ = choose_start(parse(words[: len(flags)], ""), torch.device("cpu"))
     kind = {"run_ego.sh": "", "run_exo.sh": "_reverse", "run_both.sh": "_both"}[script]
     assert run.out_dir == ROOT / f"train/checkpoints/egoexo_v2_480x480{kind}"
@@ -531,4 +531,6 @@ def test_a_slurm_job_of_several_machines_starts_torchrun_on_each(stand_in, monke
     first, *words = call("slurm.sh", stand_in, "run_exo.sh", "--seed", "1")
     assert re.fullmatch(r"--ntasks-per-node=1 2 c10d \S+:23456", first)
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "1", str(ROOT / "train/train.py")]
-    assert words == [*torchrun, "--reverse", "--resume-pth", "auto", "--seed", "1"]
+    assert words == [*torchrun, "--reverse", "--seed", "1"]
+    refused = subprocess.run(["bash", ROOT / "train/slurm.sh", "--overwrite"], capture_output=True, text=True)
+    assert refused.returncode == 1 and refused.stderr.startswith("error: --overwrite would begin anew whenever the job")
