@@ -154,6 +154,22 @@ def test_a_run_that_goes_on_with_other_pairs_says_so_and_its_best_iou_starts_ane
     assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "epoch 1/1", "start", "epoch 3/3"]
 
 
+def test_a_run_of_version_2_5_goes_on_and_its_best_network_stays_until_another_is_better(
+    training_set, finished, tmp_path, capsys
+):
+    """It has no copy of its netBest.pth in netLast.pth, and tells of its pairs in another form."""
+    for best_iou in (2.0, 0.0):
+        out_dir = shutil.copytree(finished, tmp_path / str(best_iou))
+        content = torch.load(out_dir / "netLast.pth", weights_only=True)
+        content |= {"pairs": {"training": "ab12", "validation": "ab12 4"}, "miner": ""}
+        content["history"] |= {"best_iou": best_iou}
+        torch.save({k: v for k, v in content.items() if k not in ("best", "mined")}, out_dir / "netLast.pth")
+        run_training(training_set, out_dir, "--n-epoch", 2)
+        assert "changed since then: the" not in capsys.readouterr().out
+        is_kept = (out_dir / "netBest.pth").read_bytes() == (finished / "netBest.pth").read_bytes()
+        assert is_kept == (best_iou > 1) and log_lines(out_dir, "val")[1]["iou"] > 0
+
+
 @pytest.mark.parametrize("recipe", [(), (*STRONG_RECIPE, "--mine_epochs", 0)], ids=["paper", "strong"])
 def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(training_set, tmp_path, warm_python, recipe):
     flags = (*recipe, "--dropout", 0, "--drop-feat", 0, "--warmUpIter", 2, "--iter-epoch", 2)
