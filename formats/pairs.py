@@ -171,15 +171,15 @@ class Pairs:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the pairs, their masks and the sizes of their frames' files, hexadecimal, which does not depend on
-        when files were written.
+        """The version of this digest, and SHA-256 of the pairs, their masks and the sizes of their frames' files, which
+        does not depend on when files were written.
         """
         store = self.store
         arrays = self.columns() | {"masks": store.masks, "counts": store.counts}
         arrays["files"] = np.concatenate([np.stack(view[:2]) for view in store.views.values()], 1)
         views = [(*key, len(view.frames), view.video) for key, view in store.views.items()]
         names = json.dumps([store.takes, store.objects, store.cameras, views]).encode()
-        return digest_of(arrays | {"names": np.frombuffer(names, np.uint8)}).tobytes().hex()
+        return f"2.7 {digest_of(arrays | {'names': np.frombuffer(names, np.uint8)}).tobytes().hex()}"
 
 
 def open_pairs(data_dirs: Iterable[Path], split: str, setting: str) -> Pairs:

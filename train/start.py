@@ -140,8 +140,6 @@ def starting_state(
     state = TrainState(options, backbone, network, device, pair_digests)
     if start.continues:
         others = state.restore(start.content, start.path)
-        if start.is_own and "best" not in start.content:  # a run of version 2.5: its digests have another form
-            others = []
         if not start.is_own or "validation" in others:
             state.best = {}
             for name in ("start_iou", "best_iou"):  # the best IoU is measured anew

@@ -90,7 +90,7 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
     plain, mined = ([line["loss"] for line in log_lines(tmp_path / name, "train")] for name in ("plain", "mined"))
     assert plain[:2] == mined[:2] and plain[2:] != mined[2:]
     content, _ = read_checkpoint(last := tmp_path / "mined" / "netLast.pth")
-    for pairs, is_said in ((content["pairs"], False), (content["pairs"] | {"training": "ab12"}, True)):
+    for pairs, is_said in ((content["pairs"], False), (content["pairs"] | {"training": "2.7 ab12"}, True)):
         torch.save(content | {"pairs": pairs}, last)
         capsys.readouterr()
         run_training(training_set, tmp_path / "mined", *mining, "--n-epoch", 2, "--resume-pth", "auto")
