@@ -25,7 +25,7 @@ from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, a
 from common.parallel import run_jobs
 from data.extraction import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.pairs import BOTH, open_pairs
-from formats.pairs_file import pairs_path
+from formats.pairs_file import listing_path
 from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
@@ -89,7 +89,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
             if isinstance(take, Take) and (change := annotation_change(args.data_path, take)):
                 problems.append(f"take {uid}: {change}")
     numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
-    if split in ("train", "val") or pairs_path(args.data_path, split).exists():  # no training reads pairs of test
+    if split in ("train", "val") or listing_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
             if any(numbers[column] for column in PAIR_COLUMNS.values()):
                 open_pairs([args.data_path], split, BOTH)

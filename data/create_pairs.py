@@ -19,8 +19,9 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import Parser, add_data_path
-from formats.pairs_file import pairs_path, write_pairs
+from common.arguments import SETTINGS, Parser, add_data_path
+from formats.pairs import pairs_of
+from formats.pairs_file import listing_path, write_listing
 from formats.processed import is_processed
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
@@ -55,10 +56,11 @@ def main() -> None:
             continue
         found_none = False
         bar = tqdm(processed, split, unit="take", delay=1)  # no bar before an early error
-        counts, malformed_here = write_pairs(args.data_path, args.splits_path, split, bar, missing)
-        malformed |= malformed_here
+        listing = write_listing(args.data_path, split, args.splits_path, bar, missing)
+        malformed |= listing.malformed
+        counts = {setting: len(pairs_of([(args.data_path, listing)], setting)) for setting in SETTINGS}
         text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
-        print(f"{pairs_path(args.data_path, split)}: {text}")
+        print(f"{listing_path(args.data_path, split)}: {text}")
         if not any(counts.values()):
             views = "of a head-worn camera (its name begins with aria) and of another camera"
             warn_once(f"split {split} has no pairs: no object in it has masks {views}; a pair needs both")

@@ -10,6 +10,7 @@ formats/pairs_file.py has the form in which data/create_pairs.py writes them.
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -22,7 +23,7 @@ from common.arguments import SETTINGS
 from common.errors import UserError
 from formats.geometry import Size
 from formats.masks import RLE
-from formats.pairs_file import Listing, digest_of, list_split, read_pairs
+from formats.pairs_file import Listing, digest_of, list_split, listing_command, listing_path, read_listing
 from formats.processed import ANNOTATION, SOURCE, frame_path, read_frame
 from formats.takes import camera_kind, find_split_path
 
@@ -189,7 +190,14 @@ def open_pairs(data_dirs: Iterable[Path], split: str, setting: str) -> Pairs:
     Raises UserError, with the remedy, if a data set has no pairs, if its file is missing, damaged or out of date, or if
     a take is in two data sets.
     """
-    return joined_pairs([(path, read_pairs(path, split, settings_of(setting))) for path in data_dirs], setting)
+    listings = [(data_dir, read_listing(data_dir, split)) for data_dir in data_dirs]
+    pairs = pairs_of(listings, setting)
+    used = {pairs.store.folders[take].parent for take in np.unique(pairs.take)}
+    for data_dir, listing in listings:
+        if data_dir not in used:
+            what = f"{listing_path(data_dir, split)} has no pairs; process more takes"
+            raise UserError(f"{what}, then run `{listing_command(data_dir, split, listing)}`")
+    return pairs
 
 
 def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Path | None = None) -> Pairs:
@@ -197,51 +205,60 @@ def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Pa
     changed since, they are listed now, from each take's annotation.json.
     """
     try:
-        listing = read_pairs(data_dir, split, splits_path=splits_path or find_split_path(data_dir))
+        listing = read_listing(data_dir, split, splits_path or find_split_path(data_dir))
     except UserError:
         listing = list_split(data_dir, split, splits_path)
-    return joined_pairs([(data_dir, listing)], setting)
+    return pairs_of([(data_dir, listing)], setting)
 
 
-def settings_of(setting: str) -> tuple[str, ...]:
-    return tuple(SETTINGS) if setting == BOTH else (setting,)
-
-
-def joined_pairs(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
-    """The pairs of data sets in these folders, one after the other. Raises UserError if a take is in two of them."""
+def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
+    """The pairs of the takes that are listed of the data sets in these folders, one after the other. Each frame with a
+    query mask makes a pair. Raises UserError if a take is in two data sets.
+    """
     takes, folders, states, views, tracks, left_out = [], [], [], {}, [], {}
     objects, cameras = _Numbering(), _Numbering()
-    masks, counts, rows = [], [], []
-    for data_dir, (about, arrays) in listings:
-        readable = [uid for uid in about["takes"] if uid not in about["malformed"]]
+    masks, counts, names, rows = [], [], [], []
+    settings = tuple(SETTINGS) if setting == BOTH else (setting,)
+    for data_dir, listing in listings:
+        readable = [uid for uid in listing.states if uid not in listing.malformed]
         if shared := next((uid for uid in readable if uid in takes), None):
             raise UserError(f"take {shared} is in {folders[takes.index(shared)].parent} and in {data_dir}; drop one")
-        first_mask, number_of = sum(map(len, masks)), {uid: len(takes) + number for number, uid in enumerate(readable)}
+        number_of = {uid: len(takes) + number for number, uid in enumerate(readable)}
         takes += readable
         folders += [data_dir / uid for uid in readable]
-        states += [about["takes"][uid][1] for uid in readable]
-        left_out |= about["malformed"]
-        left_out |= {uid: f"no file {data_dir / uid / ANNOTATION}; process it first" for uid in about["missing"]}
-        end = 0
-        for uid, camera, count, size in about["cameras"]:
-            end += count
-            frames, sizes = arrays["files"][:, end - count : end]
+        states += [listing.states[uid][1] for uid in readable]
+        left_out |= listing.malformed
+        left_out |= {uid: f"no file {data_dir / uid / ANNOTATION}; process it first" for uid in listing.missing}
+        start = 0
+        for uid, camera, count, size in listing.cameras:
+            frames, sizes = listing.files[:, start : start + count]
             views[number_of[uid], cameras[camera]] = View(frames, sizes, size and tuple(size))
-        tracks += [(number_of[uid], objects[name], cameras[camera], n) for uid, name, camera, n in about["masks"]]
-        for name in settings_of(setting):
-            of_tracks = [(number_of[x[0]], objects[x[1]], cameras[x[2]], cameras[x[3]]) for x in about["tracks"][name]]
-            names = np.array(of_tracks, np.int32).reshape(-1, 4)
-            names = np.repeat(names, [count for *_, count in about["tracks"][name]], 0)
-            given, sought = arrays[name].T
-            frame = arrays["masks"]["frame"][given]
-            sought = np.where(sought < 0, sought, sought + first_mask)
-            rows.append(np.stack([*names.T, frame, given + first_mask, sought]).astype(np.int32))
-        arrays["masks"]["start"] += sum(map(len, counts))
-        masks.append(arrays["masks"])
-        counts.append(arrays["counts"])
-    store_masks, store_counts, columns = (
-        x[0] if len(x) == 1 else np.concatenate(x, axis) for x, axis in ((masks, 0), (counts, 0), (rows, 1))
-    )
+            start += count
+        frames, start = listing.masks["frame"], 0
+        rows_of: dict[tuple[int, int], dict[str, slice]] = {}  # by take and object: the masks in each camera
+        for uid, name, camera, count in listing.tracks:
+            tracks.append((number_of[uid], objects[name], cameras[camera], count))
+            rows_of.setdefault(tracks[-1][:2], {})[camera] = slice(start, start + count)
+            start += count
+        first_mask = sum(map(len, masks))
+        for kinds in (SETTINGS[name] for name in settings):
+            for key, masks_of in rows_of.items():
+                by_kind = ([camera for camera in masks_of if camera_kind(camera) == kind] for kind in kinds)
+                for query, target in itertools.product(*by_kind):
+                    given = np.arange(masks_of[query].start, masks_of[query].stop)
+                    target_frames = np.append(frames[masks_of[target]], -1)
+                    places = np.searchsorted(target_frames[:-1], frames[given])
+                    is_visible = target_frames[places] == frames[given]
+                    sought = np.where(is_visible, first_mask + masks_of[target].start + places, -1)
+                    names.append((*key, cameras[query], cameras[target], len(given)))
+                    rows.append((frames[given], first_mask + given, sought))
+        masks.append(listing.masks.copy() if masks else listing.masks)
+        masks[-1]["start"] += sum(map(len, counts))
+        counts.append(listing.counts)
+    of_tracks = np.array(names, np.int32).reshape(-1, 5)
+    of_pairs = np.concatenate([np.empty((3, 0)), *map(np.stack, rows)], 1)
+    columns = [*np.repeat(of_tracks[:, :4], of_tracks[:, 4], 0).T, *of_pairs.astype(np.int32)]
+    store_masks, store_counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in (masks, counts))
     store = Store(takes, folders, states, [*objects], [*cameras], store_masks, store_counts, views, tracks, left_out)
     return Pairs(store, *columns)
 

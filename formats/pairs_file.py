@@ -1,16 +1,11 @@
-"""The file of the pairs of a split in both settings, with their masks, which opens at once.
+"""The masks and the needed frames of a split's takes, listed in one file, from which its pairs open at once.
 
 data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.json files, with these arrays:
 
     masks    a row of type MASK for each mask; the masks of an object in a camera are in the order of their frames
     counts   the run lengths of all masks, one after the other
     files    (2, F) int32: the frames that pairs need, camera by camera, ascending; and the bytes of their files
-    ego-exo  a row for each pair of this setting: the rows in `masks` of its query mask and its target mask (or -1)
-    exo-ego  the same for the other setting
-    about    JSON: the takes with the state of their annotation.json, the malformed ones with the reasons, the takes of
-             the split that are not processed yet, the split file if it is not the default one, the tracks by setting,
-             the masks of each object and camera, the cameras with the numbers of their frames and the sizes of their
-             videos
+    about    JSON: the other fields of `Listing`
     digest   SHA-256 of the other arrays
 """
 
@@ -18,129 +13,115 @@ import hashlib
 import json
 import shlex
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from common.arguments import SETTINGS
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
+from formats.geometry import Size
 from formats.processed import ANNOTATION, ProcessedTake, frames_in, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
-Listing = tuple[dict[str, Any], dict[str, np.ndarray]]  # the content of `about`, and the other arrays
 
 
-def pairs_path(data_dir: Path, split: str) -> Path:
+@dataclass(frozen=True)
+class Listing:
+    """What is listed of the takes of a split in a data set."""
+
+    masks: np.ndarray  # (M,) MASK
+    counts: np.ndarray  # (N,) uint8
+    files: np.ndarray  # (2, F) int32
+    states: dict[str, list]  # by take: the time of its annotation.json in nanoseconds, and its SHA-256
+    malformed: dict[str, str]  # by take: what is wrong with its annotation.json
+    missing: list[str]  # takes that are not processed yet
+    tracks: list[tuple[str, str, str, int]]  # (take, object, camera, number of masks), in the order of `masks`
+    cameras: list[tuple[str, str, int, Size | None]]  # (take, camera, number of frames, video's size), as in `files`
+    splits_path: str | None = None  # the split file, if it is not the default one
+
+
+def listing_path(data_dir: Path, split: str) -> Path:
     return data_dir / f"{split}_pairs.npz"
 
 
-def list_pairs(data_dir: Path, uids: Iterable[str], missing: Iterable[str] = ()) -> Listing:
-    """List the pairs of the takes `uids`, with their masks. Each frame with a query mask makes a pair. `missing` are
-    the takes of the split that are not processed yet.
-    """
-    states, malformed, masks, counts = {}, {}, [np.empty(0, MASK)], bytearray()
-    tracks: dict[str, list[tuple]] = {setting: [] for setting in SETTINGS}
-    of_masks, cameras, frames, sizes = [], [], array("i"), array("i")
-    rows = {setting: array("i") for setting in SETTINGS}
+def listing_command(data_dir: Path, split: str, listing: Listing | None = None) -> str:
+    """The command that lists the pairs anew."""
+    where = f" --splits_path {shlex.quote(listing.splits_path)}" if listing and listing.splits_path else ""
+    return f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}{where}"
+
+
+def list_takes(data_dir: Path, uids: Iterable[str], missing: list[str]) -> Listing:
+    """List the masks of the takes `uids`, and the frames that their pairs need."""
+    states, malformed, tracks, cameras = {}, {}, [], []
+    masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")
     for uid in uids:
         annotation = data_dir / uid / ANNOTATION
-        states[uid] = annotation.stat().st_mtime_ns, file_digest(annotation)
+        states[uid] = [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
             take = ProcessedTake.read(data_dir, uid)
         except UserError as error:
             malformed[uid] = str(error)
             continue
-        row_of = _copy_masks(take, masks, counts)
-        of_masks += [(uid, *track, len(of_track)) for track, of_track in row_of.items()]
+        for object_name, of_object in take.masks.items():
+            for camera, rles in of_object.items():
+                tracks.append((uid, object_name, camera, len(rles)))
+                for frame, rle in sorted(rles.items()):
+                    masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
+                    counts += rle["counts"].encode()
         for camera, needed in take.needed_frames().items():
             paths = frames_in(take.folder / camera)
             frames.extend(sorted(needed))
             sizes.extend(paths[frame].stat().st_size if frame in paths else 0 for frame in sorted(needed))
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
-        for setting in SETTINGS:
-            for name, query, target in take.correspondences(setting):
-                query_rows, target_rows = row_of[name, query], row_of[name, target]
-                for frame, row in query_rows.items():
-                    rows[setting].extend((row, target_rows.get(frame, -1)))
-                tracks[setting].append((uid, name, query, target, len(query_rows)))
-    about = {"takes": states, "malformed": malformed, "missing": list(missing)}
-    about |= {"tracks": tracks, "masks": of_masks, "cameras": cameras}
-    arrays: dict[str, Any] = {setting: np.array(rows[setting], np.int32).reshape(-1, 2) for setting in SETTINGS}
-    arrays |= {"masks": np.concatenate(masks), "counts": np.frombuffer(counts, np.uint8)}
-    return about, arrays | {"files": np.array([frames, sizes], np.int32)}
-
-
-def _copy_masks(
-    take: ProcessedTake, masks: list[np.ndarray], counts: bytearray
-) -> dict[tuple[str, str], dict[int, int]]:
-    """Append a take's masks to `masks` and `counts`. Returns the rows of the new masks: for each object and camera, a
-    dict from the frame, ascending, to the row.
-    """
-    first_row, new_masks, row_of = sum(map(len, masks)), [], {}
-    for object_name, cameras in take.masks.items():
-        for camera, rles in cameras.items():
-            rows = row_of[object_name, camera] = {}
-            for frame, rle in sorted(rles.items()):
-                rows[frame] = first_row + len(new_masks)
-                new_masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
-                counts += rle["counts"].encode()
-    masks.append(np.array(new_masks, MASK))
-    return row_of
+    arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array([frames, sizes], np.int32)
+    return Listing(*arrays, states, malformed, missing, tracks, cameras)
 
 
 def list_split(data_dir: Path, split: str, splits_path: Path | None = None) -> Listing:
-    """List the pairs of a split's processed takes."""
+    """List the processed takes of a split."""
     uids = read_split(splits_path or find_split_path(data_dir), split)
-    processed = [uid for uid in uids if is_processed(data_dir, uid)]
-    return list_pairs(data_dir, processed, [uid for uid in uids if uid not in {*processed}])
+    missing = [uid for uid in uids if not is_processed(data_dir, uid)]
+    return list_takes(data_dir, [uid for uid in uids if uid not in {*missing}], missing)
 
 
-def write_pairs(
-    data_dir: Path, splits_path: Path, split: str, uids: Iterable[str], missing: Iterable[str]
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Write the pairs of the takes `uids` of the file `splits_path`. Returns the number of pairs by setting, and by uid
-    the errors of malformed takes, which are left out.
-    """
-    path = pairs_path(data_dir, split)
+def write_listing(data_dir: Path, split: str, splits_path: Path, uids: Iterable[str], missing: list[str]) -> Listing:
+    """List the takes `uids` of the file `splits_path` as `list_takes` does, and write what is listed."""
+    path = listing_path(data_dir, split)
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
-        about, arrays = list_pairs(data_dir, uids, missing)
-        named = None if splits_path == find_split_path(data_dir) else str(splits_path.absolute())
-        text = json.dumps(about | {"splits_path": named}).encode()
-        content: dict[str, Any] = arrays | {"about": np.frombuffer(text, np.uint8)}
+        listing = list_takes(data_dir, uids, missing)
+        if splits_path != find_split_path(data_dir):
+            listing = replace(listing, splits_path=str(splits_path.absolute()))
+        arrays = {name: value for name, value in vars(listing).items() if isinstance(value, np.ndarray)}
+        about = json.dumps({name: value for name, value in vars(listing).items() if name not in arrays})
+        arrays["about"] = np.frombuffer(about.encode(), np.uint8)
         with atomic_write(path, "wb") as file:
-            np.savez(file, **content, digest=digest_of(content))
-    return {setting: len(arrays[setting]) for setting in SETTINGS}, about["malformed"]
+            np.savez(file, **arrays, digest=digest_of(arrays))  # pyrefly: ignore[bad-argument-type]
+    return listing
 
 
-def read_pairs(data_dir: Path, split: str, settings: Sequence[str] = (), splits_path: Path | None = None) -> Listing:
-    """Read the pairs of a split's takes in `splits_path`, by default in the file with which they were written.
-
-    Raises UserError, with the remedy, if the file is missing, damaged or out of date, or if all `settings` have none.
+def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) -> Listing:
+    """Read what create_pairs.py has listed of a split. It is compared with the split in `splits_path`, by default the
+    file from which it was made. Raises UserError, with the remedy, if it is missing, damaged or out of date.
     """
-    path = pairs_path(data_dir, split)
-    command = f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}"
+    path, command = listing_path(data_dir, split), listing_command(data_dir, split)
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         if arrays.pop("digest", np.empty(0)).tobytes() != digest_of(arrays).tobytes():
             raise ValueError("damaged, or of another version")
-        about = json.loads(arrays.pop("about").tobytes())
+        listing = Listing(**json.loads(arrays.pop("about").tobytes()), **arrays)
     except FileNotFoundError:
         read_split(find_split_path(data_dir), split)  # if the split has no takes, this raises an error that says so
         raise UserError(f"no file {path}; run `{command}`") from None
     except Exception as error:  # a damaged archive can make numpy raise any exception
         raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); run `{command}`") from None
-    if named := about.get("splits_path"):
-        command += f" --splits_path {shlex.quote(named)}"
-    if reason := _out_of_date(data_dir, splits_path or Path(named or find_split_path(data_dir)), split, about):
-        raise UserError(f"{path} is out of date: {reason}; run `{command}`")
-    if settings and not any(len(arrays[setting]) for setting in settings):
-        raise UserError(f"{path} has no pairs; process more takes, then run `{command}`")
-    return about, arrays
+    splits_path = splits_path or Path(listing.splits_path or find_split_path(data_dir))
+    if reason := _out_of_date(data_dir, splits_path, split, listing):
+        raise UserError(f"{path} is out of date: {reason}; run `{listing_command(data_dir, split, listing)}`")
+    return listing
 
 
 def digest_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -152,20 +133,20 @@ def digest_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.frombuffer(digest.digest(), np.uint8)
 
 
-def _out_of_date(data_dir: Path, splits_path: Path, split: str, about: dict[str, Any]) -> str | None:
-    """A text that says why the pairs do not fit the split or the annotation files any more; None if they fit.
+def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: Listing) -> str | None:
+    """A text that says why a listing does not fit the split or the annotation files any more; None if it fits.
 
     If a file's time has changed, as in a copied data set, its content is compared. The split file may be missing.
     """
-    if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*about["takes"], *about["missing"]}:
+    if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*listing.states, *listing.missing}:
         return f"its takes are not the takes of {split} in {splits_path}"
-    for uid, (mtime_ns, digest) in about["takes"].items():
+    for uid, (mtime_ns, digest) in listing.states.items():
         path = data_dir / uid / ANNOTATION
         if not path.exists():
             return f"{path} is gone"
         if path.stat().st_mtime_ns != mtime_ns and file_digest(path) != digest:
             return f"{path} has changed"
-    for uid in about["missing"]:
+    for uid in listing.missing:
         if is_processed(data_dir, uid):
             return f"take {uid} has been processed"
     return None

@@ -12,7 +12,7 @@ from common.errors import UserError
 from data.create_pairs import main
 from formats.masks import encode_mask
 from formats.pairs import Pair, open_pairs
-from formats.pairs_file import pairs_path
+from formats.pairs_file import listing_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.processed import create_pairs, write_data_set
@@ -23,7 +23,7 @@ from tests.made.raw_takes import tree
 def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_files(data_dir):
     whole, number = tree(data_dir), 1
     while killed_at(number, data_dir, main, "--data_dir", data_dir, "--split", "train"):
-        assert pairs_path(data_dir, "train").read_bytes() == whole["train_pairs.npz"]
+        assert listing_path(data_dir, "train").read_bytes() == whole["train_pairs.npz"]
         assert create_pairs(data_dir).returncode == 0
         assert tree(data_dir) == whole
         number += 1
@@ -32,7 +32,7 @@ def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_
 
 def test_where_no_pairs_are_training_names_a_command_that_works(data_dir):
     data_dir = data_dir.parent.rename(data_dir.parents[1] / "a set") / "processed"
-    pairs_path(data_dir, "val").unlink()
+    listing_path(data_dir, "val").unlink()
     with pytest.raises(UserError, match="run `python (.*)`") as error:
         open_pairs([data_dir], "val", "exo-ego")
     command = re.search("`python (.*)`", str(error.value))[1]

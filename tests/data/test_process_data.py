@@ -16,7 +16,7 @@ import data.extraction
 from common.errors import UserError, warn_once
 from data import check_processed, process_data
 from formats.pairs import open_pairs
-from formats.pairs_file import pairs_path
+from formats.pairs_file import listing_path
 from formats.processed import ProcessedTake, claim_data_dir
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
@@ -183,7 +183,7 @@ def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, 
     assert process(root) == 0
     out, before = root / "processed", ProcessedTake.read(root / "processed", C)
     assert create_pairs(out).returncode == 0
-    pairs, kept = pairs_path(out, "val"), (out / C / EGO / "0.jpg").stat().st_mtime_ns
+    pairs, kept = listing_path(out, "val"), (out / C / EGO / "0.jpg").stat().st_mtime_ns
     replace(root)
     check = run_main(check_processed.main, "--data_dir", out, "--num_workers", 1)
     changed = f"take {C}: its annotation has changed since it was processed; run data/process_data.py --uids {C}"
