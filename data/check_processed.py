@@ -2,7 +2,7 @@
 
     python data/check_processed.py --data_dir data/egoexo/processed
 
-Prints a table of the splits, then a line for each problem, then a line for each take or camera that process_data.py did
+Prints the numbers of each split, a line for each problem, and a line for each take or camera that process_data.py did
 not find in the data set ("missing"). Exit status 0: no problem, though takes may be missing. Exit status 1: a problem.
 """
 
@@ -29,9 +29,8 @@ from formats.pairs_file import listing_path
 from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
-PAIR_COLUMNS = {setting: f"pairs {setting}" for setting in SETTINGS}
-COLUMNS = ("takes", "processed", "frames", "masks", *PAIR_COLUMNS.values(), "missing", "problems")
-END_BYTES = 4096  # the number of last bytes of a JPEG file that are read to find its end mark
+PAIR_NUMBERS = {setting: f"pairs {setting}" for setting in SETTINGS}
+NUMBERS = "takes", "processed", "frames", *PAIR_NUMBERS.values(), "missing", "problems"
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,15 +54,11 @@ def main() -> int:
     if not names:
         raise UserError(f"{args.data_path} holds no take of {args.splits_path}; run data/process_data.py first")
     checks = {name: check_split(args, name, read_split(args.splits_path, name)) for name in names}
-    rows = [("split", *COLUMNS)]
-    rows += [(name, *(f"{check.numbers[column]:,}" for column in COLUMNS)) for name, check in checks.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
-    for name, uids in splits.items():
-        if uids and name not in names and not args.split:
-            print(f"{name}: 0 of {counted(len(uids), 'take')} processed")
-    lines = [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
+    for split, check in checks.items():
+        print(f"{split}: " + ", ".join(f"{check.numbers[name]:,} {name}" for name in NUMBERS))
+    others = [] if args.split else [name for name in splits if splits[name] and name not in names]
+    lines = [f"{name}: 0 of {counted(len(splits[name]), 'take')} processed" for name in others]
+    lines += [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
     lines += [f"missing: {name}, {line}" for name, check in checks.items() for line in check.missing]
     for line in lines:
         print(line)
@@ -71,7 +66,7 @@ def main() -> int:
 
 
 class Check(NamedTuple):
-    """The findings on a take or a split: problems, missing parts (a line each), and the numbers of the table."""
+    """The findings on a take or a split: problems, missing parts (a line each), and the NUMBERS."""
 
     problems: list[str]
     missing: list[str]
@@ -83,6 +78,9 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     job = partial(check_take, args.data_path)
     checks = dict(tqdm(run_jobs(job, uids, args.num_workers), split, total=len(uids), unit="take"))
     problems = [problem for uid in uids for problem in checks[uid].problems]
+    if unprocessed := [uid for uid in uids if checks[uid].numbers["unprocessed"]]:
+        first_uids = ", ".join(unprocessed[:3]) + ", ..." * (len(unprocessed) > 3)
+        problems.append(f"{counted(len(unprocessed), 'take')} not processed: {first_uids}; run data/process_data.py")
     missing = [line for uid in uids for line in checks[uid].missing]
     if (annotations := annotation_path(args.annotation_path, split)).is_file():
         for uid, take in iter_takes(annotations, uids):
@@ -91,7 +89,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
     if split in ("train", "val") or listing_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
-            if any(numbers[column] for column in PAIR_COLUMNS.values()):
+            if any(numbers[name] for name in PAIR_NUMBERS.values()):
                 open_pairs([args.data_path], split, BOTH)
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
@@ -104,8 +102,7 @@ def check_take(data_dir: Path, uid: str) -> Check:
     broken_lines = [failure.describe(uid) for failure in failures if failure.kind == BROKEN_FILE]
     missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING_FILE]
     if not is_processed(data_dir, uid):
-        unprocessed = [] if failures else [f"take {uid}: not processed; run data/process_data.py"]
-        return Check(broken_lines + unprocessed, missing, Counter())
+        return Check(broken_lines, missing, Counter(unprocessed=not failures))
     problems, numbers = [], Counter(processed=1)
     try:
         take = ProcessedTake.read(data_dir, uid)
@@ -122,15 +119,14 @@ def check_take(data_dir: Path, uid: str) -> Check:
                 first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
                 count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"
                 problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
-    for setting, column in PAIR_COLUMNS.items():
-        numbers[column] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
-    numbers["masks"] = sum(len(rles) for cameras in take.masks.values() for rles in cameras.values())
+    for setting, number in PAIR_NUMBERS.items():
+        numbers[number] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     return Check(problems + broken_lines, missing, numbers)
 
 
 def _is_cut_off(path: Path) -> bool:
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - END_BYTES))
+        file.seek(max(0, path.stat().st_size - 4096))  # behind the end mark, there are at most some zeros
         return not has_jpeg_end(file.read())
 
 
