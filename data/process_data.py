@@ -78,10 +78,13 @@ def main() -> int:
         raise UserError(f"--takepath {args.takepath} holds a folder takes; did you mean {args.takepath / 'takes'}?")
     splits = read_splits(args.splits_path)
     uids_by_split = choose_takes(args, splits)
+    there = [split for split in uids_by_split if annotation_path(args.annotation_path, split).exists()]
+    if there and (absent := uids_by_split.keys() - there):  # those of test were withheld at times
+        others = f"to process the others, give --split {' '.join(there)}"
+        raise UserError(f"no annotations of {min(absent)} in {args.annotation_path}; {others}")
     status, done_uids = 0, set()
-    shard, shards = args.shard
     doing = f"processes takes into {args.outputpath}"
-    part = args.uids[0] if args.uids else f"{shard}_of_{shards}"  # jobs with a take each need not wait for each other
+    part = args.uids[0] if args.uids else "{}_of_{}".format(*args.shard)  # jobs with a take each need not wait
     with claimed(args.outputpath, f"process_data_{part}", doing):
         with claimed(args.outputpath, SOURCE, doing, ["split.json"]):
             claim_data_dir(args.outputpath, args.downscaled, args.detail)
@@ -135,12 +138,10 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
     takes = {uid: take for uid, take in annotated.items() if isinstance(take, Take)}
-    for uid in shard_uids:
-        if uid not in takes:
-            fault = MISSING_FILE, f"{path} does not annotate it"
-            if uid in annotated:
-                fault = BROKEN_FILE, str(annotated[uid])
-            write_failures(args.outputpath / uid, "", [Failure(None, *fault)])
+    malformed = {uid: Failure(None, BROKEN_FILE, str(take)) for uid, take in annotated.items() if uid not in takes}
+    absent = Failure(None, MISSING_FILE, f"{path} does not annotate it")
+    for uid in set(shard_uids) - takes.keys():
+        write_failures(args.outputpath / uid, "", [malformed.get(uid, absent)])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
     threads = max(1, args.num_workers // max(1, len(takes)))
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}
@@ -155,10 +156,8 @@ def print_summary(args: argparse.Namespace, title: str, uids: list[str]) -> int:
     failures_of = {uid: read_failures(args.outputpath / uid) for uid in uids}
     processed = [uid for uid in uids if is_processed(args.outputpath, uid)]
     complete = sum(not failures_of[uid][1] for uid in processed)
-    print(
-        f"{title}: {complete} of {counted(len(uids), 'take')} complete, {len(processed) - complete} in part, "
-        f"{len(uids) - len(processed)} left out; in {args.outputpath}"
-    )
+    counts = f"{complete} of {counted(len(uids), 'take')} complete, {len(processed) - complete} in part"
+    print(f"{title}: {counts}, {len(uids) - len(processed)} left out; in {args.outputpath}")
     lines = [failure.describe(uid, name) for uid, (name, failures) in failures_of.items() for failure in failures]
     for line in lines[:MAX_PRINTED]:
         print(f"  {line}")

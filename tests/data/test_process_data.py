@@ -452,6 +452,15 @@ def test_bad_input_is_one_line_that_names_it(root, capsys, flags, words):
     assert all(word.format(root=root) in error for word in words)
 
 
+def test_annotations_that_are_withheld_are_named_before_the_other_splits_are_processed(root, capsys):
+    (path := root / "annotations" / "relations_val.json").unlink()
+    assert process(root) == 1
+    place = f"no annotations of val in {path.parent}"
+    assert capsys.readouterr().err == f"error: {place}; to process the others, give --split train\n"
+    assert not (root / "processed").exists()
+    assert process(root, "--split", "train") == process(root, "--uids", A) == 0
+
+
 def test_no_take_left_is_not_a_success(root, capsys):
     shutil.rmtree(root / "takes")
     (root / "takes").mkdir()
