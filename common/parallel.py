@@ -102,7 +102,6 @@ def _start_worker() -> None:
 
 def _end_with_parent() -> None:
     """End this worker if its parent is killed. Otherwise, the worker would wait for ever."""
-
     parent = multiprocessing.parent_process()
     assert parent is not None  # a worker has one
 

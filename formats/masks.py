@@ -186,8 +186,7 @@ def letterbox_mask(rle: RLE, side: int) -> np.ndarray:
 
 def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     """The mask at `new_size` (H, W), with the same bits as if it were decoded and resized by nearest neighbor."""
-    size = mask_size(rle)
-    return sample_mask(rle, *nearest_axes(size, new_size))
+    return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
 
 
 def iou(mask: np.ndarray, other: np.ndarray) -> float:

@@ -158,7 +158,7 @@ class ProcessedTake:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """Read source.json of the take in `folder`; {} if the take has none. Raises UserError if the file is damaged."""
+    """Read source.json in the folder of a take or of all takes; {} if it is missing. Raises UserError if damaged."""
     path = folder / SOURCE
     remedy = "delete it if its frames may stay, else its folder"
     return read_record(path, {str: str | list}, remedy) if path.exists() else {}
@@ -184,11 +184,9 @@ def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
     path = data_dir / SOURCE
     if not path.exists():
         write_json(path, source)
-        return
-    existing = read_record(path, {"videos": str}, "delete it if its frames may stay, else its folder")
-    if existing != source:
+    elif (existing := read_source(data_dir)) != source:
         remedy = f"give another --outputpath, or the same --downscaled and --detail; if it has no frames, delete {path}"
-        raise UserError(f"{data_dir} was made of videos {existing['videos']}, not {source['videos']}; {remedy}")
+        raise UserError(f"{data_dir} was made of videos {existing.get('videos')}, not {source['videos']}; {remedy}")
 
 
 def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:

@@ -30,7 +30,7 @@ tune_cpu(__name__)
 from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least, network_options
 from common.drawing import PREDICTION, QUERY, overlay, side_by_side, write_picture
 from common.existence import SURELY_VISIBLE, verdict
-from common.files import check_output, check_writable, claimed
+from common.files import check_output, claimed
 from formats.masks import fit_mask
 from formats.picture_files import label_values, read_mask, read_picture
 from inference.pair_table import COLUMNS, answer_table, read_table
@@ -85,7 +85,6 @@ def main(argv: list[str] | None = None) -> int | None:
     out, is_named = args.out or Path(args.target_image.stem), bool(args.out or args.overwrite)
     if not out.name:
         raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
-    check_writable(out.parent)
     inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
     for path in output_paths(out, args.places) if is_named else ():
         check_output(path, args.overwrite, inputs)

@@ -43,7 +43,7 @@ from common.arguments import (
 )
 from common.drawing import overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
-from common.files import atomic_folder, check_writable
+from common.files import atomic_folder
 from formats.footage import Footage, open_footage
 from formats.geometry import resize
 from formats.mask_files import MaskFiles, find_masks
@@ -75,7 +75,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    check_writable(args.out.parent)
     videos, offsets = videos_and_offsets(args)
     if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")

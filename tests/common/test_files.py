@@ -91,7 +91,7 @@ run_script(lambda: claimed(Path(sys.argv[1]), "results.json", "writes results").
 def test_where_nothing_can_be_written_is_said_before_the_work_and_nobody_waits(tmp_path, folder):
     (tmp_path / "file").touch()
     folder, place = Path(folder.format(tmp=tmp_path)), tmp_path / "file" if "tmp" in folder else "/proc"
-    with pytest.raises(UserError, match=rf"^cannot write into {place} \(.*\); make it writable, or [^\n]*$"):
+    with pytest.raises(UserError, match=rf"^cannot write into {place} \(.*\); permit it, or [^\n]*$"):
         check_output(folder / "results.json", True, [])
     run = subprocess.run([sys.executable, "-c", CLAIM, folder], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.stderr.startswith(f"error: cannot write into {place} (") and run.stderr.count("\n") == 1

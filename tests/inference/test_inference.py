@@ -352,7 +352,7 @@ def sure(path: Path) -> dict[tuple, float]:
 BAD_INPUT = {
     "--ckpt_path nowhere.pth": "no file nowhere.pth; give a checkpoint of train.py",
     "--data_path {tmp}/nowhere": "nowhere; name the folder of processed takes",
-    "--ckpt_path nowhere.pth --out_path {data}/split.json/out": "val0/split.json (Not a directory); make it writable",
+    "--out_path {data}/split.json/out": "val0/split.json (Not a directory); permit it",
     "--looks 2": "--looks 2: this network looks at whole targets, once; leave --looks out",
     "--data_path {tmp}/nowhere --splits_path {data}/split.json": "no take of split 'val' can be read",
 }

@@ -134,7 +134,7 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(input
         (("--ego", "glasses"), "--ego names camera 'glasses'; --videos has head, left, right\n"),
         (("--offset", "head=70"), "no mask in .* is of a frame that another camera has"),
         (("--out", "{}"), "exists; give another name, or delete it first"),
-        (("--offset", "head=70", "--out", "{}/left.mp4/found"), r"cannot write into .*left.mp4 \(Not a directory\)"),
+        (("--out", "{}/left.mp4/found"), r"cannot write into .*left.mp4 \(Not a directory\)"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path, more, message):
@@ -240,10 +240,6 @@ def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(fil
         segment(given | {"out": str(tmp_path / "b")})
     with pytest.raises(UserError, match="--out . is a folder; give the beginning of a file's name: target$"):
         segment(given | {"out": "."})
-    if Path("/proc/self").exists():  # where nobody, not even root, may write
-        monkeypatch.chdir("/proc")
-        with pytest.raises(UserError, match="^cannot write into /proc "):
-            segment({name: path for name, path in given.items() if name != "out"})
     assert mask.read_bytes() == before and not (tmp_path / "b_overlay.jpg").read_bytes()
 
 
