@@ -19,10 +19,12 @@
 # Run it again to continue: it notes complete takes in DIR/.downloaded and skips them, and egoexo skips files that have
 # the right size already. If takes failed, it lists them at the end and its exit status is 1. The data set has withdrawn
 # one video of each of 76 takes, so egoexo fails to fetch it; these takes do not count as failed, a warning lists them.
-# With --process_in, it skips processed takes. PYTHON names the interpreter (default: python3).
+# With --process_in, it skips takes that were processed whole. A take with a damaged video is fetched again, and a take
+# that lacks one file once more: what cannot be fetched in two runs counts as withdrawn, and .fetched in the take's folder
+# says so. PYTHON names the interpreter (default: python3).
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-out_dir=$here/egoexo uids_path='' parts=takes process_in='' shard=1/1 small='' split=''
+out_dir=$here/egoexo uids_path='' parts=takes process_in='' shard=1/1 small='' split='' folder=''
 
 fail() { echo "error: $1" >&2 && exit 1; }
 
@@ -47,9 +49,15 @@ if [[ $uids_path = *.json ]]; then
 fi
 wrong=$(grep -vxm1 '[A-Za-z0-9][A-Za-z0-9_-]*' <<<"$uids") && fail "$uids_path: $(printf %q "$wrong") is no take uid"
 uids=$(awk "NR % $jobs == $job % $jobs" <<<"$uids")
-work=$out_dir log=$out_dir/.egoexo.$job.log
-[ -z "$process_in" ] || work=$process_in/takes_${job}_of_$jobs
 mkdir -p "$out_dir" && touch "$out_dir/.downloaded" || exit 1
+if [ "$process_in" ]; then # the lock ends with this job and the commands that it has started
+    folder=$process_in/takes_${job}_of_$jobs
+    mkdir -p "$folder" && exec 9>"$folder/lock" || exit 1
+    flock -n 9
+    [ $? != 1 ] || fail "another job works on shard $shard in $process_in; give each job a --shard of its own"
+fi
+work=${folder:-$out_dir} log=$(mktemp) || exit 1
+trap 'rm -rf "$log" ${folder:+"$folder"}' EXIT
 trap 'echo "interrupted; run the same command again to continue" >&2; exit 130' INT TERM
 
 download() { # if files cannot be looked up, egoexo only warns, with status 0
@@ -62,37 +70,51 @@ process() {
         --outputpath "$out_dir/processed" --uids "$1" ${split:+--splits_path "$split"} ${small:+"$small"} </dev/null
 }
 
-is_done() {
-    if [ "$process_in" ]; then [ -e "$out_dir/processed/$1/annotation.json" ]; else
-        grep -qxF "$1 $parts ${*:2}" "$out_dir/.downloaded"; fi
+noted() { grep -qxF "$1" "$notes" 2>/dev/null; }
+
+is_done() { # for a processed take that lacks something, a note says that its files were fetched, or cannot be
+    if [ "$process_in" ] && [ ! -e "$made/failed.json" ]; then [ -e "$made/annotation.json" ]; else noted "$note"; fi
 }
 
-failed=() lacking=() unknown=() in_a_row=0
+failed=() lacking=() unknown=() in_part=() in_a_row=0
 for uid in $uids; do
-    is_done "$uid" "$@" && continue
+    note="$uid $parts $*" notes=$out_dir/.downloaded made=$out_dir/processed/$uid
+    [ -z "$process_in" ] || notes=$made/.fetched
+    if is_done; then
+        [ -z "$process_in" ] || [ ! -e "$made/failed.json" ] || in_part+=("$uid")
+        continue
+    fi
     echo "take $uid"
-    [ -z "$process_in" ] || rm -rf "$work"
-    fetched=1
+    [ -z "$process_in" ] || rm -rf "$work/takes"
+    fetched=all
     if ! download "$uid" "$@"; then
-        if grep -q 'WARN: failed to fetch 1 files' "$log"; then lacking+=("$uid"); else fetched=0; fi
+        if grep -q 'WARN: failed to fetch 1 files' "$log"; then fetched=but_one; else fetched=no; fi
     elif grep -q '(0 / 0 files)' "$log"; then
         unknown+=("$uid") && continue
-    elif [ -z "$process_in" ]; then
-        echo "$uid $parts $*" >>"$out_dir/.downloaded"
     fi
-    if [ $fetched = 1 ] && { [ -z "$process_in" ] || process "$uid"; }; then
-        in_a_row=0
-    else
+    if [ $fetched = no ] || { [ "$process_in" ] && ! process "$uid"; }; then
         failed+=("$uid") && in_a_row=$((in_a_row + 1))
         [ $in_a_row -lt 5 ] || { echo "error: five takes in a row failed; stopped" >&2 && break; }
+        continue
+    fi
+    in_a_row=0
+    if [ "$process_in" ] && is_done; then
+        continue
+    elif [ $fetched = all ] || noted "$note but_one"; then
+        echo "$note" >>"$notes"
+        [ -z "$process_in" ] || in_part+=("$uid")
+    else
+        lacking+=("$uid")
+        [ -z "$process_in" ] || echo "$note but_one" >>"$notes"
     fi
 done
-rm -f "$log"
-[ -z "$process_in" ] || rm -rf "$work"
 [ ${#unknown[@]} -eq 0 ] || echo "warning: the data set has no files of ${#unknown[@]} takes: ${unknown[*]}" >&2
-retry='run again to retry'
-[ -z "$process_in" ] || retry="to retry, delete their folders in $out_dir/processed and run again"
-[ ${#lacking[@]} -eq 0 ] || echo "warning: ${#lacking[@]} takes lack one file each, perhaps a withdrawn video; $retry;" \
-    "process_data.py leaves out what needs it: ${lacking[*]}" >&2
+[ ${#lacking[@]} -eq 0 ] || echo "warning: ${#lacking[@]} takes lack one file each, perhaps a withdrawn video; run again to" \
+    "retry; process_data.py leaves out what needs it: ${lacking[*]}" >&2
+[ ${#in_part[@]} -eq 0 ] || echo "warning: ${#in_part[@]} takes lack what the data set does not have, as failed.json in" \
+    "their folders in $out_dir/processed says; to fetch them again, delete these folders: ${in_part[*]}" >&2
 [ ${#failed[@]} -eq 0 ] || fail "${#failed[@]} takes failed, run again to retry: ${failed[*]}"
-echo "all else of $uids_path is in $out_dir"
+left=$((${#unknown[@]} + ${#lacking[@]} + ${#in_part[@]}))
+[ $left = 0 ] && left='' || left=" but $left"
+[ "$jobs" = 1 ] || uids_path="shard $shard of $uids_path"
+echo "all$left takes of $uids_path are in $out_dir"

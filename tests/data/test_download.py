@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,8 @@ done
 mkdir -p "$out/takes" && touch "$out/takes/$uid"
 case $uid in
     gone*) echo "WARN: failed to fetch 1 files [integrity=0, exceptions=1]" && exit 2 ;;
+    flaky*) [ -e "$LOG.mended" ] || { echo "WARN: failed to fetch 1 files [integrity=0, exceptions=1]"; exit 2; } ;;
+    slow*) [ -e "$LOG.mended" ] || { touch "$LOG.mended" && read line <"$LOG.gate"; } ;;
     unknown*) echo "Downloaded: (0 / 0 files)" ;;
     bad*) [ -e "$LOG.mended" ] || { echo "Please retry the download"; exit 2; } ;;
     short*) [ -e "$LOG.mended" ] || echo "WARN: failed to get stats for 1 files, will skip."
@@ -171,26 +175,74 @@ while [ $# -gt 0 ]; do
     shift
 done
 echo "processes $uid of" $(ls "$takes") >>"$LOG"
-case $uid in broken*) exit 1 ;; esac
-mkdir -p "$out/$uid" && touch "$out/$uid/annotation.json"
+mkdir -p "$out/$uid" && touch "$out/$uid/failed.json"
+case $uid in headless*) exit ;; esac
+touch "$out/$uid/annotation.json"
+case $uid in
+    gone*) exit ;;
+    flaky*) [ -e "$LOG.mended" ] || exit 0 ;;
+    broken*) [ -e "$LOG.mended" ] || exit 1 ;;
+esac
+rm "$out/$uid/failed.json"
 """
 
 
 def test_jobs_share_takes_and_keep_no_video_of_what_they_have_processed(get_takes, tmp_path):
     script(tmp_path / "bin" / "interpreter", PROCESS)
     scratch, uids = tmp_path / "scratch", "take-a\ngone-b\nbroken-c\ntake-d\nunknown-e\ntake-f\n"
-    for job, done in (("1/2", ["take-a"]), ("2/2", ["gone-b", "take-a", "take-d", "take-f"])):
+    for job, done in (("1/2", ["broken-c", "take-a"]), ("2/2", ["broken-c", "gone-b", "take-a", "take-d", "take-f"])):
         result = get_takes(uids, "--process_in", scratch, "--shard", job)
-        assert sorted(tree(get_takes.out / "processed")) == [f"{name}/annotation.json" for name in done]
-        assert (result.returncode, "1 takes failed, run again to retry: broken-c" in result.stderr) == (
-            job == "1/2",
-        ) * 2
+        assert sorted(path.name for path in (get_takes.out / "processed").iterdir()) == done
         processed = [line.split() for line in result.calls if line.startswith("processes")]
         assert all([uid] == there for _, uid, _, *there in processed), processed
         assert not list(scratch.iterdir())
-    assert f"to retry, delete their folders in {get_takes.out}/processed and run again; " in result.stderr  # gone-b
-    calls = get_takes(uids, "--process_in", scratch).calls
-    assert [line for line in calls if line.startswith("processes")] == ["processes broken-c of broken-c"]
+        failed = "error: 1 takes failed, run again to retry: broken-c\n" if job == "1/2" else ""
+        assert result.returncode == bool(failed) and result.stderr.endswith(failed)
+    assert "1 takes lack one file each, perhaps a withdrawn video; run again to retry; " in result.stderr  # gone-b
+    where = f"shard 2/2 of {tmp_path / 'uids.txt'} are in {get_takes.out}"
+    assert result.stdout.splitlines()[-1] == f"all but 1 takes of {where}"
+
+
+def test_what_a_processed_take_lacks_is_fetched_until_the_data_set_is_known_to_lack_it(get_takes, tmp_path):
+    script(tmp_path / "bin" / "interpreter", PROCESS)
+
+    def check_fetched(*uids):
+        result = get_takes("take-a\ngone-b\nflaky-c\nbroken-d\nheadless-e\n", "--process_in", tmp_path / "scratch")
+        assert [line.split()[1] for line in result.calls if line.startswith("processes")] == [*uids]
+        return result
+
+    first = check_fetched("take-a", "gone-b", "flaky-c", "broken-d", "headless-e")
+    assert first.returncode == 1 and first.stderr.endswith("error: 1 takes failed, run again to retry: broken-d\n")
+    assert re.search("2 takes lack one file each, .*; run again to retry; .*: gone-b flaky-c\n", first.stderr)
+    get_takes.mended.touch()
+    for uids in (["gone-b", "flaky-c", "broken-d"], []):
+        result = check_fetched(*uids)
+        assert result.returncode == 0 and result.stdout.splitlines()[-1].startswith("all but 2 takes of ")
+        assert re.fullmatch("warning: 2 takes lack what the data set .*: gone-b headless-e\n", result.stderr)
+    shutil.rmtree(get_takes.out / "processed" / "gone-b")
+    check_fetched("gone-b")
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="needs the lock of flock")
+def test_a_job_leaves_the_videos_of_another_alone_and_goes_on_after_one_that_was_killed(get_takes, tmp_path):
+    script(tmp_path / "bin" / "interpreter", PROCESS)
+    os.mkfifo(tmp_path / "log.gate")
+    uids, scratch, video = "slow-a\ntake-b\n", tmp_path / "scratch", tmp_path / "scratch/takes_1_of_1/takes/slow-a"
+    (tmp_path / "uids.txt").write_text(uids)
+    flags = "--out_dir", get_takes.out, "--uids_path", tmp_path / "uids.txt", "--process_in", scratch
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
+    command, deadline = ["bash", ROOT / "data/download_uids.sh", *flags], time.monotonic() + 300
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True) as first:
+        while not video.exists():
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        second = get_takes(uids, "--process_in", scratch)
+        os.killpg(first.pid, signal.SIGKILL)
+    refusal = f"another job works on shard 1/1 in {scratch}; give each job a --shard of its own"
+    assert (second.returncode, second.stderr) == (1, f"error: {refusal}\n") and video.exists()
+    third = get_takes(uids, "--process_in", scratch)
+    assert (third.returncode, third.stderr) == (0, "") and not list(scratch.iterdir())
+    assert third.stdout.endswith(f"all takes of {tmp_path / 'uids.txt'} are in {get_takes.out}\n")
 
 
 @pytest.mark.parametrize("failing", ["bad", "short"])
