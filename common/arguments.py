@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
-from common.errors import UserError
+from common.errors import UserError, is_first_to_fail
 from common.parallel import default_workers
 
 SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of the query and of the target camera
@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(2, f"error: {message}; see --help\n" if is_first_to_fail() else None)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

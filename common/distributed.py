@@ -1,5 +1,6 @@
 """The processes that torchrun starts: their ranks, communication, and signals to stop."""
 
+import atexit
 import inspect
 import os
 import signal
@@ -51,6 +52,7 @@ class World:
             except dist.DistError as error:
                 reason = str(error).partition("\n")[0].rstrip(".")
                 raise UserError(f"the processes of torchrun have not met: {reason}; start torchrun again") from None
+            atexit.register(self.stop)  # not earlier: others fail without it, and this process must tell first why
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._group = dist.new_group(timeout=STALL)  # the first group would end a step that is suspended
 

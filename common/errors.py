@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 
 # The exceptions that code may raise when it takes values out of JSON of another form than expected.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -61,8 +62,26 @@ def run_script(main: Callable[[], int | None]) -> None:
     sys.exit(status)
 
 
+@functools.cache
+def is_first_to_fail() -> bool:
+    """True unless another process that torchrun has started failed before this one. It has told why: mostly, all have
+    met the same error, or the others fail because they lost a process.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # not a process of torchrun
+        return True
+    from torch.distributed import TCPStore
+
+    try:
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=2))
+        return store.add(f"failed in attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
+    except RuntimeError:  # torchrun is gone
+        return True
+
+
 def _say(error: BaseException) -> int:
     """Print an error that a user can cause as one line, and return the exit status. If the code is wrong, return 0."""
+    if not is_first_to_fail():
+        return 1
     message = printable(" ".join(str(error).splitlines()))  # libraries' errors may have several lines
     if isinstance(error, KeyboardInterrupt):
         print("interrupted; run the same command again to continue", file=sys.stderr)

@@ -59,7 +59,6 @@ def main(argv: list[str] | None = None) -> int | None:
     out_dir = typed["out_dir"]
     with contextlib.ExitStack() as stack:
         world.start(device)  # before the folder is claimed: a rank that meets no other ranks would keep the claim
-        stack.callback(world.stop)
         if world.is_main:
             stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
         world.meet()

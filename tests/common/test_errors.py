@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from common.arguments import Parser, add_data_path, add_num_workers, add_setting, at_least
+from common.errors import UserError, is_first_to_fail
 from tests.made import ROOT
+from tests.made.processes import exit_status
 from tests.test_structure import SCRIPTS
 
 
@@ -53,6 +56,34 @@ def test_a_script_whose_output_nobody_reads_ends_without_a_word(lines):
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """What processes of torchrun find; calling it begins another process."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    is_first_to_fail.cache_clear()
+    yield is_first_to_fail.cache_clear
+    is_first_to_fail.cache_clear()
+
+
+def test_of_several_processes_the_first_that_fails_tells_why(torchrun, parser, capsys, monkeypatch):
+    def fail():
+        raise UserError("a GPU is full")
+
+    for said in ("error: a GPU is full\n", ""):
+        assert exit_status(fail) == 1 and capsys.readouterr().err == said
+        assert is_first_to_fail() == bool(said)  # it stays so, since Python asks again before it shows a traceback
+        torchrun()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--slow"])
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # they all were started again
+    torchrun()
+    assert exit_status(fail) == 1 and capsys.readouterr().err == "error: a GPU is full\n"
 
 
 @pytest.fixture

@@ -259,6 +259,17 @@ def test_machines_without_a_shared_folder_go_on_from_the_files_of_the_first(
     assert list(losses(tmp_path / "0")) == list(range(1, STEPS + 5)) and not (tmp_path / "1").exists()
 
 
+def test_several_processes_name_the_error_of_the_first_once_and_nothing_that_follows_from_it(
+    training_set, tmp_path, warm_python
+):
+    process = start_training(warm_python, training_set, tmp_path, "--init_weights", "nowhere.pth", processes=2)
+    output, _ = process.communicate(timeout=300)
+    before, _, report = output.partition("Traceback")  # of torchrun
+    lines = [line for line in before.splitlines() if "torch/distributed/elastic" not in line]
+    assert lines == ["error: no file nowhere.pth; give the file of a trained model"], output
+    assert process.returncode and "Traceback" not in report
+
+
 def test_several_processes_save_and_end_together_and_one_can_go_on(training_set, tmp_path, warm_python):
     """At Slurm's signal, which torchrun does not pass on by itself, as it does with those of a terminal; and before
     PyTorch 2.10, not at all.
