@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, counted
 from common.files import claimed, file_digest, iter_json, read_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.masks import encode_mask
@@ -63,6 +63,9 @@ class ResumableRun:
         with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):
                 remove_leftovers(folder)
+            if other := {*self.folder.glob("*.json")} - {*self.parts, self.joined_path}:
+                what = "finished of other masks or frames, or by version 2.6, and predicted anew"
+                print(f"{counted(len(other), 'take')} of {self.folder}: {what}")
             yield
 
     def todo(self, rank: int, size: int) -> list[int]:
