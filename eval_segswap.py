@@ -75,9 +75,6 @@ def main(argv: list[str] | None = None) -> int:
     world = World()
     world.start()
     recipe, run = prepare_run(args, world)
-    if len(set(world.gather(run.digest))) > 1:
-        what = "have read different files, because the checkpoint or the method has just been replaced"
-        raise UserError(f"the processes of torchrun {what}; run the same command again")
     with run.claimed() if world.is_main else contextlib.nullcontext():
         world.meet()  # other processes wait until the first one has claimed the files
         if not args.overwrite and (former := run.made_already()):

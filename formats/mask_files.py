@@ -59,7 +59,7 @@ def find_masks(path: Path, frame: int = 0, footage: Footage | None = None) -> Ma
     """
     objects: dict[str, dict[int, Any]]
     if path.suffix.lower() == ".json":
-        objects = _find_coco(path)
+        objects = _read_coco(path)
     elif path.suffix.lower() == ".png" and path.is_file():
         objects = {path.stem: {frame: path}}
     else:
@@ -80,7 +80,7 @@ def find_masks(path: Path, frame: int = 0, footage: Footage | None = None) -> Ma
     return MaskFiles(path, objects)
 
 
-def _find_coco(path: Path) -> dict[str, dict[int, Any]]:
+def _read_coco(path: Path) -> dict[str, dict[int, Any]]:
     raw = read_json(path, f"give {LAYOUTS}")
     try:
         categories = {category["id"]: str(category["name"]) for category in raw["categories"]}

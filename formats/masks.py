@@ -131,7 +131,7 @@ def run_lengths(rle: RLE) -> np.ndarray:
     Raises ValueError if the lengths do not add up to H x W.
     """
     height, width = rle["size"]
-    runs = _parse_numbers(rle["counts"])
+    runs = _decode_counts(rle["counts"])
     # From the fourth number on, each number is the difference from the length two places before it.
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
@@ -140,7 +140,7 @@ def run_lengths(rle: RLE) -> np.ndarray:
     return runs
 
 
-def _parse_numbers(counts: str) -> np.ndarray:
+def _decode_counts(counts: str) -> np.ndarray:
     """Read the numbers in COCO's text -> (N,) int64."""
     codes = np.frombuffer(counts.encode(), np.uint8) - np.uint8(48)
     # Each number is a little-endian string of 5-bit digits. Bit 5 says "more follow"; bit 4 of the last digit is the
