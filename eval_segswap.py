@@ -76,14 +76,12 @@ def main(argv: list[str] | None = None) -> int:
     world.start()
     recipe, run = prepare_run(args, world)
     with run.claimed() if world.is_main else contextlib.nullcontext():
-        world.meet()  # other processes wait until the first one has claimed the files
-        if not args.overwrite and (former := run.made_already()):
+        if former := world.broadcast(run.made_already() if world.is_main and not args.overwrite else None):
             when = f"by commit {former['commit']}, {former['date']}"
             print(f"{run.results_path} is complete already ({when}); delete it to predict again")
             status = 0
         else:
             reports = world.gather(predict_part(run, recipe, world, args.num_workers))
-            world.stop()
             status = write_results(run, reports) if world.is_main else 0
         if world.is_main and args.save_inter:
             run.write_take_files()

@@ -43,8 +43,7 @@ class Parser(argparse.ArgumentParser):
         flags, unknown = self._option_string_actions, []
         for name in (word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)):
             if name[:2] == "--" != name and name not in flags:
-                longer = [flag for flag in flags if flag.startswith(name)]
-                near = longer or difflib.get_close_matches(name, flags, 1, cutoff=0.8)
+                near = [x for x in flags if x.startswith(name)] or difflib.get_close_matches(name, flags, 1, cutoff=0.8)
                 unknown.append(f"there is no {name}" + f", but {' and '.join(near)}" * bool(near))
         if unknown:
             self.error("; ".join(unknown))

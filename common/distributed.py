@@ -52,18 +52,9 @@ class World:
             except dist.DistError as error:
                 reason = str(error).partition("\n")[0].rstrip(".")
                 raise UserError(f"the processes of torchrun have not met: {reason}; start torchrun again") from None
-            atexit.register(self.stop)  # not earlier: others fail without it, and this process must tell first why
+            atexit.register(dist.destroy_process_group)  # earlier, others fail before this process has told why
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._group = dist.new_group(timeout=STALL)  # the first group would end a step that is suspended
-
-    def meet(self) -> None:
-        """Wait until all processes have called this method."""
-        if self.size > 1:
-            dist.barrier(group=self._control)
-
-    def stop(self) -> None:
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, in the order of ranks, on every process."""
@@ -118,10 +109,6 @@ class World:
         """True if a signal came to any of the processes. All processes must call this method at the same place. Several
         processes have to communicate for the answer, so they do so only at each `AGREE_EVERY`-th step.
         """
-        if self.size == 1:
-            return self.signal is not None
-        if step % AGREE_EVERY:
+        if self.size > 1 and step % AGREE_EVERY:
             return False
-        value = torch.tensor(int(self.signal is not None))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._control)
-        return bool(value)
+        return any(self.gather(self.signal))

@@ -1,5 +1,6 @@
 """Errors that a user can cause end in one line on stderr and a non-zero exit status, never in a traceback."""
 
+import contextlib
 import functools
 import os
 import re
@@ -64,18 +65,17 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 @functools.cache
 def is_first_to_fail() -> bool:
-    """True unless another process that torchrun has started failed before this one. It has told why: mostly, all have
-    met the same error, or the others fail because they lost a process.
+    """True unless another process of torchrun has failed before and told why. Most often, all meet the same error, or
+    the others fail because they have lost that process.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # not a process of torchrun
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
     from torch.distributed import TCPStore
 
-    try:
+    with contextlib.suppress(RuntimeError):  # torchrun is gone
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=2))
         return store.add(f"failed in attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
-    except RuntimeError:  # torchrun is gone
-        return True
+    return True
 
 
 def _say(error: BaseException) -> int:

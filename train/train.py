@@ -57,11 +57,8 @@ def main(argv: list[str] | None = None) -> int | None:
     world = World()
     device = device_of(typed, world)
     out_dir = typed["out_dir"]
-    with contextlib.ExitStack() as stack:
-        world.start(device)  # before the folder is claimed: a rank that meets no other ranks would keep the claim
-        if world.is_main:
-            stack.enter_context(claimed(out_dir, "training", f"trains into {out_dir}"))
-        world.meet()
+    world.start(device)  # before the folder is claimed: a rank that meets no other ranks would keep the claim
+    with claimed(out_dir, "training", f"trains into {out_dir}") if world.is_main else contextlib.nullcontext():
         options, start = world.broadcast(choose_start(typed, device) if world.is_main else None)
         memory = memory_errors("use more GPUs, or --resume-pth auto with a smaller --batch-pos or --precision bf16")
         with loader_failures(), memory, tf32(options.precision == "tf32"):
@@ -113,9 +110,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed)
 
-    def search(function: Callable[..., list], size: int) -> list:
-        seed = options.seed, state.step  # each mining draws other pairs, and the fit others than those that were mined
-        return search_pairs(recipe, pairs, seed, world, function, size)
+    def search(function: Callable[..., list], size: int) -> list:  # of other pairs in each mining, and in the fit
+        return search_pairs(recipe, pairs, (options.seed, state.step), world, function, size)
 
     def load_batches(mines: bool) -> Iterator[Batch]:  # anew after each mining, of which loaders have a copy
         if mines:
@@ -198,6 +194,8 @@ def print_introduction(
         log.say(f"{name.replace('_', ' ')}: {value}")
     for note in notes[1:]:
         log.say(note)
+    if late := [epoch for epoch in getattr(options.training, "mine_epochs", ()) if epoch >= options.n_epoch]:
+        log.say(f"warning: nothing is mined after epochs {late}, since --n-epoch is {options.n_epoch}")
     log.write("start", state.step, **facts, arguments=arguments)
 
 

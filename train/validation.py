@@ -29,36 +29,31 @@ class Validation:
     """A fixed selection of `size` pairs (0: all pairs), which is the same in every run on the same data."""
 
     def __init__(self, pairs: Pairs, size: int, recipe: NetworkRecipe, log: Log):
-        size = min(size, len(pairs)) or len(pairs)
-        self.pairs, self.recipe, self.log = pairs, recipe, log
-        rows = np.sort(np.random.default_rng(0).permutation(len(pairs))[:size])
+        self.pairs, self.size, self.recipe, self.log = pairs, min(size, len(pairs)) or len(pairs), recipe, log
+        rows = np.sort(np.random.default_rng(0).permutation(len(pairs))[: self.size])
         groups = [rows[group] for group in pairs[rows].groups("take", "frame")]
         own = Frames(pairs, groups[log.world.rank :: log.world.size], recipe.prepare)
         self.frames = DataLoader(own, batch_size=None, **recipe.loading)
 
     def run(self, step: int, epoch: str) -> float:
-        """Validate, report the scores and return the IoU. Raises Stopped after a signal.
-
-        Each process predicts its frames by itself, since frames are predicted in groups and processes that waited for
-        each other after each frame would compute one after the other.
-        """
+        """Validate, report the scores and return the IoU. Raises Stopped after a signal."""
         self.log.say(f"{epoch} validation ...")
         self.recipe.network.eval()
-        scores, unreadable = [], 0
+        scores = []
         frames = self.log.bar(self.frames, "validation", "frame")
         for frame, answers in answered(self.recipe, frames, world=self.log.world):
             reasons = [f"{' '.join(map(str, self.pairs.named(row)))}: {why}" for row, why in frame.left_out.items()]
             self.log.note_unreadable(reasons)
-            unreadable += len(reasons)
             for row, target, answer in zip(frame.row, frame.target, answers, strict=True):
                 mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
                 scores.append(self.score(row, mask, answer.existence))
-        signals, parts, counts = zip(*self.log.world.gather((self.log.world.signal, scores, unreadable)), strict=True)
+        # Processes meet at the end alone, as their groups of frames differ.
+        signals, parts = zip(*self.log.world.gather((self.log.world.signal, scores)), strict=True)
         if any(signals):
             raise Stopped
         figures = validation_figures(sorted(chain.from_iterable(parts)))
-        if any(counts):
-            figures["unreadable"] = sum(counts)
+        if unreadable := self.size - figures["samples"]:
+            figures["unreadable"] = unreadable
         self.log.report_validation(step, epoch, figures)
         return figures.get("iou", 0.0)
 

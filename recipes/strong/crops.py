@@ -77,14 +77,13 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
     return parts
 
 
-def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> dict[float, float]:
-    """For each ratio, the share of a target's long side that an object may span. The object is at `spot` in a query of
+def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> list[float]:
+    """The share of a target's long side that an object may span, for each ratio. The object is at `spot` in a query of
     `size` (H, W); a ratio is the object's share in the target, divided by its share in the query. Ratios that give more
     than LARGEST are left out. If all give more, the smallest ratio is kept, and its share is LARGEST.
     """
-    shares = {ratio: ratio * spot.extent / max(size) for ratio in ratios}
-    least = min(shares.values())
-    return {ratio: min(share, LARGEST) for ratio, share in shares.items() if share <= max(LARGEST, least)}
+    shares = [ratio * spot.extent / max(size) for ratio in ratios]
+    return [min(share, LARGEST) for share in shares if share <= max(LARGEST, min(shares))]
 
 
 def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:

@@ -124,8 +124,7 @@ class Strong(NetworkRecipe):
         kinds, sought = frame.kinds, []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
             ratios = size_ratios(kinds[frame.view[row]], kinds[target])
-            shares = expected_shares(marked.spot[row], marked.mask[row].shape, ratios)
-            sought += [(pair, row, share) for share in shares.values()]
+            sought += [(pair, row, x) for x in expected_shares(marked.spot[row], marked.mask[row].shape, ratios)]
         wide = list(dict.fromkeys(query[1:] for query in sought))  # what several pairs ask for is described once
         crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
         crops = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
@@ -189,7 +188,7 @@ class Strong(NetworkRecipe):
         shown = self.in_batches(self.network.describe_answers, looks.cells, self.stacked(looks.prob))
         for row, of_object in rows_by_key(places.object).items():
             image, mask = marked.image[row], marked.mask[row]
-            [share] = expected_shares(marked.spot[row], mask.shape, [1.0]).values()
+            [share] = expected_shares(marked.spot[row], mask.shape, [1.0])
             picture = frame.view[row], self.config.frame_length(share)
             if picture not in cells_of:
                 cells_of[picture] = self.picture_cells(image, picture[1])

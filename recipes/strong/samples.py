@@ -135,7 +135,7 @@ def draw_places(pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Any, rng: 
     turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
     cameras = pairs.named(drawn.query).query_camera, pairs.named(drawn.target).target_camera
     ratios = size_ratios(*map(camera_kind, cameras))
-    share = rng.choice(list(expected_shares(views.query_spot, views.query.shape[:2], ratios).values()))
+    share = rng.choice(expected_shares(views.query_spot, views.query.shape[:2], ratios))
     if spot is not None:
         share = min(spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
     context, jitter, query_jitter, rivals = CONTEXT, (TARGET_SHIFT, TARGET_STRETCH), (SHIFT, STRETCH), RIVALS

@@ -82,9 +82,12 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
         train.searches, "random_frames", lambda *given: drawn.append(random_frames(*given)) or drawn[-1]
     )
     flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 2, "--val_size", 1)
-    mining = (*flags, "--mine_epochs", 0, "--mine_pairs", 12, "--fit_pairs", 12)
+    mining = (*flags, "--mine_epochs", 0, 9, "--mine_pairs", 12, "--fit_pairs", 12)
     run_training(training_set, tmp_path / "plain", *flags)
+    capsys.readouterr()
     run_training(training_set, tmp_path / "mined", *mining)
+    before = capsys.readouterr().out.partition("start validation")[0]
+    assert "warning: nothing is mined after epochs [9], since --n-epoch is 1\n" in before
     for_mining, for_fit = drawn
     assert np.concatenate(for_mining).tolist() != np.concatenate(for_fit).tolist()
     plain, mined = ([line["loss"] for line in log_lines(tmp_path / name, "train")] for name in ("plain", "mined"))

@@ -237,7 +237,6 @@ try:
     print(world.sum(torch.ones(1)).item(), step.module.weight.grad.item())
 except RuntimeError:
     print("ended")
-world.stop()
 """
 
 

@@ -124,7 +124,7 @@ def test_processes_communicate_as_often_for_all_pairs_as_for_one_and_all_stop_if
         return lambda *given: (calls.append((name, *given[1:])), method(*given))[1]
 
     with monkeypatch.context() as patch:
-        for name in ("meet", "gather", "broadcast", "sum", "stop_requested"):
+        for name in ("gather", "broadcast", "sum", "stop_requested"):
             patch.setattr(World, name, noted(name))
         run(pairs, checkpoint, tmp_path / "one", size=1)
         for_one = [name for name, *_ in calls]
