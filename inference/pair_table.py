@@ -6,7 +6,6 @@ continues, and a row is answered anew if its pictures, its masks or the network 
 """
 
 import csv
-import functools
 import hashlib
 import json
 import sys
@@ -58,13 +57,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by: str) -> int:
     """Answer rows by `find`, which `made_by` tells from others, and print the scores. Returns the exit status."""
-    read = functools.lru_cache(4)(read_picture)  # neighboring rows often share a picture
     answers, broken = [], {}
     with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}"):
         (out / "answers.csv").unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
         for row in (bar := tqdm(rows, "segment", unit="pair", leave=False)):
             try:
-                answers.append(answer := answer_row(row, out, find, made_by, read))
+                answers.append(answer := answer_row(row, out, find, made_by))
             except UserError as error:
                 broken[row["name"]] = error
                 continue
@@ -82,7 +80,7 @@ def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by:
     return 3 if broken else 0  # as eval_segswap.py does
 
 
-def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str, read: Callable) -> dict[str, Any]:
+def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str) -> dict[str, Any]:
     """The row of answers.csv, once its mask and picture are written; they stay if they were made from the same before.
     Raises UserError if an input is not as it should be, and if the mask or picture would replace another file.
     """
@@ -108,8 +106,8 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str, read: C
         mask, existence = read_mask(mask_path), float(before[1])
     else:
         given = read_mask(paths["query_mask"], value) if "query_mask" in paths else None
-        [(query, given)] = marked_images(read(paths["query_image"]), given, box)
-        target = read(paths["target_image"])
+        [(query, given)] = marked_images(read_picture(paths["query_image"]), given, box)
+        target = read_picture(paths["target_image"])
         if truth.any():
             as_mask(truth, row["truth"], target.shape[:2])
         mask, existence = find(query, given, target, size=row["size"] or None)

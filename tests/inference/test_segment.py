@@ -16,7 +16,7 @@ from common.errors import UserError
 from formats.geometry import eval_size
 from formats.mask_files import find_masks
 from formats.picture_files import read_mask
-from inference import predictor, segment_pair, segment_video
+from inference import pair_table, predictor, segment_pair, segment_video
 from inference.predictor import Predictor
 from tests.made.known_answer import KnownAnswer, scene
 from tests.made.processes import killed_at, run_main
@@ -348,6 +348,21 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
     assert {path.stem for path in times if path.stat().st_mtime_ns != times[path]} == {"a", "c"}
     after = contents(out)
     assert after["a.png"] != before["a.png"]
+
+
+def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(table):
+    folder = table.parent
+    rows = [row for row in pair_table.read_table(table) if row["name"] in "ab"]  # both with the target there.png
+    known = predictor.Predictor(KnownAnswer(96)).segment
+
+    def replacing(*inputs, size):
+        shutil.copy(folder / "here.png", folder / "there.png")
+        return known(*inputs, size=size)
+
+    pair_table.answer_table(rows, folder / "answers", replacing, "network")
+    for out in folder / "answers", folder / "anew":
+        pair_table.answer_table(rows, out, known, "network")
+    assert contents(folder / "answers") == contents(folder / "anew")
 
 
 @pytest.mark.parametrize(
