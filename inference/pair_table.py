@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, overlay, side_by_side, write_picture
-from common.errors import UserError, counted
+from common.errors import UserError, counted, printable
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_write, claimed, file_digest, is_file_name, remove_leftovers
 from formats.masks import fit_mask, iou
@@ -38,11 +38,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
-            columns, *lines = [[cell.strip() for cell in line] for line in csv.reader(file) if any(line)]
+            columns, *lines = [[cell.strip() for cell in line] for line in csv.reader(file) if any(line)] or [[]]
     except (csv.Error, ValueError, OSError) as error:
         raise UserError(f"--pairs {path} is no table of comma-separated values in UTF-8 ({error})") from None
-    if wrong := {*COLUMNS[:3]} - {*columns} or {*columns} - {*COLUMNS}:
-        fault = "unknown" if min(wrong) in columns else "missing"
+    doubled = {column for column in columns if columns.count(column) > 1}
+    if wrong := {*COLUMNS[:3]} - {*columns} or {*columns} - {*COLUMNS} or doubled:
+        fault = "missing" if min(wrong) not in columns else "there twice" if wrong == doubled else "unknown"
         raise UserError(f"{path}: column {min(wrong)!r} is {fault}; the columns are {', '.join(COLUMNS)}")
     rows: dict[str, dict[str, str]] = {}
     for line in lines:
@@ -74,7 +75,7 @@ def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by:
             writer.writerows(answers)
     print_scores(answers)
     for name, error in broken.items():
-        print(f"left out: {name}: {error}", file=sys.stderr)
+        print(printable(f"left out: {name}: {error}"), file=sys.stderr)
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
     print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{left_out}")
     return 3 if broken else 0  # as eval_segswap.py does
@@ -85,9 +86,13 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str) -> dict
     Raises UserError if an input is not as it should be, and if the mask or picture would replace another file.
     """
     paths = {key: Path(row[key]) for key in FILES if row[key] not in ("", ABSENT)}
+    if missing := {"query_image", "target_image"} - {*paths}:
+        raise UserError(f"{min(missing)} is {row[min(missing)] or 'empty'}; name a picture")
     try:
         value = int(row["object"], 0) if row["object"] else None
         box = [float(x) for x in row["query_box"].replace(",", " ").split()] or None
+        for path in paths.values():
+            open_picture(path).close()  # refuses a pipe, whose digest would wait for its writer
         made_of = [made_by, row | {key: file_digest(path) for key, path in paths.items()}]
     except (ValueError, OSError) as error:
         raise UserError(f"{error}; look at the row's files, query_box and object") from None
@@ -98,8 +103,7 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str) -> dict
     if mask_path.exists():
         with open_picture(mask_path) as image:
             before = image.info.get(MADE_OF, "").split()
-    others = [path for path in written if path.exists() and (not before or path.resolve() in inputs)]
-    if others:
+    if others := [path for path in written if path.exists() and (not before or path.resolve() in inputs)]:
         raise UserError(f"{others[0]} is an input, or of no table's run, and stays; give another name or --out")
     truth = read_mask(paths["truth"]) if "truth" in paths else np.zeros((1, 1), np.uint8)
     if before[:1] == [digest] and picture_path.exists():

@@ -80,6 +80,8 @@ def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
     if args.pairs or args.object == "all":
         rows = read_table(args.pairs) if args.pairs else rows_of_labels(args)
+        if not rows:
+            raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
         predictor = load(args)
         return answer_table(rows, args.out, predictor.segment, f"{predictor.digest} {predictor.recipe.options}")
     out, is_named = args.out or Path(args.target_image.stem), bool(args.out or args.overwrite)

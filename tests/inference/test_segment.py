@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from common.drawing import write_picture
 from common.errors import UserError
+from common.files import file_digest
 from formats.geometry import eval_size
 from formats.mask_files import find_masks
 from formats.picture_files import read_mask
@@ -285,6 +287,9 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
         assert picture.size == (32_000 + 80, 1600)
     with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
         segment_pair.main([*common, *labels])
+    write_picture(tmp_path / "query_labels.png", np.zeros((96, 96), np.uint8))
+    with pytest.raises(UserError, match="query_labels.png: no object to seek; add a row, or mark one"):
+        segment_pair.main([*common[:-1], *labels, "--object", "all"])
 
 
 def load_known_answer(*args, **options) -> Predictor:
@@ -324,7 +329,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itself(table):
     folder, out = table.parent, table.parent / "answers"
     done = run_main(segment_pair.main, "--pairs", table, "--out", out)
-    assert done.returncode == 3 and re.search("left out: lost: .*gone.png", done.stderr)
+    assert (done.returncode, done.stderr) == (3, f"left out: lost: {folder}/gone.png does not exist\n")
     rows = {row["name"]: row for row in csv.DictReader((out / "answers.csv").open())}
     assert {name: (row["verdict"], row["iou"]) for name, row in rows.items()} == {
         "a": ("there", "1.0"),
@@ -336,6 +341,8 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
         f"3 answers in {out / 'answers.csv'}, 1 row left out\n"
     )
     pair = "--query_image", folder / "there.png", "--query_mask", folder / "there_mask.png", "--target_image"
+    done = run_main(segment_pair.main, *pair, folder / "gone.png", "--out", folder / "alone")
+    assert (done.returncode, done.stderr) == (1, f"error: {folder}/gone.png does not exist\n")
     assert run_main(segment_pair.main, *pair, folder / "here.png", "--out", folder / "alone").returncode == 0
     assert np.array_equal(read_mask(folder / "alone_mask.png"), read_mask(out / "c.png"))
 
@@ -348,6 +355,32 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
     assert {path.stem for path in times if path.stat().st_mtime_ns != times[path]} == {"a", "c"}
     after = contents(out)
     assert after["a.png"] != before["a.png"]
+
+
+def test_a_row_without_its_pictures_costs_only_itself(table, monkeypatch):
+    def digest(path):
+        assert path.is_file()  # to read a pipe would wait for its writer, and to read /dev/zero never ends
+        return file_digest(path)
+
+    monkeypatch.setattr(pair_table, "file_digest", digest)
+    folder = table.parent
+    os.mkfifo(folder / "pipe")
+    reasons = {
+        "short,here.png": "target_image is empty; name a picture",
+        "empty,,here_mask.png,,there.png,": "query_image is empty; name a picture",
+        "word,here.png,here_mask.png,,absent,": "target_image is absent; name a picture",
+        "bare,here.png,,,there.png,": "give either query_mask or query_box",
+        "query,pipe,here_mask.png,,there.png,": f"{folder}/pipe is no file",
+        "mask,here.png,pipe,,there.png,": f"{folder}/pipe is no file",
+        "truth,here.png,here_mask.png,,there.png,/dev/zero": "/dev/zero is no file",
+        '"line",here.png,"a\nb",,there.png,': f"{folder}/a\\nb does not exist",
+    }
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join([header, *reasons, *rows]), encoding="utf-8")
+    done = run_main(segment_pair.main, "--pairs", table, "--out", folder / "answers")
+    said = [f"left out: {row.split(',')[0].strip(chr(34))}: {reason}" for row, reason in reasons.items()]
+    assert done.returncode == 3 and done.stderr.splitlines()[:-1] == said
+    assert [row["name"] for row in csv.DictReader((folder / "answers" / "answers.csv").open())] == ["a", "b", "c"]
 
 
 def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(table):
@@ -373,11 +406,14 @@ def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(ta
         ("lost,", "lost,,,,,,,,", "'lost' cannot name a file, or its row has too many commas"),
         ("truth", "truths", "column 'truths' is unknown; the columns are name, query_image"),
         ("target_image", "", "column 'target_image' is missing"),
+        ("truth", "target_image", "column 'target_image' is there twice"),
+        ("(?s).*", "", "column 'name' is missing"),
+        (r"(?s)(?<=truth\n).*", "", "no object to seek; add a row, or mark one"),
     ],
 )
 def test_a_table_that_is_none_is_said_in_one_line_before_anything_is_made(table, monkeypatch, old, new, message):
     monkeypatch.delattr(segment_pair.Predictor, "load")
-    table.write_text(table.read_text().replace(old, new, 1))
+    table.write_text(re.sub(old, new, table.read_text(), count=1))
     with pytest.raises(UserError, match="--pairs nowhere.csv is no table .*No such file"):
         segment_pair.main(["--pairs", "nowhere.csv", "--out", str(table.parent / "answers")])
     with pytest.raises(UserError, match=f"^[^\n]*pairs.csv: {message}[^\n]*$"):
