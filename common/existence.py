@@ -14,7 +14,7 @@ def verdict(existence: float) -> str:
     The benchmark's scores know only visible and hidden, which formats.results.THRESHOLD separates.
     """
     unsure = "perhaps there" if existence >= SURELY_HIDDEN else "probably not there"
-    return f"{'there' if existence >= SURELY_VISIBLE else unsure} ({100 * existence:.0f} %)"
+    return f"{'there' if existence >= SURELY_VISIBLE else unsure} ({int(100 * existence)} %)"  # 19.7 % are not yet 20 %
 
 
 def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:

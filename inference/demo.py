@@ -101,7 +101,7 @@ def answer_visitor(
         files = file_of(shown, "found", "webp"), file_of(mask * 255, "found_mask")
         places.append((verdict(existence).capitalize(), *files))
     marked_files = file_of(outline(images[-1], marked, QUERY), "marked", "webp"), file_of(marked * 255, "marked_mask")
-    gallery = [(place[1], f"{x.existence:.0%}") for place, x in zip(places, found, strict=True)]
+    gallery = [(place[1], f"{int(100 * x.existence)} %") for place, x in zip(places, found, strict=True)]
     return *places[0], *marked_files, gallery if len(places) > 1 else None, places
 
 

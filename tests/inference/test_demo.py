@@ -93,7 +93,8 @@ def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existen
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
     predictor = SimpleNamespace(places=lambda *inputs, size: [Found(disc, existence), Found(1 - disc, 0.04)])
     said, picture, *_, gallery, places = answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
-    assert [caption for _, caption in gallery] == [f"{existence:.0%}", "4%"] and places[0][:2] == (said, picture)
+    assert [caption for _, caption in gallery] == [f"{round(100 * existence)} %", "4 %"]
+    assert places[0][:2] == (said, picture)
     assert places[1][0] == "Probably not there (4 %)" and np.array_equal(read_white(places[1][2]), 1 - disc)
     assert said == f"{text} ({round(100 * existence)} %)"
     line = cv2.dilate(disc, np.ones((3, 3), np.uint8)) - cv2.erode(disc, np.ones((3, 3), np.uint8))

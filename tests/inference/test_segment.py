@@ -14,6 +14,7 @@ from PIL import Image
 
 from common.drawing import write_picture
 from common.errors import UserError
+from common.existence import verdict
 from common.files import file_digest
 from formats.geometry import eval_size
 from formats.mask_files import find_masks
@@ -207,6 +208,12 @@ def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(
     printed = capsys.readouterr().out
     assert printed.startswith(f"{Path(files['ckpt_path']).name}: tiny network of 96 pixels")
     assert re.search(r"\n(probably not |perhaps )?there \(\d+ %\), [\d.]+% of the target image\n", printed)
+
+
+def test_the_percentage_is_one_of_which_the_same_word_is_said():
+    for existence in np.linspace(0, 1, 1001).tolist():
+        word, percent = re.fullmatch(r"(.+) \((\d+) %\)", verdict(existence)).groups()
+        assert verdict(int(percent) / 100).startswith(f"{word} ("), existence
 
 
 def test_without_a_name_for_the_output_it_is_the_targets_or_the_first_free_number(files, monkeypatch, tmp_path, capsys):
