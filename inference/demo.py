@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add_network_options(parser, CKPT_HELP, SHIPPED)
-    add("--host", default="127.0.0.1", help="name or address under which the page opens; 0.0.0.0 admits everybody")
+    add("--host", default="127.0.0.1", help="name or IPv4 address under which the page opens; 0.0.0.0 admits everybody")
     add("--port", type=at_least(1, most=65535), default=7860, help="port of the page")
     return parser.parse_args(argv)
 
@@ -258,6 +259,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if gr is None:
         raise UserError("gradio is not installed; run pip install -r requirements-demo.txt")
+    try:
+        socket.create_server((args.host, args.port)).close()
+    except OSError as error:
+        raise UserError(f"{error.strerror}; give another --port, or a --host of this machine (IPv4)") from None
     predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
     print(f"{args.ckpt_path}: {predictor.description}")
     folder = Path(tempfile.mkdtemp())  # for the pictures of visitors; only this user can read it
@@ -275,12 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     options = {"app_kwargs": {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]}}
     options |= {"max_file_size": MAX_FILE, "allowed_paths": [str(SAMPLES_DIR)], "show_error": True, "ssr_mode": False}
     options |= {"css_paths": WEB / "page.css", "footer_links": [], "quiet": True, "prevent_thread_lock": True}
-    try:
-        _, address, _ = page.launch(server_name=args.host, server_port=args.port, **options)
-    except OSError:
-        folder.rmdir()
-        where = f", or another --host if {args.host} is not this machine" if args.host != "127.0.0.1" else ""
-        raise UserError(f"port {args.port} is taken; give another --port{where}") from None
+    _, address, _ = page.launch(server_name=args.host, server_port=args.port, **options)
     for number in signal.SIGINT, signal.SIGTERM:  # the page ends by becoming rm: no thread of it can write afterwards
         signal.signal(number, lambda *_: os.execlp("rm", "rm", "-rf", folder))
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
