@@ -76,7 +76,7 @@ class Check(NamedTuple):
 def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     """Check the takes of a split, and its pairs."""
     job = partial(check_take, args.data_path)
-    checks = dict(tqdm(run_jobs(job, uids, args.num_workers), split, total=len(uids), unit="take"))
+    checks = dict(tqdm(run_jobs(job, uids, args.num_workers), split, len(uids), unit="take", disable=None))
     problems = [problem for uid in uids for problem in checks[uid].problems]
     if unprocessed := [uid for uid in uids if checks[uid].numbers["unprocessed"]]:
         first_uids = ", ".join(unprocessed[:3]) + ", ..." * (len(unprocessed) > 3)

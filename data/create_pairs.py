@@ -55,7 +55,7 @@ def main() -> None:
         if not processed:
             continue
         found_none = False
-        bar = tqdm(processed, split, unit="take", delay=1)  # no bar before an early error
+        bar = tqdm(processed, split, unit="take", delay=1, disable=None)  # no bar before an early error
         listing = write_listing(args.data_path, split, args.splits_path, bar, missing)
         malformed |= listing.malformed
         counts = {setting: len(pairs_of([(args.data_path, listing)], setting)) for setting in SETTINGS}

@@ -123,7 +123,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
     position_of = {number: position for position, number in enumerate(footage.numbers)}
     frame_of = {position: frame for frame, position in reversed(list(enumerate(positions.tolist())))}
     annotation, annotated_frames = {}, []
-    for number in tqdm(sorted(masks.objects[name]), name, unit="mask", leave=False):
+    for number in tqdm(sorted(masks.objects[name]), name, unit="mask", leave=False, disable=None):
         rle = masks.read(name, number, footage.size)
         frame = frame_of.get(position_of[number])
         if frame is not None:
@@ -177,7 +177,7 @@ def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float)
         shutil.copyfile(footage.path, path)  # a link would change with its original
         return
     with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:
-        for image in tqdm(footage.read(positions), path.name, len(positions), unit="frame"):
+        for image in tqdm(footage.read(positions), path.name, len(positions), unit="frame", disable=None):
             write(image)
 
 

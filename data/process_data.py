@@ -146,7 +146,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     threads = max(1, args.num_workers // max(1, len(takes)))
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}
     job = partial(process_take, **folders, downscaled=args.downscaled, detail=args.detail, threads=threads)
-    for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take"):
+    for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take", disable=None):
         pass
     return print_summary(args, title, shard_uids)
 

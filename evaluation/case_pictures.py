@@ -146,7 +146,7 @@ def draw_frames(
         for (name, path), cases in zip(files.items(), zip(*frames, strict=True), strict=True)
     ]
     takes = {uid: truth.load_take(uid) for uid in {frame[0].take_uid for frame in frames}}
-    for of_frame in tqdm(list(zip(*predictions, strict=True)), unit="picture", desc="pictures", delay=1):
+    for of_frame in tqdm(list(zip(*predictions, strict=True)), "pictures", unit="picture", delay=1, disable=None):
         yield draw_case(takes[of_frame[0].case.take_uid], of_frame)
 
 

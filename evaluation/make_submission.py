@@ -97,7 +97,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     """
     others, problems, predictions, digests = [], [], 0, {}
     takes = iter_take_predictions(truth, iter_results(results, setting, truth.split_options), others)
-    for uid, raw in tqdm(takes, total=len(truth.uids), unit="take", desc=setting, delay=1):
+    for uid, raw in tqdm(takes, setting, len(truth.uids), unit="take", delay=1, disable=None):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")
             continue

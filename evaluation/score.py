@@ -101,7 +101,7 @@ def score_file(
     results = iter_take_predictions(truth, iter_results(path, options.setting, truth.split_options), not_in_truth)
     tasks = ((truth.subset([uid]), raw, options) for uid, raw in results)
     jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
-    bar = tqdm(jobs, total=len(truth.uids), unit="take", desc="score", delay=1)  # no bar above an error at the start
+    bar = tqdm(jobs, "score", len(truth.uids), unit="take", delay=1, disable=None)  # no bar above an early error
     scored = {take.take_uid: take for _, take in bar}
     takes = [scored[uid] for uid in truth.uids]
     problems = [problem for take in takes for problem in take.problems]

@@ -61,7 +61,7 @@ def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by:
     answers, broken = [], {}
     with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}"):
         (out / "answers.csv").unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
-        for row in (bar := tqdm(rows, "segment", unit="pair", leave=False)):
+        for row in (bar := tqdm(rows, "segment", unit="pair", leave=False, disable=None)):
             try:
                 answers.append(answer := answer_row(row, out, find, made_by))
             except UserError as error:

@@ -43,6 +43,7 @@ def run_main(main: Callable[[], int | None], *words: object) -> subprocess.Compl
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = exit_status(main, *words)
+    assert "\r" not in out.getvalue() + err.getvalue()  # a log gets no progress bar
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
