@@ -42,34 +42,50 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
     typed = dict(typed)
     if unused := [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]:
         print(f"unused, as in the published trainer: {' '.join(unused)}")
-    out_dir, named, initial = typed["out_dir"], typed.get("resume_pth"), typed.get("init_weights")
-    last, files = out_dir / LAST, run_files(out_dir)
-    held = [] if "overwrite" in typed else [path for path in files if path.name not in (WARMUP, LOG_NAME)]
-    if held and not last.exists():
-        what = f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue"
-        raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
-    is_own = bool(held)
-    path = last if is_own else Path(named) if named not in (None, "auto") else None
-    for file in map(Path, filter(None, (initial, None if is_own else path))):
-        if file.resolve() in [own.resolve() for own in files]:
-            raise UserError(f"{file} is in --out-dir {out_dir}, and this run would replace it; give another --out-dir")
+    out_dir, named = typed["out_dir"], typed.get("resume_pth")
+    own = None if "overwrite" in typed else checkpoint_in(out_dir)
     # True if --resume-pth names the folder's own run, which may then continue with other options.
-    names_own = named == "auto" or bool(is_own and named and Path(named).exists() and last.samefile(named))
+    names_own = named == "auto" or bool(own and named and Path(named).exists() and own.samefile(named))
     if names_own:
         del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
-    start: Any = path or initial
-    if path:
-        content: Any = read_checkpoint(path, *[WAYS] * is_own)[0]
-    else:
-        content = read_torch(initial, "give the file of a trained model")[0] if initial else {}
-    network = stored_options(content, start) if start else {}
-    arguments = content.get("arguments", {}) if path else {}
+    other = None if named is None or own or names_own else Path(named)
+    for file in map(Path, filter(None, (typed.get("init_weights"), other))):
+        if file.resolve() in [path.resolve() for path in run_files(out_dir)]:
+            raise UserError(f"{file} is in --out-dir {out_dir}, and this run would replace it; give another --out-dir")
+    if path := own or other:
+        return continued(path, typed, device, is_own=bool(own), keeps_recipe=bool(own) and not names_own)
+    return begun(typed, device)
+
+
+def checkpoint_in(out_dir: Path) -> Path | None:
+    """The checkpoint of a folder's run, None without a run. Raises UserError if the run has no checkpoint."""
+    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
+    if held and not (out_dir / LAST).exists():
+        what = f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue"
+        raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
+    return out_dir / LAST if held else None
+
+
+def continued(
+    path: Path, typed: dict[str, Any], device: torch.device, is_own: bool, keeps_recipe: bool
+) -> tuple[Options, Start]:
+    """Go on from a checkpoint, which must have the same options if the run `keeps_recipe`."""
+    content = read_checkpoint(path, *[WAYS] * is_own)[0]
+    network, arguments = stored_options(content, path), content.get("arguments", {})
     kept = {x: arguments[x] for x in ("warmUpIter", *["resume_pth"] * is_own) if x in arguments}
     options = merged_options(typed, network, kept, device)
-    if path:
-        say_changes(path, arguments, network, options, keeps_recipe=is_own and not names_own)
-    keeps_backbone = bool(path or network and not {"backbone", "moco_path"} & typed.keys())
-    return options, Start(start, content, bool(path), is_own, keeps_backbone)
+    say_changes(path, arguments, network, options, keeps_recipe)
+    return options, Start(path, content, continues=True, is_own=is_own, keeps_backbone=True)
+
+
+def begun(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start]:
+    """Begin a run, with the tensors of --init_weights if it is given."""
+    path = typed.get("init_weights")
+    content = read_torch(path, "give the file of a trained model")[0] if path else {}
+    network = stored_options(content, path) if path else {}
+    keeps_backbone = bool(network) and not {"backbone", "moco_path"} & typed.keys()
+    options = merged_options(typed, network, {}, device)
+    return options, Start(path, content, continues=False, is_own=False, keeps_backbone=keeps_backbone)
 
 
 def merged_options(
