@@ -47,9 +47,9 @@ def train_epochs(
     for epoch in range(state.next_epoch, schedule.epochs + 1):
         if state.step < schedule.epoch_end(epoch):
             is_lost = not state.mined and any(end < state.step for end in mining)  # it was of other pairs
-            is_due = is_lost or state.step in mining and state.mined.get("step") != state.step
-            if is_due or batches is None:
-                batches = load_batches(is_due)
+            mines_now = is_lost or state.step in mining and state.mined.get("step") != state.step
+            if mines_now or batches is None:
+                batches = load_batches(mines_now)
         train_one_epoch(state, step, batches, log, epoch)
         if epoch == 0:
             history["epoch"] = 0
@@ -57,8 +57,8 @@ def train_epochs(
                 state.save(WARMUP, LAST)
             continue
         state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
-        is_due = epoch % options.val_every == 0 or epoch == schedule.epochs
-        is_best = is_due and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
+        validates = epoch % options.val_every == 0 or epoch == schedule.epochs
+        is_best = validates and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
         names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
         state.save(*names, *([BEST] if is_best else []), LAST)
 
