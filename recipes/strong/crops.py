@@ -1,5 +1,6 @@
 """Where an object is in a picture, how large it may be in another, and its crops and grids of cells."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,9 +114,18 @@ def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
     return resize(image, frame_size(image.shape[:2], long_side))
 
 
-def middle_of_cell(row: float, col: float, grid: Sequence[int], size: Size) -> tuple[float, float]:
-    """The middle, in pixels, of a cell of a grid that lies over an image of `size` (H, W)."""
-    return (row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]
+def spots_at(
+    peaks: Sequence[Sequence[float]], grid: Sequence[int], size: Size, share: float
+) -> list[tuple[float, Spot]]:
+    """The spots, with their similarities, of an object that spans the part `share` of the long side of an image of
+    `size` (H, W). Its similarity map, of (h, w) `grid`, has these peaks: similarity, row and column.
+    """
+    found = []
+    for similarity, row, col in peaks:
+        if math.isfinite(similarity):  # the map may have fewer peaks
+            spot = Spot((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1], share * max(size))
+            found.append((similarity, spot))
+    return found
 
 
 def likeliest_spots(found: Sequence[tuple[float, Spot]], count: int) -> list[tuple[float, Spot]]:

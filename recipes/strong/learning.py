@@ -21,8 +21,9 @@ from formats.results import THRESHOLD
 from model.rows import Rows, cat
 from recipes.base import Search
 from recipes.frame import Frame
-from recipes.strong.choice import CLOSE_LOOKS, Choice, LookNumbers, Marked
+from recipes.strong.choice import CLOSE_LOOKS, Choice, LookNumbers
 from recipes.strong.crops import spot_of
+from recipes.strong.places import Marked
 
 MINED_LOOKS = 5  # places at which a pair is searched for its object, to find wrong ones
 HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tells how good it is
@@ -47,7 +48,8 @@ def mine_places(recipe: Any, search: Search, size: int) -> dict[str, Tensor]:
 def wrong_places(recipe: Any, frame: Frame) -> list[np.ndarray]:
     """The candidates of each pair that are not at the object, as the fields of `Spot`s, (n, 3)."""
     with recipe.computing():
-        places = recipe.locate(frame, Marked.of(frame), MINED_LOOKS)
+        marked = Marked.of(frame)
+        places = recipe.locate(frame, marked, recipe.sizes(frame, marked), MINED_LOOKS)
     wrong: list[list] = [[] for _ in frame.truths]
     true = [spot_of(truth) for truth in frame.truths]
     for pair, place in zip(places.pair, places.spot, strict=True):

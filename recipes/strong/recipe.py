@@ -4,7 +4,6 @@ docs/strong_recipe.md explains it; samples.py draws the crops of training, choic
 searches training pairs.
 """
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,23 +26,24 @@ from recipes.base import Answer, NetworkRecipe, Search
 from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
-from recipes.strong.choice import CLOSE_LOOKS, LookNumbers, Looks, Marked, Places, highest_rows
+from recipes.strong.choice import CLOSE_LOOKS, LookNumbers, highest_rows
 from recipes.strong.config import StrongConfig, StrongOptions
 from recipes.strong.crops import (
     CLOSE,
     CONTEXT,
     Part,
-    Spot,
+    connected_parts,
     expected_shares,
     likeliest_spots,
-    middle_of_cell,
     object_cells,
     size_ratios,
+    spots_at,
     whole_frame,
 )
 from recipes.strong.learning import fit_choice, mine_places
 from recipes.strong.locator import Description, Matches
 from recipes.strong.network import ObjectCrops, StrongNetwork
+from recipes.strong.places import Looks, Marked, Places, Sought
 from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
 
 SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
@@ -94,9 +94,9 @@ class Strong(NetworkRecipe):
         existence, and the answers, which lack it.
         """
         marked, choice = Marked.of(frame), self.network.choice
-        query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))  # 1
-        places = self.locate(frame, marked, self.looks)  # 2
-        places = places.likely(max(count, close))
+        query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))
+        sought = self.sizes(frame, marked)  # 1
+        places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2
         looks = self.look(query, places, CONTEXT)  # 3
         similarity = self.to_device(places.similarity)
         numbers = LookNumbers(similarity, looks.logit, looks.agreement, looks.cosine)
@@ -112,41 +112,30 @@ class Strong(NetworkRecipe):
         numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6
         return places, numbers, self.draw(close_query, places, looks, closer)  # 7
 
-    def encode(self, marked: Marked, context: float) -> ObjectCrops:
-        """1. The objects, in crops around them."""
-        levels, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
-        mask_feat = self.in_batches(self.encoder.masks, masks)
-        with autocast(self.device, self.precision):
-            return self.in_batches(self.network.encode, levels, masks, mask_feat)
-
-    def locate(self, frame: Frame, marked: Marked, count: int) -> Places:
-        """2. The `count` highest peaks of the similarity maps of each pair, for all sizes that its object may have."""
-        kinds, sought = frame.kinds, []
+    def sizes(self, frame: Frame, marked: Marked) -> list[Sought]:
+        """1. The sizes that the object of each pair may have in the target."""
+        sought = []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
-            ratios = size_ratios(kinds[frame.view[row]], kinds[target])
-            sought += [(pair, row, x) for x in expected_shares(marked.spot[row], marked.mask[row].shape, ratios)]
-        wide = list(dict.fromkeys(query[1:] for query in sought))  # what several pairs ask for is described once
+            ratios = size_ratios(frame.kinds[frame.view[row]], frame.kinds[target])
+            for share in expected_shares(marked.spot[row], marked.mask[row].shape, ratios):
+                sought.append(Sought(pair, row, target, share, self.config.frame_length(share)))
+        return sought
+
+    def locate(self, frame: Frame, marked: Marked, sought: list[Sought], count: int) -> Places:
+        """2. The `count` highest peaks of the similarity maps of each pair, for all of these sizes."""
+        wide = list(dict.fromkeys((x.object, x.share) for x in sought))  # what several pairs ask for is described once
         crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
         crops = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
-        described = self.network.describe(*crops)[numbers((query[1:] for query in sought), wide)]
-        pictures = [(frame.target[pair], self.config.frame_length(share)) for pair, _, share in sought]
+        described = self.network.describe(*crops)[numbers(((x.object, x.share) for x in sought), wide)]
         order, highest = [], []
-        for (target, long_side), rows in rows_by_key(pictures).items():
+        for (target, long_side), rows in rows_by_key((x.target, x.long_side) for x in sought).items():
             cells = self.picture_cells(frame.pictures[target], long_side)
             highest.append(self.in_batches(partial(self.network.locator.peaks, cells, 2 * count), described[rows]))
-            order += [(*sought[row], cells.shape[1:3]) for row in rows]
+            order += [(sought[row], cells.shape[1:3]) for row in rows]
         found: list[list] = [[] for _ in frame.row]  # some of the peaks are next to others
-        for (pair, _, share, grid), of_size in zip(order, torch.cat(highest).tolist(), strict=True):
-            size = frame.pictures[frame.target[pair]].shape[:2]
-            for similarity, row, col in of_size:
-                if math.isfinite(similarity):  # the map may have fewer peaks
-                    middle = middle_of_cell(row, col, grid, size)
-                    found[pair].append((similarity, Spot(*middle, share * max(size))))
-        places = []
-        for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
-            likeliest = likeliest_spots(found[pair], count)
-            places += [(frame.pictures[target], spot, pair, row, similarity) for similarity, spot in likeliest]
-        return Places(*map(list, zip(*places, strict=True)))
+        for (x, grid), peaks in zip(order, torch.cat(highest).tolist(), strict=True):
+            found[x.pair] += spots_at(peaks, grid, frame.pictures[x.target].shape[:2], x.share)
+        return Places.of(frame, [likeliest_spots(of_pair, count) for of_pair in found])
 
     def look(self, objects: ObjectCrops, places: Places, context: float) -> Looks:
         """3. and 4. Look at the places in crops, and tell how well the matches agree with what the looks show."""
@@ -164,7 +153,8 @@ class Strong(NetworkRecipe):
         look, matches, cells = map(cat, zip(*found, strict=True))
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
         prob = look.target_mask_prob.cpu().numpy()
-        parts = self.best_first(places.parts(crops, prob), matches)
+        shown = zip(prob > THRESHOLD, crops, places.image, strict=True)
+        parts = self.best_first([connected_parts(mask, crop, image.shape[:2]) for mask, crop, image in shown], matches)
         return Looks(crops, prob, parts, look.logit, agreement, cosine, cells)
 
     def best_first(self, parts: list[list[Part]], matches: Matches) -> list[list[Part]]:
@@ -219,6 +209,13 @@ class Strong(NetworkRecipe):
         return answers
 
     # What the steps share
+
+    def encode(self, marked: Marked, context: float) -> ObjectCrops:
+        """The objects, in crops around them."""
+        levels, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
+        mask_feat = self.in_batches(self.encoder.masks, masks)
+        with autocast(self.device, self.precision):
+            return self.in_batches(self.network.encode, levels, masks, mask_feat)
 
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Levels, Tensor]:
         """The features of a crop of each object's picture, and the masks in the crops (N, side, side)."""

@@ -1,0 +1,92 @@
+"""The rows of a search: marked objects, the sizes for which they are sought, places in targets, and looks at these."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from formats.crop import Crop
+from model.rows import Rows, rows_by_key
+from recipes.frame import Frame
+from recipes.strong.crops import Part, Spot, spot_of
+
+UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
+
+
+class Sought(NamedTuple):
+    """A size for which the object of a pair is sought in its target."""
+
+    pair: int  # the numbers of pair, object and target picture in the frame
+    object: int
+    target: int
+    share: float  # the part of the target's long side that the object may span
+    long_side: int  # of the target as the locator reads it, in pixels
+
+
+@dataclass
+class Spots(Rows):
+    """Spots of objects in pictures."""
+
+    image: list[np.ndarray]  # (H, W, 3) uint8
+    spot: list[Spot]
+
+    def crops(self, context: float) -> list[Crop]:
+        """The crops around the spots, `context` times as large."""
+        return [spot.crop(image.shape[:2], context) for spot, image in zip(self.spot, self.image, strict=True)]
+
+
+@dataclass
+class Marked(Spots):
+    """The objects of a frame, where they are marked."""
+
+    mask: list[np.ndarray]
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Marked":
+        spots: list[Any] = [spot_of(mask) for mask in frame.masks]
+        return cls([frame.pictures[number] for number in frame.view], spots, frame.masks)
+
+
+@dataclass
+class Places(Spots):
+    """Places in targets at which to look for the objects of pairs."""
+
+    pair: list[int]  # the numbers of pair and object in the frame
+    object: list[int]
+    similarity: list[float]  # in the similarity map of the whole target
+
+    @classmethod
+    def of(cls, frame: Frame, found: Sequence[Sequence[tuple[float, Spot]]]) -> "Places":
+        """The spots of each pair, with their similarities."""
+        rows = [(pair, *row) for pair, of_pair in enumerate(found) for row in of_pair]
+        pairs, similarities, spots = map(list, zip(*rows, strict=True))
+        images = [frame.pictures[frame.target[pair]] for pair in pairs]
+        return cls(images, spots, pairs, [frame.object[pair] for pair in pairs], similarities)
+
+    def likely(self, least: int) -> "Places":
+        """The places of each pair without those far less similar than its best one; `least` places stay anyway."""
+        rows = []
+        for of_pair in rows_by_key(self.pair).values():  # in the order of their similarity
+            lowest = self.similarity[of_pair[0]] - UNLIKELY
+            rows += [row for k, row in enumerate(of_pair) if k < least or self.similarity[row] > lowest]
+        return self[rows]
+
+    def at_parts(self, looks: "Looks") -> "Places":
+        """The same places, moved to the first parts of what looks at them have found."""
+        spots = [parts[0].spot if parts else spot for parts, spot in zip(looks.parts, self.spot, strict=True)]
+        return replace(self, spot=spots)
+
+
+@dataclass
+class Looks(Rows):
+    """The looks at N places."""
+
+    crop: list[Crop]
+    prob: np.ndarray  # (N, S, S), the mask's probability in the crop
+    parts: list[list[Part]]  # of the mask, none if it is empty; the part with the highest agreement comes first
+    logit: Tensor  # (N,) logit of existence
+    agreement: Tensor  # (N,), by `Matches.agreement`
+    cosine: Tensor  # (N,), the mean cosine of the object's matches
+    cells: Tensor  # (N, 2h, 2w, WIDTH), the locator's cells of the crop
