@@ -53,7 +53,7 @@ def rows_by_key(keys: Iterable[Hashable]) -> dict[Any, list[int]]:
     return rows
 
 
-def numbers(keys: Iterable[Hashable], of: Iterable[Hashable]) -> list[int]:
-    """The number of each key among the keys `of`."""
+def positions(keys: Iterable[Hashable], of: Iterable[Hashable]) -> list[int]:
+    """The position of each key among the keys `of`."""
     number_of = {key: number for number, key in enumerate(of)}
     return [number_of[key] for key in keys]

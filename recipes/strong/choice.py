@@ -3,14 +3,14 @@ small networks that read them, which learning.py fits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.rows import Rows, rows_by_key
+from recipes.strong.places import Looks, Places
 
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 HIDDEN = 64  # hidden units of a `Judge`
@@ -33,6 +33,13 @@ class LookNumbers(Rows):
     log_back: Tensor | None = None
     home: Tensor | None = None  # the highest similarity of the object's own place in the query frame to its description
     elsewhere: Tensor | None = None  # the highest similarity away from this place, where look-alikes are
+
+    @classmethod
+    def of(cls, places: Places, looks: Looks) -> "LookNumbers":
+        return cls(looks.logit.new_tensor(places.similarity), looks.logit, looks.agreement, looks.cosine)
+
+    def with_close(self, closer: Looks) -> "LookNumbers":
+        return replace(self, close_logit=closer.logit, close_agreement=closer.agreement, close_cosine=closer.cosine)
 
 
 # What each judge reads, and the weights before the fit, rounded from a fit of the sums alone.
@@ -86,7 +93,12 @@ class Choice(nn.Module):
         self.requires_grad_(False)
 
 
-def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int) -> list[int]:
-    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first."""
-    groups = rows_by_key(pairs).values()
-    return [row for rows in groups for row in sorted(rows, key=scores.__getitem__, reverse=True)[:count]]
+def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:
+    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first. The
+    first `near` rows of a pair come before its others.
+    """
+    best = []
+    for rows in rows_by_key(pairs).values():
+        first, others = (sorted(x, key=scores.__getitem__, reverse=True) for x in (rows[:near], rows[near:]))
+        best += (first + others)[:count]
+    return best

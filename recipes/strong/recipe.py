@@ -20,7 +20,7 @@ from formats.results import THRESHOLD
 from model.backbone import Backbone
 from model.device import autocast
 from model.features import Levels
-from model.rows import cat, numbers, rows_by_key
+from model.rows import cat, positions, rows_by_key
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe, Search
 from recipes.frame import Frame
@@ -98,16 +98,12 @@ class Strong(NetworkRecipe):
         sought = self.sizes(frame, marked)  # 1
         places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2
         looks = self.look(query, places, CONTEXT)  # 3
-        similarity = self.to_device(places.similarity)
-        numbers = LookNumbers(similarity, looks.logit, looks.agreement, looks.cosine)
+        numbers = LookNumbers.of(places, looks)
         best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
         closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4
-        numbers.close_logit, numbers.close_agreement = closer.logit, closer.agreement
-        numbers.close_cosine = closer.cosine
-        last = {row for rows in rows_by_key(places.pair).values() for row in rows[close:]}  # as `count` asks for more
-        scores = [(row not in last, score) for row, score in enumerate(choice.score(numbers).tolist())]
-        best = highest_rows(scores, places.pair, count)  # 5
+        numbers = numbers.with_close(closer)
+        best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5
         places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
         numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6
         return places, numbers, self.draw(close_query, places, looks, closer)  # 7
@@ -126,7 +122,7 @@ class Strong(NetworkRecipe):
         wide = list(dict.fromkeys((x.object, x.share) for x in sought))  # what several pairs ask for is described once
         crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
         crops = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
-        described = self.network.describe(*crops)[numbers(((x.object, x.share) for x in sought), wide)]
+        described = self.network.describe(*crops)[positions(((x.object, x.share) for x in sought), wide)]
         order, highest = [], []
         for (target, long_side), rows in rows_by_key((x.target, x.long_side) for x in sought).items():
             cells = self.picture_cells(frame.pictures[target], long_side)
