@@ -31,8 +31,17 @@ from model.xsegtx import Look
 from recipes.frame import Frame
 from recipes.samples import Batch, DrawnPairs
 
+
+class Searched(NamedTuple):
+    """What a search has found for a pair."""
+
+    row: int  # of the pair
+    take_uid: str
+    found: Any
+
+
 # search(function, size) applies a function(frame) to training pairs: see `search_pairs` in train/searches.py.
-Search = Callable[[Callable[..., list], int], list]
+Search = Callable[[Callable[[Frame], list], int], list[Searched]]
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
 

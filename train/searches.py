@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -10,14 +9,8 @@ from tqdm import tqdm
 
 from common.distributed import Stopped, World
 from formats.pairs import Pairs
-from recipes.base import NetworkRecipe
+from recipes.base import NetworkRecipe, Searched
 from recipes.frame import Frame, Frames, answered
-
-
-class Searched(NamedTuple):
-    row: int  # of the pair
-    take_uid: str
-    found: Any
 
 
 def search_pairs(

@@ -1,5 +1,5 @@
 """Which place in a target shows the object, and whether the object is visible: the numbers that tell it, and three
-small networks that read them, which learning.py fits.
+small networks that read them, which fit.py fits.
 """
 
 from collections.abc import Sequence

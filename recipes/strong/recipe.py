@@ -1,7 +1,7 @@
 """The strong recipe: a locator finds the places that may show an object, and the network looks at them in crops.
 
-docs/strong_recipe.md explains it; samples.py draws the crops of training, choice.py chooses among looks, learning.py
-searches training pairs.
+docs/strong_recipe.md explains it; samples.py draws the crops of training, choice.py chooses among looks. Training
+searches its own pairs, for mining.py and fit.py.
 """
 
 from dataclasses import replace
@@ -15,6 +15,7 @@ from torch import Tensor
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, cut, cut_mask
+from formats.masks import iou
 from formats.pairs import Pairs
 from formats.results import THRESHOLD
 from model.backbone import Backbone
@@ -40,8 +41,9 @@ from recipes.strong.crops import (
     spots_at,
     whole_frame,
 )
-from recipes.strong.learning import fit_choice, mine_places
+from recipes.strong.fit import fit_choice
 from recipes.strong.locator import Description, Matches
+from recipes.strong.mining import MINED_LOOKS, as_mined, mined_by_pair, wrong_places
 from recipes.strong.network import ObjectCrops, StrongNetwork
 from recipes.strong.places import Looks, Marked, Places, Sought
 from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
@@ -284,17 +286,30 @@ class Strong(NetworkRecipe):
     # What training learns from searches
 
     def mine(self, search: Search) -> dict[str, Tensor]:
-        return mine_places(self, search, self.training.mine_pairs)
+        return as_mined(search(self.wrong_places, self.training.mine_pairs))
+
+    def wrong_places(self, frame: Frame) -> list[np.ndarray]:
+        """The candidates of each pair that are not at the object."""
+        with self.computing():
+            marked = Marked.of(frame)
+            places = self.locate(frame, marked, self.sizes(frame, marked), MINED_LOOKS)
+        return wrong_places(places, frame.truths)
 
     def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
-        rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
-        fits = (rows.dtype, spots.dtype, spots.shape) == (np.int32, np.float32, (*rows.shape, 3)) and rows.ndim == 1
-        if not fits or (np.diff(rows, prepend=0, append=len(pairs) - 1) < 0).any() or not np.isfinite(spots).all():
-            what = f"the checkpoint's mined places are no int32 numbers of {len(pairs)} pairs and float32 spots (N, 3)"
-            raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
-        numbers, firsts = np.unique(rows, return_index=True)
-        self.mined = dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
+        self.mined = mined_by_pair(mined, len(pairs))
 
     def finish(self, search: Search, seed: int) -> str:
         size = self.training.fit_pairs
-        return fit_choice(self, search, size, seed) if size else ""
+        return fit_choice(self.network.choice, search(self.all_looks, size), seed) if size else ""
+
+    def all_looks(self, frame: Frame) -> list[tuple[LookNumbers, Tensor, bool]]:
+        """All looks at each pair: their numbers, their IoUs (K,), and whether the object is visible."""
+        with self.computing():
+            places, numbers, answers = self.search(frame, self.looks, close=self.looks)
+            numbers, found = LookNumbers(*torch.stack(numbers.columns()).cpu()), []
+        rows_of = rows_by_key(places.pair)
+        for pair, truth in enumerate(frame.truths):
+            shown = [answers[row].in_image(truth.shape) > THRESHOLD for row in rows_of[pair]]
+            ious = torch.tensor([iou(mask, truth.astype(bool)) for mask in shown])
+            found.append((numbers[rows_of[pair]], ious, bool(truth.any())))
+        return found

@@ -7,9 +7,9 @@ import torch
 
 from inference.predictor import SHIPPED
 from model.checkpoint import read_checkpoint
-from recipes.strong import learning
+from recipes.strong import fit as fitting
 from recipes.strong.choice import EXISTENCE, GLANCE, SCORE, Choice, LookNumbers
-from recipes.strong.learning import LooksOfPairs, choice_figures, fit, with_absences
+from recipes.strong.fit import LooksOfPairs, choice_figures, fit, with_absences
 from tests.made.training import run_training
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-epoch", 1, "--val_size", 1)
@@ -36,7 +36,7 @@ def fitted():
     """Looks that one number tells apart, and a choice fitted to them in few steps."""
     looks, choice = looks_told_by("similarity"), Choice()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learning, "STEPS", 300)
+        patch.setattr(fitting, "STEPS", 300)
         fit(choice, looks, seed=0)
     return looks, choice
 
@@ -46,7 +46,7 @@ def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_su
     assert choice_figures(choice, looks) == pytest.approx((0.8, 1), abs=0.01)
     before, begun = Choice(), Choice()
     assert choice_figures(before, looks) != pytest.approx((0.8, 1))
-    monkeypatch.setattr(learning, "STEPS", 0)
+    monkeypatch.setattr(fitting, "STEPS", 0)
     fit(begun, looks, seed=0)
     for one, other in zip(judged(begun, looks), judged(before, looks), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
@@ -76,15 +76,15 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 
     for name, least in {"LEAST_PAIRS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():
-        monkeypatch.setattr(learning, name, least)
-    monkeypatch.setattr(learning, "STEPS", 20)
+        monkeypatch.setattr(fitting, name, least)
+    monkeypatch.setattr(fitting, "STEPS", 20)
     count = itertools.count()
-    monkeypatch.setattr(learning, "choice_figures", lambda *_: (-next(count), 0))
+    monkeypatch.setattr(fitting, "choice_figures", lambda *_: (-next(count), 0))
     again = ("--fit_pairs", 45, "--resume-pth", "auto")  # all pairs; the fit alone is left
     assert "stays as it was, since a fit is worse: on" in run("fitted", *again)
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 
-    monkeypatch.setattr(learning, "choice_figures", lambda *_: (next(count), 0))  # ever better
+    monkeypatch.setattr(fitting, "choice_figures", lambda *_: (next(count), 0))  # ever better
     more = (*again, "--n-epoch", 2)
     assert "netLast.pth: the choice among looks is fitted" in run("fitted", *more)
     [changed] = changed_by_the_fit(plain[1], "netLast.pth")

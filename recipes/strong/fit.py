@@ -1,13 +1,8 @@
-"""What a training learns from searches of its own pairs: the places at which the search goes wrong, which later samples
-show to the network again (mining), and which of several looks is right (the fit of the choice, in the last step).
-"""
+"""The last step of a training: the judges of `Choice` are fitted to what the search finds in training pairs."""
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from operator import attrgetter
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,85 +11,40 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from common.existence import balanced_accuracy
-from formats.masks import iou
-from formats.results import THRESHOLD
 from model.rows import Rows, cat
-from recipes.base import Search
-from recipes.frame import Frame
+from recipes.base import Searched
 from recipes.strong.choice import CLOSE_LOOKS, Choice, LookNumbers
-from recipes.strong.crops import spot_of
-from recipes.strong.places import Marked
 
-MINED_LOOKS = 5  # places at which a pair is searched for its object, to find wrong ones
-HELD_OUT = 5  # every fifth take is held out from the fit of the choice, and tells how good it is
+HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
 STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
 SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
 
 
-def mine_places(recipe: Any, search: Search, size: int) -> dict[str, Tensor]:
-    """Search `size` pairs (0: all) for places that are not at the objects. Returns for each of the N places the pair's
-    number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of the pairs, and how
-    many pairs were "searched".
-    """
-    of_pairs = sorted(search(partial(wrong_places, recipe), size), key=attrgetter("row"))
-    numbers = np.array([of_pair.row for of_pair in of_pairs for _ in of_pair.found], np.int32)
-    spots = np.concatenate([np.empty((0, 3), np.float32), *(of_pair.found for of_pair in of_pairs)])
-    found = {"pairs": torch.from_numpy(numbers), "spots": torch.from_numpy(spots)}
-    return found | {"searched": torch.tensor(len(of_pairs))}
-
-
-def wrong_places(recipe: Any, frame: Frame) -> list[np.ndarray]:
-    """The candidates of each pair that are not at the object, as the fields of `Spot`s, (n, 3)."""
-    with recipe.computing():
-        marked = Marked.of(frame)
-        places = recipe.locate(frame, marked, recipe.sizes(frame, marked), MINED_LOOKS)
-    wrong: list[list] = [[] for _ in frame.truths]
-    true = [spot_of(truth) for truth in frame.truths]
-    for pair, place in zip(places.pair, places.spot, strict=True):
-        if not ((spot := true[pair]) and spot.is_near(place)):
-            wrong[pair].append(place)
-    return [np.array(sorted(of_pair), np.float32).reshape(-1, 3) for of_pair in wrong]
-
-
-def fit_choice(recipe: Any, search: Search, size: int, seed: int) -> str:
-    """Fit the choice among looks, and the existence, to what the search finds in `size` training pairs. A fifth of the
+def fit_choice(choice: Choice, searched: Sequence[Searched], seed: int) -> str:
+    """Fit the choice among looks, and the existence, to all looks at the pairs that were `searched`. A fifth of the
     takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former choice
     stays. Returns a line.
     """
-    of_pairs = search(partial(looks_at, recipe), size)
-    number_of = {uid: number for number, uid in enumerate(sorted({of_pair.take_uid for of_pair in of_pairs}))}
-    count, hidden = len(of_pairs), sum(not visible for *_, visible in (of_pair.found for of_pair in of_pairs))
+    number_of = {uid: number for number, uid in enumerate(sorted({of_pair.take_uid for of_pair in searched}))}
+    count, hidden = len(searched), sum(not visible for *_, visible in (of_pair.found for of_pair in searched))
     kept = "the choice among looks stays as it was"
     if count < LEAST_PAIRS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
         needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
         return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden"
-    held_out = torch.tensor([number_of[of_pair.take_uid] % HELD_OUT == 0 for of_pair in of_pairs])
-    looks = looks_of_pairs([of_pair.found for of_pair in of_pairs])
-    choice, former = recipe.network.choice.cpu(), copy.deepcopy(recipe.network.choice.state_dict())
-    before = choice_figures(choice, looks[held_out])
-    fit(choice, looks[~held_out], seed)
-    after = choice_figures(choice, looks[held_out])
-    is_better = np.nansum(after) >= np.nansum(before)  # without visible or hidden objects held out, one of them is NaN
-    if not is_better:
-        choice.load_state_dict(former)
-    choice.to(recipe.device)
+    held_out = torch.tensor([number_of[of_pair.take_uid] % HELD_OUT == 0 for of_pair in searched])
+    looks = looks_of_pairs([of_pair.found for of_pair in searched])
+    fitted = copy.deepcopy(choice).cpu()
+    before = choice_figures(fitted, looks[held_out])
+    fit(fitted, looks[~held_out], seed)
+    after = choice_figures(fitted, looks[held_out])
     text = f"on {int(held_out.sum())} pairs of takes held out, "
     text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
-    return f"the choice among looks is fitted: {text}" if is_better else f"{kept}, since a fit is worse: {text}"
-
-
-def looks_at(recipe: Any, frame: Frame) -> list[tuple]:
-    """All looks at each pair of a frame: their LookNumbers, IoUs (K,), and whether the object is visible."""
-    with recipe.computing():
-        places, numbers, drawn = recipe.search(frame, recipe.looks, close=recipe.looks)
-        numbers, found = LookNumbers(*torch.stack(numbers.columns()).cpu()), []
-    for pair, truth in enumerate(frame.truths):
-        rows = [row for row, of in enumerate(places.pair) if of == pair]
-        ious = [iou(drawn[row].in_image(truth.shape) > THRESHOLD, truth.astype(bool)) for row in rows]
-        found.append((numbers[rows], torch.tensor(ious), bool(truth.any())))
-    return found
+    if np.nansum(after) < np.nansum(before):  # without visible or hidden objects held out, one of them is NaN
+        return f"{kept}, since a fit is worse: {text}"
+    choice.load_state_dict(fitted.state_dict())
+    return f"the choice among looks is fitted: {text}"
 
 
 @dataclass
