@@ -53,7 +53,7 @@ mkdir -p "$out_dir" && touch "$out_dir/.downloaded" || exit 1
 if [ "$process_in" ]; then # the lock ends with this job and the commands that it has started
     folder=$process_in/takes_${job}_of_$jobs
     mkdir -p "$folder" && exec 9>"$folder/lock" || exit 1
-    flock -n 9
+    flock -n 9 # where there are no locks, its error is all that happens
     [ $? != 1 ] || fail "another job works on shard $shard in $process_in; give each job a --shard of its own"
 fi
 work=${folder:-$out_dir} log=$(mktemp) || exit 1
