@@ -54,7 +54,6 @@ class Part(NamedTuple):
 
     spot: Spot
     is_whole: bool  # False if the crop cuts the part off
-    share: float  # the part's area divided by the mask's area
     mask: np.ndarray  # (S, S) bool
 
 
@@ -74,7 +73,7 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
         row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
         is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
         extent = min(max(width, height) * pixel, LARGEST * max(size))
-        parts.append(Part(Spot(row, col, extent), is_whole, area / areas.sum(), labels == 1 + number))
+        parts.append(Part(Spot(row, col, extent), is_whole, labels == 1 + number))
     return parts
 
 

@@ -74,8 +74,8 @@ class Places(Spots):
         return self[rows]
 
     def at_parts(self, looks: "Looks") -> "Places":
-        """The same places, moved to the first parts of what looks at them have found."""
-        spots = [parts[0].spot if parts else spot for parts, spot in zip(looks.parts, self.spot, strict=True)]
+        """The same places, moved to the best parts of what looks at them have found."""
+        spots = [part.spot if part else spot for part, spot in zip(looks.part, self.spot, strict=True)]
         return replace(self, spot=spots)
 
 
@@ -85,7 +85,7 @@ class Looks(Rows):
 
     crop: list[Crop]
     prob: np.ndarray  # (N, S, S), the mask's probability in the crop
-    parts: list[list[Part]]  # of the mask, none if it is empty; the part with the highest agreement comes first
+    part: list[Part | None]  # of the mask; the part with the highest agreement, None if the mask is empty
     logit: Tensor  # (N,) logit of existence
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches

@@ -97,18 +97,18 @@ class Strong(NetworkRecipe):
         """
         marked, choice = Marked.of(frame), self.network.choice
         query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))
-        sought = self.sizes(frame, marked)  # 1
-        places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2
-        looks = self.look(query, places, CONTEXT)  # 3
+        sought = self.sizes(frame, marked)  # 1. Sizes
+        places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2. Candidates
+        looks = self.look(query, places, CONTEXT)  # 3. Looks
         numbers = LookNumbers.of(places, looks)
         best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
-        closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4
+        closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4. Close looks
         numbers = numbers.with_close(closer)
-        best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5
+        best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5. Choice
         places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
-        numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6
-        return places, numbers, self.draw(close_query, places, looks, closer)  # 7
+        numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6. Look back
+        return places, numbers, self.draw(close_query, places, looks, closer)  # 7. Answer
 
     def sizes(self, frame: Frame, marked: Marked) -> list[Sought]:
         """1. The sizes that the object of each pair may have in the target."""
@@ -152,19 +152,18 @@ class Strong(NetworkRecipe):
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
         prob = look.target_mask_prob.cpu().numpy()
         shown = zip(prob > THRESHOLD, crops, places.image, strict=True)
-        parts = self.best_first([connected_parts(mask, crop, image.shape[:2]) for mask, crop, image in shown], matches)
-        return Looks(crops, prob, parts, look.logit, agreement, cosine, cells)
+        part = self.best_parts([connected_parts(mask, crop, image.shape[:2]) for mask, crop, image in shown], matches)
+        return Looks(crops, prob, part, look.logit, agreement, cosine, cells)
 
-    def best_first(self, parts: list[list[Part]], matches: Matches) -> list[list[Part]]:
-        """Put the part of each look that agrees best first: an answer can cover two things that look alike."""
-        several = [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]
-        if several:
-            rows = [row for row, _ in several]
-            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
+    def best_parts(self, parts: list[list[Part]], matches: Matches) -> list[Part | None]:
+        """The part of each look that agrees best: an answer can cover two things that look alike."""
+        best: list[Part | None] = [None] * len(parts)
+        if of_looks := [(row, part) for row, of_look in enumerate(parts) for part in of_look]:
+            rows = [row for row, _ in of_looks]
+            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in of_looks)).tolist()
             for number in highest_rows(agreement, rows, 1):
-                row, best = several[number]
-                parts[row] = [best, *(part for part in parts[row] if part is not best)]
-        return parts
+                best[rows[number]] = of_looks[number][1]
+        return best
 
     def look_back(
         self, frame: Frame, marked: Marked, described: Description, places: Places, looks: Looks
@@ -196,10 +195,10 @@ class Strong(NetworkRecipe):
         answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
         rows = range(len(places))
         for _ in range(ROUNDS):
-            for row, prob, crop, parts in zip(rows, close_looks.prob, close_looks.crop, close_looks.parts, strict=True):
-                if parts:
+            for row, prob, crop, part in zip(rows, close_looks.prob, close_looks.crop, close_looks.part, strict=True):
+                if part:
                     answers[row] = Answer(prob, 0.0, crop)
-            cut_off = [k for k, parts in enumerate(close_looks.parts) if parts and not parts[0].is_whole]
+            cut_off = [k for k, part in enumerate(close_looks.part) if part and not part.is_whole]
             if not cut_off:
                 break
             rows, places = [rows[k] for k in cut_off], places[cut_off].at_parts(close_looks[cut_off])

@@ -1,5 +1,8 @@
 """The strong network in use: where it looks, and that an answer depends on its own two views alone."""
 
+import inspect
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from recipes.strong.crops import spot_of
 from recipes.strong.locator import Matches
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
+from tests.made import ROOT
 from tests.made.known_answer import BACKGROUND, NearestColor, color_recipe, edges, scene
 
 SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
@@ -142,7 +146,7 @@ def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept
     frame.pictures[1][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
     frame.pictures[1][55:89, 151:185] = patterned(30, 100).mean((0, 1))
     assert finds(frame, truth, color_recipe(NearestColor))
-    monkeypatch.setattr(Strong, "best_first", lambda self, parts, matches: parts)
+    monkeypatch.setattr(Strong, "best_parts", lambda self, parts, matches: [x[0] if x else None for x in parts])
     assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
 
 
@@ -201,3 +205,12 @@ def test_an_object_that_has_left_is_said_to_be_hidden():
     [answer] = Predictor(color_recipe(NearestColor)).predict(frame)
     prob, existence = answer.in_image(frame.sizes[1]), answer.existence
     assert not (prob > 0.5).any() and existence < 0.5
+
+
+def test_the_steps_of_the_search_have_the_numbers_and_names_of_the_page_that_explains_them():
+    page, search = (ROOT / "docs/strong_recipe.md").read_text(), inspect.getsource(Strong.search)
+    steps = re.findall(r"^(\d)\. \*\*(.+?)\.\*\*", page, re.MULTILINE)
+    assert re.findall(r"# (\d)\. (.+)", search) == steps
+    assert re.findall(r"# (\d)\. ", page) == [number for number, _ in steps]
+    for method, number in re.findall(r"self\.(\w+)\(.*# (\d)\.", search):
+        assert number in re.match(r"[\d. and]*", getattr(Strong, method).__doc__)[0], method
