@@ -54,6 +54,7 @@ class TakeFrame:
     kinds: dict[str, str | None]  # by camera: ego or exo
     sizes: dict[str, Size]  # by camera: (H, W) of the frame, before it was letterboxed
     video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger
+    left_out: dict[Correspondence, str]  # pairs that cannot be predicted, with the reasons
 
     @classmethod
     def of(cls, frame: Frame, pairs: Pairs) -> "TakeFrame":
@@ -66,7 +67,10 @@ class TakeFrame:
         columns = frame.pictures, frame.kinds, frame.sizes, frame.videos
         images, *others = ({camera[number]: column[number] for number in sorted(camera)} for column in columns)
         of_pairs = [Correspondence(*pair[1:4]) for pair in named]
-        return cls(named[0].take_uid, named[0].frame, pairs.store.folders[take], of_pairs, images, masks, *others)
+        left_out = {Correspondence(*pairs.named(row)[1:4]): reason for row, reason in frame.left_out.items()}
+        return cls(
+            named[0].take_uid, named[0].frame, pairs.store.folders[take], of_pairs, images, masks, *others, left_out
+        )
 
 
 class OwnMethod(Recipe):
