@@ -3,24 +3,18 @@
 Images are (H, W, 3) uint8 RGB; colors are RGB.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii
 from common.errors import UserError
-from common.existence import verdict
-from evaluation.score import Case
-from evaluation.truth import GroundTruth, TakeTruth
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
-from formats.processed import read_frame
-from formats.results import camera_pair_key, iter_results
+from formats.pairs import Pairs
+from formats.results import THRESHOLD
 
 BLACK, GRAY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 GAP = 6  # pixels between panels
@@ -32,51 +26,37 @@ EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
 Window = tuple[slice, slice]  # rows and columns of an image
 
 
-class PredictedCase(NamedTuple):
-    """A prediction to draw: its case, its RLE, and the name of its results file if there are several."""
-
-    case: Case
-    rle: RLE
-    name: str = ""
-
-    @property
-    def drawn_rle(self) -> RLE | None:
-        """The mask to draw; None if the object is not visible and the prediction says so."""
-        return self.rle if self.case.visible or self.case.predicted_visible else None
-
-    @property
-    def caption(self) -> str:
-        case = self.case
-        notes = ["empty"] if case.scores and case.scores.predicted_pixels == 0 else []
-        if not (case.visible and case.predicted_visible):
-            answer = "visible" if case.predicted_visible else "hidden"  # by the official limit
-            notes.append(f"{answer}: {'right' if case.predicted_visible == case.visible else 'wrong'}")
-        title = self.name or "prediction"
-        return f"{title} ({', '.join(notes)})" if notes else title
-
-
-def draw_case(truth: TakeTruth, predictions: Sequence[PredictedCase]) -> list[np.ndarray]:
+def draw_case(
+    pairs: Pairs, row: int, names: Sequence[str], cases: np.ndarray, masks: Sequence[RLE]
+) -> list[np.ndarray]:
     """Draw a case as panels, (PANEL_HEIGHT, W, 3): the query with its mask, then the target, once with each prediction
-    and once with the true mask.
+    and once with the true mask. `names` ("" if there is only one), `cases` (files,) and `masks` are those of the files.
 
     Small objects are also shown enlarged in a corner. The outline of a prediction that counts as hidden is dashed.
     Raises UserError if a frame is missing.
     """
-    case = predictions[0].case
-    masks = truth.take.masks[case.object_name]
-    query_mask, true_mask = masks[case.query_camera][case.frame], masks[case.target_camera].get(case.frame)
-    cameras = case.query_camera, case.target_camera
-    query, target = (read_frame(truth.take.frame_path(camera, case.frame)) for camera in cameras)
+    store, take, frame = pairs.store, int(pairs.take[row]), int(pairs.frame[row])
+    query, target = (store.image(take, int(camera[row]), frame) for camera in (pairs.query, pairs.target))
+    query_mask, true_mask = pairs.query_mask(row), pairs.target_mask(row)
+    seen = cases["existence"] > THRESHOLD
+    # A mask is not drawn if the object is not visible and the prediction says so.
+    drawn = [mask if draws else None for mask, draws in zip(masks, seen | cases["visible"], strict=True)]
     query_window = _close_up(query.shape[:2], query_mask)
-    drawn = [true_mask, *(prediction.drawn_rle for prediction in predictions)]
-    window = _close_up(target.shape[:2], next(filter(None, drawn), None))
-
-    panels = [_draw_panel(query, query_mask, QUERY, f"query {case.query_camera}", query_window)]
-    for prediction in predictions:
-        dashed = not prediction.case.predicted_visible
-        panels.append(_draw_panel(target, prediction.drawn_rle, PREDICTION, prediction.caption, window, dashed))
-    caption = "truth" if case.visible else "truth: not there"
+    window = _close_up(target.shape[:2], next((mask for mask in (true_mask, *drawn) if mask), None))
+    panels = [_draw_panel(query, query_mask, QUERY, f"query {pairs.named(row).query_camera}", query_window)]
+    for name, case, mask, is_seen in zip(names, cases, drawn, seen, strict=True):
+        caption = _caption(name or "prediction", case, is_seen)
+        panels.append(_draw_panel(target, mask, PREDICTION, caption, window, dashed=not is_seen))
+    caption = "truth" if pairs.visible[row] else "truth: not there"
     return [*panels, _draw_panel(target, true_mask, TRUTH, caption, window)]
+
+
+def _caption(name: str, case: np.void, is_seen: bool) -> str:
+    """The caption of a prediction; `is_seen`: it says, by the official limit, that the object is visible."""
+    notes = ["empty"] if case["visible"] and case["predicted_pixels"] == 0 else []
+    if not (case["visible"] and is_seen):
+        notes.append(f"{'visible' if is_seen else 'hidden'}: {'right' if is_seen == case['visible'] else 'wrong'}")
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
@@ -132,61 +112,28 @@ def _close_up(size: Size, rle: RLE | None) -> Window | None:
     return slice(row, row + side), slice(column, column + side)
 
 
-def draw_frames(
-    truth: GroundTruth, setting: str, files: Mapping[str, Path], frames: Sequence[Sequence[Case]]
-) -> Iterator[list[np.ndarray]]:
-    """Yield the panels of each scored frame, with the predictions of all results files.
+def draw_sheet(pictures: Iterable[np.ndarray], headers: Sequence[tuple[str, str, str]]) -> np.ndarray:
+    """One image of pictures of cases, one below the other on white, each under a line of three texts.
 
-    `files` has the path of each results file by its name ("" if there is only one); a frame has a case for each file.
+    Raises UserError if there is no picture, or if there are too many.
     """
-    if not frames:  # saves reading the files again, which can be large
-        return
-    predictions = [
-        load_predictions(path, setting, cases, name)
-        for (name, path), cases in zip(files.items(), zip(*frames, strict=True), strict=True)
-    ]
-    takes = {uid: truth.load_take(uid) for uid in {frame[0].take_uid for frame in frames}}
-    for of_frame in tqdm(list(zip(*predictions, strict=True)), "pictures", unit="picture", delay=1, disable=None):
-        yield draw_case(takes[of_frame[0].case.take_uid], of_frame)
-
-
-def load_predictions(path: Path, setting: str, cases: Sequence[Case], name: str) -> list[PredictedCase]:
-    """The predictions of a results file for `cases`, in the order of the cases."""
-    rles = {}
-    for uid, take in iter_results(path, setting):
-        for case in (case for case in cases if case.take_uid == uid):
-            pair = camera_pair_key(case.query_camera, case.target_camera)
-            rles[case.key] = take["masks"][case.object_name][pair][str(case.frame)]["pred_mask"]
-    return [PredictedCase(case, rles[case.key], name) for case in cases]
-
-
-def draw_sheet(truth: GroundTruth, setting: str, results: Path, frames: Sequence[Sequence[Case]]) -> np.ndarray:
-    """One image of frames that a results file predicts, one below the other on white, each under a line that names the
-    case and its scores.
-
-    Raises UserError if there is no frame, if there are too many, or if the picture of a frame is missing.
-    """
-    if not frames:
+    if not headers:
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
     rows = []
-    for (case,), panels in zip(frames, draw_frames(truth, setting, {"": results}, frames), strict=True):
-        take = truth.infos[case.take_uid].name or case.take_uid[:8]
-        row = side_by_side(panels)
-        picture = np.vstack([_header(case, take, row.shape[1]), row])
+    for picture, header in zip(pictures, headers, strict=True):
+        picture = np.vstack([_header(*header, picture.shape[1]), picture])
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         rows.append(_framed(resize(picture, (height, SHEET_WIDTH)), GAP, GAP, GAP, GAP))
         if sum(map(len, rows)) > MAX_ROWS:
-            raise UserError(f"{len(frames)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
+            raise UserError(f"{len(headers)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
     return np.vstack(rows)
 
 
-def _header(case: Case, take: str, width: int) -> np.ndarray:
-    """The line above a picture: object, take, camera and frame; at the right IoU and existence."""
+def _header(name: str, place: str, score: str, width: int) -> np.ndarray:
+    """The line above a picture: object; take, camera and frame; at the right IoU and existence."""
     canvas = Image.new("RGB", (width, HEADER_SIZE * 4 // 3 + GAP), WHITE)
     draw = ImageDraw.Draw(canvas)
-    name = to_ascii(" ".join(case.object_name.split()))[:40] + "  "
-    details = to_ascii(f"{take}, {case.target_camera}, frame {case.frame}")[:100]
-    score_text = f"  {case.iou_text}  said {verdict(case.existence)}"
+    name, details, score_text = to_ascii(" ".join(name.split()))[:40] + "  ", to_ascii(place)[:100], f"  {score}"
     fonts = map(ImageFont.load_default, range(HEADER_SIZE, HEADER_SIZE // 2, -1))
     fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score_text)) <= width)
     font = next(fitting, ImageFont.load_default(HEADER_SIZE // 2 + 1))  # the largest font with which the line fits

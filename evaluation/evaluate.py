@@ -20,6 +20,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -27,17 +28,21 @@ from common.errors import UserError, counted, printable, run_script, say_errors
 
 say_errors(__name__)
 
+import numpy as np
+from tqdm import tqdm
+
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.files import check_output, output_folder, write_json
 from common.provenance import provenance
-from evaluation.case_pictures import draw_frames, draw_sheet, panel_styles, side_by_side
-from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_frames, make_card, write_page
+from evaluation.case_pictures import draw_case, draw_sheet, panel_styles, side_by_side
+from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, sheet_header, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
-from evaluation.score import ScoreOptions, SplitScores, score_file
-from evaluation.summary import common_frames, compare, summarize_scores, take_names, without_nan
-from evaluation.tables import format_figures, write_cases
+from evaluation.score import FileScores, ScoreOptions, score_file
+from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, summarize, without_nan
+from evaluation.tables import printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
+from formats.pairs import BOTH, Pairs
 from formats.results import RESULTS_DIR, path_beside, results_path
 
 
@@ -79,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    truth = open_truth(args)
+    truth = open_truth(args, args.setting or BOTH)
     files = args.pred_file or []
     if args.setting and not files:
         if truth.split is None:
@@ -95,53 +100,75 @@ def main(argv: list[str] | None = None) -> None:
             check_output(args.out / name, True, filter(Path.is_file, inputs))
     if args.write_gt:
         truth.write_official(args.write_gt)
-        print(f"ground truth of {counted(len(truth.uids), 'take')} written to {args.write_gt}")
+        print(f"ground truth of {counted(len(truth.infos), 'take')} written to {args.write_gt}")
     if files:
-        options = ScoreOptions(args.setting, args.accept, at_file_size=args.protocol in ("omama", "all"))
-        scores = [score_file(truth, path, options, args.num_workers, args.allow_missing) for path in files]
+        options = ScoreOptions(args.setting, args.accept, args.protocol in ("omama", "all"), args.allow_missing)
+        scores = [score_file(truth, path, options, args.num_workers) for path in files]
         evaluate(truth, files, scores, args)
 
 
-def evaluate(truth: GroundTruth, files: list[Path], scores: list[SplitScores], args: argparse.Namespace) -> None:
+def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], args: argparse.Namespace) -> None:
     """Print and write the figures of a results file, or the differences of several on the frames that all of them have,
     with the pictures that the options ask for.
     """
     several = len(files) > 1
     names = (args.names or short_names(files)) if several else [""]
-    frames, takes = common_frames(scores), take_names(scores[0])
-    made = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
-    if several:
-        if not frames:
-            raise UserError("these results files have no scored frame in common")
-        figures = {"setting": args.setting, "split": truth.split, "provenance": made}
-        figures |= compare(names, frames, scores[0])
-    else:
-        figures = {"split": truth.split, "results": str(files[0]), "provenance": made, **summarize_scores(scores[0])}
-    if args.protocol != OFFICIAL_RULE:
-        rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
-        figures["protocols"] = without_nan({rule: PROTOCOLS[rule](scores[0].cases) for rule in rules})
+    rows = np.flatnonzero(~np.isnan([of_file.cases["existence"] for of_file in scores]).any(0))
+    if several and not len(rows):
+        raise UserError("these results files have no scored frame in common")
+    pairs, cases = truth.pairs[rows], np.stack([of_file.cases[rows] for of_file in scores])
+    figures = figures_of(truth, args, names, pairs, cases)
+    figures |= {"results": str(files[0]), "accepted": dict(scores[0].accepted)}
+    figures["provenance"] = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
     warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
-    shown, sheet, lines = [], None, [*warnings]
+
+    def draw(row: int) -> list[np.ndarray]:
+        return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
+
+    chosen, cards, sheet, lines = [], [], None, [*warnings]
     if args.report:
         number = args.num if args.num is not None else 40 if several else 100
-        shown = choose_frames(frames, args.order, number, with_hidden=True)
-    cards = [make_card(frame, number, names, takes) for number, frame in enumerate(shown)]
+        chosen = choose_rows(pairs, cases, args.order, number, with_hidden=True)
     if args.sheet:
-        chosen = choose_frames(frames, args.order, 8 if args.num is None else args.num)
-        sheet = draw_sheet(truth, args.setting, files[0], chosen)
-        lines.append(f"{counted(len(chosen), 'case')}: {args.sheet}")
+        on_sheet = choose_rows(pairs, cases, args.order, 8 if args.num is None else args.num)
+        infos = [truth.infos[pairs.named(row).take_uid] for row in on_sheet]
+        headers = [
+            sheet_header(pairs.named(row), info.name, cases[0, row]) for row, info in zip(on_sheet, infos, strict=True)
+        ]
+        sheet = draw_sheet(map(side_by_side, map(draw, on_sheet)), headers)
+        lines.append(f"{counted(len(on_sheet), 'case')}: {args.sheet}")
     with output_folder(args.out) as folder:
-        drawn = draw_frames(truth, args.setting, dict(zip(names, files, strict=True)), shown)
-        for card, panels in zip(cards, drawn, strict=True):
+        for number, row in enumerate(tqdm(chosen, unit="picture", desc="pictures", delay=1, disable=None)):
+            panels, take = draw(row), truth.take_names[pairs.take[row]]
+            card = make_card(number, names, take, pairs.named(row), cases[:, row])
             write_picture(folder / card["picture"], side_by_side(panels))
-            card["panels"] = panel_styles(panels)
+            cards.append(card | {"panels": panel_styles(panels)})
         if sheet is not None:
             write_picture(args.sheet, sheet)
         write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)
         write_page(folder, figures, warnings, cards, args.order)
-        write_cases(folder / "cases.csv", names, frames)
-    lines = [*format_figures(figures, truth.all_frames), *lines, f"report: open {args.out / PAGE}"]
+        write_cases(folder / "cases.csv", names, pairs, cases)
+    lines = [*printed_lines(figures, truth.all_frames), *lines, f"report: open {args.out / PAGE}"]
     print("\n".join(map(printable, lines)))
+
+
+def figures_of(
+    truth: GroundTruth, args: argparse.Namespace, names: Sequence[str], pairs: Pairs, cases: np.ndarray
+) -> dict[str, Any]:
+    """The figures of the cases (files, N) of `pairs`: the scores of the first results file, by the rules that are asked
+    for, and the differences of the others from it.
+    """
+    labels = labels_of(truth, pairs, cases[0])
+    figures = {"setting": args.setting, "split": truth.split}
+    figures |= {"takes": len(truth.infos), "frames_wanted": len(truth.pairs)}
+    if len(names) > 1:
+        labels = {kind: labels[kind] for kind in SHORT_BREAKDOWNS}
+        figures |= compare(names, np.array(pairs.store.takes)[pairs.take], labels, cases)
+    figures |= summarize(pairs.take, labels, cases[0])
+    if args.protocol != OFFICIAL_RULE:
+        rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
+        figures["protocols"] = without_nan({rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules})
+    return figures
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser
 from common.files import check_output, claimed, write_json
-from evaluation.score import iter_take_predictions
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
+from formats.pairs import BOTH
 from formats.results import (
     RESULTS_DIR,
-    TakePredictions,
     iter_results,
     path_beside,
+    read_predictions,
     read_run,
     reprocessed_line,
     results_path,
@@ -59,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     split = args.split or "test"
-    truth = open_truth(args, split)
+    truth = open_truth(args, BOTH, split)
     if truth.missing:
         warn_once(f"takes of split {split!r} that are left out: {', '.join(truth.missing)}")
     if truth.incomplete_line:
@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     records = (path_beside(path, "run.json") for path in files.values())
     check_output(out, args.overwrite, [*files.values(), *records, *truth.sources])
-    problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
+    problems = [f"take {uid}: ground truth: {why}" for uid, why in truth.malformed.items()]
+    problems += [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")
     results = {setting: complete_results(truth, path, setting) for setting, path in files.items()}
@@ -84,8 +85,8 @@ def main(argv: list[str] | None = None) -> None:
 def complete_results(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
     """The results in the server's form: a key for each object of a take, no other keys, and subsample_idx."""
     for uid, raw in iter_results(path, setting):
-        if uid in truth.uids:
-            take = truth.load_take(uid).take
+        if uid in truth.infos:
+            take = truth.read_take(uid)
             masks = {name: raw.get("masks", {}).get(name, {}) for name in take.masks}
             yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
 
@@ -95,18 +96,17 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
 
     Every query frame of every camera pair must have a usable prediction, even if the target's masks are unknown.
     """
-    others, problems, predictions, digests = [], [], 0, {}
-    takes = iter_take_predictions(truth, iter_results(results, setting, truth.split_options), others)
-    for uid, raw in tqdm(takes, setting, len(truth.uids), unit="take", delay=1, disable=None):
+    store, others, problems, predictions, digests = truth.pairs.store, [], [], 0, {}
+    pairs = truth.pairs[store.is_ego[truth.pairs.query] == (SETTINGS[setting][0] == "ego")]
+    takes = truth.with_results(iter_results(results, setting, truth.split_options), others)
+    for take, uid, raw in tqdm(takes, total=len(truth.infos), unit="take", desc=setting, delay=1, disable=None):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")
             continue
-        take, checked = truth.load_take(uid), TakePredictions(uid, raw)
-        digests[uid] = take.take.digest
-        for pair in take.take.correspondences(setting):
-            predictions += len(checked.read(pair, take.prediction_sizes(pair, take.query_frames(pair))))
-        problems += [f"{setting}: {problem.text}" for problem in checked.problems]
-    print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.uids), 'take')}")
+        found, digests[uid] = [], store.digest(take)
+        predictions += sum(1 for _ in read_predictions(pairs.of_take(take), raw, (), found))
+        problems += [f"{setting}: {problem.text}" for problem in found]
+    print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.infos), 'take')}")
     if line := reprocessed_line(read_run(results), digests):
         warn_once(f"{setting}: {line}")
     if others:

@@ -5,16 +5,15 @@ comparable with the figures of that system. A score that a rule does not define 
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from common.existence import balanced_accuracy
-from evaluation.metrics import OFFICIAL, MaskScores
-from evaluation.score import Case
-from evaluation.summary import mean, metrics_of_cases
+from evaluation.metrics import OFFICIAL
+from evaluation.summary import metrics_of_cases
+from formats.pairs import Pairs
 
 VISIBLE_AREA = 0.001  # fraction of the image; LM-EEC predicts "visible" if the mask is larger
 OFFICIAL_RULE = "official"
@@ -28,60 +27,56 @@ def protocol_scores(values: Sequence[float], unit: str, count: int, visible: Seq
     for each frame that counts for existence. `existence_classes`: 1 or 2, the number of classes present.
     """
     basis = {"averaged_over": unit, "count": count, "existence_classes": len(set(visible))}
-    return dict(zip(OFFICIAL, values, strict=True)) | basis
+    return dict(zip(OFFICIAL, map(float, values), strict=True)) | basis
 
 
-def official(cases: Sequence[Case]) -> dict[str, Any]:
+def official(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     """The benchmark's rule: means over all frames in which the target has a mask."""
-    values, visible = metrics_of_cases(cases), [case.visible for case in cases]
+    values, visible = metrics_of_cases(cases), cases["visible"].tolist()
     return protocol_scores([values[name] for name in OFFICIAL], "masks", sum(visible), visible)
 
 
-def omama(cases: Sequence[Case]) -> dict[str, Any]:
+def omama(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     """O-MaMa's rule: true masks are resized to the prediction, and distances are fractions of the image's diagonal."""
-    visible = [case.visible for case in cases]
-    of_masks = [case.scores_at_file_size or case.scores for case in cases if case.scores]
-    values = mean_scores(of_masks, "iou", "location_error_own_diagonal", "contour_accuracy")
+    visible = cases["visible"].tolist()
+    of_masks = cases["at_file_size"][visible]
+    values = [mean(of_masks[name]) for name in ("iou", "location_error_own_diagonal", "contour_accuracy")]
     return protocol_scores([*values, metrics_of_cases(cases)["balanced_accuracy"]], "masks", len(of_masks), visible)
 
 
-def pooled_per_take(cases: Sequence[Case]) -> dict[str, Any]:
+def pooled_per_take(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     """ObjectRelator's rule: for each take, the sum of intersections divided by the sum of unions; mean over takes."""
-    shared, union = Counter(), Counter()
-    for case in cases:
-        if scores := case.scores:
-            shared[case.take_uid] += scores.shared_pixels
-            union[case.take_uid] += scores.truth_pixels + scores.predicted_pixels - scores.shared_pixels
-    pooled = mean(shared[uid] / (union[uid] + 1e-10) for uid in union)
-    return protocol_scores([pooled, math.nan, math.nan, math.nan], "takes", len(union))
+    masks = cases[cases["visible"]]
+    takes, number = np.unique(pairs.take[cases["visible"]], return_inverse=True)
+    shared = np.bincount(number, masks["shared_pixels"])
+    union = np.bincount(number, masks["truth_pixels"] + masks["predicted_pixels"]) - shared
+    return protocol_scores([mean(shared / (union + 1e-10)), math.nan, math.nan, math.nan], "takes", len(takes))
 
 
-def per_pair(cases: Sequence[Case]) -> dict[str, Any]:
+def per_pair(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     """V2-SAM's rule "frame level": the mean over objects of each pair of query and target frame, then over pairs."""
-    pairs: dict[tuple, list[MaskScores]] = {}
-    for case in cases:
-        if case.scores:
-            pair = case.take_uid, case.query_camera, case.target_camera, case.frame
-            pairs.setdefault(pair, []).append(case.scores)
-    pair_means = np.array([mean_scores(masks, *MASK_SCORES) for masks in pairs.values()]).reshape(-1, len(MASK_SCORES))
-    values = map(mean, pair_means.T)
-    return protocol_scores([*values, math.nan], "frame pairs", len(pairs))
+    masks, visible = cases[cases["visible"]], pairs[cases["visible"]]
+    views = np.stack([visible.take, visible.query, visible.target, visible.frame])
+    _, number, count = np.unique(views, axis=1, return_inverse=True, return_counts=True)
+    values = [mean(np.bincount(number, masks[name]) / count) for name in MASK_SCORES]
+    return protocol_scores([*values, math.nan], "frame pairs", len(count))
 
 
-def lmeec_visibility(cases: Sequence[Case]) -> dict[str, Any]:
+def lmeec_visibility(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     """LM-EEC's rule: a mask above 0.1 % of the image says "visible"; true masks empty at 480 pixels are hidden."""
-    masks = [case.scores for case in cases if case.scores and case.scores.truth_pixels]
-    truth = np.array([case.scores and case.scores.truth_pixels > 0 for case in cases], bool)
-    predicted = np.array([case.predicted_area > VISIBLE_AREA for case in cases], bool)
+    truth = cases["visible"] & (cases["truth_pixels"] > 0)
+    masks, predicted = cases[truth], cases["predicted_area"] > VISIBLE_AREA
     accuracy = balanced_accuracy(mean(predicted[truth]), mean(~predicted[~truth]))
-    return protocol_scores([*mean_scores(masks, *MASK_SCORES), accuracy], "masks", len(masks), truth.tolist())
+    values = [mean(masks[name]) for name in MASK_SCORES]
+    return protocol_scores([*values, accuracy], "masks", len(masks), truth.tolist())
 
 
-def mean_scores(masks: Sequence[MaskScores], *names: str) -> list[float]:
-    return [mean(getattr(mask, name) for mask in masks) for name in names]
+def mean(values: np.ndarray) -> float:
+    """The mean; nan if there are no values."""
+    return float(np.mean(values)) if len(values) else math.nan
 
 
-PROTOCOLS: dict[str, Callable[[Sequence[Case]], dict[str, Any]]] = {
+PROTOCOLS: dict[str, Callable[[Pairs, np.ndarray], dict[str, Any]]] = {
     OFFICIAL_RULE: official,
     "omama": omama,
     "pooled_per_take": pooled_per_take,

@@ -5,21 +5,34 @@ All problems of a results file are found and named, not only the first one.
 
 import functools
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError, counted
 from common.parallel import run_jobs
-from evaluation.metrics import METRICS, MaskScores, score_masks
-from evaluation.truth import MISSING_HINT, GroundTruth, TakeTruth, refuse
-from formats.masks import decode_mask, mask_area, mask_size
-from formats.results import OTHER_FORMS, THRESHOLD, Problem, TakePredictions, iter_results, read_run, reprocessed_line
+from evaluation.metrics import MaskScores, score_masks
+from evaluation.truth import MISSING_HINT, GroundTruth, refuse
+from formats.geometry import eval_size
+from formats.masks import RLE, decode_mask, encode_mask, mask_area, mask_size, resize_mask
+from formats.pairs import Pairs
+from formats.results import MISSING, OTHER_FORMS, Problem, iter_results, read_predictions, read_run, reprocessed_line
 
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
+MASK_SCORES = [*MaskScores.__annotations__.items()]
+CASE = np.dtype(  # the columns that a results file adds to a table of pairs; scores of hidden objects mean nothing
+    [
+        ("visible", bool),  # the object has a mask in the target
+        ("existence", float),  # nan if there is no prediction
+        *MASK_SCORES,
+        ("predicted_area", float),  # area of the mask in the file, as a fraction of the image
+        ("at_file_size", MASK_SCORES),  # the scores if the true mask is resized to the mask in the file, on request
+    ]
+)
 
 
 class ScoreOptions(NamedTuple):
@@ -28,90 +41,49 @@ class ScoreOptions(NamedTuple):
     setting: str
     accept: Collection[str] = ()  # the flags of OTHER_FORMS that the user gave
     at_file_size: bool = False  # also score masks of another size without resizing them
+    allow_missing: bool = False
 
 
-class Case(NamedTuple):
-    """One scored frame of an object."""
+class FileScores(NamedTuple):
+    """The scores of a results file."""
 
-    take_uid: str
-    object_name: str
-    query_camera: str
-    target_camera: str
-    frame: int
-    visible: bool  # the target has a mask
-    existence: float
-    scores: MaskScores | None = None  # None if the object is not visible in the target
-    scores_at_file_size: MaskScores | None = None  # scores of a mask of another size; the true mask is resized to it
-    predicted_area: float = math.nan  # area of the mask in the file, as a fraction of the image
-
-    @property
-    def track(self) -> tuple[str, str, str, str]:
-        return self[:4]
-
-    @property
-    def key(self) -> tuple[str, str, str, str, int]:
-        return self[:5]
-
-    @property
-    def predicted_visible(self) -> bool:
-        return self.existence > THRESHOLD
-
-    @property
-    def iou_text(self) -> str:
-        return f"IoU {METRICS['iou'].as_text(self.scores.iou)} %" if self.scores else "not there"
-
-
-class TakeScores(NamedTuple):
-    take_uid: str
-    name: str
-    scenario: str
-    cases: list[Case]
-    num_to_score: int  # the number of frames to score; `cases` has fewer if predictions are missing
-    problems: list[Problem]
-    accepted: Counter[str] = Counter()  # number of predictions in each form that is not the official one
-    digest: str = ""  # `ProcessedTake.digest` of the truth
-
-
-class SplitScores(NamedTuple):
-    """The scores of a results file, with takes in the order of the ground truth."""
-
-    setting: str
-    takes: list[TakeScores]
+    cases: np.ndarray  # (N,) of type CASE: a row for each pair of the ground truth
+    masks: list[RLE | None]  # the predicted mask of each pair, as in the file
+    accepted: Counter[str]  # number of predictions in each form that is not the official one
     warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
-    made: Mapping[str, str | None] = {}  # how the results file was made, from its run record; None if unknown
-
-    @property
-    def cases(self) -> list[Case]:
-        return [case for take in self.takes for case in take.cases]
-
-    @property
-    def accepted(self) -> Counter[str]:
-        return sum((take.accepted for take in self.takes), Counter())
+    made: dict[str, str | None]  # how the results file was made, from its run record; None if unknown
 
 
-def score_file(
-    truth: GroundTruth, path: Path, options: ScoreOptions, num_workers: int = 0, allow_missing: bool = False
-) -> SplitScores:
+def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_workers: int = 0) -> FileScores:
     """Score a results file, which may have the takes in any order. If the file cannot be scored, prints all problems
     and raises UserError.
 
     Only a few takes for each worker are in memory. The scores do not depend on `num_workers` (0: this process scores).
     """
-    not_in_truth: list[str] = []
-    results = iter_take_predictions(truth, iter_results(path, options.setting, truth.split_options), not_in_truth)
-    tasks = ((truth.subset([uid]), raw, options) for uid, raw in results)
-    jobs = run_jobs(_score_task, tasks, num_workers if len(truth.uids) > 1 else 0)
-    bar = tqdm(jobs, "score", len(truth.uids), unit="take", delay=1, disable=None)  # no bar above an early error
-    scored = {take.take_uid: take for _, take in bar}
-    takes = [scored[uid] for uid in truth.uids]
-    problems = [problem for take in takes for problem in take.problems]
-    is_empty = not any(take.cases for take in takes) and all(problem.missing for problem in problems)
-    if is_empty and (not_in_truth or allow_missing):
+    pairs, not_in_truth, of_takes = truth.pairs, [], {}
+    cases, masks = np.zeros(len(pairs), CASE), np.full(len(pairs), None)
+    results = truth.with_results(iter_results(path, options.setting, truth.split_options), not_in_truth)
+    tasks = ((pairs.of_take(take), raw, options, take) for take, _, raw in results)
+    jobs = run_jobs(score_take, tasks, num_workers if len(truth.infos) > 1 else 0)
+    # With the delay, no bar appears above an error at the start.
+    bar = tqdm(jobs, total=len(truth.infos), unit="take", desc="score", delay=1, disable=None)
+    for (*_, take), (scored, predicted, of_takes[take]) in bar:
+        rows = np.flatnonzero(pairs.take == take)
+        cases[rows], masks[rows] = scored, predicted
+    found = [Problem(f"take {uid}: ground truth: {why}", MISSING) for uid, why in truth.malformed.items()]
+    found += [problem for take in sorted(of_takes) for problem in of_takes[take]]
+    problems, accepted = [problem for problem in found if problem.flag not in options.accept], Counter()
+    for problem in found:
+        if problem.flag in options.accept:
+            accepted[problem.kind] += problem.count
+    is_empty = np.isnan(cases["existence"]).all() and all(problem.missing for problem in problems)
+    if is_empty and (not_in_truth or options.allow_missing):
         raise UserError(f"{path} has no prediction for any scored frame; check --split")
-    if refused := [problem for problem in problems if not (problem.missing and allow_missing)]:
+    if refused := [problem for problem in problems if not (problem.missing and options.allow_missing)]:
         flags = sorted({problem.flag for problem in refused if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        refuse([problem.text for problem in refused], str(path), hint + ("" if allow_missing else MISSING_HINT))
+        hint += "" if options.allow_missing else MISSING_HINT
+        refuse([problem.text for problem in refused], str(path), hint)
     run = read_run(path)
     made = {name: str(run["provenance"].get(name) or "") or None for name in (*MADE_WITH, "date", "command", "commit")}
     warnings = []
@@ -122,64 +94,44 @@ def score_file(
     warnings.append(truth.incomplete_line)
     if not_in_truth:
         warnings.append(f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}")
-    warnings.append(reprocessed_line(run, {take.take_uid: take.digest for take in takes}))
-    scores = SplitScores(options.setting, takes, warnings, {"results": str(path)} | made)
-    for kind, count in sorted(scores.accepted.items()):
+    warnings.append(reprocessed_line(run, {pairs.store.takes[take]: pairs.store.digest(take) for take in of_takes}))
+    for kind, count in sorted(accepted.items()):
         _, noun, text = OTHER_FORMS[kind]
         warnings.append(f"accepted: {counted(count, noun)} {text}")
     warnings += [problem.text for problem in problems]  # all are missing predictions
-    return scores._replace(warnings=list(filter(None, warnings)))
+    return FileScores(cases, list(masks), accepted, list(filter(None, warnings)), {"results": str(path)} | made)
 
 
-def iter_take_predictions(
-    truth: GroundTruth, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
-) -> Iterator[tuple[str, Any]]:
-    """Yield each take of the ground truth with its predictions, None if `results` lack the take. The uids of takes that
-    the ground truth lacks are added to `not_in_truth`.
+def score_take(task: tuple[Pairs, Any, ScoreOptions, int]) -> tuple[np.ndarray, np.ndarray, list[Problem]]:
+    """Score the predictions for the pairs of a take: of its results in the file, None if the file lacks it.
+
+    Returns the cases, the masks in the file (None where the prediction is missing or has a problem), and the problems.
     """
-    unseen = dict.fromkeys(truth.uids)
-    for uid, raw in results:
-        if uid in unseen:
-            del unseen[uid]
-            yield uid, raw
-        else:
-            not_in_truth.append(uid)
-    yield from unseen.items()
+    pairs, raw, options, _ = task
+    cases, masks, problems = np.zeros(len(pairs), CASE), np.full(len(pairs), None), []
+    cases["visible"], cases["existence"] = pairs.visible, np.nan
+    store, in_view = pairs.store, defaultdict(list)  # by camera and frame, the masks of all objects
+    for row, view in enumerate(zip(store.tracks_of_masks[2].tolist(), store.masks["frame"].tolist(), strict=True)):
+        in_view[view].append(row)
 
+    @functools.cache  # each mask is needed again for the other objects in view
+    def true_mask(row: int) -> RLE:
+        rle = store.mask(row)
+        return encode_mask(resize_mask(rle, eval_size(mask_size(rle))))
 
-def _score_task(task: tuple[GroundTruth, Any, ScoreOptions]) -> TakeScores:
-    truth, raw, options = task
-    uid = truth.uids[0]
-    try:
-        return score_take(truth.load_take(uid), raw, options)
-    except UserError as error:  # a malformed take is one problem among others
-        return TakeScores(uid, "", "", [], 0, [Problem(f"take {uid}: ground truth: {error}", missing=True)])
-
-
-def score_take(truth: TakeTruth, raw: Any, options: ScoreOptions) -> TakeScores:
-    """Score the predictions of a take. `raw` is the take in the results file, None if the file lacks it."""
-    take = truth.take
-    predictions = TakePredictions(take.uid, raw, options.accept)
-    true_mask = functools.cache(truth.mask)  # each mask is needed again for the other objects in view
-    cases, num_to_score = [], 0
-    for pair in take.correspondences(options.setting):
-        frames = truth.scored_frames(pair)
-        num_to_score += len(frames)
-        if not frames:
+    for row, predicted, existence in read_predictions(pairs, raw, options.accept, problems):
+        file_size, sought = mask_size(predicted), int(pairs.sought[row])
+        masks[row], cases["existence"][row] = predicted, existence
+        cases["predicted_area"][row] = mask_area(predicted) / math.prod(file_size)
+        if not cases["visible"][row]:
             continue
-        for frame, predicted in predictions.read(pair, truth.prediction_sizes(pair, frames)).items():
-            view, file_size = (pair.target_camera, frame), mask_size(predicted.rle)
-            true_rle = true_mask(pair.object_name, *view)
-            scores = scores_at_file_size = None
-            if true_rle is not None:
-                others = [true_mask(name, *view) for name in take.masks if name != pair.object_name]
-                others = [other for other in others if other and other["size"] == true_rle["size"]]
-                scores = score_masks(true_rle, predicted.mask, others)
-                if options.at_file_size and file_size != predicted.mask.shape:
-                    resized_truth = truth.mask(pair.object_name, *view, file_size)
-                    assert resized_truth is not None  # the object is visible
-                    scores_at_file_size = score_masks(resized_truth, decode_mask(predicted.rle))
-            visible, area = true_rle is not None, mask_area(predicted.rle) / math.prod(file_size)
-            cases.append(Case(take.uid, *pair, frame, visible, predicted.existence, scores, scores_at_file_size, area))
-    info, read = truth.info, (predictions.problems, predictions.accepted)
-    return TakeScores(take.uid, info.name, info.scenario, cases, num_to_score, *read, take.digest)
+        truth, mask = true_mask(sought), decode_mask(predicted)
+        size, view = mask_size(truth), (int(pairs.target[row]), int(pairs.frame[row]))
+        others = [true_mask(other) for other in in_view[view] if other != sought]
+        others = [other for other in others if mask_size(other) == size]
+        scores = score_masks(truth, mask if file_size == size else resize_mask(predicted, size), others)
+        at_file_size = scores
+        if options.at_file_size and file_size != size:
+            at_file_size = score_masks(encode_mask(resize_mask(store.mask(sought), file_size)), mask)
+        cases[[*MaskScores._fields]][row], cases["at_file_size"][row] = scores, at_file_size
+    return cases, masks, problems

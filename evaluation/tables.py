@@ -1,7 +1,5 @@
 """Tables that are printed and shown on pages (rows of text with the header first; the first column has the labels), and
-the table of all cases, cases.csv.
-
-`figures` is the content of metrics.json, of one results file, or of comparison.json, of several.
+the table of all cases, cases.csv. `figures` is the content of metrics.json, or of comparison.json.
 """
 
 import csv
@@ -9,74 +7,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.errors import counted
 from common.files import atomic_write
 from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS, MaskScores
-from evaluation.score import MADE_WITH, Case
+from evaluation.score import MADE_WITH
 from evaluation.summary import SHORT_BREAKDOWNS
+from formats.pairs import Pair, Pairs
 
 Rows = list[Sequence[str]]
 BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
-CASE_COLUMNS = ("take_uid", "object_name", "query_camera", "target_camera", "frame")  # Case.key
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
 
-def format_table(rows: Rows) -> list[str]:
-    """Lines with aligned columns for the terminal: the first column is aligned left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return lines
-
-
-def format_figures(figures: dict[str, Any], all_frames: bool = False) -> list[str]:
-    """The lines that evaluate.py prints: scores or differences, intervals, breakdowns, the scores by other rules."""
-    lines = [headline(figures)]
-    if "breakdown" in figures:
-        scored, wanted = figures["frames_scored"], figures["frames_wanted"]
-        if scored < wanted:
-            lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
-        run = figures["provenance"]["predictions"][0]
-        if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run[name]):
-            lines.append(made)
-    for table in score_tables(figures):
-        lines += ["", *format_table(table)]
-    lines.append(f"* not part of the benchmark; {interval_note(figures)}")
-    for kind in SHORT_BREAKDOWNS if "breakdown" in figures else ():
-        (table,) = breakdown_tables(figures, kind)
-        if len(table) > 2:
-            lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}", *format_table(table)]
-    if "protocols" in figures:
-        lines += ["", *format_table(protocol_table(figures["protocols"], all_frames))]
-        lines.append("* not the benchmark's rule; docs/evaluation.md says what each does")
-    return lines
-
-
 def headline(figures: dict[str, Any]) -> str:
     head = f"{figures['setting']}, {'split ' + figures['split'] if figures['split'] else 'split unknown'}"
+    frames = counted(figures["frames_scored"], "frame")
     if "comparisons" in figures:
-        return f"{head}: {counted(figures['frames_compared'], 'frame')} that all files have"
-    takes, frames = counted(figures["takes"], "take"), counted(figures["frames_scored"], "frame")
-    return f"{head}: {takes}, {frames} scored, {figures['frames_visible']:,} of them with a visible target"
+        return f"{head}: {frames} that all files have"
+    takes, visible = counted(figures["takes"], "take"), f"{figures['frames_visible']:,} of them with a visible target"
+    return f"{head}: {takes}, {frames} scored, {visible}"
 
 
-def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
-    """The values of the metrics to print. If the target is visible in all frames, or in none, the balanced accuracy is
-    replaced by `nothing`: the benchmark, and metrics.json, then average only the class that occurs, so that a constant
-    answer can score 100. `nothing` stands for a value that does not exist.
-    """
-    one_class = nothing in (values["missed_existence"], values["false_existence"])
-    return {**values, "balanced_accuracy": nothing} if one_class else values
+def interval_note(figures: dict[str, Any]) -> str:
+    """A text that says how intervals are computed, or why there are no intervals."""
+    if all(low is None for low, _ in figures["interval_95"].values()):
+        return "no intervals: they come from drawing takes with replacement, which needs several takes"
+    return "intervals: takes drawn with replacement"
 
 
 def score_tables(figures: dict[str, Any]) -> list[Rows]:
     """A table with the scores of one results file; for several, with the differences of each from the first."""
-    if "comparisons" in figures:
-        return [difference_table(figures["first"], other) for other in figures["comparisons"]]
+    others = figures.get("comparisons", [])
+    return [difference_table(figures["first"], other) for other in others] or [score_table(figures)]
+
+
+def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
+    """The scores or differences of `score_tables` for each group of the breakdown `kind`."""
+    others = figures.get("comparisons", [])
+    changes = [change_table(other["by"][kind], f"{other['second']} - {figures['first']}") for other in others]
+    return changes or [group_table(figures["breakdown"][kind])]
+
+
+def score_table(figures: dict[str, Any]) -> Rows:
+    """The scores of one results file with intervals."""
     rows: Rows = [("", "value", "95 % interval")]
     values = printed_values({**figures["official"], **figures["extra"]})
     for name, metric in METRICS.items():
@@ -86,32 +63,26 @@ def score_tables(figures: dict[str, Any]) -> list[Rows]:
             title += f", in {frames:,} frames with several objects, chance {chance}"
         interval = metric.interval_text(figures["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.as_text(values[name]), interval or "-"))
-    return [rows]
+    return rows
 
 
-def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
-    """The scores or differences of `score_tables` for each group of the breakdown `kind`."""
-    if "comparisons" in figures:
-        first, others = figures["first"], figures["comparisons"]
-        return [change_table(other["by"][kind], f"{other['second']} - {first}") for other in others]
+def group_table(groups: Sequence[dict[str, Any]]) -> Rows:
+    """The counts and scores of each group of a breakdown."""
     rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in TABLE_METRICS))]
-    for group in figures["breakdown"][kind]:
+    for group in groups:
         values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
         rows.append((group["label"], *counts, *(METRICS[name].as_text(values[name]) for name in TABLE_METRICS)))
-    return [rows]
-
-
-def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool = False) -> Rows:
-    """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
-    rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
-    for name, figures in protocols.items():
-        star = "" if name == "official" and not all_frames else "* "
-        has_both = figures["existence_classes"] == 2  # see printed_values
-        values = figures if has_both else {**figures, "balanced_accuracy": None}
-        cells = (METRICS[metric].as_text(values[metric]) for metric in OFFICIAL)
-        rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
     return rows
+
+
+def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
+    """The values of the metrics to print. If the target is visible in all frames, or in none, the balanced accuracy is
+    replaced by `nothing`: the benchmark, and metrics.json, then average only the class that occurs, so that a constant
+    answer can score 100. `nothing` stands for a value that does not exist.
+    """
+    one_class = nothing in (values["missed_existence"], values["false_existence"])
+    return {**values, "balanced_accuracy": nothing} if one_class else values
 
 
 def difference_table(first: str, other: dict[str, Any]) -> Rows:
@@ -149,26 +120,60 @@ def better_or_worse(name: str, paired: dict[str, Any]) -> str:
     return change if low > 0 or high < 0 else f"{change}, uncertain"
 
 
-def interval_note(figures: dict[str, Any]) -> str:
-    """A text that says how intervals are computed, or why there are no intervals."""
-    takes = figures["takes_compared"] if "comparisons" in figures else len(figures["breakdown"]["take"])
-    if takes < 2:
-        return "no intervals: they come from drawing takes with replacement, which needs several takes"
-    return "intervals: takes drawn with replacement"
+def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool) -> Rows:
+    """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
+    rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
+    for name, figures in protocols.items():
+        star = "" if name == "official" and not all_frames else "* "
+        has_both = figures["existence_classes"] == 2  # see printed_values
+        values = figures if has_both else {**figures, "balanced_accuracy": None}
+        cells = (METRICS[metric].as_text(values[metric]) for metric in OFFICIAL)
+        rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
+    return rows
 
 
-def write_cases(path: Path, names: Sequence[str], frames: Sequence[Sequence[Case]]) -> None:
+def printed_lines(figures: dict[str, Any], all_frames: bool) -> list[str]:
+    """The lines that evaluate.py prints: scores or differences, intervals, breakdowns, the scores by other rules."""
+    lines, alone, scored = [headline(figures)], "comparisons" not in figures, figures["frames_scored"]
+    if alone and scored < (wanted := figures["frames_wanted"]):
+        lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
+    for run in figures["provenance"]["predictions"] if alone else ():
+        if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run[name]):
+            lines.append(made)
+    for table in score_tables(figures):
+        lines += ["", *format_table(table)]
+    lines.append(f"* not part of the benchmark; {interval_note(figures)}")
+    for kind in SHORT_BREAKDOWNS if alone else ():
+        table = group_table(figures["breakdown"][kind])
+        if len(table) > 2:
+            lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}", *format_table(table)]
+    if "protocols" in figures:
+        lines += ["", *format_table(protocol_table(figures["protocols"], all_frames))]
+        lines.append("* not the benchmark's rule; docs/evaluation.md says what each does")
+    return lines
+
+
+def format_table(rows: Rows) -> list[str]:
+    """Lines with aligned columns for the terminal: the first column is aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines
+
+
+def write_cases(path: Path, names: Sequence[str], pairs: Pairs, cases: np.ndarray) -> None:
     """Write a CSV file: a line for each scored frame, with the scores of all results files (`names`) side by side.
 
     Values that do not exist (None, nan) are left empty, floats have all digits, bools are 0 or 1.
     """
     columns = [f"{column} of {name}" if name else column for name in names for column in PREDICTED_COLUMNS]
-    no_scores = (None,) * len(MaskScores._fields)
+    shown, hidden = cases[["visible", "existence", *MaskScores._fields]], (None,) * len(MaskScores._fields)
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*CASE_COLUMNS, *columns))
-        for frame in frames:
-            values = [(case.visible, case.existence, *(case.scores or no_scores)) for case in frame]
-            row = [*frame[0].key, *sum(values, ())]
-            row = ["" if value != value else int(value) if isinstance(value, bool) else value for value in row]
-            writer.writerow(row)
+        writer.writerow((*Pair._fields, *columns))
+        for row in range(len(pairs)):
+            of_files = [values if values[0] else (*values[:2], *hidden) for values in shown[:, row].tolist()]
+            values = [*pairs.named(row), *(value for values in of_files for value in values)]
+            writer.writerow(["" if x != x else int(x) if isinstance(x, bool) else x for x in values])

@@ -76,11 +76,13 @@ class Store:
         return read_frame(path, int(view.sizes[np.searchsorted(view.frames, frame)]))
 
     def digest(self, take: int) -> str:
-        """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames."""
+        """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames; "" if the take
+        was not read from a file.
+        """
         source = self.folders[take] / SOURCE
         views = [(self.cameras[camera], x.frames.tolist(), x.sizes.tolist()) for camera, x in self.views_of(take)]
         content = [self.states[take], source.read_text() if source.exists() else "", sorted(views)]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return self.states[take] and hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def views_of(self, take: int) -> list[tuple[int, View]]:
         return self._views_by_take.get(take, [])
@@ -91,6 +93,12 @@ class Store:
         for (take, camera), view in self.views.items():
             views.setdefault(take, []).append((camera, view))
         return views
+
+    @functools.cached_property
+    def tracks_of_masks(self) -> np.ndarray:
+        """(3, masks) int32: the take, the object and the camera of each mask."""
+        tracks = np.array(self.tracks, np.int32).reshape(-1, 4)
+        return np.repeat(tracks[:, :3], tracks[:, 3], 0).T
 
     @functools.cached_property
     def is_ego(self) -> np.ndarray:
@@ -147,6 +155,20 @@ class Pairs:
 
     def target_image(self, row: int) -> np.ndarray:
         return self.store.image(int(self.take[row]), int(self.target[row]), int(self.frame[row]))
+
+    def of_take(self, take: int) -> "Pairs":
+        """The pairs of a take, with a store of this take alone, which is small enough to be sent to a process."""
+        store = self.store
+        first, stop = np.searchsorted(store.tracks_of_masks[0], [take, take + 1]).tolist()
+        masks = store.masks[first:stop].copy()
+        begin = int(masks["start"][0]) if len(masks) else 0
+        masks["start"] -= begin
+        counts = store.counts[begin : begin + int(masks["length"].sum())]
+        views = {(take, camera): view for camera, view in store.views_of(take)}
+        tracks = [track for track in store.tracks if track[0] == take]
+        pairs, alone = self[self.take == take], replace(store, masks=masks, counts=counts, views=views, tracks=tracks)
+        sought = np.where(pairs.visible, pairs.sought - first, -1)
+        return replace(pairs, store=alone, given=pairs.given - first, sought=sought)
 
     def groups(self, *columns: str) -> list[np.ndarray]:
         """The numbers of the rows that are equal in these columns; the group of the first row comes first."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shlex
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,15 +53,19 @@ def listing_command(data_dir: Path, split: str, listing: Listing | None = None) 
     return f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}{where}"
 
 
-def list_takes(data_dir: Path, uids: Iterable[str], missing: list[str]) -> Listing:
-    """List the masks of the takes `uids`, and the frames that their pairs need."""
+def list_takes(
+    data_dir: Path, uids: Iterable[str], missing: list[str], in_memory: Mapping[str, ProcessedTake] = {}
+) -> Listing:
+    """List the masks of the takes `uids`, and the frames that their pairs need. Those `in_memory` are not read, and have
+    no state.
+    """
     states, malformed, tracks, cameras = {}, {}, [], []
     masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")
     for uid in uids:
         annotation = data_dir / uid / ANNOTATION
-        states[uid] = [annotation.stat().st_mtime_ns, file_digest(annotation)]
+        states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
-            take = ProcessedTake.read(data_dir, uid)
+            take = in_memory.get(uid) or ProcessedTake.read(data_dir, uid)
         except UserError as error:
             malformed[uid] = str(error)
             continue

@@ -12,7 +12,6 @@ predictions are counted.
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +20,13 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import file_digest, iter_json, read_record, write_json
-from formats.geometry import EVAL_SIDE, Size
-from formats.masks import RLE, check_rle, decode_mask, mask_area, mask_size, resize_mask
-from formats.processed import Correspondence
+from formats.geometry import EVAL_SIDE, Size, eval_size
+from formats.masks import RLE, check_rle, mask_area, mask_size
+from formats.pairs import Pair, Pairs
 
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes by default
-OTHER_SIZE, NO_CONFIDENCE = "mask has another size", "no confidence"
+MISSING, OTHER_SIZE, NO_CONFIDENCE = "missing", "mask has another size", "no confidence"
 LISTED_CONFIDENCE = "confidence is a list of one number"
 OTHER_FORMS = {  # the flag that accepts them, the noun to count, and what is special about the counted things
     OTHER_SIZE: ("--resize_masks", "mask", "of another size, resized by nearest neighbor to the official one"),
@@ -59,7 +58,7 @@ def read_run(results: Path) -> dict[str, Any]:
 
 
 def part_name(take_uid: str, digest: str) -> str:
-    """The name of a predicted take in the run record; `digest` is its `ProcessedTake.digest`."""
+    """The name of a predicted take in the run record; `digest` is the take's, of `Store.digest`."""
     return f"{take_uid}.{digest[:12]}.json"
 
 
@@ -99,80 +98,99 @@ class Problem(NamedTuple):
     """A fault in the predictions of a take, or of an object, a camera pair or some frames in the take."""
 
     text: str  # one line: the place and the fault
-    missing: bool = False  # True if a prediction does not exist, False if it cannot be used
-    flag: str = ""  # the option that accepts this form
+    kind: str = ""
+    count: int = 1  # of predictions, if it is a fault of single ones
+
+    @property
+    def missing(self) -> bool:
+        """True if a prediction does not exist, False if it cannot be used."""
+        return self.kind == MISSING
+
+    @property
+    def flag(self) -> str:
+        """The option that accepts this form; "" if there is none."""
+        return OTHER_FORMS.get(self.kind, ("",))[0]
 
 
-class PredictedMask(NamedTuple):
-    mask: np.ndarray  # (H, W) uint8 of 0 and 1
-    existence: float
-    rle: RLE  # the mask in the file, which may have another size
+def read_predictions(
+    pairs: Pairs, raw: Any, accept: Collection[str], problems: list[Problem]
+) -> Iterator[tuple[int, RLE, float]]:
+    """Yield the usable predictions of pairs of one take: the row, the mask as it is in the file, and the existence.
 
-
-class TakePredictions:
-    """The predictions of a take, read pair by pair. `raw` is the take in the results file, None if the file lacks it.
-
-    `accept` are the flags that the user gave. `problems` lists the problems of all predictions read so far; `accepted`
-    counts predictions of other forms that a flag accepted.
+    `raw` is the take in the results file, None if the file lacks it. `accept` are the flags that the user gave. Each
+    problem is added to `problems`, also a form that a flag accepts.
     """
-
-    def __init__(self, take_uid: str, raw: Any, accept: Collection[str] = ()):
-        self.take_uid, self._raw, self._accept = take_uid, raw, accept
-        self.problems: list[Problem] = []
-        self.accepted: Counter[str] = Counter()
-
-    def read(self, pair: Correspondence, sizes: dict[int, Size | None]) -> dict[int, PredictedMask]:
-        """The usable predictions of a pair, by frame. `sizes`: the (H, W) of each frame's mask, None if unknown."""
-        place, entries = self._frame_entries(pair)
+    sizes, frames = compared_sizes(pairs), pairs.frame.tolist()
+    for rows in pairs.groups("object", "query", "target"):
+        place, entries = _frame_entries(pairs.named(rows[0]), raw)
         if isinstance(entries, Problem):
-            if entries not in self.problems:  # pairs share the problem of a missing object
-                self.problems.append(entries)
-            return {}
-        usable: dict[int, PredictedMask] = {}
+            if entries not in problems:  # pairs share the problem of a missing object
+                problems.append(entries)
+            continue
         faulty: dict[str, tuple[str, list[str]]] = {}  # kind of fault -> detail in the first frame, frames
-        for frame, size in sizes.items():
-            prediction, faults = read_prediction(entries.get(str(frame)), size)
-            refused = [kind for kind in faults if kind not in OTHER_FORMS or OTHER_FORMS[kind][0] not in self._accept]
-            self.accepted.update(kind for kind in faults if kind not in refused)
-            if prediction and not refused:
-                usable[frame] = prediction
-            for kind in refused:
-                faulty.setdefault(kind, (faults[kind], []))[1].append(str(frame))
-        for kind, (detail, frames) in faulty.items():
-            where = f"{place}, frame{'s' * (len(frames) > 1)} {', '.join(frames)}"
+        for row in rows.tolist():
+            rle, existence, faults = read_prediction(entries.get(str(frames[row])), sizes[row])
+            for kind, detail in faults.items():
+                faulty.setdefault(kind, (detail, []))[1].append(str(frames[row]))
+            if rle and all(kind in OTHER_FORMS and OTHER_FORMS[kind][0] in accept for kind in faults):
+                yield row, rle, existence
+        for kind, (detail, of_kind) in faulty.items():
+            where = f"{place}, frame{'s' * (len(of_kind) > 1)} {', '.join(of_kind)}"
             text = f"{where}: {kind} ({detail})" if detail else f"{where}: {kind}"
-            self.problems.append(Problem(text, kind == "missing", OTHER_FORMS.get(kind, ("",))[0]))
-        return usable
-
-    def _frame_entries(self, pair: Correspondence) -> tuple[str, dict[str, Any] | Problem]:
-        """The place of a pair in the file as a text, and its entries by frame; without entries, the problem."""
-        pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
-        place, entries = f"take {self.take_uid}", self._raw
-        if entries is None:
-            return place, Problem(f"{place}: missing", missing=True)
-        names = ("", f", object {pair.object_name!r}", f", camera pair {pair_key}")
-        for key, name in zip(("masks", pair.object_name, pair_key), names, strict=True):
-            if not isinstance(entries, dict):
-                break
-            place += name
-            if key not in entries:
-                return place, Problem(f"{place}: " + ("missing" if name else 'has no "masks"'), missing=name != "")
-            entries = entries[key]
-        return place, entries if isinstance(entries, dict) else Problem(f"{place}: not a JSON object")
+            problems.append(Problem(text, kind, len(of_kind)))
 
 
-def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, dict[str, str]]:
-    """Read one entry of a results file -> the prediction, and the faults: kind -> detail, which may be empty.
+def compared_sizes(pairs: Pairs) -> list[Size | None]:
+    """The (H, W) that the predicted mask of each pair of a take must have: the size of the target camera's masks. If
+    the camera's masks differ in size, this is the size of the true mask, or None if the object is hidden.
+    """
+    store, of_camera = pairs.store, {}
+    for camera in np.unique(pairs.target).tolist():
+        masks = store.masks[["height", "width"]][store.tracks_of_masks[2] == camera]
+        sizes = {eval_size(size) for size in np.unique(masks).tolist()}
+        if not sizes:  # a test split may keep its target masks secret
+            view = store.views[int(pairs.take[0]), camera]
+            there = view.frames[view.sizes > 0][:1].tolist()
+            sizes = {eval_size(store.image(int(pairs.take[0]), camera, frame).shape[:2]) for frame in there}
+        of_camera[camera] = sizes
 
-    `size` is the (H, W) that the mask must have, None if it is unknown. The prediction is None if the entry has a fault
-    that no flag accepts.
+    def compared_size(row: int, sizes: set[Size]) -> Size | None:
+        if len(sizes) == 1:
+            return next(iter(sizes))
+        true_mask = pairs.target_mask(row)
+        return eval_size(mask_size(true_mask)) if true_mask else None
+
+    return [compared_size(row, of_camera[camera]) for row, camera in enumerate(pairs.target.tolist())]
+
+
+def _frame_entries(pair: Pair, raw: Any) -> tuple[str, dict[str, Any] | Problem]:
+    """The place of a pair in the file as a text, and its entries by frame; without entries, the problem."""
+    pair_key = camera_pair_key(pair.query_camera, pair.target_camera)
+    place, entries = f"take {pair.take_uid}", raw
+    if entries is None:
+        return place, Problem(f"{place}: {MISSING}", MISSING)
+    names = ("", f", object {pair.object_name!r}", f", camera pair {pair_key}")
+    for key, name in zip(("masks", pair.object_name, pair_key), names, strict=True):
+        if not isinstance(entries, dict):
+            break
+        place += name
+        if key not in entries:
+            return place, Problem(f"{place}: {MISSING}", MISSING) if name else Problem(f'{place}: has no "masks"')
+        entries = entries[key]
+    return place, entries if isinstance(entries, dict) else Problem(f"{place}: not a JSON object")
+
+
+def read_prediction(raw: Any, size: Size | None) -> tuple[RLE | None, float, dict[str, str]]:
+    """Read one entry of a results file -> the mask, the existence, and the faults: kind -> detail, which may be empty.
+
+    `size` is the (H, W) that the mask must have, None if it is unknown. The mask is None if there is none to read.
     """
     if raw is None:
-        return None, {"missing": ""}
+        return None, 0, {MISSING: ""}
     if not isinstance(raw, dict):
-        return None, {"not a JSON object with pred_mask and confidence": repr(raw)[:60]}
+        return None, 0, {"not a JSON object with pred_mask and confidence": repr(raw)[:60]}
     faults: dict[str, str] = {}
-    mask = rle = None
+    rle = None
     try:
         rle = check_rle(raw["pred_mask"])
     except KeyError:
@@ -181,9 +199,6 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         faults["mask cannot be decoded"] = str(error)
     if rle and (kind := _size_fault(rle, size)):
         faults[kind] = f"{rle['size']}, expected {list(size) if size else f'a long side of {EVAL_SIDE}'}"
-        mask = resize_mask(rle, size) if size and kind == OTHER_SIZE else None
-    elif rle:
-        mask = decode_mask(rle)
     existence: Any = raw.get("confidence")
     if "confidence" not in raw:
         faults[NO_CONFIDENCE] = ""
@@ -195,9 +210,7 @@ def read_prediction(raw: Any, size: Size | None) -> tuple[PredictedMask | None, 
         faults["confidence is not a number"] = repr(existence)[:60]
     elif not 0 <= existence <= 1:
         faults["confidence is not between 0 and 1"] = repr(existence)[:60]
-    if rle is None or mask is None or not faults.keys() <= OTHER_FORMS.keys():
-        return None, faults
-    return PredictedMask(mask, float(existence), rle), faults
+    return rle, existence, faults
 
 
 def _size_fault(mask: RLE, size: Size | None) -> str:

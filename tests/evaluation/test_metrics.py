@@ -13,11 +13,10 @@ from pycocotools import mask as coco
 from evaluation import evaluate
 from evaluation.metrics import OFFICIAL, MaskScores, score_masks
 from evaluation.protocols import PROTOCOLS
-from evaluation.score import Case
 from formats.masks import encode_mask
 from tests.made import official_evaluation as official
 from tests.made.golden import GOLDEN, golden
-from tests.made.results import keyed_entries
+from tests.made.results import keyed_entries, make_cases, make_pairs
 
 SIZES = [(270, 480), (480, 480), (480, 270), (271, 480), (1, 480), (480, 1)]
 
@@ -129,14 +128,10 @@ def test_each_rule_gives_its_golden_scores_for_masks_of_any_size(tmp_path, capsy
 
 
 def test_what_vanished_at_480_pixels_is_hidden_for_lmeec_and_only_for_it():
-    place = ("take", "cup", "aria01", "cam01")
     whole = MaskScores(0.5, 0.5, 0.1, 0.1, True, 50, 50)
     vanished = MaskScores(0.0, 0.0, 0.1, 0.1, False, 0, 50)
-    cases = [
-        Case(*place, 0, True, 0.9, whole, None, 0.002),
-        Case(*place, 30, True, 0.9, vanished, None, 0.0005),
-        Case(*place, 60, False, 0.9, None, None, 0.5),
-    ]
-    figures = {rule: PROTOCOLS[rule](cases) for rule in ("official", "lmeec_visibility")}
+    cases = make_cases((0.9, whole), (0.9, vanished), (0.9, None))
+    cases["predicted_area"] = 0.002, 0.0005, 0.5
+    figures = {rule: PROTOCOLS[rule](make_pairs(3), cases) for rule in ("official", "lmeec_visibility")}
     assert figures["official"]["iou"] == 0.25 and figures["official"]["balanced_accuracy"] == 0.5
     assert figures["lmeec_visibility"]["iou"] == 0.5 and figures["lmeec_visibility"]["balanced_accuracy"] == 0.75

@@ -8,54 +8,57 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.metrics import MaskScores, score_masks
-from evaluation.pages import choose_frames
-from evaluation.score import Case, SplitScores, TakeScores
-from evaluation.summary import bootstrap_intervals, breakdowns, paired_differences
+from evaluation.pages import choose_rows
+from evaluation.summary import (
+    bootstrap_metrics,
+    case_sums,
+    group_figures,
+    paired_differences,
+    percentile_interval,
+    sums_by_take,
+)
 from evaluation.tables import better_or_worse
 from formats.masks import encode_mask
-from tests.made.results import options
+from tests.made.results import make_cases, make_pairs, options
 
 
-def make_cases(take="take", n=40, seed=0, better=0.0, name="cup"):
+def random_cases(n=40, seed=0, better=0.0):
     rng = np.random.default_rng(seed)
     cases = []
     for frame in range(n):
-        iou, visible, confidence = rng.random(3)
-        place = (take, f"{name}_{frame % 2}", "aria01_214-1", "cam01", 30 * frame)
-        if visible < 0.7:
-            iou = min(1, iou + better)
-            mask = MaskScores(iou, iou, 1 - iou, 1 - iou, True, 10 * frame, 5 * frame, float(iou > 0.5), 3)
-            cases.append(Case(*place, True, confidence, mask))
-        else:
-            cases.append(Case(*place, False, confidence))
-    return cases
+        iou, visible, existence = rng.random(3)
+        iou = min(1, iou + better)
+        mask = MaskScores(iou, iou, 1 - iou, 1 - iou, True, 10 * frame, 5 * frame, float(iou > 0.5), 3)
+        cases.append((existence, mask if visible < 0.7 else None))
+    return make_cases(*cases)
 
 
-def make_scores(n_takes=6, better=0.0, scenario="Cooking"):
-    takes = []
-    for number in range(n_takes):
-        cases = make_cases(f"take-{number}", seed=number, better=better)
-        takes.append(TakeScores(f"take-{number}", f"name-{number}", scenario, cases, len(cases), []))
-    return SplitScores("ego-exo", takes, [])
+TAKES = np.repeat(range(6), 40)
+
+
+def sums_of_takes(better=0.0):
+    return case_sums(np.concatenate([random_cases(seed=seed, better=better) for seed in range(6)]))
+
+
+def interval_of_iou(take_sums):
+    return percentile_interval(bootstrap_metrics(take_sums)["iou"])
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are_many_takes():
     rng = np.random.default_rng(0)
     values = rng.random(400)
-    takes = [
-        [Case(str(i), "cup", "a", "b", 0, True, 1, MaskScores(v, v, v, v, True, 1, 1))] for i, v in enumerate(values)
-    ]
-    low, high = bootstrap_intervals(takes)["iou"]
+    cases = make_cases(*((1, MaskScores(v, v, v, v, True, 1, 1)) for v in values))
+    low, high = interval_of_iou(case_sums(cases))  # each is a take
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
 def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_that():
-    first, second = make_scores().cases, make_scores(better=0.02).cases
-    gain = paired_differences(first, second)["iou"]
+    first, second = sums_of_takes(), sums_of_takes(better=0.02)
+    gain = paired_differences(TAKES, np.stack([first, second]))["iou"]
     low, high = gain["interval_95"]
     assert 0 < low <= gain["difference"] <= high < 0.021 and better_or_worse("iou", gain) == "better"
-    low, high = bootstrap_intervals([take.cases for take in make_scores().takes])["iou"]
+    low, high = interval_of_iou(sums_by_take(TAKES, first))
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
@@ -67,11 +70,11 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
 
 
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
-    cases = make_cases(n=60)
-    ranked = sorted(case.scores.iou for case in cases if case.visible)
+    cases = random_cases(n=60)
+    ranked = sorted(cases["iou"][cases["visible"]])
 
     def chosen(order, number):
-        return [case.scores.iou for (case,) in choose_frames([(case,) for case in cases], order, number)]
+        return cases["iou"][choose_rows(make_pairs(60), cases[None], order, number)].tolist()
 
     assert chosen("best", 2)[0] == ranked[-1] and chosen("worst", 1)[0] == ranked[0]
     spread = chosen("spread", 5)
@@ -80,11 +83,10 @@ def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
 
 
 def test_missed_and_invented_objects_are_counted_and_chance_is_one_of_the_objects_in_view():
-    place = ("a", "cup_0", "aria01", "cam01", 0)
     rows = ((1.0, 2, 0.5), (0.0, 4, 1.0), (1.0, 2, 1.0), (math.nan, 1, 1.0))  # the first is missed
-    cases = [Case(*place, True, existence, MaskScores(0.5, 0.5, 0, 0, True, 9, 9, *row)) for *row, existence in rows]
-    cases += [Case(*place, False, existence) for existence in (0.1, 0.6)]
-    (group,) = breakdowns(SplitScores("ego-exo", [TakeScores("a", "", "", cases, 6, [])], []))["take"]
+    cases = [(existence, MaskScores(0.5, 0.5, 0, 0, True, 9, 9, *row)) for *row, existence in rows]
+    cases += [(existence, None) for existence in (0.1, 0.6)]
+    group = group_figures(case_sums(make_cases(*cases)).sum(0))
     assert (group["missed"], group["invented"]) == (1, 1)
     assert (group["right_object"], group["right_object_chance"]) == pytest.approx((2 / 3, (0.5 + 0.25 + 0.5) / 3))
 
