@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -24,9 +25,10 @@ import numpy as np
 from benchmarks.measure import PROCESSED, run_script_apart
 from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser
 from common.existence import verdict
-from evaluation.score import Case, ScoreOptions, score_file
-from evaluation.summary import metrics_of_cases, take_names
-from evaluation.truth import GroundTruth
+from evaluation.score import ScoreOptions, score_file
+from evaluation.summary import metrics_of_cases
+from evaluation.truth import truth_of_split
+from formats.pairs import Pair
 from formats.results import THRESHOLD, results_path
 from formats.takes import FRAME_STEP
 from synthetic.options import ObjectSizes, TakeOptions
@@ -60,27 +62,41 @@ HIDDEN = "left out", "out of view", "behind something"
 THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7, 0.8  # of existence: an object above the threshold is predicted visible
 FOUND = 0.5  # an object is found if its mask has a higher IoU
 COLUMNS = "visible", "hidden", "IoU", "right object", "visible said", "found said visible", "hidden said"
-Cases = Sequence[list[Case]]  # the cases of ego-exo and of exo-ego
 
 
-def score_test_pairs(data: Path, out: Path, ckpt_path: Path, setting: str) -> list[Case]:
-    """Predict the test pairs, unless their results exist -> scored cases, with names of takes in place of uids."""
+class Scored(NamedTuple):
+    """Scored pairs, with names of takes in place of uids, and their cases."""
+
+    pairs: list[Pair]
+    cases: np.ndarray
+
+    def chosen(self, rows: np.ndarray) -> "Scored":
+        return Scored([pair for pair, chosen in zip(self.pairs, rows, strict=True) if chosen], self.cases[rows])
+
+
+Cases = Sequence[Scored]  # of ego-exo and of exo-ego
+
+
+def score_test_pairs(data: Path, out: Path, ckpt_path: Path, setting: str) -> Scored:
+    """Predict the test pairs, unless their results exist -> their cases."""
     results = results_path(out, setting, SPLIT)
     if not results.exists():
         where = ("--setting", setting, "--split", SPLIT, "--data_path", data, "--out_path", out)
         run_script_apart("eval_segswap.py", *where, "--ckpt_path", ckpt_path, "--num_workers", 0)
-    scores = score_file(GroundTruth.of_split(data, SPLIT), results, ScoreOptions(setting))
-    names = take_names(scores)
-    return [case._replace(take_uid=names[case.take_uid]) for case in scores.cases]
+    truth = truth_of_split(data, SPLIT, setting)
+    pairs = map(truth.pairs.named, range(len(truth.pairs)))
+    named = [pair._replace(take_uid=truth.infos[pair.take_uid].name) for pair in pairs]
+    return Scored(named, score_file(truth, results, ScoreOptions(setting)).cases)
 
 
-def figures_of(cases: list[Case]) -> list[str]:
+def figures_of(scored: Scored) -> list[str]:
     """The COLUMNS, in percent but for the two counts: IoU and right object of the visible objects, and the shares of
     the visible objects, of the found ones and of the hidden ones whose existence is predicted rightly.
     """
-    of, visible = metrics_of_cases(cases), sum(case.visible for case in cases)
-    found = [case.predicted_visible for case in cases if is_found(case)]
-    share = float(np.mean(found)) if found else np.nan
+    cases = scored.cases
+    of, visible = metrics_of_cases(cases), int(cases["visible"].sum())
+    found = cases["existence"][is_found(cases)] > THRESHOLD
+    share = float(np.mean(found)) if len(found) else np.nan
     shares = of["iou"], of["right_object"], 1 - of["missed_existence"], share, 1 - of["false_existence"]
     counts = (str(count or "-") for count in (visible, len(cases) - visible))
     return [*counts, *("-" if np.isnan(x) else f"{100 * x:.1f}" for x in shares)]
@@ -96,13 +112,17 @@ def print_table(title: str, rows: Mapping[str, Cases]) -> None:
         print(f"| {' | '.join([name, *(row[k] for k in shown)])} |", flush=True)
 
 
-def grouped_by_value(both: Cases, value: Callable[[Case], float], limits: Mapping[str, float]) -> dict[str, Cases]:
+def grouped_by_value(
+    both: Cases, value: Callable[[Pair, np.void], float], limits: Mapping[str, float]
+) -> dict[str, Cases]:
     """Group the visible cases by the first of the ascending `limits` that their value does not exceed."""
+    both = [scored.chosen(scored.cases["visible"]) for scored in both]
+    values = [np.array([value(*of) for of in zip(*scored, strict=True)]) for scored in both]
     groups, low = {}, -1.0
     for name, high in limits.items():
-        groups[name] = [[case for case in cases if case.visible and low < value(case) <= high] for cases in both]
+        groups[name] = [of.chosen((low < x) & (x <= high)) for of, x in zip(both, values, strict=True)]
         low = high
-    return {name: group for name, group in groups.items() if any(group)}
+    return {name: group for name, group in groups.items() if any(of.pairs for of in group)}
 
 
 @functools.cache
@@ -115,24 +135,24 @@ def rebuilt_tabletop(folder: Path, name: str) -> Tabletop:
     return build_tabletop(TakeId(split, int(index)), TakeOptions(**options))
 
 
-def angle_of_views(folder: Path, case: Case) -> float:
+def angle_of_views(folder: Path, pair: Pair) -> float:
     """The angle in degrees between the directions from which two cameras see an object of a rendered take."""
-    world = rebuilt_tabletop(folder, case.take_uid)
-    exo = case.target_camera if case.query_camera == EGO else case.query_camera
-    cameras = (world.camera(name, case.frame / FRAME_STEP) for name in (EGO, exo))
-    place = world.places[[item.name for item in world.items].index(case.object_name)]
+    world = rebuilt_tabletop(folder, pair.take_uid)
+    exo = pair.target_camera if pair.query_camera == EGO else pair.query_camera
+    cameras = (world.camera(name, pair.frame / FRAME_STEP) for name in (EGO, exo))
+    place = world.places[[item.name for item in world.items].index(pair.object_name)]
     one, other = (camera.position - place for camera in cameras)
     return float(np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other))))
 
 
-def why_hidden(folder: Path, case: Case) -> str:
+def why_hidden(folder: Path, pair: Pair) -> str:
     """The reason (one of HIDDEN) why a camera of a rendered take does not see an object."""
-    world, second = rebuilt_tabletop(folder, case.take_uid), case.frame / FRAME_STEP
-    camera = world.cameras.index(case.target_camera)
-    number = [item.name for item in world.items].index(case.object_name)
+    world, second = rebuilt_tabletop(folder, pair.take_uid), pair.frame / FRAME_STEP
+    camera = world.cameras.index(pair.target_camera)
+    number = [item.name for item in world.items].index(pair.object_name)
     if world.left_out[int(second), camera, number]:
         return HIDDEN[0]
-    view = world.camera(case.target_camera, second)
+    view = world.camera(pair.target_camera, second)
     [pixel], depth = view.project(world.object_solid(number, second).position[None])
     inside = (pixel > 0).all() and (pixel < view.size[::-1]).all() and depth > 0
     return HIDDEN[2] if inside else HIDDEN[1]
@@ -140,17 +160,16 @@ def why_hidden(folder: Path, case: Case) -> str:
 
 def grouped_by_reason(folder: Path, both: Cases) -> dict[str, Cases]:
     """Group the hidden cases by the reason why they are hidden."""
-    groups: dict[str, list[list[Case]]] = {reason: [[], []] for reason in HIDDEN}
-    for place, cases in enumerate(both):
-        for case in cases:
-            if not case.visible:
-                groups[why_hidden(folder, case)][place].append(case)
-    return {reason: group for reason, group in groups.items() if any(group)}
+    both = [scored.chosen(~scored.cases["visible"]) for scored in both]
+    reasons = [np.array([why_hidden(folder, pair) for pair in scored.pairs], object) for scored in both]
+    groups = {name: [of.chosen(why == name) for of, why in zip(both, reasons, strict=True)] for name in HIDDEN}
+    return {reason: group for reason, group in groups.items() if any(of.pairs for of in group)}
 
 
-def accuracy_above(limit: float, cases: list[Case]) -> float:
+def accuracy_above(limit: float, cases: np.ndarray) -> float:
     """The balanced accuracy if an object with an existence above `limit` is predicted visible."""
-    moved = [case._replace(existence=case.existence + THRESHOLD - limit) for case in cases]
+    moved = cases.copy()
+    moved["existence"] += THRESHOLD - limit
     return metrics_of_cases(moved)["balanced_accuracy"]
 
 
@@ -159,29 +178,30 @@ def print_existence(cases: Mapping[str, Cases]) -> None:
     for each verdict and each tenth of existence, the count of objects, and the shares that are visible and found.
     """
     print(f"\n| threshold | {' | '.join(map(str, THRESHOLDS))} |\n|{'---|' * (1 + len(THRESHOLDS))}")
-    sets = [scored for both in cases.values() for scored in both if scored]
-    accuracy = [np.mean([accuracy_above(limit, scored) for scored in sets]) for limit in THRESHOLDS]
+    sets = [scored.cases for both in cases.values() for scored in both if scored.pairs]
+    accuracy = [np.mean([accuracy_above(limit, of_set) for of_set in sets]) for limit in THRESHOLDS]
     print(f"| balanced accuracy | {' | '.join(f'{100 * x:.1f}' for x in accuracy)} |")
-    scored = [case for of_set in sets for case in of_set]
+    scored = np.concatenate(sets)
     for title, name_of in ("it says", verdict_of), ("existence", tenth_of):
         print(f"\n| {title} | objects | visible | found |\n|---|---|---|---|")
-        for name in sorted({name_of(case) for case in scored}):
-            chosen = [case for case in scored if name_of(case) == name]
-            shares = np.mean([(case.visible, is_found(case)) for case in chosen], axis=0)
+        names = np.array([name_of(existence) for existence in scored["existence"]])
+        for name in sorted({*names}):
+            chosen = scored[names == name]
+            shares = chosen["visible"].mean(), is_found(chosen).mean()
             print(f"| {name} | {len(chosen)} | {' | '.join(f'{100 * x:.1f}' for x in shares)} |")
 
 
-def verdict_of(case: Case) -> str:
-    return verdict(case.existence).rpartition(" (")[0]
+def verdict_of(existence: float) -> str:
+    return verdict(existence).rpartition(" (")[0]
 
 
-def tenth_of(case: Case) -> str:
-    tenth = min(int(10 * case.existence), 9)
+def tenth_of(existence: float) -> str:
+    tenth = min(int(10 * existence), 9)
     return f"{tenth / 10} to {(tenth + 1) / 10}"
 
 
-def is_found(case: Case) -> bool:
-    return bool(case.scores and case.scores.iou > FOUND)
+def is_found(cases: np.ndarray) -> np.ndarray:
+    return cases["visible"] & (cases["iou"] > FOUND)
 
 
 def main() -> None:
@@ -200,8 +220,8 @@ def main() -> None:
     tables: dict[str, dict[str, Cases]] = {"share of the target": {}, "degrees": {}, "why hidden": {}}
     for name in (name for name in DETAILED if name in folders):
         both, folder = cases[name], folders[name]
-        sizes = grouped_by_value(both, lambda case: case.scores.truth_area if case.scores else 0.0, SIZES)
-        angles = grouped_by_value(both, functools.partial(angle_of_views, folder), ANGLES)
+        sizes = grouped_by_value(both, lambda _, case: case["truth_pixels"] / case["image_pixels"], SIZES)
+        angles = grouped_by_value(both, lambda pair, _, folder=folder: angle_of_views(folder, pair), ANGLES)
         groups = sizes, angles, grouped_by_reason(folder, both)
         for rows, group in zip(tables.values(), groups, strict=True):
             rows |= {f"{TAKES[name]} | {row}": of for row, of in group.items()}
