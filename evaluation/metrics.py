@@ -53,6 +53,7 @@ class Metric(NamedTuple):
     official: bool = False  # part of the benchmark
     percent: bool = False
     higher_is_better: bool = True
+    over: str = "visible"  # its sum over cases is divided by the number of these cases; "": it is no such ratio
 
     @property
     def heading(self) -> str:
@@ -76,16 +77,17 @@ class Metric(NamedTuple):
         return "better" if (change > 0) == self.higher_is_better else "worse"
 
 
+SEVERAL = "several_objects"  # cases of visible objects beside which another one is in view
 METRICS = {  # the first four in the order of the paper's tables
     "iou": Metric("IoU", official=True, percent=True),
     "location_error": Metric("location error", official=True, higher_is_better=False),
     "contour_accuracy": Metric("contour accuracy", official=True),
-    "balanced_accuracy": Metric("existence balanced accuracy", official=True, percent=True),
+    "balanced_accuracy": Metric("existence balanced accuracy", official=True, percent=True, over=""),
     "location_error_corrected": Metric("location error, empty masks centered", higher_is_better=False),
     "mask_presence": Metric("mask empty exactly where the truth is", percent=True),
-    "right_object": Metric("right object", percent=True),
+    "right_object": Metric("right object", percent=True, over=SEVERAL),
     "missed_existence": Metric("missed existence", percent=True, higher_is_better=False),
-    "false_existence": Metric("false existence", percent=True, higher_is_better=False),
+    "false_existence": Metric("false existence", percent=True, higher_is_better=False, over="hidden"),
 }
 OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
 TABLE_METRICS = (*OFFICIAL, "right_object")  # columns of the breakdowns

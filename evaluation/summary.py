@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from common.existence import balanced_accuracy
-from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL
+from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL, SEVERAL
 from evaluation.truth import GroundTruth
 from formats.pairs import Pairs
 from formats.results import THRESHOLD
 
-SUMS = (*MASK_METRICS, "several_objects", "right_object_chance", "visible", "visible_right", "hidden", "hidden_right")
+RATIOS = {name: metric.over for name, metric in METRICS.items() if metric.over} | {"right_object_chance": SEVERAL}
+SUMS = (*RATIOS, *dict.fromkeys(RATIOS.values()))  # what is divided, and by what
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
 SHORT_BREAKDOWNS = "scenario", "object size", "query camera", "target camera"  # keys of `labels_of`
@@ -29,38 +30,27 @@ def case_sums(cases: np.ndarray) -> np.ndarray:
     visible, predicted = cases["visible"], cases["existence"] > THRESHOLD
     several = visible & ~np.isnan(cases["right_object"])  # without another object, right_object is nan
     column = {name: np.where(visible, cases[name], 0) for name in MASK_METRICS}
-    column |= {"right_object": np.where(several, cases["right_object"], 0), "several_objects": several}
-    column["right_object_chance"] = several / np.maximum(cases["objects_in_view"], 1)
-    column |= {"visible": visible, "visible_right": visible & predicted}
-    column |= {"hidden": ~visible, "hidden_right": ~visible & ~predicted}
+    column |= {"right_object": np.where(several, cases["right_object"], 0), SEVERAL: several}
+    column["right_object_chance"] = several / np.maximum(cases["objects_in_view"], 1)  # of an object drawn at random
+    column |= {"visible": visible, "missed_existence": visible & ~predicted}
+    column |= {"hidden": ~visible, "false_existence": ~visible & predicted}
     return np.stack([column[name] for name in SUMS], -1).astype(float)
 
 
 def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
-    """Sums (..., len(SUMS)) -> values (...) of each of METRICS (floats for a single row; nan without cases)."""
+    """Sums (..., len(SUMS)) -> values (...) of METRICS and of `right_object_chance` (floats for a single row; nan
+    without cases).
+    """
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = {name: column[name] / column["visible"] for name in MASK_METRICS}
-        values["right_object"] = column["right_object"] / column["several_objects"]
-        recalls = column["visible_right"] / column["visible"], column["hidden_right"] / column["hidden"]
-    values["missed_existence"], values["false_existence"] = (1 - recall for recall in recalls)
-    values["balanced_accuracy"] = balanced_accuracy(*recalls)
-    return {name: values[name] for name in METRICS}
+        values = {name: column[name] / column[over] for name, over in RATIOS.items()}
+    values["balanced_accuracy"] = balanced_accuracy(1 - values["missed_existence"], 1 - values["false_existence"])
+    return values
 
 
 def metrics_of_cases(cases: np.ndarray) -> dict[str, float]:
     """The values of METRICS over some cases."""
     return metrics_of_sums(case_sums(cases).sum(0))
-
-
-def right_object_basis(total: np.ndarray) -> dict[str, Any]:
-    """Sums (len(SUMS),) -> the number of frames that count for `right_object`, and the value that it would have if one
-    of the objects in view were chosen at random.
-    """
-    count = dict(zip(SUMS, total.tolist(), strict=True))
-    frames = count["several_objects"]
-    chance = count["right_object_chance"] / frames if frames else math.nan
-    return {"frames_several_objects": int(frames), "right_object_chance": chance}
 
 
 def labels_of(truth: GroundTruth, pairs: Pairs, cases: np.ndarray) -> dict[str, list[str]]:
@@ -121,30 +111,26 @@ def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.
     `labels_of`. Values that do not exist are None.
     """
     sums = case_sums(cases)
-    total = sums.sum(0)
-    values, drawn = metrics_of_sums(total), bootstrap_metrics(sums_by_take(takes, sums))
-    groups = {kind: rows_by_label(of_kind) for kind, of_kind in labels.items()}
-    figures = {
-        "frames_scored": len(cases),
-        "frames_visible": int(cases["visible"].sum()),
-        **right_object_basis(total),
-        "official": {name: values[name] for name in OFFICIAL},
-        "extra": {name: values[name] for name in METRICS if name not in OFFICIAL},
-        "interval_95": {name: percentile_interval(of_metric) for name, of_metric in drawn.items()},
-        "breakdown": {
-            kind: [{"label": label, **group_figures(sums[rows].sum(0))} for label, rows in by_label.items()]
-            for kind, by_label in groups.items()
-        },
+    total, drawn = group_figures(sums), bootstrap_metrics(sums_by_take(takes, sums))
+    breakdown = {
+        kind: [{"label": label, **group_figures(sums[rows])} for label, rows in rows_by_label(of_kind).items()]
+        for kind, of_kind in labels.items()
     }
-    return without_nan(figures)
+    figures = {"frames_scored": total["frames"], "frames_visible": total["visible"]}
+    figures |= {name: total[name] for name in ("frames_several_objects", "right_object_chance")}
+    figures["official"] = {name: total[name] for name in OFFICIAL}
+    figures["extra"] = {name: total[name] for name in METRICS if name not in OFFICIAL}
+    figures["interval_95"] = {name: percentile_interval(drawn[name]) for name in METRICS}
+    return without_nan(figures | {"breakdown": breakdown})
 
 
-def group_figures(total: np.ndarray) -> dict[str, Any]:
-    """Sums (len(SUMS),) -> the counts and metrics of a group of cases."""
+def group_figures(sums: np.ndarray) -> dict[str, Any]:
+    """The counts and metrics of a group of cases, from their sums (N, len(SUMS))."""
+    total = sums.sum(0)
     count = dict(zip(SUMS, map(int, total), strict=True))
-    counts = {"frames": count["visible"] + count["hidden"], "visible": count["visible"]}
-    counts |= {"missed": count["visible"] - count["visible_right"], "invented": count["hidden"] - count["hidden_right"]}
-    return counts | right_object_basis(total) | metrics_of_sums(total)
+    counts = {"frames": len(sums), "visible": count["visible"], "frames_several_objects": count[SEVERAL]}
+    counts |= {"missed": count["missed_existence"], "invented": count["false_existence"]}
+    return counts | metrics_of_sums(total)
 
 
 def compare(

@@ -12,11 +12,10 @@ predictions are counted.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from common.errors import UserError
 from common.files import file_digest, iter_json, read_record, write_json
@@ -144,23 +143,18 @@ def compared_sizes(pairs: Pairs) -> list[Size | None]:
     """The (H, W) that the predicted mask of each pair of a take must have: the size of the target camera's masks. If
     the camera's masks differ in size, this is the size of the true mask, or None if the object is hidden.
     """
-    store, of_camera = pairs.store, {}
-    for camera in np.unique(pairs.target).tolist():
-        masks = store.masks[["height", "width"]][store.tracks_of_masks[2] == camera]
-        sizes = {eval_size(size) for size in np.unique(masks).tolist()}
-        if not sizes:  # a test split may keep its target masks secret
-            view = store.views[int(pairs.take[0]), camera]
-            there = view.frames[view.sizes > 0][:1].tolist()
-            sizes = {eval_size(store.image(int(pairs.take[0]), camera, frame).shape[:2]) for frame in there}
-        of_camera[camera] = sizes
-
-    def compared_size(row: int, sizes: set[Size]) -> Size | None:
-        if len(sizes) == 1:
-            return next(iter(sizes))
-        true_mask = pairs.target_mask(row)
-        return eval_size(mask_size(true_mask)) if true_mask else None
-
-    return [compared_size(row, of_camera[camera]) for row, camera in enumerate(pairs.target.tolist())]
+    store, of_camera = pairs.store, defaultdict(set)
+    sizes = [eval_size(size) for size in store.masks[["height", "width"]].tolist()]
+    for camera, size in zip(store.tracks_of_masks[2].tolist(), sizes, strict=True):
+        of_camera[camera].add(size)
+    for camera in {*pairs.target.tolist()} - of_camera.keys():  # a test split may keep its target masks secret
+        take = int(pairs.take[0])
+        view = store.views[take, camera]
+        there = view.frames[view.sizes > 0][:1].tolist()
+        of_camera[camera] = {eval_size(store.image(take, camera, frame).shape[:2]) for frame in there}
+    true_sizes = [sizes[row] if row >= 0 else None for row in pairs.sought.tolist()]
+    usual = {camera: next(iter(found)) for camera, found in of_camera.items() if len(found) == 1}
+    return [usual.get(camera, size) for camera, size in zip(pairs.target.tolist(), true_sizes, strict=True)]
 
 
 def _frame_entries(pair: Pair, raw: Any) -> tuple[str, dict[str, Any] | Problem]:

@@ -86,7 +86,7 @@ def test_missed_and_invented_objects_are_counted_and_chance_is_one_of_the_object
     rows = ((1.0, 2, 0.5), (0.0, 4, 1.0), (1.0, 2, 1.0), (math.nan, 1, 1.0))  # the first is missed
     cases = [(existence, MaskScores(0.5, 0.5, 0, 0, True, 9, 9, *row)) for *row, existence in rows]
     cases += [(existence, None) for existence in (0.1, 0.6)]
-    group = group_figures(case_sums(make_cases(*cases)).sum(0))
+    group = group_figures(case_sums(make_cases(*cases)))
     assert (group["missed"], group["invented"]) == (1, 1)
     assert (group["right_object"], group["right_object_chance"]) == pytest.approx((2 / 3, (0.5 + 0.25 + 0.5) / 3))
 
