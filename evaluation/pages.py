@@ -50,7 +50,7 @@ def choose_rows(pairs: Pairs, cases: np.ndarray, order: str, number: int, with_h
     visible, goodness = cases[0]["visible"], goodness_of(cases)
 
     def track(row: int) -> Hashable:
-        return pairs.named(row)[:4]
+        return tuple(column[row] for column in (pairs.take, pairs.object, pairs.query, pairs.target))
 
     if order == DISAGREEMENT:
         distance, best = np.ptp(goodness, 0), goodness.argmax(0)

@@ -48,7 +48,7 @@ class FileScores(NamedTuple):
     """The scores of a results file."""
 
     cases: np.ndarray  # (N,) of type CASE: a row for each pair of the ground truth
-    masks: list[RLE | None]  # the predicted mask of each pair, as in the file
+    masks: np.ndarray  # (N,): the predicted mask of each pair as in the file, an RLE; None if it is missing
     accepted: Counter[str]  # number of predictions in each form that is not the official one
     warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
     made: dict[str, str | None]  # how the results file was made, from its run record; None if unknown
@@ -99,7 +99,7 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
         _, noun, text = OTHER_FORMS[kind]
         warnings.append(f"accepted: {counted(count, noun)} {text}")
     warnings += [problem.text for problem in problems]  # all are missing predictions
-    return FileScores(cases, list(masks), accepted, list(filter(None, warnings)), {"results": str(path)} | made)
+    return FileScores(cases, masks, accepted, list(filter(None, warnings)), {"results": str(path)} | made)
 
 
 def score_take(task: tuple[Pairs, Any, ScoreOptions, int]) -> tuple[np.ndarray, np.ndarray, list[Problem]]:

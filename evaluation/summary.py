@@ -17,7 +17,8 @@ from evaluation.truth import GroundTruth
 from formats.pairs import Pairs
 from formats.results import THRESHOLD
 
-RATIOS = {name: metric.over for name, metric in METRICS.items() if metric.over} | {"right_object_chance": SEVERAL}
+RATIOS = {name: metric.over for name, metric in METRICS.items() if metric.over}
+RATIOS["right_object_chance"] = SEVERAL  # right_object, if one of the objects in view were chosen at random
 SUMS = (*RATIOS, *dict.fromkeys(RATIOS.values()))  # what is divided, and by what
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
@@ -31,7 +32,7 @@ def case_sums(cases: np.ndarray) -> np.ndarray:
     several = visible & ~np.isnan(cases["right_object"])  # without another object, right_object is nan
     column = {name: np.where(visible, cases[name], 0) for name in MASK_METRICS}
     column |= {"right_object": np.where(several, cases["right_object"], 0), SEVERAL: several}
-    column["right_object_chance"] = several / np.maximum(cases["objects_in_view"], 1)  # of an object drawn at random
+    column["right_object_chance"] = several / np.maximum(cases["objects_in_view"], 1)
     column |= {"visible": visible, "missed_existence": visible & ~predicted}
     column |= {"hidden": ~visible, "false_existence": ~visible & predicted}
     return np.stack([column[name] for name in SUMS], -1).astype(float)

@@ -65,7 +65,7 @@ def reprocessed_line(run: dict[str, Any], digests: dict[str, str]) -> str:
     """A line that names the takes whose digest in the run's record is not the one in `digests`; "" if there is none."""
     names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
     changed = [uid for uid, name in names.items() if run["takes"].get(uid, name) != name]
-    what = f"predicted from masks or frames that have changed since, or by version 2.4: {', '.join(changed)}"
+    what = f"predicted from masks or frames that have changed since, or by version 2.6 or older: {', '.join(changed)}"
     return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
 
 

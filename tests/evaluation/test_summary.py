@@ -9,17 +9,11 @@ import pytest
 from evaluation import evaluate
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.pages import choose_rows
-from evaluation.summary import (
-    bootstrap_metrics,
-    case_sums,
-    group_figures,
-    paired_differences,
-    percentile_interval,
-    sums_by_take,
-)
+from evaluation.summary import case_sums, group_figures, paired_differences, summarize
 from evaluation.tables import better_or_worse
 from formats.masks import encode_mask
-from tests.made.results import make_cases, make_pairs, options
+from formats.pairs import Pairs
+from tests.made.results import make_cases, options
 
 
 def random_cases(n=40, seed=0, better=0.0):
@@ -36,29 +30,25 @@ def random_cases(n=40, seed=0, better=0.0):
 TAKES = np.repeat(range(6), 40)
 
 
-def sums_of_takes(better=0.0):
-    return case_sums(np.concatenate([random_cases(seed=seed, better=better) for seed in range(6)]))
-
-
-def interval_of_iou(take_sums):
-    return percentile_interval(bootstrap_metrics(take_sums)["iou"])
+def cases_of_takes(better=0.0):
+    return np.concatenate([random_cases(seed=seed, better=better) for seed in range(6)])
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are_many_takes():
     rng = np.random.default_rng(0)
     values = rng.random(400)
     cases = make_cases(*((1, MaskScores(v, v, v, v, True, 1, 1)) for v in values))
-    low, high = interval_of_iou(case_sums(cases))  # each is a take
+    low, high = summarize(np.arange(400), {}, cases)["interval_95"]["iou"]
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
 def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_that():
-    first, second = sums_of_takes(), sums_of_takes(better=0.02)
-    gain = paired_differences(TAKES, np.stack([first, second]))["iou"]
+    cases = np.stack([cases_of_takes(), cases_of_takes(better=0.02)])
+    gain = paired_differences(TAKES, case_sums(cases))["iou"]
     low, high = gain["interval_95"]
     assert 0 < low <= gain["difference"] <= high < 0.021 and better_or_worse("iou", gain) == "better"
-    low, high = interval_of_iou(sums_by_take(TAKES, first))
+    low, high = summarize(TAKES, {}, cases[0])["interval_95"]["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
@@ -70,11 +60,11 @@ def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_ho
 
 
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
-    cases = random_cases(n=60)
+    cases, pairs = random_cases(n=60), Pairs(None, *np.zeros((7, 60), int))
     ranked = sorted(cases["iou"][cases["visible"]])
 
     def chosen(order, number):
-        return cases["iou"][choose_rows(make_pairs(60), cases[None], order, number)].tolist()
+        return cases["iou"][choose_rows(pairs, cases[None], order, number)].tolist()
 
     assert chosen("best", 2)[0] == ranked[-1] and chosen("worst", 1)[0] == ranked[0]
     spread = chosen("spread", 5)

@@ -10,8 +10,6 @@ from evaluation.metrics import MaskScores
 from evaluation.score import CASE
 from formats.geometry import eval_size
 from formats.masks import RLE, encode_lzstring, encode_mask, mask_size, resize_mask
-from formats.pairs import Pairs, Store
-from formats.pairs_file import MASK
 from formats.processed import ANNOTATION, ProcessedTake
 from formats.results import camera_pair_key, results_path, write_results
 from tests.made.processed import make_data_set
@@ -96,17 +94,8 @@ def raw_mask(rle: RLE) -> dict:
 
 def make_cases(*cases: tuple[float, MaskScores | None]) -> np.ndarray:
     """Cases of these existences and scores; without scores, the object is hidden."""
-    hidden = (0,) * len(MaskScores._fields)
-    rows = ((scores is not None, existence, scores or hidden) for existence, scores in cases)
+    rows = ((scores is not None, existence, scores or (0,) * len(MaskScores._fields)) for existence, scores in cases)
     return np.array([(visible, existence, *scores, 0, scores) for visible, existence, scores in rows], CASE)
-
-
-def make_pairs(number: int) -> Pairs:
-    """Pairs of one object in as many frames."""
-    columns = np.zeros((7, number), np.int32)
-    columns[4] = range(number)
-    store = Store(["take"], [], [""], ["cup"], ["aria01"], np.zeros(0, MASK), np.zeros(0), {}, [], {})
-    return Pairs(store, *columns)
 
 
 UIDS = ["take-a", "take-b"]
