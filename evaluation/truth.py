@@ -21,8 +21,8 @@ import numpy as np
 from common.arguments import add_annotations, add_data_path
 from common.errors import MALFORMED, UserError, counted, printable
 from common.files import claimed, iter_json, write_json
-from formats.pairs import Pairs, joined_pairs, open_or_list_pairs
-from formats.pairs_file import list_pairs
+from formats.pairs import Pairs, open_or_list_pairs, pairs_of
+from formats.pairs_file import list_takes
 from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
 from formats.takes import ANNOTATION_REMEDY, annotation_path, find_split_path, iter_takes, parse_frame, read_split
 
@@ -165,7 +165,7 @@ def truth_of_file(path: Path, data_dir: Path, split: str | None, setting: str, a
             takes[uid], infos[uid] = take, TakeInfo(looked)
         except MALFORMED as error:
             missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
-    pairs = joined_pairs({data_dir: list_pairs(data_dir, takes, in_memory=takes)}, setting)
+    pairs = pairs_of([(data_dir, list_takes(data_dir, takes, [], takes))], setting)
     scored = pairs if all_frames else pairs[looked_at(pairs, infos)]
     return GroundTruth(scored, infos, data_dir, missing, {}, takes, all_frames, split, (path, data_dir))
 

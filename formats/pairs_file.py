@@ -56,8 +56,8 @@ def listing_command(data_dir: Path, split: str, listing: Listing | None = None) 
 def list_takes(
     data_dir: Path, uids: Iterable[str], missing: list[str], in_memory: Mapping[str, ProcessedTake] = {}
 ) -> Listing:
-    """List the masks of the takes `uids`, and the frames that their pairs need. Those `in_memory` are not read, and have
-    no state.
+    """List the masks of the takes `uids`, and the frames that their pairs need. Takes `in_memory` are not read, and
+    have no state.
     """
     states, malformed, tracks, cameras = {}, {}, [], []
     masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")

@@ -8,12 +8,10 @@ annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts":
 Masks have the size of the video on which they were drawn; frames are smaller. Frames without a mask have no key.
 """
 
-import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +62,6 @@ class ProcessedTake:
     folder: Path
     masks: dict[str, dict[str, dict[int, RLE]]]
     subsample_idx: list[int]
-    files_digest: str = field(default="", compare=False)  # SHA-256 of annotation.json and source.json, if read
 
     @classmethod
     def read(cls, data_dir: Path, uid: str, checked: bool = True) -> "ProcessedTake":
@@ -74,14 +71,11 @@ class ProcessedTake:
         folder = data_dir / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
-            content = path.read_bytes()
-            raw = json.loads(content)
-            source = (folder / SOURCE).read_bytes() if (folder / SOURCE).exists() else b""
+            raw = json.loads(path.read_bytes())
         try:
-            take = cls.parse(uid, folder, raw, checked)
+            return cls.parse(uid, folder, raw, checked)
         except ValueError as error:
             raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
-        return dataclasses.replace(take, files_digest=hashlib.sha256(content + source).hexdigest())
 
     @classmethod
     def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
@@ -105,15 +99,6 @@ class ProcessedTake:
             return take
         except MALFORMED as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the two JSON files as read, and of the names and sizes of the frames, which each call lists (1,000
-        in 10 ms on a local disk); "" if nothing was read.
-        """
-        frames = [(path.parent.name, path.name, path.stat().st_size) for path in sorted(self.folder.glob("*/*.jpg"))]
-        both = self.files_digest + hashlib.sha256(repr(frames).encode()).hexdigest()
-        return self.files_digest and hashlib.sha256(both.encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
         """The content of annotation.json."""
@@ -150,11 +135,6 @@ class ProcessedTake:
         """(H, W) of the camera's video, which is the size of its masks; None if the camera has no masks."""
         rles = (rle for cameras in self.masks.values() for rle in cameras.get(camera, {}).values())
         return next(map(mask_size, rles), None)
-
-    def frame_size(self, camera: str) -> Size | None:
-        """(H, W) of the camera's frames; None if there are no frames."""
-        path = next(iter(frames_in(self.folder / camera).values()), None)
-        return read_frame(path).shape[:2] if path else None
 
 
 def read_source(folder: Path) -> dict[str, Any]:

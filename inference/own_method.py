@@ -64,13 +64,12 @@ class TakeFrame:
         for pair, number, target in zip(named, frame.object, frame.target, strict=True):
             camera |= {frame.view[number]: pair.query_camera, target: pair.target_camera}
             masks[pair[1:3]] = frame.masks[number]
-        columns = frame.pictures, frame.kinds, frame.sizes, frame.videos
-        images, *others = ({camera[number]: column[number] for number in sorted(camera)} for column in columns)
         of_pairs = [Correspondence(*pair[1:4]) for pair in named]
         left_out = {Correspondence(*pairs.named(row)[1:4]): reason for row, reason in frame.left_out.items()}
-        return cls(
-            named[0].take_uid, named[0].frame, pairs.store.folders[take], of_pairs, images, masks, *others, left_out
-        )
+        columns = frame.pictures, frame.kinds, frame.sizes, frame.videos
+        images, kinds, sizes, videos = ({camera[n]: column[n] for n in sorted(camera)} for column in columns)
+        take_uid, number, folder = named[0].take_uid, named[0].frame, pairs.store.folders[take]
+        return cls(take_uid, number, folder, of_pairs, images, masks, kinds, sizes, videos, left_out)
 
 
 class OwnMethod(Recipe):
