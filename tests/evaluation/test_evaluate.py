@@ -81,14 +81,9 @@ def test_all_numbers_of_the_golden_predictions_are_the_official_ones(golden_root
     summary = json.loads((tmp_path / "metrics.json").read_text())
     for name, printed in OFFICIAL_NAMES.items():
         assert summary["official"][name] == pytest.approx(official["printed"][printed], abs=1e-9)
-    cases, keys = (
-        read_cases(tmp_path),
-        [key for key, _ in keyed_entries(golden(f"evaluation/gt_{split}")["annotations"])],
-    )
-    tracks, place = (
-        [[*case.values()][:4] for case in cases],
-        itemgetter("take_uid", "object_name", "query_camera", "frame"),
-    )
+    cases, truth = read_cases(tmp_path), golden(f"evaluation/gt_{split}")["annotations"]
+    keys, tracks = [key for key, _ in keyed_entries(truth)], [[*case.values()][:4] for case in cases]
+    place = itemgetter("take_uid", "object_name", "query_camera", "frame")
     cases.sort(key=lambda case: (tracks.index([*case.values()][:4]), keys.index(place(case))))  # as the original does
     visible = [case for case in cases if case["visible"] == "1"]
     for name in ("iou", "contour_accuracy", "location_error"):
