@@ -102,7 +102,8 @@ def main(argv: list[str] | None = None) -> None:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.infos), 'take')} written to {args.write_gt}")
     if files:
-        options = ScoreOptions(args.setting, args.accept, args.protocol in ("omama", "all"), args.allow_missing)
+        at_file_size, draws = args.protocol in ("omama", "all"), bool(args.report or args.sheet)
+        options = ScoreOptions(args.setting, args.accept, at_file_size, args.allow_missing, keep_masks=draws)
         scores = [score_file(truth, path, options, args.num_workers) for path in files]
         evaluate(truth, files, scores, args)
 
@@ -131,10 +132,8 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
         chosen = choose_rows(pairs, cases, args.order, number, with_hidden=True)
     if args.sheet:
         on_sheet = choose_rows(pairs, cases, args.order, 8 if args.num is None else args.num)
-        infos = [truth.infos[pairs.named(row).take_uid] for row in on_sheet]
-        headers = [
-            sheet_header(pairs.named(row), info.name, cases[0, row]) for row, info in zip(on_sheet, infos, strict=True)
-        ]
+        named = zip(map(pairs.named, on_sheet), cases[0, on_sheet], strict=True)
+        headers = [sheet_header(pair, truth.infos[pair.take_uid].name, case) for pair, case in named]
         sheet = draw_sheet(map(side_by_side, map(draw, on_sheet)), headers)
         lines.append(f"{counted(len(on_sheet), 'case')}: {args.sheet}")
     with output_folder(args.out) as folder:

@@ -42,13 +42,14 @@ class ScoreOptions(NamedTuple):
     accept: Collection[str] = ()  # the flags of OTHER_FORMS that the user gave
     at_file_size: bool = False  # also score masks of another size without resizing them
     allow_missing: bool = False
+    keep_masks: bool = False  # to draw them
 
 
 class FileScores(NamedTuple):
     """The scores of a results file."""
 
     cases: np.ndarray  # (N,) of type CASE: a row for each pair of the ground truth
-    masks: np.ndarray  # (N,): the predicted mask of each pair as in the file, an RLE; None if it is missing
+    masks: np.ndarray  # (N,): the predicted mask of each pair as in the file, an RLE; None if missing, or not kept
     accepted: Counter[str]  # number of predictions in each form that is not the official one
     warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
     made: dict[str, str | None]  # how the results file was made, from its run record; None if unknown
@@ -69,7 +70,7 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
     bar = tqdm(jobs, total=len(truth.infos), unit="take", desc="score", delay=1, disable=None)
     for (*_, take), (scored, predicted, of_takes[take]) in bar:
         rows = np.flatnonzero(pairs.take == take)
-        cases[rows], masks[rows] = scored, predicted
+        cases[rows], masks[rows] = scored, predicted if options.keep_masks else None
     found = [Problem(f"take {uid}: ground truth: {why}", MISSING) for uid, why in truth.malformed.items()]
     found += [problem for take in sorted(of_takes) for problem in of_takes[take]]
     problems, accepted = [problem for problem in found if problem.flag not in options.accept], Counter()
