@@ -1,6 +1,5 @@
 """A processed take is read as it was written; an error names malformed parts in one line."""
 
-import hashlib
 import json
 
 import cv2
@@ -19,9 +18,8 @@ def test_annotation_json_of_the_golden_takes_is_written_as_it_was_read(tmp_path)
     for uid, annotation in golden("pipeline/annotations").items():
         take = ProcessedTake.parse(uid, tmp_path / uid, annotation)
         take.write_annotation()
-        content, again = (tmp_path / uid / "annotation.json").read_bytes(), ProcessedTake.read(tmp_path, uid)
-        assert json.loads(content) == annotation
-        assert again == take and again.files_digest == hashlib.sha256(content).hexdigest()
+        assert json.loads((tmp_path / uid / "annotation.json").read_text()) == annotation
+        assert ProcessedTake.read(tmp_path, uid) == take
 
 
 def test_what_the_original_writes_for_a_mask_that_it_cannot_decode_is_no_mask(tmp_path):
