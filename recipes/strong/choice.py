@@ -36,7 +36,10 @@ class LookNumbers(Rows):
 
     @classmethod
     def of(cls, places: Places, looks: Looks) -> "LookNumbers":
-        return cls(looks.logit.new_tensor(places.similarity), looks.logit, looks.agreement, looks.cosine)
+        similarity = torch.tensor(places.similarity).to(
+            looks.logit.device, non_blocking=True
+        )  # a wait costs a GPU time
+        return cls(similarity, looks.logit, looks.agreement, looks.cosine)
 
     def with_close(self, closer: Looks) -> "LookNumbers":
         return replace(self, close_logit=closer.logit, close_agreement=closer.agreement, close_cosine=closer.cosine)

@@ -157,12 +157,12 @@ class Strong(NetworkRecipe):
 
     def best_parts(self, parts: list[list[Part]], matches: Matches) -> list[Part | None]:
         """The part of each look that agrees best: an answer can cover two things that look alike."""
-        best: list[Part | None] = [None] * len(parts)
-        if of_looks := [(row, part) for row, of_look in enumerate(parts) for part in of_look]:
-            rows = [row for row, _ in of_looks]
-            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in of_looks)).tolist()
+        best = [of_look[0] if of_look else None for of_look in parts]
+        if several := [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]:
+            rows = [row for row, _ in several]
+            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
             for number in highest_rows(agreement, rows, 1):
-                best[rows[number]] = of_looks[number][1]
+                best[rows[number]] = several[number][1]
         return best
 
     def look_back(
