@@ -36,9 +36,7 @@ class LookNumbers(Rows):
 
     @classmethod
     def of(cls, places: Places, looks: Looks) -> "LookNumbers":
-        similarity = torch.tensor(places.similarity).to(
-            looks.logit.device, non_blocking=True
-        )  # a wait costs a GPU time
+        similarity = torch.tensor(places.similarity).to(looks.logit.device, non_blocking=True)
         return cls(similarity, looks.logit, looks.agreement, looks.cosine)
 
     def with_close(self, closer: Looks) -> "LookNumbers":
