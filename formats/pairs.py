@@ -59,8 +59,8 @@ class Store:
     cameras: list[str]
     masks: np.ndarray  # rows of type MASK
     counts: np.ndarray  # the run lengths of all masks
-    views: dict[tuple[int, int], View]  # by take and camera
-    tracks: list[tuple[int, int, int, int]]  # (take, object, camera, number of masks), in the order of `masks`
+    views: list[dict[int, View]]  # of each take, by camera
+    tracks: np.ndarray  # (tracks, 4) int32: take, object, camera and number of masks, in the order of `masks`
     left_out: dict[str, str]  # uids of the splits whose takes cannot be read, with the reasons
 
     def mask(self, row: int) -> RLE:
@@ -71,7 +71,7 @@ class Store:
         """A frame, (H, W, 3) uint8 RGB. Raises UserError if it cannot be read, or if its file has not the size that is
         listed.
         """
-        view = self.views[take, camera]
+        view = self.views[take][camera]
         path = frame_path(self.folders[take] / self.cameras[camera], frame)
         return read_frame(path, int(view.sizes[np.searchsorted(view.frames, frame)]))
 
@@ -80,25 +80,14 @@ class Store:
         was not read from a file.
         """
         source = self.folders[take] / SOURCE
-        views = [(self.cameras[camera], x.frames.tolist(), x.sizes.tolist()) for camera, x in self.views_of(take)]
+        views = [(self.cameras[number], x.frames.tolist(), x.sizes.tolist()) for number, x in self.views[take].items()]
         content = [self.states[take], source.read_text() if source.exists() else "", sorted(views)]
         return self.states[take] and hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-    def views_of(self, take: int) -> list[tuple[int, View]]:
-        return self._views_by_take.get(take, [])
-
-    @functools.cached_property
-    def _views_by_take(self) -> dict[int, list[tuple[int, View]]]:
-        views: dict[int, list[tuple[int, View]]] = {}
-        for (take, camera), view in self.views.items():
-            views.setdefault(take, []).append((camera, view))
-        return views
 
     @functools.cached_property
     def tracks_of_masks(self) -> np.ndarray:
         """(3, masks) int32: the take, the object and the camera of each mask."""
-        tracks = np.array(self.tracks, np.int32).reshape(-1, 4)
-        return np.repeat(tracks[:, :3], tracks[:, 3], 0).T
+        return np.repeat(self.tracks[:, :3], self.tracks[:, 3], 0).T
 
     @functools.cached_property
     def is_ego(self) -> np.ndarray:
@@ -164,9 +153,9 @@ class Pairs:
         begin = int(masks["start"][0]) if len(masks) else 0
         masks["start"] -= begin
         counts = store.counts[begin : begin + int(masks["length"].sum())]
-        views = {(take, camera): view for camera, view in store.views_of(take)}
-        tracks = [track for track in store.tracks if track[0] == take]
-        pairs, alone = self[self.take == take], replace(store, masks=masks, counts=counts, views=views, tracks=tracks)
+        views = [of_take if number == take else {} for number, of_take in enumerate(store.views)]
+        tracks, pairs = store.tracks[store.tracks[:, 0] == take], self[self.take == take]
+        alone = replace(store, masks=masks, counts=counts, views=views, tracks=tracks)
         sought = np.where(pairs.visible, pairs.sought - first, -1)
         return replace(pairs, store=alone, given=pairs.given - first, sought=sought)
 
@@ -183,13 +172,11 @@ class Pairs:
         return np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
 
     @functools.cached_property
-    def by_target(self) -> dict[tuple[int, int], list[range]]:
-        """For each take and target camera, the rows of each object and query camera, which follow each other."""
-        rows: dict[tuple[int, int], list[range]] = {}
-        key = np.stack([self.take, self.object, self.query, self.target])
-        starts = [0, *(np.flatnonzero(np.diff(key).any(0)) + 1).tolist(), len(self)]
-        for start, stop in zip(starts[:-1], starts[1:], strict=True):
-            rows.setdefault((int(self.take[start]), int(self.target[start])), []).append(range(start, stop))
+    def by_target(self) -> dict[tuple[int, int], list[np.ndarray]]:
+        """For each take and target camera, the rows of each object and query camera."""
+        rows: dict[tuple[int, int], list[np.ndarray]] = {}
+        for group in self.groups("take", "object", "query", "target"):
+            rows.setdefault((int(self.take[group[0]]), int(self.target[group[0]])), []).append(group)
         return rows
 
     @functools.cached_property
@@ -199,8 +186,9 @@ class Pairs:
         """
         store = self.store
         arrays = self.columns() | {"masks": store.masks, "counts": store.counts}
-        arrays["files"] = np.concatenate([np.stack(view[:2]) for view in store.views.values()], 1)
-        views = [(*key, len(view.frames), view.video) for key, view in store.views.items()]
+        views = [(take, *row) for take, of_take in enumerate(store.views) for row in of_take.items()]
+        arrays["files"] = np.concatenate([np.stack(view[:2]) for *_, view in views], 1)
+        views = [(take, camera, len(view.frames), view.video) for take, camera, view in views]
         names = json.dumps([store.takes, store.objects, store.cameras, views]).encode()
         return f"2.7 {digest_of(arrays | {'names': np.frombuffer(names, np.uint8)}).tobytes().hex()}"
 
@@ -237,7 +225,7 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
     """The pairs of the takes that are listed of the data sets in these folders, one after the other. Each frame with a
     query mask makes a pair. Raises UserError if a take is in two data sets.
     """
-    takes, folders, states, views, tracks, left_out = [], [], [], {}, [], {}
+    takes, folders, states, views, tracks, left_out = [], [], [], [], [], {}
     objects, cameras = _Numbering(), _Numbering()
     masks, counts, names, rows = [], [], [], []
     settings = tuple(SETTINGS) if setting == BOTH else (setting,)
@@ -249,12 +237,13 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
         takes += readable
         folders += [data_dir / uid for uid in readable]
         states += [listing.states[uid][1] for uid in readable]
+        views += [{} for _ in readable]
         left_out |= listing.malformed
         left_out |= {uid: f"no file {data_dir / uid / ANNOTATION}; process it first" for uid in listing.missing}
         start = 0
         for uid, camera, count, size in listing.cameras:
             frames, sizes = listing.files[:, start : start + count]
-            views[number_of[uid], cameras[camera]] = View(frames, sizes, size and tuple(size))
+            views[number_of[uid]][cameras[camera]] = View(frames, sizes, size and tuple(size))
             start += count
         frames, start = listing.masks["frame"], 0
         rows_of: dict[tuple[int, int], dict[str, slice]] = {}  # by take and object: the masks in each camera
@@ -281,8 +270,9 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
     of_pairs = np.concatenate([np.empty((3, 0)), *map(np.stack, rows)], 1)
     columns = [*np.repeat(of_tracks[:, :4], of_tracks[:, 4], 0).T, *of_pairs.astype(np.int32)]
     store_masks, store_counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in (masks, counts))
-    store = Store(takes, folders, states, [*objects], [*cameras], store_masks, store_counts, views, tracks, left_out)
-    return Pairs(store, *columns)
+    names = takes, folders, states, [*objects], [*cameras]
+    table = np.array(tracks, np.int32).reshape(-1, 4)
+    return Pairs(Store(*names, store_masks, store_counts, views, table, left_out), *columns)
 
 
 class _Numbering(dict[str, int]):

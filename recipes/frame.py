@@ -127,7 +127,7 @@ class Frames(Dataset):
                 for camera in (query, target):
                     if camera not in pictures:
                         image = pairs.store.image(take, camera, int(pairs.frame[row]))
-                        video = pairs.store.views[take, camera].video
+                        video = pairs.store.views[take][camera].video
                         pictures[camera] = frame.add_picture(image, camera_kind(pairs.store.cameras[camera]), video)
             except UserError as error:
                 frame.left_out[row] = str(error)

@@ -213,8 +213,8 @@ def grouped_by_size(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
 def other_object(pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> int | None:
     """A random pair with the drawn take and target camera, at any time, in which another object is visible."""
     tracks = pairs.by_target[int(pairs.take[drawn.target]), int(pairs.target[drawn.target])]
-    others = [track for track in tracks if pairs.object[track.start] != pairs.object[drawn.query]]
-    rows = [track.start + np.flatnonzero(pairs.visible[track.start : track.stop]) for track in others]
+    others = [track for track in tracks if pairs.object[track[0]] != pairs.object[drawn.query]]
+    rows = [track[pairs.visible[track]] for track in others]
     rows = [visible for visible in rows if len(visible)]
     return int(rng.choice(rows[rng.integers(len(rows))])) if rows else None
 
