@@ -42,7 +42,7 @@ from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device, tf32
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
-from recipes.samples import DrawnPairs, source_of
+from recipes.samples import DrawnPairs, keys_of
 from recipes.stream import TrainSamples
 from train.engine import Step
 
@@ -97,7 +97,7 @@ def read_plainly(pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator, side
     rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
     query_mask = pad_and_resize(decode_mask(pairs.query_mask(drawn.query)), side)
     return {
-        "source": source_of(pairs, drawn),
+        "keys": keys_of(pairs, drawn),
         "visible": rle is not None,
         "query_image": pad_and_resize(pairs.query_image(drawn.query), side),
         "target_image": pad_and_resize(pairs.target_image(drawn.target), side),

@@ -162,7 +162,7 @@ class NetworkRecipe(Recipe):
         return {field.name: channels[field.name] for field in fields(cls.Config) if field.name in channels}
 
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """Read one training sample, with a `source` and `visible`. All that is random comes from `rng`.
+        """Read one training sample, with `visible`. All that is random comes from `rng`.
 
         Raises UserError or ValueError if a frame or a mask cannot be read.
         """

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from formats.pairs import Pairs
-from recipes.samples import DrawnPairs, source_of
+from recipes.samples import DrawnPairs
 
 TARGET_SWAP = 0.1  # the share of samples whose target frame is from another take: synthetic negatives
 REDRAWS = 16  # after so many unreadable samples in a row, an error is raised
@@ -32,7 +32,10 @@ class TrainSamples(Dataset):
             try:
                 return self.read(self.pairs, drawn, rng) | {"unreadable": unreadable}
             except (UserError, ValueError) as error:
-                unreadable.append(f"{source_of(self.pairs, drawn)}: {error}")
+                query, target = (self.pairs.named(row) for row in drawn[:2])
+                what = f"{query.object_name!r} {query.take_uid}/{query.query_camera}/{query.frame}"
+                what += f" -> {target.take_uid}/{target.target_camera}/{target.frame}"
+                unreadable.append(f"{what}: {error}")
         raise UserError(f"{REDRAWS} samples in a row cannot be read; the last: {unreadable[-1]}")
 
     def draw(self, rng: np.random.Generator) -> DrawnPairs:

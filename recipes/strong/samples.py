@@ -21,7 +21,7 @@ from formats.masks import fit_rle
 from formats.pairs import Pairs
 from formats.takes import camera_kind
 from model.rows import rows_by_key
-from recipes.samples import Batch, DrawnPairs, Source, ViewKey, source_of
+from recipes.samples import Batch, DrawnPairs, keys_of
 from recipes.strong.config import StrongConfig
 from recipes.strong.crops import (
     CLOSE,
@@ -52,7 +52,7 @@ TARGET_CROPS, RIVALS = 3, 1  # crops of each target, and how many of them show r
 class WholeFrame(NamedTuple):
     """A whole target frame, for the locator."""
 
-    key: tuple[ViewKey, int]  # the view and the frame's long side
+    key: tuple  # of the view, and the frame's long side
     image: np.ndarray  # (h, w, 3) uint8 RGB
     cells: np.ndarray  # (h / 8, w / 8) bool, the cells of the object
 
@@ -61,7 +61,7 @@ class FrameGroup(NamedTuple):
     """The frames of a batch that have the same size."""
 
     rows: Tensor  # (n,) int64, positions of the frames' samples in the batch
-    keys: list[tuple[ViewKey, int]]
+    keys: list[tuple]
     images: Tensor  # (n, h, w, 3)
     cells: Tensor  # (n, h / 8, w / 8)
 
@@ -92,7 +92,7 @@ def read_crops(
     """
     views = read_views(pairs, drawn)
     wrong = (mined or {}).get(drawn.target, ()) if drawn.query == drawn.target else ()
-    return cut_sample(source_of(pairs, drawn), views, draw_places(pairs, drawn, views, wrong, rng), config)
+    return cut_sample(keys_of(pairs, drawn).target, views, draw_places(pairs, drawn, views, wrong, rng), config)
 
 
 class Views(NamedTuple):
@@ -150,7 +150,7 @@ def draw_places(pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Any, rng: 
     return DrawnPlaces(turn, share, context, targets, wide, query, rng.random() < LOCATED)
 
 
-def cut_sample(source: Source, views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[str, Any]:
+def cut_sample(target_key: tuple, views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[str, Any]:
     """Cut the crops at the drawn places; returns the fields of a sample of `CropBatch`, and its "frame"."""
     size, side, wide_size = views.target.shape[:2], config.input_size, config.wide_size
     crops = [spot.crop(size, drawn.context) for spot in drawn.targets]
@@ -158,8 +158,12 @@ def cut_sample(source: Source, views: Views, drawn: DrawnPlaces, config: StrongC
     images, masks, contained = map(np.stack, zip(*looks, strict=True))
     query_crop = drawn.query.crop(views.query.shape[:2], drawn.context)
     wide_crop, long_side = config.wide_crop(drawn.wide, drawn.share), config.frame_length(drawn.share)
+    frame = None
+    if drawn.is_located:
+        height, width = frame_size(size, long_side)
+        cells = object_cells(views.target_mask, (height // 8, width // 8))
+        frame = WholeFrame((target_key, long_side), whole_frame(views.target, long_side), cells)
     return {
-        "source": source,
         "visible": views.target_spot is not None,
         "wide": cut(views.query, wide_crop, wide_size, drawn.turn),
         "wide_mask": cut_mask(views.query_mask, wide_crop, wide_size, drawn.turn),
@@ -168,15 +172,8 @@ def cut_sample(source: Source, views: Views, drawn: DrawnPlaces, config: StrongC
         "target": images,
         "target_mask": masks,
         "contained": contained,
-        "frame": whole_target(source.target, views, long_side) if drawn.is_located else None,
+        "frame": frame,
     }
-
-
-def whole_target(view: ViewKey, views: Views, long_side: int) -> WholeFrame:
-    """The target at the size at which the locator seeks the object."""
-    height, width = frame_size(views.target.shape[:2], long_side)
-    cells = object_cells(views.target_mask, (height // 8, width // 8))
-    return WholeFrame((view, long_side), whole_frame(views.target, long_side), cells)
 
 
 def rival(pairs: Pairs, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:

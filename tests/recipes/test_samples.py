@@ -10,7 +10,7 @@ from formats.masks import decode_mask
 from formats.pairs import BOTH, open_pairs
 from formats.processed import ProcessedTake
 from recipes.paper import PaperOptions, read_letterboxed
-from recipes.samples import DrawnPairs, ViewKey, source_of
+from recipes.samples import DrawnPairs, keys_of
 from recipes.stream import TARGET_SWAP, TrainSamples
 from recipes.strong.samples import other_object, read_crops
 from tests.made import EGO
@@ -31,26 +31,21 @@ def draws(samples, count=DRAWS):
     return [samples.draw(np.random.default_rng((samples.seed, n, 0))) for n in range(count)]
 
 
-def sources(samples, count=DRAWS):
-    return [source_of(samples.pairs, drawn) for drawn in draws(samples, count)]
-
-
-def is_synthetic(source):
-    return source.query.take_uid != source.target.take_uid
+def is_synthetic(drawn):
+    return drawn.query != drawn.target
 
 
 def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
     samples = TrainSamples(pairs, PAPER, 0)
-    for n in range(20):
-        sample = samples[n]
-        source = sample["source"]
-        take = ProcessedTake.read(pairs.store.folders[0].parent, source.query.take_uid)
-        mask = decode_mask(take.masks[source.object_name][source.query.camera][source.query.frame])
+    for n, drawn in enumerate(draws(samples, 20)):
+        sample, pair = samples[n], pairs.named(drawn.query)
+        take = ProcessedTake.read(pairs.store.folders[0].parent, pair.take_uid)
+        mask = decode_mask(take.masks[pair.object_name][pair.query_camera][pair.frame])
         assert np.array_equal(sample["query_mask"], letterbox(mask, SIDE))
         assert sample["query_image"].shape == (SIDE, SIDE, 3)
         target_mask = None
-        if not is_synthetic(source):
-            target_mask = take.masks[source.object_name][source.target.camera].get(source.target.frame)
+        if not is_synthetic(drawn):
+            target_mask = take.masks[pair.object_name][pair.target_camera].get(pair.frame)
         assert sample["visible"] == (target_mask is not None)
         expected = np.zeros((SIDE, SIDE)) if target_mask is None else letterbox(decode_mask(target_mask), SIDE)
         assert np.array_equal(sample["target_mask"], expected)
@@ -58,10 +53,10 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
 
 def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frames(pairs):
     samples, paper, located = TrainSamples(pairs, STRONG, 0), TrainSamples(pairs, PAPER, 0), 0
-    for n in range(30):
+    for n, drawn in enumerate(draws(samples, 30)):
         sample, other = samples[n], paper[n]
         visible = sample["visible"]
-        assert sample["source"] == other["source"] and visible == other["visible"]
+        assert other["keys"] == keys_of(pairs, drawn) and visible == other["visible"]
         for name, side in {"wide": 32, "query": SIDE}.items():
             image, mask = sample[name], sample[f"{name}_mask"]
             assert image.shape == (side, side, 3) and mask.shape == (side, side) and mask.any()
@@ -74,7 +69,7 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
             continue
         located += 1
         key, image, cells = sample["frame"]
-        assert key == (sample["source"].target, max(image.shape))
+        assert key == (other["keys"].target, max(image.shape))
         assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == visible
     assert 2 <= located <= 14  # a quarter
 
@@ -96,27 +91,26 @@ def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible
 
 
 def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_and_object(pairs):
-    drawn = sources(TrainSamples(pairs, PAPER, 0))
-    synthetic = [source for source in drawn if is_synthetic(source)]
+    drawn = draws(TrainSamples(pairs, PAPER, 0))
+    synthetic = [both for both in drawn if is_synthetic(both)]
     assert len(synthetic) / DRAWS == pytest.approx(TARGET_SWAP, abs=0.03)
-    targets = {ViewKey(p.take_uid, p.target_camera, p.frame) for p in map(pairs.named, range(len(pairs)))}
-    for source in synthetic:
-        assert source.target in targets
-        assert (source.target.camera == EGO) == (source.query.camera != EGO)
+    for query, target in ((pairs.named(both.query), pairs.named(both.target)) for both in synthetic):
+        assert query.take_uid != target.take_uid and query.object_name != target.object_name
+        assert (target.target_camera == EGO) == (query.query_camera != EGO)
     samples = TrainSamples(pairs, PAPER, 0)
-    numbers = [n for n, source in enumerate(drawn) if is_synthetic(source)][:10]
+    numbers = [n for n, both in enumerate(drawn) if is_synthetic(both)][:10]
     assert not any(samples[n]["visible"] or samples[n]["target_mask"].any() for n in numbers)
 
 
 def test_a_single_take_gives_no_synthetic_negatives(tmp_path):
     training_set = make_training_set(tmp_path, {"train": ["uid-a"]})
     samples = TrainSamples(open_pairs([training_set], "train", "ego-exo"), PAPER, 0)
-    assert not any(map(is_synthetic, sources(samples, 200)))
+    assert not any(map(is_synthetic, draws(samples, 200)))
 
 
 def test_all_pairs_are_drawn(pairs):
-    drawn = {(s.object_name, s.query, s.target) for s in sources(TrainSamples(pairs, PAPER, 0)) if not is_synthetic(s)}
-    assert len(drawn) == len(pairs)
+    drawn = draws(TrainSamples(pairs, PAPER, 0))
+    assert {both.query for both in drawn if not is_synthetic(both)} == set(range(len(pairs)))
 
 
 def test_half_of_the_samples_are_blocked_by_default_and_none_where_the_recipe_says_so(pairs):

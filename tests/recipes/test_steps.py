@@ -94,7 +94,7 @@ def test_one_key_never_stands_for_two_images_whatever_the_recipe_draws(pairs, ma
             keyed = [sample["frame"][:2]] if sample["frame"] else []
         else:
             names = {"target_image": "target", "query_image": "query", "query_mask": "query_mask"}
-            keyed = [(getattr(sample["source"], key), sample[name]) for name, key in names.items()]
+            keyed = [(getattr(sample["keys"], key), sample[name]) for name, key in names.items()]
         for key, image in keyed:
             assert np.array_equal(seen.setdefault(key, image), image)
         count += len(keyed)
