@@ -111,17 +111,11 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
 
 
 @torch.no_grad()
-def best_looks(choice: Choice, looks: LooksOfPairs) -> tuple[Tensor, Tensor]:
-    """The logit of existence and the IoU of each pair's chosen look, (P,) each."""
+def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
+    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
     glances = choice.glance(looks.numbers).masked_fill(~looks.held, -1e9)
     near = glances.topk(min(CLOSE_LOOKS, glances.shape[1])).indices  # those that are looked at closely
     best = near.gather(1, choice.score(looks.numbers).masked_fill(~looks.held, -1e9).gather(1, near).argmax(1, True))
-    return choice.existence(looks.numbers).gather(1, best)[:, 0], looks.iou.gather(1, best)[:, 0]
-
-
-def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
-    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
-    logits, iou = best_looks(choice, looks)
-    visible, predicted = looks.visible, logits > 0
+    predicted, visible = choice.existence(looks.numbers).gather(1, best)[:, 0] > 0, looks.visible
     recalls = predicted[visible].float().mean(), (~predicted[~visible]).float().mean()
-    return float(iou[visible].mean()), float(balanced_accuracy(*recalls))
+    return float(looks.iou.gather(1, best)[visible].mean()), float(balanced_accuracy(*recalls))

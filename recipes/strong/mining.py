@@ -1,4 +1,4 @@
-"""Mined places: those in targets of training pairs at which the search is wrong. Later samples show them again."""
+"""The form in which checkpoints keep mined places: those at which a search of training pairs is wrong."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -10,20 +10,6 @@ from torch import Tensor
 
 from common.errors import UserError
 from recipes.base import Searched
-from recipes.strong.crops import spot_of
-from recipes.strong.places import Places
-
-MINED_LOOKS = 5  # places at which a pair is searched for its object, to find wrong ones
-
-
-def wrong_places(places: Places, truths: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The places of each pair that are not at its object, as the fields of `Spot`s, (n, 3)."""
-    wrong: list[list] = [[] for _ in truths]
-    true = [spot_of(truth) for truth in truths]
-    for pair, place in zip(places.pair, places.spot, strict=True):
-        if not ((spot := true[pair]) and spot.is_near(place)):
-            wrong[pair].append(place)
-    return [np.array(sorted(of_pair), np.float32).reshape(-1, 3) for of_pair in wrong]
 
 
 def as_mined(searched: Sequence[Searched]) -> dict[str, Tensor]:

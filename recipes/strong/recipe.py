@@ -38,18 +38,20 @@ from recipes.strong.crops import (
     likeliest_spots,
     object_cells,
     size_ratios,
+    spot_of,
     spots_at,
     whole_frame,
 )
 from recipes.strong.fit import fit_choice
 from recipes.strong.locator import Description, Matches
-from recipes.strong.mining import MINED_LOOKS, as_mined, mined_by_pair, wrong_places
+from recipes.strong.mining import as_mined, mined_by_pair
 from recipes.strong.network import ObjectCrops, StrongNetwork
 from recipes.strong.places import Looks, Marked, Places, Sought
 from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
 
 SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
+MINED_LOOKS = 5  # places at which a pair is searched for wrong ones
 PLACE_WEIGHT = 0.15  # of the loss `place`
 
 
@@ -288,11 +290,15 @@ class Strong(NetworkRecipe):
         return as_mined(search(self.wrong_places, self.training.mine_pairs))
 
     def wrong_places(self, frame: Frame) -> list[np.ndarray]:
-        """The candidates of each pair that are not at the object."""
+        """The candidates of each pair that are not at the object, as the fields of `Spot`s, (n, 3)."""
         with self.computing():
             marked = Marked.of(frame)
             places = self.locate(frame, marked, self.sizes(frame, marked), MINED_LOOKS)
-        return wrong_places(places, frame.truths)
+        true, wrong = list(map(spot_of, frame.truths)), [[] for _ in frame.truths]
+        for pair, place in zip(places.pair, places.spot, strict=True):
+            if not ((spot := true[pair]) and spot.is_near(place)):
+                wrong[pair].append(place)
+        return [np.array(sorted(of_pair), np.float32).reshape(-1, 3) for of_pair in wrong]
 
     def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
         self.mined = mined_by_pair(mined, len(pairs))
