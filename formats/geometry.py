@@ -77,16 +77,22 @@ def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     return rows, cols
 
 
-def sample_for_score(values: np.ndarray, video: Size) -> np.ndarray:
-    """The values (H, W) float32 of a picture at the pixels that the benchmark compares -> `eval_size(video)`.
+def sample_for_score(values: np.ndarray, video: Size, size: Size | None = None) -> np.ndarray:
+    """The values (float32) of a picture at the pixels that the benchmark compares -> `eval_size(video)`.
 
     The benchmark samples single pixels of the video, whose (H, W) is `video` and of which the picture shows all. We
-    interpolate `values` at the centers of these pixels.
+    interpolate `values` at the centers of these pixels. They have the picture's size, or are those of the square to
+    which a picture of `size` (H, W) was letterboxed.
     """
-    compared = nearest_axes(video, eval_size(video))
+    sampled, starts = map(np.arange, values.shape), (0, 0)
+    if size:
+        *sampled, rows, cols = letterbox_axes(size, len(values))
+        starts = rows.start, cols.start
     rows, cols = (
-        np.clip((pixels + 0.5) * (length / full) - 0.5, 0, length - 1)
-        for pixels, full, length in zip(compared, video, values.shape, strict=True)
+        start + np.interp((pixels + 0.5) * (length / full) - 0.5, axis, np.arange(len(axis)))
+        for pixels, full, length, axis, start in zip(
+            nearest_axes(video, eval_size(video)), video, size or values.shape, sampled, starts, strict=True
+        )
     )
     cols, rows = np.asarray(np.meshgrid(cols, rows), np.float32)
     return cv2.remap(values, cols, rows, cv2.INTER_LINEAR)

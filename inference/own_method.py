@@ -34,7 +34,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import file_digest
 from formats.crop import Crop
-from formats.geometry import Size
+from formats.geometry import Size, sample_for_score
 from formats.pairs import Pairs
 from formats.processed import Correspondence
 from recipes.base import Answer, Recipe
@@ -123,7 +123,15 @@ class OwnMethod(Recipe):
         checked = [checked_answer(*row) for row in zip(answers, sizes, places, strict=True)]
         if self.side is None:
             return checked
-        return [x._replace(crop=Crop.whole(frame.sizes[n])) for x, n in zip(checked, frame.target, strict=True)]
+        crops = [Crop.whole(frame.sizes[number]) for number in frame.target]
+        return [SquareAnswer(x.prob, x.existence, crop) for x, crop in zip(checked, crops, strict=True)]
+
+
+class SquareAnswer(Answer):
+    """An answer in a letterboxed image, which is interpolated where the paper's network takes the nearest pixels."""
+
+    def for_score(self, size: Size, video: Size) -> np.ndarray:
+        return sample_for_score(self.prob, video, size)
 
 
 def checked_answer(answer: Any, size: Size, where: str) -> Answer:
