@@ -239,7 +239,9 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
         states += [listing.states[uid][1] for uid in readable]
         views += [{} for _ in readable]
         left_out |= listing.malformed
-        left_out |= {uid: f"no file {data_dir / uid / ANNOTATION}; process it first" for uid in listing.missing}
+        left_out |= {
+            uid: f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first" for uid in listing.missing
+        }
         start = 0
         for uid, camera, count, size in listing.cameras:
             frames, sizes = listing.files[:, start : start + count]
