@@ -258,23 +258,24 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
             for key, masks_of in rows_of.items():
                 by_kind = ([camera for camera in masks_of if camera_kind(camera) == kind] for kind in kinds)
                 for query, target in itertools.product(*by_kind):
-                    given = np.arange(masks_of[query].start, masks_of[query].stop)
-                    target_frames = np.append(frames[masks_of[target]], -1)
-                    places = np.searchsorted(target_frames[:-1], frames[given])
-                    is_visible = target_frames[places] == frames[given]
+                    query_frames, target_frames = frames[masks_of[query]], np.append(frames[masks_of[target]], -1)
+                    places = np.searchsorted(target_frames[:-1], query_frames)
+                    is_visible = target_frames[places] == query_frames
+                    given = first_mask + masks_of[query].start + np.arange(len(query_frames))
                     sought = np.where(is_visible, first_mask + masks_of[target].start + places, -1)
                     names.append((*key, cameras[query], cameras[target], len(given)))
-                    rows.append((frames[given], first_mask + given, sought))
+                    rows.append((given, sought))
         masks.append(listing.masks.copy() if masks else listing.masks)
         masks[-1]["start"] += sum(map(len, counts))
         counts.append(listing.counts)
-    of_tracks = np.array(names, np.int32).reshape(-1, 5)
-    of_pairs = np.concatenate([np.empty((3, 0)), *map(np.stack, rows)], 1)
-    columns = [*np.repeat(of_tracks[:, :4], of_tracks[:, 4], 0).T, *of_pairs.astype(np.int32)]
-    store_masks, store_counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in (masks, counts))
-    names = takes, folders, states, [*objects], [*cameras]
-    table = np.array(tracks, np.int32).reshape(-1, 4)
-    return Pairs(Store(*names, store_masks, store_counts, views, table, left_out), *columns)
+    *of_tracks, lengths = np.array(names, np.int32).reshape(-1, 5).T
+    none = np.empty(0, np.int32)
+    given, sought = (np.concatenate(x).astype(np.int32) for x in zip((none, none), *rows, strict=True))
+    masks, counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in (masks, counts))
+    table, texts = np.array(tracks, np.int32).reshape(-1, 4), (takes, folders, states, [*objects], [*cameras])
+    store = Store(*texts, masks, counts, views, table, left_out)
+    columns = [*(np.repeat(column, lengths) for column in of_tracks), masks["frame"][given], given, sought]
+    return Pairs(store, *columns)
 
 
 class _Numbering(dict[str, int]):
