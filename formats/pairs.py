@@ -68,8 +68,8 @@ class Store:
         return {"size": [height, width], "counts": self.counts[start : start + length].tobytes().decode()}
 
     def image(self, take: int, camera: int, frame: int) -> np.ndarray:
-        """A frame, (H, W, 3) uint8 RGB. Raises UserError if it cannot be read, or if its file has not the size that is
-        listed.
+        """A frame, (H, W, 3) uint8 RGB. Raises UserError if it cannot be read, or if its file has another size than
+        when the pairs were listed.
         """
         view = self.views[take][camera]
         path = frame_path(self.folders[take] / self.cameras[camera], frame)
@@ -258,13 +258,9 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
             for key, masks_of in rows_of.items():
                 by_kind = ([camera for camera in masks_of if camera_kind(camera) == kind] for kind in kinds)
                 for query, target in itertools.product(*by_kind):
-                    query_frames, target_frames = frames[masks_of[query]], np.append(frames[masks_of[target]], -1)
-                    places = np.searchsorted(target_frames[:-1], query_frames)
-                    is_visible = target_frames[places] == query_frames
-                    given = first_mask + masks_of[query].start + np.arange(len(query_frames))
-                    sought = np.where(is_visible, first_mask + masks_of[target].start + places, -1)
+                    given, sought = _mask_rows(frames, masks_of[query], masks_of[target])
                     names.append((*key, cameras[query], cameras[target], len(given)))
-                    rows.append((given, sought))
+                    rows.append((first_mask + given, np.where(sought < 0, -1, first_mask + sought)))
         masks.append(listing.masks.copy() if masks else listing.masks)
         masks[-1]["start"] += sum(map(len, counts))
         counts.append(listing.counts)
@@ -276,6 +272,16 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
     store = Store(*texts, masks, counts, views, table, left_out)
     columns = [*(np.repeat(column, lengths) for column in of_tracks), masks["frame"][given], given, sought]
     return Pairs(store, *columns)
+
+
+def _mask_rows(frames: np.ndarray, query: slice, target: slice) -> tuple[np.ndarray, np.ndarray]:
+    """For each mask of an object in the query camera, its row and that of the mask in the target camera at the same
+    frame, or -1. `frames` has the frame of each mask; the slices tell the masks of the two cameras.
+    """
+    given = np.arange(query.start, query.stop)
+    target_frames = np.append(frames[target], -1)
+    places = np.searchsorted(target_frames[:-1], frames[query])
+    return given, np.where(target_frames[places] == frames[query], target.start + places, -1)
 
 
 class _Numbering(dict[str, int]):

@@ -56,8 +56,8 @@ def listing_command(data_dir: Path, split: str, listing: Listing | None = None) 
 def list_takes(
     data_dir: Path, uids: Iterable[str], missing: list[str], in_memory: Mapping[str, ProcessedTake] = {}
 ) -> Listing:
-    """List the masks of the takes `uids`, and the frames that their pairs need. Takes `in_memory` are not read, and
-    have no state.
+    """List the masks of the takes `uids`, and the frames that their pairs need. A take that is `in_memory` is used as
+    it is, without reading its annotation.json, and its state is (0, "").
     """
     states, malformed, tracks, cameras = {}, {}, [], []
     masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")
@@ -87,8 +87,9 @@ def list_takes(
 def list_split(data_dir: Path, split: str, splits_path: Path | None = None) -> Listing:
     """List the processed takes of a split."""
     uids = read_split(splits_path or find_split_path(data_dir), split)
-    missing = [uid for uid in uids if not is_processed(data_dir, uid)]
-    return list_takes(data_dir, [uid for uid in uids if uid not in {*missing}], missing)
+    processed = {uid: is_processed(data_dir, uid) for uid in uids}
+    there, missing = ([uid for uid in uids if processed[uid] == is_there] for is_there in (True, False))
+    return list_takes(data_dir, there, missing)
 
 
 def write_listing(data_dir: Path, split: str, splits_path: Path, uids: Iterable[str], missing: list[str]) -> Listing:

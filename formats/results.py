@@ -140,8 +140,8 @@ def read_predictions(
 
 
 def compared_sizes(pairs: Pairs) -> list[Size | None]:
-    """The (H, W) that the predicted mask of each pair of a take must have: the size of the target camera's masks. If
-    the camera's masks differ in size, this is the size of the true mask, or None if the object is hidden.
+    """For each pair of a take, the size (H, W) at which its predicted mask is compared: the target camera's masks have
+    it. If they differ in size, the true mask tells it, and it is None where the object is hidden.
     """
     store, of_camera = pairs.store, defaultdict(set)
     sizes = [eval_size(size) for size in store.masks[["height", "width"]].tolist()]

@@ -38,9 +38,7 @@ class Frame:
     object: list[int] = field(default_factory=list)  # P
     target: list[int] = field(default_factory=list)  # P: the picture in which the object is sought
     row: list[int] = field(default_factory=list)  # P: the row of the pair in its table
-    truths: list[np.ndarray] = field(
-        default_factory=list
-    )  # P in searches of training: true masks, as large as pictures
+    truths: list[np.ndarray] = field(default_factory=list)  # P, or none: true masks, as large as their pictures
     left_out: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, with the reasons
 
     def add_picture(self, image: np.ndarray, kind: str | None = None, video: Size | None = None) -> int:
@@ -62,7 +60,7 @@ class Frame:
         self.row.append(row)
 
     def with_objects(self) -> "Frame":
-        """The prepared frame without the pairs whose object has an empty mask."""
+        """Drop the pairs whose object has an empty mask in the prepared frame, where a small thing can vanish."""
         shown = [number for number, mask in enumerate(self.masks) if mask.any()]
         number_of = {number: place for place, number in enumerate(shown)}
         pairs = [pair for pair, number in enumerate(self.object) if number in number_of]
@@ -118,6 +116,7 @@ class Frames(Dataset):
         return frame
 
     def read(self, rows: np.ndarray) -> Frame:
+        """Read the pairs of these rows, which share a take and a frame, with each picture and object once."""
         frame, pairs = Frame(), self.pairs
         pictures: dict[int, int] = {}  # by camera
         objects: dict[tuple[int, int], int] = {}  # by object and camera

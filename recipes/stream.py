@@ -49,7 +49,6 @@ def unrelated_pair(pairs: Pairs, i: int, rng: np.random.Generator) -> int | None
     """A random pair of the same setting, but of another take and another object, whose target frame is a negative for
     pair `i`; None if there is no such pair.
     """
-
     is_ego = pairs.store.is_ego
 
     def fits(rows: Any) -> Any:

@@ -18,7 +18,9 @@ import eval_segswap
 from common.errors import UserError
 from formats.geometry import letterbox
 from formats.masks import decode_mask
+from formats.pairs_file import write_listing
 from formats.processed import ProcessedTake, read_frame
+from formats.takes import find_split_path
 from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
@@ -343,6 +345,19 @@ def test_a_broken_image_costs_its_own_pairs_until_it_is_repaired(checkpoint, own
         path.write_bytes(content)
     assert eval_segswap.main(words) == 0
     assert sure(results) == expected
+
+
+def test_listed_pairs_give_the_same_bytes_and_a_frame_that_was_replaced_since_is_named(
+    checkpoint, own_data, whole, tmp_path
+):
+    write_listing(own_data, "val", find_split_path(own_data), TAKES["val"], [])
+    assert run(checkpoint, own_data, tmp_path / "listed").read_bytes() == whole.read_bytes()
+    replaced = own_data / "take-b" / "cam02" / "30.jpg"
+    replaced.write_bytes(replaced.read_bytes() + bytes(1))
+    assert eval_segswap.main(arguments(checkpoint, own_data, tmp_path / "out")) == eval_segswap.INCOMPLETE_STATUS
+    record = json.loads((tmp_path / "out" / "ego-exo_val_run.json").read_text())
+    [(reason, count)] = record["left_out"]["take-b"].items()
+    assert str(replaced) in reason and count == 2
 
 
 def sure(path: Path) -> dict[tuple, float]:
