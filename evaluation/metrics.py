@@ -40,11 +40,6 @@ class MaskScores(NamedTuple):
     location_error_own_diagonal: float = math.nan  # the official distance as a fraction of this image's diagonal
     image_pixels: int = EVAL_SIDE**2
 
-    @property
-    def truth_area(self) -> float:
-        """The area of the true mask as a fraction of the image."""
-        return self.truth_pixels / self.image_pixels
-
 
 class Metric(NamedTuple):
     """How a metric is shown. A metric's values are fractions, which are printed multiplied by 100 if `percent`."""
