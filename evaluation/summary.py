@@ -108,8 +108,8 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.ndarray) -> dict[str, Any]:
-    """The figures of the cases (N,) of a results file. `takes` (N,) tells their takes apart, `labels` are of
-    `labels_of`. Values that do not exist are None.
+    """The figures of the cases (N,) of a results file. `takes` (N,) has the number of each case's take, and `labels`
+    are what `labels_of` returns. A value without any case is None.
     """
     sums = case_sums(cases)
     total, drawn = group_figures(sums), bootstrap_metrics(sums_by_take(takes, sums))

@@ -1,7 +1,7 @@
 """Predict with a user's method in place of the network: eval_segswap.py --predictor my_method.py:Method
 
-The class needs only a method `predict`, which gets a `TakeFrame`, and returns a pair (mask,
-existence) for each of `frame.pairs`, in the order of the pairs:
+The class needs only a method `predict`, which gets a `TakeFrame`, and returns a pair (mask, existence) for each of
+`frame.pairs`, in their order:
 
 - The mask has the size of the target's image and holds booleans or probabilities, best the part of each pixel that the
   object covers. The mask is interpolated at the pixels that the benchmark compares; values above 0.5 are the object.
@@ -108,6 +108,7 @@ class OwnMethod(Recipe):
         self.side = getattr(self.method, "side", None)
 
     def predict(self, frame: Frame) -> list[Answer]:
+        """The method's answers. Raises UserError, naming take and frame, if one has not the form that is asked for."""
         named = TakeFrame.of(frame, self.pairs)
         where = f"{self.name}, take {named.take_uid}, frame {named.number}"
         try:

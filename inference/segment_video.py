@@ -156,7 +156,7 @@ def answer_moments(
     ego: str | None,
     out: Path,
 ) -> list[tuple]:
-    """Write the masks and the video of all moments; returns the rows of existence.csv, without their COLUMNS."""
+    """Write the masks and the video of all moments. Returns the rows of existence.csv below its heading."""
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
     widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
     step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
