@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.rows import Rows, rows_by_key
-from recipes.strong.places import Looks, Places
+from recipes.places import Looks, Places
 
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 HIDDEN = 64  # hidden units of a `Judge`

@@ -8,7 +8,7 @@ from common.errors import UserError
 from formats.crop import Crop
 from model.backbone import STRIDE
 from model.xsegtx import XSegTxConfig
-from recipes.strong.crops import Spot
+from recipes.crops import Spot
 
 
 @dataclass(frozen=True)

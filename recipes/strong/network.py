@@ -17,7 +17,7 @@ from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
 from recipes.strong.choice import Choice
 from recipes.strong.config import StrongConfig
-from recipes.strong.locator import APART, NOTHING, Description, Locator, detail_of
+from recipes.locator import APART, NOTHING, Description, Locator, detail_of
 
 MAPS = 2  # maps of a target crop from the locator
 BLOCKS = 2  # residual blocks of the mask decoder

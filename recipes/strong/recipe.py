@@ -29,7 +29,7 @@ from recipes.losses import compute_losses
 from recipes.samples import DrawnPairs
 from recipes.strong.choice import CLOSE_LOOKS, LookNumbers, highest_rows
 from recipes.strong.config import StrongConfig, StrongOptions
-from recipes.strong.crops import (
+from recipes.crops import (
     CLOSE,
     CONTEXT,
     Part,
@@ -43,10 +43,10 @@ from recipes.strong.crops import (
     whole_frame,
 )
 from recipes.strong.fit import fit_choice
-from recipes.strong.locator import Description, Matches
+from recipes.locator import Description, Matches
 from recipes.strong.mining import as_mined, mined_by_pair
 from recipes.strong.network import ObjectCrops, StrongNetwork
-from recipes.strong.places import Looks, Marked, Places, Sought
+from recipes.places import Looks, Marked, Places, Sought
 from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
 
 SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers

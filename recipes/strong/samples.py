@@ -23,7 +23,7 @@ from formats.takes import camera_kind
 from model.rows import rows_by_key
 from recipes.samples import Batch, DrawnPairs, keys_of
 from recipes.strong.config import StrongConfig
-from recipes.strong.crops import (
+from recipes.crops import (
     CLOSE,
     CONTEXT,
     LARGEST,

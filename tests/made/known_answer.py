@@ -15,7 +15,7 @@ from recipes.base import Answer
 from recipes.frame import Frame
 from recipes.paper import Paper
 from recipes.strong.config import StrongConfig
-from recipes.strong.locator import Description, Locator
+from recipes.locator import Description, Locator
 from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
 from recipes.strong.recipe import Strong
 

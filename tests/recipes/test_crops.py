@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox
-from recipes.strong.crops import (
+from recipes.crops import (
     object_cells,
     spot_of,
     whole_frame,

@@ -15,7 +15,7 @@ from model.checkpoint import read_checkpoint
 from recipes.samples import DrawnPairs
 from recipes.strong import samples
 from recipes.strong.config import StrongOptions
-from recipes.strong.crops import Spot, spot_of
+from recipes.crops import Spot, spot_of
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint

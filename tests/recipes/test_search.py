@@ -13,8 +13,8 @@ from formats.masks import encode_mask
 from inference.predictor import Predictor, frame_of
 from recipes.base import Answer, Recipe
 from recipes.frame import Frame
-from recipes.strong.crops import spot_of
-from recipes.strong.locator import Matches
+from recipes.crops import spot_of
+from recipes.locator import Matches
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
 from tests.made import ROOT

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.features import Levels
 from model.xsegtx import Look
-from recipes.strong.locator import Locator
+from recipes.locator import Locator
 from recipes.strong.network import StrongNetwork
 from tests.made.networks import strong_network
 

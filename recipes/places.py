@@ -10,7 +10,7 @@ from torch import Tensor
 from formats.crop import Crop
 from model.rows import Rows, rows_by_key
 from recipes.frame import Frame
-from recipes.strong.crops import Part, Spot, spot_of
+from recipes.crops import Part, Spot, spot_of
 
 UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
 
