@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 
 from formats.crop import Crop
 from formats.geometry import Size, resize
+from model.backbone import STRIDE
 
 CONTEXT = 3.0  # width of a crop in which the network finds an object, as a multiple of the object's width
 CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
@@ -47,6 +49,38 @@ def spot_of(mask: np.ndarray) -> Spot | None:
     """The spot of a mask's object, (H, W); None if the mask is empty."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return Spot(top + height / 2, left + width / 2, float(max(height, width))) if width else None
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """The sizes at which a search reads pictures."""
+
+    input_size: int = 288  # side of the crops in which it looks, in pixels
+    frame_size: int = 768  # long side of the whole pictures that the locator reads
+
+    def __str__(self) -> str:
+        return f"matching in crops of {self.input_size} pixels, with nothing trained,"
+
+    @property
+    def wide_size(self) -> int:
+        """The locator reads wide query crops of this side, in pixels."""
+        return max(2, self.input_size // (2 * STRIDE)) * STRIDE
+
+    def frame_length(self, share: float) -> int:
+        """The long side, in pixels, of the frame in which to locate an object that spans the part `share` of the frame.
+        The result is `frame_size`, halved until the object fills at most half of a wide crop.
+        """
+        length = self.frame_size
+        while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
+            length //= 2
+        return length
+
+    def wide_crop(self, spot: Spot, share: float) -> Crop:
+        """The query crop that the locator reads. The crop shows the object at `spot` as large as the object is
+        expected in the target's frame, where the object spans the part `share`, but not larger than half of the crop.
+        """
+        extent = share * self.frame_length(share)  # pixels in the target's frame
+        return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
 
 
 class Part(NamedTuple):

@@ -1,10 +1,12 @@
 """The locator computes how much each cell of an image resembles an object in another image: the similarity map.
 
+It compares the cells of the frozen backbone as they are. The strong network projects them first (strong/network.py).
 In the code, a similarity map is called `heat`.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,6 @@ from torch import Tensor, nn
 from model.features import Levels, coverage_of
 from model.rows import Rows
 
-WIDTH = 128  # dimensions of a cell's vector
 PARTS = 5  # number of parts, which look different, that describe an object
 REACH = 2  # cells of 8 pixels by which a part may be away from its place in the query view
 APART = 2  # cells between two peaks of a similarity map, at least
@@ -26,10 +27,10 @@ class Description(Rows):
     """The appearance of B objects, each in one view, as vectors of the locator's cells."""
 
     area: Tensor  # (B, 1): the number of cells that the object covers
-    total: Tensor  # (B, WIDTH): the sum of these cells
-    parts: Tensor  # (B, PARTS, WIDTH): the mean of the cells of each part
+    total: Tensor  # (B, C): the sum of these cells
+    parts: Tensor  # (B, PARTS, C): the mean of the cells of each part
     shares: Tensor  # (B, PARTS): the share of the object's area that each part has
-    context: Tensor  # (B, WIDTH): the mean of all cells of the view
+    context: Tensor  # (B, C): the mean of all cells of the view
 
 
 @dataclass
@@ -54,36 +55,29 @@ class Matches(Rows):
 
 
 class Locator(nn.Module):
-    """1. Two layers of the backbone, on a grid of 8 pixels a cell, are projected to `WIDTH` dimensions.
+    """1. Two layers of the backbone, on a grid of 8 pixels a cell, make a vector of C numbers for each cell.
     2. The object is described by the mean of the cells that it covers, and by the means of `PARTS` parts from k-means.
     3. The mean of all cells of both views is subtracted, and cells are compared by cosine similarity.
     4. The similarity map has for each cell of the target the cosine with the object's mean, plus the cosines with the
        parts, weighted by their shares of the area. The cosine with a part is the largest one within `REACH` cells,
        because parts lie in the target only roughly as in the query.
-
-    The locator is trained by cross-entropy over all cells of a target; the object's cells are the right ones.
     """
 
-    def __init__(self, channels: int, detail_channels: int):
+    def __init__(self):
         super().__init__()
-        self.coarse = nn.Linear(channels, WIDTH, bias=False)
-        self.fine = nn.Linear(detail_channels, WIDTH, bias=False)
-        for metric in (self.coarse, self.fine):
-            nn.init.orthogonal_(metric.weight)
-        self.part_weight = nn.Parameter(torch.tensor(1.0))
-        self.scale = nn.Parameter(torch.tensor(10.0))  # turns similarities into logits of a softmax over cells
-        self.sharpness = nn.Parameter(torch.tensor(20.0))  # turns cosines into logits, for `propagate`
+        self.part_weight: Any = 1.0
+        self.scale: Any = 10.0  # turns similarities into logits of a softmax over cells
+        self.sharpness: Any = 40.0  # turns cosines into logits, for `propagate`
 
     def cells(self, levels: Levels) -> Tensor:
-        """Features of N images -> cells (N, 2h, 2w, WIDTH) float32."""
+        """Features of N images -> cells (N, 2h, 2w, C) float32: both layers side by side, of about the same length."""
         with torch.autocast(levels.feat.device.type, enabled=False):
-            coarse = self.coarse(levels.feat.float().movedim(1, 3)).movedim(3, 1)
-            detail = detail_of(levels)
-            fine = self.fine(detail.movedim(1, 3) / detail.shape[1] ** 0.5)
-            return F.interpolate(coarse, detail.shape[2:], mode="bilinear", align_corners=False).movedim(1, 3) + fine
+            coarse, fine = (x / x.shape[1] ** 0.5 for x in (normalized(levels.feat.float()), detail_of(levels)))
+            coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
+            return torch.cat((coarse, fine), 1).movedim(1, 3)
 
     def describe(self, cells: Tensor, coverage: Tensor) -> Description:
-        """Describe B objects, from cells of views (B, h, w, WIDTH) and the covered part of each cell (B, h, w)."""
+        """Describe B objects, from cells of views (B, h, w, C) and the covered part of each cell (B, h, w)."""
         with torch.autocast(cells.device.type, enabled=False):
             context = cells.mean((1, 2))
             cells, weight = cells.flatten(1, 2), coverage.flatten(1)
@@ -114,9 +108,9 @@ class Locator(nn.Module):
         return nearest
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
-        """Similarity maps (B, H, W) float32: how much each cell of targets (B or 1, H, W, WIDTH) is like the object."""
+        """Similarity maps (B, H, W) float32: how much each cell of targets (B or 1, H, W, C) is like the object."""
         with torch.autocast(cells.device.type, enabled=False):
-            center = (description.context + cells.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
+            center = (description.context + cells.mean((1, 2)))[:, None] / 2  # (B, 1, C)
             mean = F.normalize(description.total[:, None] / description.area[..., None] - center, dim=2)
             parts = F.normalize(description.parts - center, dim=2)
             unit = F.normalize(cells - center[:, None], dim=3)
@@ -126,11 +120,11 @@ class Locator(nn.Module):
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
     def peaks(self, cells: Tensor, count: int, description: Description) -> Tensor:
-        """The peaks of the similarity maps of B objects in a target (1, H, W, WIDTH), by `peaks`."""
+        """The peaks of the similarity maps of B objects in a target (1, H, W, C), by `peaks`."""
         return peaks(self.heat(description, cells), count)
 
     def propagate(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Tensor:
-        """Carry a mask from crops (B, h, w, WIDTH) to target crops (B, H, W, WIDTH), cell by cell. Each target cell
+        """Carry a mask from crops (B, h, w, C) to target crops (B, H, W, C), cell by cell. Each target cell
         attends to all cells of the crop by cosine similarity, and takes the mean of the part that the object covers of
         each, (B, h, w). Unlike `heat`, this tells the object from its neighbors, which the crop shows too. Returns
         (B, H, W) float32 in [0, 1]. The method is label propagation, as in space-time memory networks (1904.00607).
@@ -141,8 +135,8 @@ class Locator(nn.Module):
             return (share @ coverage.flatten(1)[..., None]).squeeze(2).unflatten(1, target.shape[1:3])
 
     def match(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Matches:
-        """Match the cells of crops (B, h, h, WIDTH), whose objects cover the part (B, h, h) of each, with the cells of
-        target crops (B, h, h, WIDTH).
+        """Match the cells of crops (B, h, h, C), whose objects cover the part (B, h, h) of each, with the cells of
+        target crops (B, h, h, C).
         """
         with torch.autocast(cells.device.type, enabled=False):
             source, unit = unit_vectors(cells, target)
@@ -155,8 +149,8 @@ class Locator(nn.Module):
 
 
 def unit_vectors(cells: Tensor, target: Tensor) -> list[Tensor]:
-    """Subtract the mean cell of two crops (B, h, w, WIDTH) from their cells -> unit vectors (B, h * w, WIDTH)."""
-    center = (cells.mean((1, 2)) + target.mean((1, 2)))[:, None] / 2  # (B, 1, WIDTH)
+    """Subtract the mean cell of two crops (B, h, w, C) from their cells -> unit vectors (B, h * w, C)."""
+    center = (cells.mean((1, 2)) + target.mean((1, 2)))[:, None] / 2  # (B, 1, C)
     return [F.normalize(x.flatten(1, 2) - center, dim=2) for x in (cells, target)]
 
 
@@ -171,8 +165,13 @@ def detail_of(levels: Levels) -> Tensor:
     detail, size = levels.detail.float(), [2 * length for length in levels.feat.shape[2:]]
     if list(detail.shape[2:]) != size:
         detail = F.interpolate(detail, size, mode="bilinear", align_corners=False)
-    detail = detail - detail.mean((2, 3), keepdim=True)
-    return detail / detail.std((1, 2, 3), keepdim=True).clamp(min=EPS)
+    return normalized(detail)
+
+
+def normalized(features: Tensor) -> Tensor:
+    """Features (N, D, h, w) without the mean of each image, divided by the deviation in it."""
+    features = features - features.mean((2, 3), keepdim=True)
+    return features / features.std((1, 2, 3), keepdim=True).clamp(min=EPS)
 
 
 def peaks(heat: Tensor, count: int) -> Tensor:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from formats.crop import Crop
 from model.rows import Rows, rows_by_key
-from recipes.frame import Frame
 from recipes.crops import Part, Spot, spot_of
+from recipes.frame import Frame
 
 UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
 
@@ -89,4 +90,46 @@ class Looks(Rows):
     logit: Tensor  # (N,) logit of existence
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches
-    cells: Tensor  # (N, 2h, 2w, WIDTH), the locator's cells of the crop
+    color: Tensor  # (N,), by `same_color`
+    contrast: Tensor  # (N,), by `same_contrast`
+    cells: Tensor  # (N, 2h, 2w, C), the locator's cells of the crop
+
+
+@dataclass
+class LookNumbers(Rows):
+    """What the judges read about N places; what is not known yet is None."""
+
+    similarity: Tensor  # in the similarity map of the whole target
+    logit: Tensor  # of existence, by the look in a crop with context
+    agreement: Tensor  # the share of the object's cells whose matches are mutual and lie in the look's mask
+    cosine: Tensor  # the mean cosine of the matches of the object's cells
+    close_logit: Tensor | None = None  # the same, by the close look
+    close_agreement: Tensor | None = None
+    close_cosine: Tensor | None = None
+    # The logarithm of what looking back gives + .001: the share of the whole query frame's similarity map, by what was
+    # found, that lies on the object.
+    log_back: Tensor | None = None
+    home: Tensor | None = None  # the highest similarity of the object's own place in the query frame to its description
+    elsewhere: Tensor | None = None  # the highest similarity away from this place, where look-alikes are
+    color: Tensor | None = None  # whether the close look shows the object's colors, by `same_color`
+    contrast: Tensor | None = None  # and its contrasts, by `same_contrast`
+
+    @classmethod
+    def of(cls, places: Places, looks: Looks) -> "LookNumbers":
+        similarity = torch.tensor(places.similarity).to(looks.logit.device, non_blocking=True)
+        return cls(similarity, looks.logit, looks.agreement, looks.cosine)
+
+    def with_close(self, closer: Looks) -> "LookNumbers":
+        close = {"close_logit": closer.logit, "close_agreement": closer.agreement, "close_cosine": closer.cosine}
+        return replace(self, **close, color=closer.color, contrast=closer.contrast)
+
+
+def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:
+    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first. The
+    first `near` rows of a pair come before its others.
+    """
+    best = []
+    for rows in rows_by_key(pairs).values():
+        first, others = (sorted(x, key=scores.__getitem__, reverse=True) for x in (rows[:near], rows[near:]))
+        best += (first + others)[:count]
+    return best

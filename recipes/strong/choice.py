@@ -1,46 +1,15 @@
-"""Which place in a target shows the object, and whether the object is visible: the numbers that tell it, and three
-small networks that read them, which fit.py fits.
+"""Which place in a target shows the object, and whether the object is visible: three small networks tell it from the
+numbers of looks. fit.py fits them.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.rows import Rows, rows_by_key
-from recipes.places import Looks, Places
+from recipes.places import LookNumbers
 
-CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 HIDDEN = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units
-
-
-@dataclass
-class LookNumbers(Rows):
-    """What the judges of `Choice` read about N places; what is not known yet is None."""
-
-    similarity: Tensor  # in the similarity map of the whole target
-    logit: Tensor  # of existence, by the look in a crop with context
-    agreement: Tensor  # the share of the object's cells whose matches are mutual and lie in the look's mask
-    cosine: Tensor  # the mean cosine of the matches of the object's cells
-    close_logit: Tensor | None = None  # the same three numbers, by the close look
-    close_agreement: Tensor | None = None
-    close_cosine: Tensor | None = None
-    # The logarithm of what looking back gives + .001: the share of the whole query frame's similarity map, by what was
-    # found, that lies on the object.
-    log_back: Tensor | None = None
-    home: Tensor | None = None  # the highest similarity of the object's own place in the query frame to its description
-    elsewhere: Tensor | None = None  # the highest similarity away from this place, where look-alikes are
-
-    @classmethod
-    def of(cls, places: Places, looks: Looks) -> "LookNumbers":
-        similarity = torch.tensor(places.similarity).to(looks.logit.device, non_blocking=True)
-        return cls(similarity, looks.logit, looks.agreement, looks.cosine)
-
-    def with_close(self, closer: Looks) -> "LookNumbers":
-        return replace(self, close_logit=closer.logit, close_agreement=closer.agreement, close_cosine=closer.cosine)
 
 
 # What each judge reads, and the weights before the fit, rounded from a fit of the sums alone.
@@ -92,14 +61,3 @@ class Choice(nn.Module):
         super().__init__()
         self.glance, self.score, self.existence = Judge(GLANCE), Judge(SCORE), Judge(EXISTENCE)
         self.requires_grad_(False)
-
-
-def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:
-    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first. The
-    first `near` rows of a pair come before its others.
-    """
-    best = []
-    for rows in rows_by_key(pairs).values():
-        first, others = (sorted(x, key=scores.__getitem__, reverse=True) for x in (rows[:near], rows[near:]))
-        best += (first + others)[:count]
-    return best

@@ -5,14 +5,13 @@ from typing import Any
 
 from common.arguments import option
 from common.errors import UserError
-from formats.crop import Crop
 from model.backbone import STRIDE
 from model.xsegtx import XSegTxConfig
-from recipes.crops import Spot
+from recipes.crops import MatchingConfig
 
 
 @dataclass(frozen=True)
-class StrongConfig(XSegTxConfig):
+class StrongConfig(XSegTxConfig, MatchingConfig):
     frame_size: int = option(768, "long side of the whole images that the locator reads, pixels")
     detail_channels: int = 0  # channels of the backbone's earlier layer
 
@@ -20,27 +19,6 @@ class StrongConfig(XSegTxConfig):
         super().__post_init__()
         if not 4 * STRIDE <= self.frame_size <= 1 << 13:
             raise UserError(f"frame size {self.frame_size} must be from {4 * STRIDE} to {1 << 13} pixels")
-
-    @property
-    def wide_size(self) -> int:
-        """The locator reads wide query crops of this side, in pixels."""
-        return max(2, self.input_size // (2 * STRIDE)) * STRIDE
-
-    def frame_length(self, share: float) -> int:
-        """The long side, in pixels, of the frame in which to locate an object that spans the part `share` of the frame.
-        The result is `frame_size`, halved until the object fills at most half of a wide crop.
-        """
-        length = self.frame_size
-        while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:
-            length //= 2
-        return length
-
-    def wide_crop(self, spot: Spot, share: float) -> Crop:
-        """The query crop that the locator reads. The crop shows the object at `spot` as large as the object is
-        expected in the target's frame, where the object spans the part `share`, but not larger than half of the crop.
-        """
-        extent = share * self.frame_length(share)  # pixels in the target's frame
-        return spot.square(max(self.wide_size * spot.extent / extent, 2 * spot.extent))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 from common.existence import balanced_accuracy
 from model.rows import Rows, cat
 from recipes.base import Searched
-from recipes.strong.choice import CLOSE_LOOKS, Choice, LookNumbers
+from recipes.matching import CLOSE_LOOKS
+from recipes.places import LookNumbers
+from recipes.strong.choice import Choice
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
 LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden

@@ -21,8 +21,6 @@ from formats.masks import fit_rle
 from formats.pairs import Pairs
 from formats.takes import camera_kind
 from model.rows import rows_by_key
-from recipes.samples import Batch, DrawnPairs, keys_of
-from recipes.strong.config import StrongConfig
 from recipes.crops import (
     CLOSE,
     CONTEXT,
@@ -35,6 +33,8 @@ from recipes.crops import (
     spot_of,
     whole_frame,
 )
+from recipes.samples import Batch, DrawnPairs, keys_of
+from recipes.strong.config import StrongConfig
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
 SHIFT, STRETCH = 0.25, 0.4  # for query crops

@@ -1,6 +1,7 @@
 """Images whose objects are known by their color, and recipes that find objects by color."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from model.features import Levels
 from model.xsegtx import Look
 from recipes.base import Answer
 from recipes.frame import Frame
+from recipes.locator import Description
 from recipes.paper import Paper
 from recipes.strong.config import StrongConfig
-from recipes.locator import Description, Locator
-from recipes.strong.network import ObjectCrops, StrongNetwork, TargetCrops
+from recipes.strong.network import LearnedLocator, StrongNetwork, StrongObjects, StrongTargets
 from recipes.strong.recipe import Strong
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
@@ -57,7 +58,7 @@ class Colors(nn.Module):
         return images, self(images)
 
 
-class KnownPlace(Locator):
+class KnownPlace(LearnedLocator):
     """A locator whose similarity map has its maximum in the middle of the area with the object's color."""
 
     def cells(self, levels: Levels) -> Tensor:
@@ -90,15 +91,15 @@ class KnownLook(StrongNetwork):
         super().__init__(config)
         self.locator = locator(config.feature_channels, config.detail_channels)
 
-    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> ObjectCrops:
+    def encode(self, levels: Levels, masks: Tensor, colors: Any, mask_feat: Any = None) -> StrongObjects:
         weight = masks[:, None].float()
         color = (levels.detail * weight).sum((2, 3)) / weight.sum((2, 3))
-        return replace(super().encode(levels, masks, mask_feat), tokens=color[:, None])
+        return replace(super().encode(levels, masks, colors, mask_feat), tokens=color[:, None])
 
-    def encode_target(self, levels: Levels) -> TargetCrops:
+    def encode_target(self, levels: Levels) -> StrongTargets:
         return replace(super().encode_target(levels), detail=levels.detail)
 
-    def look(self, query: ObjectCrops, target: TargetCrops) -> Look:
+    def look(self, query: StrongObjects, target: StrongTargets) -> Look:
         prob = ((target.detail - query.tokens[:, 0, :, None, None]).abs().amax(1) < 0.7).float()
         at_edge = prob.sum((1, 2)) > prob[:, 1:-1, 1:-1].sum((1, 2))
         return Look(prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())
@@ -107,7 +108,7 @@ class KnownLook(StrongNetwork):
 def color_recipe(locator: type[KnownPlace] = KnownPlace, **options: int) -> Strong:
     """The strong recipe with this network, with crops of 192 pixels and frames of 768 pixels."""
     torch.manual_seed(0)
-    network = KnownLook(StrongConfig("tiny", 192, feature_channels=3, detail_channels=3), locator)
+    network = KnownLook(StrongConfig(mode="tiny", input_size=192, feature_channels=3, detail_channels=3), locator)
     backbone = Backbone("colors", Colors(), channels=3, detail_channels=3)
     return Strong(network, backbone, torch.device("cpu"), **options)
 

@@ -7,8 +7,9 @@ import torch
 
 from inference.predictor import SHIPPED
 from model.checkpoint import read_checkpoint
+from recipes.places import LookNumbers
 from recipes.strong import fit as fitting
-from recipes.strong.choice import EXISTENCE, GLANCE, SCORE, Choice, LookNumbers
+from recipes.strong.choice import EXISTENCE, GLANCE, SCORE, Choice
 from recipes.strong.fit import LooksOfPairs, choice_figures, fit, with_absences
 from tests.made.training import run_training
 

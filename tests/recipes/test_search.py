@@ -12,8 +12,8 @@ from common.errors import UserError
 from formats.masks import encode_mask
 from inference.predictor import Predictor, frame_of
 from recipes.base import Answer, Recipe
-from recipes.frame import Frame
 from recipes.crops import spot_of
+from recipes.frame import Frame
 from recipes.locator import Matches
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint

@@ -8,7 +8,7 @@ from torch import Tensor
 from model.features import Levels
 from model.xsegtx import Look
 from recipes.locator import Locator
-from recipes.strong.network import StrongNetwork
+from recipes.strong.network import LearnedLocator, StrongNetwork
 from tests.made.networks import strong_network
 
 CELLS = 6
@@ -31,7 +31,7 @@ def masks() -> Tensor:
 def answer(network: StrongNetwork, query: Levels, masks: Tensor, target: Levels) -> tuple[Tensor, Look, Tensor]:
     """Heat of whole frames, looks, and the agreement of two objects."""
     heat = network.locator.heat(network.describe(query, masks), network.locator.cells(levels(2, 6, 10, seed=2)))
-    encoded, target = network.encode(query, masks, levels(2, seed=5).feat), network.encode_target(target)
+    encoded, target = network.encode(query, masks, None, levels(2, seed=5).feat), network.encode_target(target)
     look = network.look(encoded, target)
     matches = network.locator.match(encoded.cells, encoded.coverage, target.cells)
     return heat, look, matches.agreement(look.target_mask_prob > 0.5)
@@ -70,7 +70,7 @@ def test_an_answer_leads_back_to_what_it_shows_in_the_same_picture_and_none_lead
 @pytest.fixture
 def locator():
     torch.manual_seed(0)
-    return Locator(64, 32)
+    return LearnedLocator(64, 32)
 
 
 def views(locator: Locator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

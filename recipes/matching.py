@@ -1,0 +1,308 @@
+"""Find an object with nothing trained: the features of any frozen backbone, matched.
+
+docs/strong_recipe.md explains the steps. The strong recipe has the same steps, and puts a network that has learned in
+the matcher's place. Here, the backbone's cells are compared as they are, masks are propagated from cell to cell, and
+fixed sums of numbers choose among places.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from formats.crop import Crop, cut, cut_mask
+from formats.results import THRESHOLD
+from model.device import autocast
+from model.features import Levels, coverage_of
+from model.rows import Rows, cat, positions, rows_by_key
+from model.xsegtx import Look
+from recipes.base import Answer, NetworkRecipe
+from recipes.colors import Colors, colors_of, same_color, same_contrast
+from recipes.crops import (
+    CLOSE,
+    CONTEXT,
+    MatchingConfig,
+    Part,
+    connected_parts,
+    expected_shares,
+    likeliest_spots,
+    object_cells,
+    size_ratios,
+    spots_at,
+    whole_frame,
+)
+from recipes.frame import Frame
+from recipes.locator import APART, NOTHING, Description, Locator, Matches
+from recipes.places import LookNumbers, Looks, Marked, Places, Sought, highest_rows
+
+SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
+CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
+ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
+POWER = 0.75  # of a propagated mask: 0.4 becomes 0.5, at which masks end
+
+# What the fixed sums read.
+GLANCE = {"cosine": 1.0}
+SCORE = {"close_cosine": 1.0, "color": 0.1}
+EXISTENCE = {"close_agreement": 6.0}
+EXISTENCE_BIAS = -2.0
+
+
+class FixedChoice:
+    """The judges of places, as `Choice` of the strong recipe has them, but as sums whose weights never change."""
+
+    def glance(self, numbers: LookNumbers) -> Tensor:
+        return weighted(numbers, GLANCE)
+
+    def score(self, numbers: LookNumbers) -> Tensor:
+        return weighted(numbers, SCORE)
+
+    def existence(self, numbers: LookNumbers) -> Tensor:
+        return weighted(numbers, EXISTENCE) + EXISTENCE_BIAS
+
+
+def weighted(numbers: LookNumbers, weights: Mapping[str, float]) -> Tensor:
+    return torch.stack([weight * getattr(numbers, name) for name, weight in weights.items()]).sum(0)
+
+
+@dataclass
+class ObjectCrops(Rows):
+    """The encoded query crops of B objects."""
+
+    cells: Tensor  # (B, 2h, 2w, C) cells of the locator
+    coverage: Tensor  # (B, 2h, 2w): the part of each cell that the object covers
+    description: Description
+    colors: Colors
+
+
+@dataclass
+class TargetCrops(Rows):
+    """B encoded target crops."""
+
+    cells: Tensor  # (B, 2h, 2w, C) cells of the locator
+
+
+class Matcher(nn.Module):
+    """Looks for objects in crops without parameters."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config, self.locator = config, Locator()
+        self.choice: Any = FixedChoice()
+
+    def describe(self, wide: Levels, masks: Tensor) -> Description:
+        """Describe objects for the locator, from wide query crops (B, ...) and the masks in them (B, N, N)."""
+        cells = self.locator.cells(wide)
+        return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
+
+    def encode(self, levels: Levels, masks: Tensor, colors: Colors) -> Any:
+        """Encode B objects, from query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and their colors."""
+        cells = self.locator.cells(levels)
+        coverage = coverage_of(masks, cells.shape[1:3])
+        return ObjectCrops(cells, coverage, self.locator.describe(cells, coverage), colors)
+
+    def encode_target(self, levels: Levels) -> Any:
+        """Encode B target crops (B, ...)."""
+        return TargetCrops(self.locator.cells(levels))
+
+    def look(self, query: Any, target: Any) -> Look:
+        """Look for B objects, each in one target crop."""
+        propagated = self.locator.propagate(query.cells, query.coverage, target.cells) ** POWER
+        size = 2 * (self.config.input_size,)
+        prob = F.interpolate(propagated[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        return Look(prob, torch.zeros_like(prob[:, 0, 0]))
+
+    def describe_answers(self, cells: Tensor, mask_prob: Tensor) -> Description:
+        """Describe for the locator what predicted masks (B, S, S) show, from the cells of their target crops."""
+        return self.locator.describe(cells, coverage_of(mask_prob > 0.5, cells.shape[1:3]))
+
+    def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
+        """How well answers lead back to their objects: (B,) float32 in [0, 1]. The locator seeks the answer in the
+        whole query frame; the softmax of this similarity map is summed over the object's cells. An empty answer gets 0.
+
+        cells: (B, h, w, C), the locator's cells of query frames; objects: (B, h, w) bool, the cells of the object.
+        """
+        share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
+        return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
+
+    def at_home(self, objects: Description, cells: Tensor, on_objects: Tensor) -> Tensor:
+        """The highest similarity of objects to the cells of their own frames, on them and away from them: (B, 2). It is
+        -1 away from an object that fills its frame.
+
+        cells: (B, h, w, C), the locator's cells of query frames; on_objects: (B, h, w) bool, the objects' cells.
+        """
+        heat = self.locator.heat(objects, cells)
+        around = F.max_pool2d(on_objects[:, None].float(), 2 * APART + 1, 1, APART)[:, 0] > 0
+        return torch.stack([heat.masked_fill(x, -1).amax((1, 2)) for x in (~on_objects, around)], 1)
+
+
+class Matching(NetworkRecipe):
+    Config, Network, looks_default = MatchingConfig, Matcher, 5
+    network: Any
+    config: Any
+    side = None  # crops are cut from whole images
+
+    def __init__(self, network: Any, *args: Any, **options: Any):
+        super().__init__(network, *args, **options)
+        self.looks = self.looks or self.looks_default
+        self.options |= {"looks": self.looks, "search": SEARCH}
+
+    def predict(self, frame: Frame) -> list[Answer]:
+        return [answers[0] for answers in self.answers_at_places(frame, 1)]
+
+    def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
+        """An object whose query mask is empty is hidden, with an empty mask."""
+        found, seen = {row: [] for row in frame.row}, frame.with_objects()
+        if seen.row:
+            with self.computing():
+                places, numbers, answers = self.search(seen, count)
+                existence = self.network.choice.existence(numbers).sigmoid().tolist()
+            for pair, answer, prob in zip(places.pair, answers, existence, strict=True):
+                found[seen.row[pair]].append(answer._replace(existence=prob))
+        empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in frame.pictures]
+        return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
+
+    def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, LookNumbers, list[Answer]]:
+        """Look closely at `close` places of each pair. Returns the `count` best ones, their numbers, which tell the
+        existence, and the answers, which lack it.
+        """
+        marked, choice = Marked.of(frame), self.network.choice
+        query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))
+        sought = self.sizes(frame, marked)  # 1. Sizes
+        places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2. Candidates
+        looks = self.look(query, places, CONTEXT)  # 3. Looks
+        numbers = LookNumbers.of(places, looks)
+        best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
+        places, looks, numbers = places[best], looks[best], numbers[best]
+        closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4. Close looks
+        numbers = numbers.with_close(closer)
+        best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5. Choice
+        places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
+        numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6. Look back
+        return places, numbers, self.draw(close_query, places, looks, closer)  # 7. Answer
+
+    def sizes(self, frame: Frame, marked: Marked) -> list[Sought]:
+        """1. The sizes that the object of each pair may have in the target."""
+        sought = []
+        for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
+            ratios = size_ratios(frame.kinds[frame.view[row]], frame.kinds[target])
+            for share in expected_shares(marked.spot[row], marked.mask[row].shape, ratios):
+                sought.append(Sought(pair, row, target, share, self.config.frame_length(share)))
+        return sought
+
+    def locate(self, frame: Frame, marked: Marked, sought: list[Sought], count: int) -> Places:
+        """2. The `count` highest peaks of the similarity maps of each pair, for all of these sizes."""
+        wide = list(dict.fromkeys((x.object, x.share) for x in sought))  # what several pairs ask for is described once
+        crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
+        images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
+        described = self.network.describe(self.in_batches(self.encoder.levels, images), masks)
+        described = described[positions(((x.object, x.share) for x in sought), wide)]
+        order, highest = [], []
+        for (target, long_side), rows in rows_by_key((x.target, x.long_side) for x in sought).items():
+            cells = self.picture_cells(frame.pictures[target], long_side)
+            highest.append(self.in_batches(partial(self.network.locator.peaks, cells, 2 * count), described[rows]))
+            order += [(sought[row], cells.shape[1:3]) for row in rows]
+        found: list[list] = [[] for _ in frame.row]  # some of the peaks are next to others
+        for (x, grid), peaks in zip(order, torch.cat(highest).tolist(), strict=True):
+            found[x.pair] += spots_at(peaks, grid, frame.pictures[x.target].shape[:2], x.share)
+        return Places.of(frame, [likeliest_spots(of_pair, count) for of_pair in found])
+
+    def look(self, objects: Any, places: Places, context: float) -> Looks:
+        """3. and 4. Look at the places in crops, and tell how well the matches agree with what the looks show."""
+        crops, of, found = places.crops(context), self.to_device(places.object), []
+        for start in range(0, len(crops), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            query, side = objects[of[rows]], self.config.input_size
+            images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
+            levels = self.encoder.levels(images)
+            with autocast(self.device, self.precision):
+                target = self.network.encode_target(levels)
+                look = self.network.look(query, target)
+            matches = self.network.locator.match(query.cells, query.coverage, target.cells)
+            colors = colors_of(images, look.target_mask_prob > THRESHOLD)
+            same = torch.stack((same_color(query.colors, colors), same_contrast(query.colors, colors)), 1)
+            found.append((look, matches, same, target.cells))
+        look, matches, same, cells = map(cat, zip(*found, strict=True))
+        agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
+        prob = look.target_mask_prob.cpu().numpy()
+        shown = zip(prob > THRESHOLD, crops, places.image, strict=True)
+        part = self.best_parts([connected_parts(mask, crop, image.shape[:2]) for mask, crop, image in shown], matches)
+        return Looks(crops, prob, part, look.logit, agreement, cosine, same[:, 0], same[:, 1], cells)
+
+    def best_parts(self, parts: list[list[Part]], matches: Matches) -> list[Part | None]:
+        """The part of each look that agrees best: an answer can cover two things that look alike."""
+        best = [of_look[0] if of_look else None for of_look in parts]
+        if several := [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]:
+            rows = [row for row, _ in several]
+            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
+            for number in highest_rows(agreement, rows, 1):
+                best[rows[number]] = several[number][1]
+        return best
+
+    def look_back(
+        self, frame: Frame, marked: Marked, described: Description, places: Places, looks: Looks
+    ) -> dict[str, Tensor]:
+        """6. How well what looks show leads back to their objects, in the whole pictures in which these are marked, and
+        how well the objects and their look-alikes there fit the objects' descriptions.
+        """
+        order, found, cells_of = [], [], {}
+        shown = self.in_batches(self.network.describe_answers, looks.cells, self.stacked(looks.prob))
+        for row, of_object in rows_by_key(places.object).items():
+            image, mask = marked.image[row], marked.mask[row]
+            [share] = expected_shares(marked.spot[row], mask.shape, [1.0])
+            picture = frame.view[row], self.config.frame_length(share)
+            if picture not in cells_of:
+                cells_of[picture] = self.picture_cells(image, picture[1])
+            cells = cells_of[picture]
+            on_object = self.stacked([object_cells(mask, cells.shape[1:3])])
+            back = self.network.look_back(shown[of_object], cells, on_object)
+            at_home = self.network.at_home(described[[row]], cells, on_object).expand(len(back), 2)
+            found.append(torch.cat(((back[:, None] + 1e-3).log(), at_home), 1))
+            order += of_object
+        log_back, home, elsewhere = torch.cat(found)[self.to_device(np.argsort(order))].unbind(1)
+        return {"log_back": log_back, "home": home, "elsewhere": elsewhere}
+
+    def draw(self, objects: Any, places: Places, looks: Looks, close_looks: Looks) -> list[Answer]:
+        """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is
+        cut off by its crop, the network looks again, at the new mask. The answers lack an existence.
+        """
+        answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
+        rows, images = range(len(places)), places.image
+        for _ in range(ROUNDS):
+            for row, prob, crop, part in zip(rows, close_looks.prob, close_looks.crop, close_looks.part, strict=True):
+                if part:
+                    answers[row] = Answer(prob, 0.0, crop)
+            cut_off = [k for k, part in enumerate(close_looks.part) if part and not part.is_whole]
+            if not cut_off:
+                break
+            rows, places = [rows[k] for k in cut_off], places[cut_off].at_parts(close_looks[cut_off])
+            close_looks = self.look(objects, places, CLOSE)
+        return [self.sharpened(*row) for row in zip(answers, images, strict=True)]
+
+    def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
+        """The answer with an outline that follows the edges of the picture, (H, W, 3)."""
+        return answer
+
+    # What the steps share
+
+    def encode(self, marked: Marked, context: float) -> ObjectCrops:
+        """The objects, in crops around them."""
+        images, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
+        return self.in_batches(self.encode_crops, images, masks)
+
+    def encode_crops(self, images: Tensor, masks: Tensor) -> Any:
+        return self.network.encode(self.encoder.levels(images), masks, colors_of(images, masks))
+
+    def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Tensor, Tensor]:
+        """A crop of each object's picture (N, side, side, 3), and the masks in the crops (N, side, side)."""
+        images = self.stacked(cut(*row, side) for row in zip(marked.image, crops, strict=True))
+        masks = self.stacked(cut_mask(*row, side) for row in zip(marked.mask, crops, strict=True))
+        return images, masks
+
+    def picture_cells(self, image: np.ndarray, long_side: int) -> Tensor:
+        """The locator's cells of a whole picture, (1, h, w, C)."""
+        return self.network.locator.cells(self.encoder.levels(self.stacked([whole_frame(image, long_side)])))
