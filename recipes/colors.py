@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.features import coverage_of
 from model.rows import Rows
 
 SIDE = 96  # colors are compared in crops of this side, in pixels
@@ -25,11 +24,10 @@ class Colors(Rows):
 
 
 def colors_of(images: Tensor, masks: Tensor) -> Colors:
-    """The colors of the pixels of masks (N, S, S) of 0 and 1 in crops (N, S, S, 3) uint8 RGB. Of a mask that covers no
-    pixel, all numbers are 0.
+    """The colors of the pixels of masks (N, S, S) of 0 and 1 in crops (N, S, S, 3) uint8 RGB. All numbers are 0 for a
+    mask that covers no pixel.
     """
-    lab = lab_of(F.adaptive_avg_pool2d(images.movedim(3, 1).float(), SIDE).flatten(2).mT)  # (N, SIDE * SIDE, 3)
-    weight = (coverage_of(masks, (SIDE, SIDE)).flatten(1) > 0.5).float()
+    lab, weight = lab_of(images.flatten(1, 2).float()), masks.flatten(1).float()
     share = (weight / weight.sum(1, keepdim=True).clamp(min=1))[..., None]
     mean = (lab * share).sum(1, keepdim=True)
     deviation = ((lab - mean).square() * share).sum(1).sqrt()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from model.features import Levels, coverage_of
 from model.rows import Rows, cat, positions, rows_by_key
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe
-from recipes.colors import Colors, colors_of, same_color, same_contrast
+from recipes.colors import SIDE, colors_of, same_color, same_contrast
 from recipes.crops import (
     CLOSE,
     CONTEXT,
@@ -76,7 +77,6 @@ class ObjectCrops(Rows):
     cells: Tensor  # (B, 2h, 2w, C) cells of the locator
     coverage: Tensor  # (B, 2h, 2w): the part of each cell that the object covers
     description: Description
-    colors: Colors
 
 
 @dataclass
@@ -99,11 +99,11 @@ class Matcher(nn.Module):
         cells = self.locator.cells(wide)
         return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
 
-    def encode(self, levels: Levels, masks: Tensor, colors: Colors) -> Any:
-        """Encode B objects, from query crops (B, ...), the masks in them (B, S, S) of 0 and 1, and their colors."""
+    def encode(self, levels: Levels, masks: Tensor, mask_feat: Any = None) -> Any:
+        """Encode B objects, from query crops (B, ...) and the masks in them (B, S, S) of 0 and 1."""
         cells = self.locator.cells(levels)
         coverage = coverage_of(masks, cells.shape[1:3])
-        return ObjectCrops(cells, coverage, self.locator.describe(cells, coverage), colors)
+        return ObjectCrops(cells, coverage, self.locator.describe(cells, coverage))
 
     def encode_target(self, levels: Levels) -> Any:
         """Encode B target crops (B, ...)."""
@@ -179,7 +179,7 @@ class Matching(NetworkRecipe):
         best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
         closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4. Close looks
-        numbers = numbers.with_close(closer)
+        numbers = replace(numbers.with_close(closer), **self.compare_colors(marked, places, closer))
         best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5. Choice
         places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
         numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6. Look back
@@ -223,15 +223,13 @@ class Matching(NetworkRecipe):
                 target = self.network.encode_target(levels)
                 look = self.network.look(query, target)
             matches = self.network.locator.match(query.cells, query.coverage, target.cells)
-            colors = colors_of(images, look.target_mask_prob > THRESHOLD)
-            same = torch.stack((same_color(query.colors, colors), same_contrast(query.colors, colors)), 1)
-            found.append((look, matches, same, target.cells))
-        look, matches, same, cells = map(cat, zip(*found, strict=True))
+            found.append((look, matches, target.cells))
+        look, matches, cells = map(cat, zip(*found, strict=True))
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
         prob = look.target_mask_prob.cpu().numpy()
         shown = zip(prob > THRESHOLD, crops, places.image, strict=True)
         part = self.best_parts([connected_parts(mask, crop, image.shape[:2]) for mask, crop, image in shown], matches)
-        return Looks(crops, prob, part, look.logit, agreement, cosine, same[:, 0], same[:, 1], cells)
+        return Looks(crops, prob, part, look.logit, agreement, cosine, cells)
 
     def best_parts(self, parts: list[list[Part]], matches: Matches) -> list[Part | None]:
         """The part of each look that agrees best: an answer can cover two things that look alike."""
@@ -242,6 +240,14 @@ class Matching(NetworkRecipe):
             for number in highest_rows(agreement, rows, 1):
                 best[rows[number]] = several[number][1]
         return best
+
+    def compare_colors(self, marked: Marked, places: Places, looks: Looks) -> dict[str, Tensor]:
+        """4. Whether what close looks show has the colors and the contrasts of the objects."""
+        objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), SIDE))[self.to_device(places.object)]
+        images = self.stacked(cut(*row, SIDE) for row in zip(places.image, looks.crop, strict=True))
+        shown = (cv2.resize(prob, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > THRESHOLD for prob in looks.prob)
+        found = colors_of(images, self.stacked(shown))
+        return {"color": same_color(objects, found), "contrast": same_contrast(objects, found)}
 
     def look_back(
         self, frame: Frame, marked: Marked, described: Description, places: Places, looks: Looks
@@ -295,7 +301,7 @@ class Matching(NetworkRecipe):
         return self.in_batches(self.encode_crops, images, masks)
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> Any:
-        return self.network.encode(self.encoder.levels(images), masks, colors_of(images, masks))
+        return self.network.encode(self.encoder.levels(images), masks)
 
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Tensor, Tensor]:
         """A crop of each object's picture (N, side, side, 3), and the masks in the crops (N, side, side)."""

@@ -90,8 +90,6 @@ class Looks(Rows):
     logit: Tensor  # (N,) logit of existence
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches
-    color: Tensor  # (N,), by `same_color`
-    contrast: Tensor  # (N,), by `same_contrast`
     cells: Tensor  # (N, 2h, 2w, C), the locator's cells of the crop
 
 
@@ -120,8 +118,7 @@ class LookNumbers(Rows):
         return cls(similarity, looks.logit, looks.agreement, looks.cosine)
 
     def with_close(self, closer: Looks) -> "LookNumbers":
-        close = {"close_logit": closer.logit, "close_agreement": closer.agreement, "close_cosine": closer.cosine}
-        return replace(self, **close, color=closer.color, contrast=closer.contrast)
+        return replace(self, close_logit=closer.logit, close_agreement=closer.agreement, close_cosine=closer.cosine)
 
 
 def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:

@@ -104,14 +104,14 @@ class StrongNetwork(Matcher):
             if isinstance(layer, InnerLayer):
                 layer.cross_encoder_layer.requires_grad_(False)
 
-    def encode(self, levels: Levels, masks: Tensor, colors: Any, mask_feat: Any = None) -> StrongObjects:
-        """`mask_feat` are the features of the masks. Training does not read the colors, which may be None."""
+    def encode(self, levels: Levels, masks: Tensor, mask_feat: Any = None) -> StrongObjects:
+        """Encode B objects as the matcher does, and to tokens; `mask_feat` are the features of the masks."""
         project, side = self.net.feat_proj, self.config.cells
         marks = coverage_of(masks, (side, side)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
         tokens, mask = project.image(levels.feat) + marks, project(mask_feat)
         tokens = self.net.encoder_blocks.encode_query(tokens, mask)
-        base = super().encode(levels, masks, colors)
-        return StrongObjects(base.cells, base.coverage, base.description, colors, tokens, mask)
+        base = super().encode(levels, masks)
+        return StrongObjects(base.cells, base.coverage, base.description, tokens, mask)
 
     def encode_target(self, levels: Levels) -> StrongTargets:
         tokens = self.net.encoder_blocks.encode_target(self.net.feat_proj.image(levels.feat))

@@ -21,7 +21,6 @@ from model.features import Levels
 from model.rows import rows_by_key
 from model.xsegtx import Look
 from recipes.base import Answer, Search
-from recipes.colors import colors_of
 from recipes.crops import spot_of
 from recipes.frame import Frame
 from recipes.losses import compute_losses
@@ -54,9 +53,9 @@ class Strong(Matching):
         return super().channels_of(backbone)
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> StrongObjects:
-        levels, colors, mask_feat = self.encoder.levels(images), colors_of(images, masks), self.encoder.masks(masks)
+        levels, mask_feat = self.encoder.levels(images), self.encoder.masks(masks)
         with autocast(self.device, self.precision):
-            return self.network.encode(levels, masks, colors, mask_feat)
+            return self.network.encode(levels, masks, mask_feat)
 
     def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
         return answer  # the decoder has drawn the outline
@@ -113,7 +112,7 @@ class Strong(Matching):
         """Look at every target crop: B * TARGET_CROPS rows, sample by sample."""
         count = len(batch)
         levels = self.encoder.levels(torch.cat((batch.query, batch.target.flatten(0, 1))))
-        query = self.network.encode(levels[:count], batch.query_mask, None, self.encoder.masks(batch.query_mask))
+        query = self.network.encode(levels[:count], batch.query_mask, self.encoder.masks(batch.query_mask))
         rows = torch.arange(count, device=batch.query.device).repeat_interleave(TARGET_CROPS)
         return self.network.look(query[rows], self.network.encode_target(levels[count:]))
 

@@ -1,7 +1,6 @@
 """Images whose objects are known by their color, and recipes that find objects by color."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,10 +90,10 @@ class KnownLook(StrongNetwork):
         super().__init__(config)
         self.locator = locator(config.feature_channels, config.detail_channels)
 
-    def encode(self, levels: Levels, masks: Tensor, colors: Any, mask_feat: Any = None) -> StrongObjects:
+    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> StrongObjects:
         weight = masks[:, None].float()
         color = (levels.detail * weight).sum((2, 3)) / weight.sum((2, 3))
-        return replace(super().encode(levels, masks, colors, mask_feat), tokens=color[:, None])
+        return replace(super().encode(levels, masks, mask_feat), tokens=color[:, None])
 
     def encode_target(self, levels: Levels) -> StrongTargets:
         return replace(super().encode_target(levels), detail=levels.detail)

@@ -31,7 +31,7 @@ def masks() -> Tensor:
 def answer(network: StrongNetwork, query: Levels, masks: Tensor, target: Levels) -> tuple[Tensor, Look, Tensor]:
     """Heat of whole frames, looks, and the agreement of two objects."""
     heat = network.locator.heat(network.describe(query, masks), network.locator.cells(levels(2, 6, 10, seed=2)))
-    encoded, target = network.encode(query, masks, None, levels(2, seed=5).feat), network.encode_target(target)
+    encoded, target = network.encode(query, masks, levels(2, seed=5).feat), network.encode_target(target)
     look = network.look(encoded, target)
     matches = network.locator.match(encoded.cells, encoded.coverage, target.cells)
     return heat, look, matches.agreement(look.target_mask_prob > 0.5)
