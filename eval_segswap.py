@@ -3,6 +3,7 @@
     python eval_segswap.py --setting ego-exo
     python eval_segswap.py --setting exo-ego --split test --ckpt_path exoego.pth --out_path results
     torchrun --nproc_per_node 8 eval_segswap.py --setting ego-exo        # eight GPUs, the same file
+    python eval_segswap.py --setting ego-exo --backbone vit_small_patch16_dinov3.lvd1689m    # with nothing trained
     python eval_segswap.py --setting ego-exo --predictor my_method.py:Method    # your own, see docs/extending.md
 
 If a run was stopped, give the same command again: it continues where it stopped.
@@ -105,9 +106,9 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
         recipe = OwnMethod(*args.predictor, device=device)
         source, digest, description = recipe.path, recipe.digest, " ".join(args.predictor)
     else:
-        source = args.ckpt_path or default_checkpoint(args.setting)
+        source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
         predictor = Predictor.load(source, device, **network_options(args))
-        recipe, digest, description = predictor.recipe, predictor.digest, f"{source}: {predictor.description}"
+        recipe, digest, description = predictor.recipe, predictor.digest, predictor.description
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     pairs = None
@@ -120,7 +121,8 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
     pairs = world.broadcast(pairs)
     if isinstance(recipe, OwnMethod):
         recipe.pairs = pairs
-    options = {"checkpoint": source.name, "checkpoint_sha256": digest} | recipe.options
+    name = source.name if source else args.backbone
+    options = {"checkpoint": name, "checkpoint_sha256": digest} | recipe.options
     return recipe, ResumableRun(args.out_path, args.setting, args.split, options, pairs)
 
 

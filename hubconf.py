@@ -2,6 +2,7 @@
 
     predictor = torch.hub.load(REPOSITORY, "xsegtx_tiny", trust_repo=True)
     predictor = torch.hub.load(REPOSITORY, "xsegtx", trust_repo=True, checkpoint="netBest.pth", device="cpu")
+    predictor = torch.hub.load(REPOSITORY, "matching", trust_repo=True, backbone="vit_small_patch14_dinov2.lvd142m")
 
 If the caller has modules of the same names, such as a `common.py` or a folder `model`, it still imports its own ones.
 """
@@ -40,3 +41,8 @@ def xsegtx(checkpoint: str | Path, **options) -> Predictor:
 def xsegtx_tiny(**options) -> Predictor:
     """A Predictor with the network that the repository contains. `options` go to `Predictor.load`."""
     return Predictor.load(**options)
+
+
+def matching(backbone: str = "efficientnet_lite0", **options) -> Predictor:
+    """A Predictor that matches the features of any frozen backbone. `options` go to `Predictor.load`."""
+    return Predictor.load(backbone=backbone, **options)

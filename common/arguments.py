@@ -158,21 +158,33 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(*spellings, type=Path, help=text)
 
 
-NETWORK_OPTIONS = ("precision", "backbone_weights", "looks", "batch_size")  # of `Predictor.load`, besides the device
+# Of `Predictor.load`, besides the checkpoint and the device.
+NETWORK_OPTIONS = ("backbone", "backbone_weights", "input_size", "positions", "precision", "looks", "batch_size")
 
 
 def network_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in NETWORK_OPTIONS if hasattr(args, name)}
 
 
-def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str, default: Path | None = None) -> None:
-    parser.add_argument("--ckpt_path", type=Path, default=default, help=ckpt_help)
-    text = "weights of the checkpoint's backbone, if it does not hold them (default: the file used in training)"
-    parser.add_argument("--backbone_weights", type=Path, help=text)
+def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None:
+    add = parser.add_argument
+    add("--ckpt_path", type=Path, help=ckpt_help)
+    text = (
+        "match the features of this backbone, with nothing trained: efficientnet_lite0 to 2, moco, or a model of timm"
+    )
+    add("--backbone", metavar="NAME", help=text)
+    text = "weights of the backbone (default: of a checkpoint, the file used in training; else where timm gets them)"
+    add("--backbone_weights", type=Path, help=text)
+    text = "side of the crops that --backbone reads, pixels (default: 288; 448 for a plain vision transformer)"
+    add("--input_size", type=at_least(64), help=text)
+    text = (
+        "remove so many directions in which a vision transformer's features tell positions (default: 0; not measured)"
+    )
+    add("--positions", type=at_least(0), help=text)
     add_device(parser)
-    parser.add_argument("--precision", choices=PRECISIONS, help=PRECISION_HELP)
-    text = "number of places in a target at which the network looks for the object (default: 4)"
-    parser.add_argument("--looks", type=at_least(1), help=text)
+    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
+    text = "number of places in a target at which the network looks for the object (default: 5)"
+    add("--looks", type=at_least(1), help=text)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

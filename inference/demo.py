@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.arguments import CKPT_HELP, SHIPPED, Parser, add_network_options, at_least, network_options
+from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
 
 try:
     import gradio as gr
@@ -73,7 +73,7 @@ small household things, it says "there" of half of those in view, and of one in 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add_network_options(parser, CKPT_HELP, SHIPPED)
+    add_network_options(parser, CKPT_HELP)
     add("--host", default="127.0.0.1", help="name or IPv4 address under which the page opens; 0.0.0.0 admits everybody")
     add("--port", type=at_least(1, most=65535), default=7860, help="port of the page")
     return parser.parse_args(argv)
@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"{error.strerror}; give another --port, or a --host of this machine (IPv4)") from None
     predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
-    print(f"{args.ckpt_path}: {predictor.description}")
+    print(predictor.description)
     folder = Path(tempfile.mkdtemp())  # for the pictures of visitors; only this user can read it
     fcntl.flock(os.open(folder, os.O_DIRECTORY), fcntl.LOCK_EX)  # until this process ends
     for left in folder.parent.glob("xsegtx-page-*"):
@@ -273,7 +273,7 @@ def main(argv: list[str] | None = None) -> None:
             shutil.rmtree(left)  # its page was killed
     folder = folder.rename(folder.with_name(f"xsegtx-page-{folder.name}"))
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    page = build_page(predictor, LIMITS if args.ckpt_path == SHIPPED else "")
+    page = build_page(predictor, "" if args.ckpt_path or args.backbone else LIMITS)
     # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the
     # browsers of its visitors.
     hosts = ["*"] if args.host == "0.0.0.0" else ["localhost", "127.0.0.1", args.host]

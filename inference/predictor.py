@@ -1,6 +1,7 @@
-"""A trained model that finds one object at a time, in pictures of any size.
+"""Finds one object at a time, in pictures of any size.
 
 predictor = Predictor.load()  # the network of this repository, or a checkpoint of yours: Predictor.load("netBest.pth")
+predictor = Predictor.load(backbone="vit_small_patch14_dinov2.lvd142m")  # or any frozen backbone, with nothing trained
 mask, existence = predictor.segment(query_image, query_mask, target_image)
 mask, existence = predictor.segment(query_image, target_image=target_image, query_box=(left, top, right, bottom))
 mask, existence = predictor.segment([query_image, other_image], [query_mask, other_mask], target_image)
@@ -26,9 +27,11 @@ from formats.masks import iou
 from formats.results import THRESHOLD
 from inference.cut_out import cut_out
 from inference.pictures import as_image, as_mask
+from model.backbones import make_backbone
 from model.device import PRECISIONS, resolve_device, resolve_precision
 from recipes.base import Answer, Recipe
 from recipes.frame import Frame
+from recipes.matching import Matching
 from recipes.table import load_checkpoint
 
 Picture = np.ndarray | Image | Path | str  # an image or a mask
@@ -42,9 +45,9 @@ class Found(NamedTuple):
 
 
 class Predictor:
-    """Finds objects in pictures with `segment`. `description` describes the network. `settings` are the settings for
-    which the network was trained, or empty if the checkpoint does not tell the settings. `digest` is the SHA-256 of the
-    checkpoint.
+    """Finds objects in pictures with `segment`. `description` names and describes the network. `settings` are the
+    settings for which it was trained, or empty if they are unknown. `digest` is the SHA-256 of the checkpoint, or of
+    the backbone's weights if nothing was trained.
     """
 
     def __init__(self, recipe: Recipe, description: str = "", settings: Sequence[str] = (), digest: str = ""):
@@ -57,21 +60,37 @@ class Predictor:
         device: torch.device | str = "auto",
         precision: str | None = "fp32",
         backbone_weights: Path | None = None,
+        backbone: str | None = None,
+        input_size: int | None = None,
+        positions: int | None = None,
         **options: Any,
     ) -> "Predictor":
-        """Load a checkpoint's network, by default this repository's. `backbone_weights` is explained in
-        `load_checkpoint`, and the options, such as `batch_size` and `looks`, in `NetworkRecipe`. precision=None picks
-        the fastest precision that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
+        """Load a checkpoint's network, by default this repository's, or match with a `backbone`, with nothing trained.
+
+        backbone_weights: see `load_checkpoint` and `make_backbone`. input_size, positions: of a `backbone`, see
+        `Matching.of`. options: such as `batch_size` and `looks`, see `NetworkRecipe`. precision: None picks the fastest
+        one that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
         device = resolve_device(str(device))
         precision = resolve_precision(precision, device)
-        recipe, backbone, network, arguments, digest = load_checkpoint(Path(path or SHIPPED), backbone_weights)
-        description = f"{network.config} on {backbone.name} features, in {precision}"
+        if backbone:
+            if path:
+                raise UserError(
+                    f"there are a checkpoint {path} and a backbone {backbone} to match with; give one of them"
+                )
+            encoder = make_backbone(backbone, backbone_weights)
+            matching = Matching.of(encoder, device, precision, input_size, positions, **options)
+            return cls(matching, f"{backbone}: {matching.config}, in {precision}", (), encoder.digest)
+        if input_size or positions:
+            raise UserError("--input_size and --positions go with --backbone; a checkpoint has its own")
+        path = Path(path or SHIPPED)
+        recipe, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)
+        description = f"{path.name}: {network.config} on {encoder.name} features, in {precision}"
         single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
         settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
-        made = recipe(network, backbone, device, precision, **options)
+        made = recipe(network, encoder, device, precision, **options)
         return cls(made, description, settings if arguments else (), digest)
 
     def predict(self, frame: Frame) -> list[Answer]:

@@ -27,7 +27,7 @@ from common.errors import UserError, run_script, say_errors
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import CKPT_HELP, SHIPPED, SIZES, Parser, add_network_options, at_least, network_options
+from common.arguments import CKPT_HELP, SIZES, Parser, add_network_options, at_least, network_options
 from common.drawing import PREDICTION, QUERY, overlay, side_by_side, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed
@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the answer first")
     add("--out", type=Path, help="beginning of the output files' names (default: as above); of many pairs, a folder")
     add("--overwrite", action="store_true", help="replace output files that exist")
-    add_network_options(parser, CKPT_HELP, SHIPPED)
+    add_network_options(parser, CKPT_HELP)
     args = parser.parse_args(argv)
     pair = args.query_image, args.query_mask or args.query_box, args.target_image
     if any((*pair, args.size, args.object)) if args.pairs else not all(pair):
@@ -72,7 +72,7 @@ def label(text: str) -> int | str:
 
 def load(args: argparse.Namespace) -> Predictor:
     predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
-    print(f"{args.ckpt_path.name}: {predictor.description}")
+    print(predictor.description)
     return predictor
 
 
@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> int | None:
     out, is_named = args.out or Path(args.target_image.stem), bool(args.out or args.overwrite)
     if not out.name:
         raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
-    inputs = *args.query_image, *(args.query_mask or ()), args.target_image, args.ckpt_path, args.backbone_weights
+    inputs = *args.query_image, *(args.query_mask or ()), args.target_image
+    inputs += tuple(path for path in (args.ckpt_path, args.backbone_weights) if path)
     for path in output_paths(out, args.places) if is_named else ():
         check_output(path, args.overwrite, inputs)
     images = args.query_image if args.query_mask or len(args.query_image) > 1 else args.query_image[0]

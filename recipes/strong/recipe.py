@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from common.distributed import World
-from common.errors import UserError
 from formats.masks import iou
 from formats.pairs import Pairs
 from formats.results import THRESHOLD
-from model.backbone import Backbone
 from model.device import autocast
 from model.features import Levels
 from model.rows import rows_by_key
@@ -42,15 +40,6 @@ class Strong(Matching):
     network: StrongNetwork
     config: StrongConfig
     mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
-
-    @classmethod
-    def channels_of(cls, backbone: Backbone) -> dict[str, int]:
-        if not backbone.detail_channels:
-            raise UserError(
-                f"the strong recipe reads an earlier layer of the backbone, and {backbone.name} has none; "
-                "choose another --backbone"
-            )
-        return super().channels_of(backbone)
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> StrongObjects:
         levels, mask_feat = self.encoder.levels(images), self.encoder.masks(masks)

@@ -19,9 +19,11 @@ from recipes.strong.config import StrongConfig
 from recipes.strong.network import StrongNetwork
 from recipes.strong.recipe import Strong
 
-read_lite0 = backbones._lite0_network
-lite0 = functools.cache(lambda: read_lite0(None))
-backbones._lite0_network = lambda path: read_lite0(path) if path else copy.deepcopy(lite0())
+read_lite = backbones._lite_network
+lite0 = functools.cache(lambda: read_lite(backbones.LITE0, None))
+backbones._lite_network = lambda name, path: (
+    copy.deepcopy(lite0()) if name == backbones.LITE0 and not path else read_lite(name, path)
+)
 
 
 def random_backbone(seed: int) -> Backbone:
