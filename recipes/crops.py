@@ -59,7 +59,7 @@ class MatchingConfig:
     frame_size: int = 768  # long side of the whole pictures that the locator reads
 
     def __str__(self) -> str:
-        return f"matching in crops of {self.input_size} pixels, with nothing trained,"
+        return f"matching in crops of {self.input_size} pixels, with nothing trained"
 
     @property
     def wide_size(self) -> int:
