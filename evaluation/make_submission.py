@@ -26,15 +26,7 @@ from common.arguments import SETTINGS, Parser
 from common.files import check_output, claimed, write_json
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
 from formats.pairs import BOTH
-from formats.results import (
-    RESULTS_DIR,
-    iter_results,
-    path_beside,
-    read_predictions,
-    read_run,
-    reprocessed_line,
-    results_path,
-)
+from formats.results import RESULTS_DIR, iter_results, path_beside, read_predictions, results_path
 
 FILE_NAME = "submission.json"
 
@@ -96,19 +88,17 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
 
     Every query frame of every camera pair must have a usable prediction, even if the target's masks are unknown.
     """
-    store, others, problems, predictions, digests = truth.pairs.store, [], [], 0, {}
-    pairs = truth.pairs[store.is_ego[truth.pairs.query] == (SETTINGS[setting][0] == "ego")]
+    others, problems, predictions = [], [], 0
+    pairs = truth.pairs[truth.pairs.store.is_ego[truth.pairs.query] == (SETTINGS[setting][0] == "ego")]
     takes = truth.with_results(iter_results(results, setting, truth.split_options), others)
     for take, uid, raw in tqdm(takes, total=len(truth.infos), unit="take", desc=setting, delay=1, disable=None):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")
             continue
-        found, digests[uid] = [], store.digest(take)
+        found = []
         predictions += sum(1 for _ in read_predictions(pairs.of_take(take), raw, (), found))
         problems += [f"{setting}: {problem.text}" for problem in found]
     print(f"{setting}: {counted(predictions, 'usable prediction')} for {counted(len(truth.infos), 'take')}")
-    if line := reprocessed_line(read_run(results), digests):
-        warn_once(f"{setting}: {line}")
     if others:
         print(printable(f"  left out, as the ground truth does not have them: {', '.join(others)}"))
     return problems

@@ -20,7 +20,7 @@ from evaluation.truth import MISSING_HINT, GroundTruth, refuse
 from formats.geometry import eval_size
 from formats.masks import RLE, decode_mask, encode_mask, mask_area, mask_size, resize_mask
 from formats.pairs import Pairs
-from formats.results import MISSING, OTHER_FORMS, Problem, iter_results, read_predictions, read_run, reprocessed_line
+from formats.results import MISSING, OTHER_FORMS, Problem, iter_results, read_predictions, read_provenance
 
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
 MASK_SCORES = [*MaskScores.__annotations__.items()]
@@ -85,8 +85,8 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
         hint += "" if options.allow_missing else MISSING_HINT
         refuse([problem.text for problem in refused], str(path), hint)
-    run = read_run(path)
-    made = {name: str(run["provenance"].get(name) or "") or None for name in (*MADE_WITH, "date", "command", "commit")}
+    run = read_provenance(path)
+    made = {name: str(run.get(name) or "") or None for name in (*MADE_WITH, "date", "command", "commit")}
     warnings = []
     if truth.all_frames:
         warnings.append("not the official protocol: every frame counts, even if nobody looked at the target view")
@@ -95,7 +95,6 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
     warnings.append(truth.incomplete_line)
     if not_in_truth:
         warnings.append(f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}")
-    warnings.append(reprocessed_line(run, {pairs.store.takes[take]: pairs.store.digest(take) for take in of_takes}))
     for kind, count in sorted(accepted.items()):
         _, noun, text = OTHER_FORMS[kind]
         warnings.append(f"accepted: {counted(count, noun)} {text}")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.arguments import SETTINGS
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from formats.geometry import Size
 from formats.masks import RLE
 from formats.pairs_file import Listing, digest_of, list_split, listing_command, listing_path, read_listing
@@ -76,13 +76,11 @@ class Store:
         return read_frame(path, int(view.sizes[np.searchsorted(view.frames, frame)]))
 
     def digest(self, take: int) -> str:
-        """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames; "" if the take
-        was not read from a file.
-        """
+        """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames."""
         source = self.folders[take] / SOURCE
         views = [(self.cameras[number], x.frames.tolist(), x.sizes.tolist()) for number, x in self.views[take].items()]
         content = [self.states[take], source.read_text() if source.exists() else "", sorted(views)]
-        return self.states[take] and hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @functools.cached_property
     def tracks_of_masks(self) -> np.ndarray:
@@ -212,11 +210,13 @@ def open_pairs(data_dirs: Iterable[Path], split: str, setting: str) -> Pairs:
 
 def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Path | None = None) -> Pairs:
     """The pairs of a split's takes, of which there may be none. If create_pairs.py has not listed them, or if they have
-    changed since, they are listed now, from each take's annotation.json.
+    changed since (which is said), they are listed now, from each take's annotation.json.
     """
     try:
         listing = read_listing(data_dir, split, splits_path or find_split_path(data_dir))
-    except UserError:
+    except UserError as error:
+        if listing_path(data_dir, split).exists():
+            warn_once(f"the pairs are listed for this run only: {error}")
         listing = list_split(data_dir, split, splits_path)
     return pairs_of([(data_dir, listing)], setting)
 

@@ -45,28 +45,14 @@ def path_beside(results: Path, what: str) -> Path:
     return results.absolute().with_name(f"{stem.removesuffix('_results')}_{what}")
 
 
-def read_run(results: Path) -> dict[str, Any]:
-    """The run record that eval_segswap.py wrote beside a results file; without entries if none is about this file."""
-    form = {"provenance": dict, "results_sha256": str, "takes": dict}
+def read_provenance(results: Path) -> dict[str, Any]:
+    """How a results file was made, from the record that eval_segswap.py wrote beside it; {} if none is about it."""
+    form = {"provenance": dict, "results_sha256": str}
     with contextlib.suppress(UserError, OSError):  # the record is missing or not ours
-        path = path_beside(results, "run.json")
-        record = read_record(path, form, "delete it")
+        record = read_record(path_beside(results, "run.json"), form, "delete it")
         if record["results_sha256"] == file_digest(results):
-            return record
-    return {"provenance": {}, "takes": {}}
-
-
-def part_name(take_uid: str, digest: str) -> str:
-    """The name of a predicted take in the run record; `digest` is the take's, of `Store.digest`."""
-    return f"{take_uid}.{digest[:12]}.json"
-
-
-def reprocessed_line(run: dict[str, Any], digests: dict[str, str]) -> str:
-    """A line that names the takes whose digest in the run's record is not the one in `digests`; "" if there is none."""
-    names = {uid: part_name(uid, digest) for uid, digest in digests.items() if digest}
-    changed = [uid for uid, name in names.items() if run["takes"].get(uid, name) != name]
-    what = f"predicted from masks or frames that have changed since, or by version 2.6 or older: {', '.join(changed)}"
-    return f"{what}; run `{run['provenance'].get('command')}` again" if changed else ""
+            return record["provenance"]
+    return {}
 
 
 def camera_pair_key(query_camera: str, target_camera: str) -> str:

@@ -31,7 +31,7 @@ from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
 from formats.processed import ANNOTATION, ProcessedTake
-from formats.results import THRESHOLD, camera_pair_key, part_name, results_path, write_results
+from formats.results import THRESHOLD, camera_pair_key, results_path, write_results
 from recipes.base import Answer
 from recipes.frame import Frame
 
@@ -52,7 +52,7 @@ class ResumableRun:
         self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
         self.joined_path = self.folder / self.results_path.name  # the results until they are moved to their place
         store, self.failed = pairs.store, pairs.store.left_out
-        self.parts = [self.folder / part_name(uid, store.digest(take)) for take, uid in enumerate(store.takes)]
+        self.parts = [self.folder / f"{uid}.{store.digest(x)[:12]}.json" for x, uid in enumerate(store.takes)]
         self.counts = np.bincount(pairs.take, minlength=len(self.parts))  # the pairs of each take
         self._found: dict[int, dict[int, Any]] = defaultdict(dict)  # by take and row
 

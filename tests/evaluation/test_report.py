@@ -15,7 +15,7 @@ from common.files import output_folder
 from evaluation import evaluate
 from evaluation.metrics import METRICS
 from formats.masks import encode_mask
-from formats.results import read_run
+from formats.results import read_provenance
 from tests.made import EGO
 from tests.made.browser import needs_browser
 from tests.made.processed import make_data_set
@@ -50,9 +50,9 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     made = {"checkpoint": "netBest.pth", "checkpoint_sha256": "12ab" * 16, "precision": "bf16", "commit": None}
     made |= {"predictor": "Method", "predictor_args": "{'share': '0.7'}"}
     record = {"results_sha256": hashlib.sha256(results.read_bytes()).hexdigest(), "provenance": made}
-    for takes in ([], {}):  # a damaged record counts as none
+    for about in ({}, record):  # a damaged record counts as none
         run = results.with_name("ego-exo_val_run.json")  # as eval_segswap.py writes it beside them
-        run.write_text(json.dumps(record | {"takes": takes}))
+        run.write_text(json.dumps(about))
         evaluate.main([*options(scored_data, results), "--out", str(tmp_path / "out")])
     provenance = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
     assert provenance["predictions"] == [{"results": str(results), "date": None, "command": None, **made}]
@@ -60,7 +60,7 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
     assert provenance["evaluation"]["date"].startswith("20")
     renamed = shutil.copy(results, tmp_path / "mine_results.json")
     results.write_text(results.read_text().replace('"confidence": 0', '"confidence":  0', 1))
-    assert read_run(Path(renamed))["provenance"] == read_run(results)["provenance"] == {}
+    assert read_provenance(Path(renamed)) == read_provenance(results) == {}
 
 
 def test_the_page_in_a_folder_is_always_of_the_figures_beside_it(scored_data, tmp_path):

@@ -18,7 +18,7 @@ import eval_segswap
 from common.errors import UserError
 from formats.geometry import letterbox
 from formats.masks import decode_mask
-from formats.pairs_file import write_listing
+from formats.pairs_file import listing_path, write_listing
 from formats.processed import ProcessedTake, read_frame
 from formats.takes import find_split_path
 from inference.predictor import Predictor
@@ -348,10 +348,15 @@ def test_a_broken_image_costs_its_own_pairs_until_it_is_repaired(checkpoint, own
 
 
 def test_listed_pairs_give_the_same_bytes_and_a_frame_that_was_replaced_since_is_named(
-    checkpoint, own_data, whole, tmp_path
+    checkpoint, own_data, whole, tmp_path, capsys
 ):
+    path = listing_path(own_data, "val")
+    path.touch()
+    assert run(checkpoint, own_data, tmp_path / "unlisted").read_bytes() == whole.read_bytes()
+    assert capsys.readouterr().err.count(f"warning: the pairs are listed for this run only: {path} cannot be used") == 1
     write_listing(own_data, "val", find_split_path(own_data), TAKES["val"], [])
     assert run(checkpoint, own_data, tmp_path / "listed").read_bytes() == whole.read_bytes()
+    assert "listed" not in capsys.readouterr().err
     replaced = own_data / "take-b" / "cam02" / "30.jpg"
     replaced.write_bytes(replaced.read_bytes() + bytes(1))
     assert eval_segswap.main(arguments(checkpoint, own_data, tmp_path / "out")) == eval_segswap.INCOMPLETE_STATUS
