@@ -7,47 +7,40 @@ or that were made from another annotation or video; it reads a video to compare 
 
 annotation.json promises to every later stage that both frames of each pair exist. It therefore leaves out cameras whose
 video is missing or broken. For each object it leaves out the frames past the end of its shortest video and the frames
-with a corrupt mask in any camera. Everything that is left out is a `Failure` in the take's failed.json:
-`{"take_name", "failures": [{"camera": str or null, "kind": "missing" | "broken", "reason"}, ...]}`.
+with a corrupt mask in any camera. Everything that is left out is a `Failure` in the take's failed.json.
 """
 
 import contextlib
 import shutil
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from common.errors import UserError, counted, warn_once
-from common.files import atomic_write, file_digest, read_record, remove_leftovers, write_json
+from common.files import atomic_write, file_digest, remove_leftovers, write_json
 from formats.geometry import same_aspect_ratio
 from formats.masks import RLE, mask_size
-from formats.processed import ANNOTATION, FAILED, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
+from formats.processed import (
+    ANNOTATION,
+    BROKEN_FILE,
+    MISSING_FILE,
+    SOURCE,
+    Failure,
+    ProcessedTake,
+    frame_path,
+    frames_in,
+    read_failures,
+    read_source,
+    shrink,
+    write_failures,
+)
 from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
-FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
-MISSING_FILE = "missing"  # the data set lacks the file: some videos of Ego-Exo4D were withdrawn
-BROKEN_FILE = "broken"  # the file cannot be used; downloading the file again should help
 Masks = dict[int, RLE | str]  # by frame: the mask, or what is wrong with it if it is corrupt
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Something that is missing from a take: from one camera, or from the whole take if `camera` is None."""
-
-    camera: str | None
-    kind: str
-    reason: str
-
-    def describe(self, uid: str, take_name: str = "") -> str:
-        """The failure of a take in one line."""
-        name = f" ({take_name})" if take_name else ""
-        camera = f", camera {self.camera}" if self.camera else ""
-        return f"take {uid}{name}{camera}: {self.reason}"
 
 
 def process_take(
@@ -277,20 +270,3 @@ def _wanted_frames(take: Take, frames_each_second: Collection[int]) -> list[int]
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
     # Most annotations have masks only of the frames at each second; some have masks of further frames.
     return sorted({*frames_each_second}.union(*(track.encoded for track in tracks)))
-
-
-def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
-    """Write failed.json into a take's `folder`; without failures, delete it."""
-    if failures:
-        write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
-    else:
-        (folder / FAILED).unlink(missing_ok=True)
-
-
-def read_failures(folder: Path) -> tuple[str, list[Failure]]:
-    """Read failed.json in a take's `folder` -> the take's name and its failures."""
-    path = folder / FAILED
-    if not path.exists():
-        return "", []
-    raw = read_record(path, FAILED_FORM, "delete it and run data/process_data.py again")
-    return raw["take_name"], [Failure(**row) for row in raw["failures"]]

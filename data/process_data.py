@@ -26,12 +26,21 @@ say_errors(__name__)
 from tqdm import tqdm
 
 from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
-from common.files import claimed, write_json
+from common.files import claimed, read_record, write_json
 from common.parallel import run_jobs
-from data.extraction import BROKEN_FILE, MISSING_FILE, Failure, process_take, read_failures, write_failures
-from formats.processed import SOURCE, claim_data_dir, is_processed
+from data.extraction import process_take
+from formats.processed import (
+    BROKEN_FILE,
+    MISSING_FILE,
+    SOURCE_REMEDY,
+    Failure,
+    is_processed,
+    read_failures,
+    write_failures,
+)
 from formats.takes import SPLITS, Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
+VIDEOS = "source.json"  # beside the takes: of which videos their frames are
 MAX_PRINTED = 10  # at most so many failures of a split are printed
 
 
@@ -86,7 +95,7 @@ def main() -> int:
     doing = f"processes takes into {args.outputpath}"
     part = args.uids[0] if args.uids else "{}_of_{}".format(*args.shard)  # jobs with a take each need not wait
     with claimed(args.outputpath, f"process_data_{part}", doing):
-        with claimed(args.outputpath, SOURCE, doing, ["split.json"]):
+        with claimed(args.outputpath, VIDEOS, doing, ["split.json"]):
             claim_data_dir(args.outputpath, args.downscaled, args.detail)
             write_split(args, splits)
         for split, uids in uids_by_split.items():
@@ -111,6 +120,19 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
         raise UserError(f"no take {min(unknown)} in {where}; see --uids and --split")
     named = {name: [uid for uid in uids if uid in args.uids] for name, uids in uids_by_split.items()}
     return {name: uids for name, uids in named.items() if uids}
+
+
+def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
+    """Write of which videos the frames are, and their `detail` if it is not the benchmark's. Raises UserError if a job
+    before wrote another kind.
+    """
+    kind = ("downscaled/448" if downscaled else "full size") + f", detail {detail}" * (detail > 1)
+    path = data_dir / VIDEOS
+    if not path.exists():
+        write_json(path, {"videos": kind})
+    elif (before := read_record(path, {"videos": str}, SOURCE_REMEDY)["videos"]) != kind:
+        remedy = f"give another --outputpath, or the same --downscaled and --detail; if it has no frames, delete {path}"
+        raise UserError(f"{data_dir} was made of videos {before}, not {kind}; {remedy}")
 
 
 def write_split(args: argparse.Namespace, splits: dict[str, list[str]]) -> None:

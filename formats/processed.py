@@ -3,6 +3,7 @@
     <data_dir>/<take_uid>/<camera>/<frame>.jpg
     <data_dir>/<take_uid>/annotation.json
     <data_dir>/<take_uid>/source.json           from which files data/process_data.py made the take
+    <data_dir>/<take_uid>/failed.json           what the take lacks, if anything
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
 Masks have the size of the video on which they were drawn; frames are smaller. Frames without a mask have no key.
@@ -11,7 +12,7 @@ Masks have the size of the video on which they were drawn; frames are smaller. F
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,11 @@ from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, camera_kind, parse_frame, parse_frame_keys
 
 ANNOTATION = "annotation.json"
-FAILED = "failed.json"  # lists what a take lacks; a take that lacks nothing has no such file
-SOURCE = "source.json"  # names the files from which a take was made; the one beside the takes names the kind of videos
+FAILED, SOURCE = "failed.json", "source.json"
+SOURCE_REMEDY = "delete it if its frames may stay, else its folder"
+FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
+MISSING_FILE = "missing"  # the data set lacks the file: some videos of Ego-Exo4D were withdrawn
+BROKEN_FILE = "broken"  # the file cannot be used; downloading the file again should help
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -138,10 +142,9 @@ class ProcessedTake:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """Read source.json in the folder of a take or of all takes; {} if it is missing. Raises UserError if damaged."""
+    """Read source.json in the folder of a take; {} if it is missing. Raises UserError if it is damaged."""
     path = folder / SOURCE
-    remedy = "delete it if its frames may stay, else its folder"
-    return read_record(path, {str: str | list}, remedy) if path.exists() else {}
+    return read_record(path, {str: str | list}, SOURCE_REMEDY) if path.exists() else {}
 
 
 def annotation_change(data_dir: Path, take: Take) -> str | None:
@@ -156,17 +159,36 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
     return f"{what}, which needs the videos of {take.name}"
 
 
-def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
-    """Write the kind of frames into source.json: of which videos, and their `detail` if it is not the benchmark's.
-    Raises UserError if another kind was claimed before.
-    """
-    source = {"videos": ("downscaled/448" if downscaled else "full size") + f", detail {detail}" * (detail > 1)}
-    path = data_dir / SOURCE
+@dataclass(frozen=True)
+class Failure:
+    """Something that is missing from a take: from one camera, or from the whole take if `camera` is None."""
+
+    camera: str | None
+    kind: str
+    reason: str
+
+    def describe(self, uid: str, take_name: str = "") -> str:
+        """The failure of a take in one line."""
+        name = f" ({take_name})" if take_name else ""
+        camera = f", camera {self.camera}" if self.camera else ""
+        return f"take {uid}{name}{camera}: {self.reason}"
+
+
+def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
+    """Write failed.json into a take's `folder`; without failures, delete it."""
+    if failures:
+        write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
+    else:
+        (folder / FAILED).unlink(missing_ok=True)
+
+
+def read_failures(folder: Path) -> tuple[str, list[Failure]]:
+    """Read failed.json in a take's `folder` -> the take's name and its failures."""
+    path = folder / FAILED
     if not path.exists():
-        write_json(path, source)
-    elif (existing := read_source(data_dir)) != source:
-        remedy = f"give another --outputpath, or the same --downscaled and --detail; if it has no frames, delete {path}"
-        raise UserError(f"{data_dir} was made of videos {existing.get('videos')}, not {source['videos']}; {remedy}")
+        return "", []
+    raw = read_record(path, FAILED_FORM, "delete it and run data/process_data.py again")
+    return raw["take_name"], [Failure(**row) for row in raw["failures"]]
 
 
 def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:

@@ -15,9 +15,9 @@ import pytest
 import data.extraction
 from common.errors import UserError, warn_once
 from data import check_processed, process_data
+from data.process_data import claim_data_dir
 from formats.pairs import open_or_list_pairs, open_pairs
 from formats.pairs_file import listing_path
-from formats.processed import claim_data_dir
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
 from tests.made.processes import claimed_elsewhere, killed_at, run_main, wait_for_the_end

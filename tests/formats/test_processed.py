@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from data.process_data import claim_data_dir
 from formats.masks import encode_mask
-from formats.processed import ProcessedTake, claim_data_dir, read_frame
+from formats.processed import ProcessedTake, read_frame
 from tests.made.golden import golden
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
