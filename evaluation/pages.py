@@ -31,12 +31,12 @@ CASE_ORDERS = {  # of the cases of one file, and which cases the page then shows
 DISAGREEING = "on which the files differ most, in IoU, or in existence if the object is hidden; "
 DISAGREEING += "each file is the best one in the same number of them"
 STARS = "A star marks a score that is not part of the benchmark. docs/published_results.csv has published scores."
-SHOWN = "Each picture shows the query, the {} and the true mask: cases {}. A dashed outline means that the object is "
-SHOWN += "predicted hidden. Click a picture to see it at full size."
-SCORED_GROUPS = "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was "
-SCORED_GROUPS += "predicted visible. Click the head of a column to sort by it."
-COMPARED_GROUPS = "The largest change of IoU comes first. An arrow up means better. Brackets hold the 95 % interval, "
-COMPARED_GROUPS += "if any."
+SHOWN = "Each picture shows the query, what was predicted and the true mask: cases {}. A dashed outline means that the "
+SHOWN += "object is predicted hidden. Click a picture to see it at full size."
+GROUPS = "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was predicted "
+GROUPS += (
+    "visible. An arrow up means better; brackets hold the 95 % interval. Click the head of a column to sort by it."
+)
 
 
 def choose_rows(pairs: Pairs, cases: np.ndarray, order: str, number: int, with_hidden: bool = False) -> list[int]:
@@ -93,24 +93,19 @@ def make_card(number: int, names: Sequence[str], take: str, pair: Pair, cases: n
     """
     case, iou, existence, goodness = cases[0], cases["iou"], cases["existence"], goodness_of(cases)
     visible, predicted = bool(case["visible"]), existence > THRESHOLD
-    if len(names) > 1:
-        kinds = {f"{name} is best": value == max(goodness) for name, value in zip(names, goodness, strict=True)}
-        kinds["existence: files disagree"] = predicted.any() and not predicted.all()
-        change = iou[-1] - iou[0] if visible else ""
-        orders: dict[str, Any] = {"distance": np.ptp(goodness), "change from first to last file": change}
-        values = map(METRICS["iou"].as_text, iou if visible else existence)
-        score_text = "IoU (%) " if visible else "hidden; existence (%) "
-        score_text += ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-    else:
-        kinds = {"hidden, predicted visible": predicted[0] and not visible}
-        kinds["visible, predicted hidden"] = visible and not predicted[0]
-        kinds["visible, empty mask"] = visible and case["predicted_pixels"] == 0
-        kinds["visible, wrong object"] = visible and case["right_object"] == 0
-        orders = {"IoU": 100 * iou[0] if visible else "", "existence": existence[0]}
-        score_text = case_text(case, ", ")
+    kinds = {"hidden, predicted visible": predicted.any() and not visible}
+    kinds["visible, predicted hidden"] = visible and not predicted.all()
+    kinds["visible, empty mask"] = visible and (cases["predicted_pixels"] == 0).any()
+    kinds["visible, wrong object"] = visible and (cases["right_object"] == 0).any()
+    orders: dict[str, Any] = {"IoU": 100 * iou[0] if visible else "", "existence": existence[0]}
     orders["object size"] = case["truth_pixels"] if visible else ""
+    if len(names) > 1:
+        kinds |= {f"{name} is best": value == max(goodness) for name, value in zip(names, goodness, strict=True)}
+        change = iou[-1] - iou[0] if visible else ""
+        orders = {"distance": np.ptp(goodness), "change from first to last file": change} | orders
     place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
-    text = {"title": pair.object_name.strip(), "caption": f"{place}: {score_text}", "take_uid": pair.take_uid}
+    scores = "; ".join(f"{name} {case_text(x, ', ')}".strip() for name, x in zip(names, cases, strict=True))
+    text = {"title": pair.object_name.strip(), "caption": f"{place}: {scores}", "take_uid": pair.take_uid}
     shown = ["object visible" if visible else "object hidden", *(kind for kind, is_kind in kinds.items() if is_kind)]
     orders = {name: value if value == "" else value.item() for name, value in orders.items()}
     return {"picture": f"pictures/{number:04d}.jpg", **text, "orders": orders, "kinds": shown}
@@ -134,29 +129,20 @@ def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], c
     """
     sections = make_sections(figures, cards, order)
     sections = [section for section in sections if section["cards"] or any(len(rows) > 2 for rows in section["tables"])]
-    lead, compares = headline(figures), order == DISAGREEMENT
-    if compares:
-        title = " against ".join(figures["names"])
-    else:
-        title = f"Object correspondence, {lead.partition(':')[0]}"
-        lead += f"; results of {Path(figures['results']).name}"
+    names, lead = figures.get("names", [Path(figures["results"]).name]), headline(figures)
+    title, lead = f"Object correspondence, {lead.partition(':')[0]}", f"{lead}; results of {' and '.join(names)}"
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("page.html")
     with atomic_write(folder / PAGE) as file:
-        file.write(page.render(title=title, lead=lead, warnings=warnings, sections=sections, wide=compares))
+        file.write(page.render(title=title, lead=lead, warnings=warnings, sections=sections, wide=len(names) > 1))
 
 
 def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> list[dict[str, Any]]:
     """The sections of the page: scores, cards, breakdowns."""
-    if order == DISAGREEMENT:
-        titles, predictions, groups = ("Differences", "Disagreements"), "predictions", COMPARED_GROUPS
-    else:
-        titles, predictions, groups = ("Scores", "Cases"), "prediction", SCORED_GROUPS
-    scores = f"{STARS} {interval_note(figures).capitalize()}."
-    shown = SHOWN.format(predictions, CASE_ORDERS.get(order, DISAGREEING))
-    sections = [(titles[0], scores, score_tables(figures), []), (titles[1], shown, [], cards)]
+    scores, shown = f"{STARS} {interval_note(figures).capitalize()}.", SHOWN.format(CASE_ORDERS.get(order, DISAGREEING))
+    sections = [("Scores", scores, score_tables(figures), []), ("Cases", shown, [], cards)]
     for kind in figures["breakdown"]:
         title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
-        sections.append((title, groups, breakdown_tables(figures, kind), []))
+        sections.append((title, GROUPS, breakdown_tables(figures, kind), []))
     return [dict(zip(("title", "note", "tables", "cards"), section, strict=True)) for section in sections]

@@ -25,11 +25,8 @@ NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95
 
 def headline(figures: dict[str, Any]) -> str:
     head = f"{figures['setting']}, {'split ' + figures['split'] if figures['split'] else 'split unknown'}"
-    frames = counted(figures["frames_scored"], "frame")
-    if "comparisons" in figures:
-        return f"{head}: {frames} that all files have"
-    takes, visible = counted(figures["takes"], "take"), f"{figures['frames_visible']:,} of them with a visible target"
-    return f"{head}: {takes}, {frames} scored, {visible}"
+    takes, frames = counted(figures["takes"], "take"), counted(figures["frames_scored"], "frame")
+    return f"{head}: {takes}, {frames} scored, {figures['frames_visible']:,} of them with a visible target"
 
 
 def interval_note(figures: dict[str, Any]) -> str:
@@ -40,21 +37,20 @@ def interval_note(figures: dict[str, Any]) -> str:
 
 
 def score_tables(figures: dict[str, Any]) -> list[Rows]:
-    """A table with the scores of one results file; for several, with the differences of each from the first."""
+    """The scores of the first results file, and the differences of each other one from it."""
     others = figures.get("comparisons", [])
-    return [difference_table(figures["first"], other) for other in others] or [score_table(figures)]
+    return [score_table(figures), *(difference_table(figures["first"], other) for other in others)]
 
 
 def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
-    """The scores or differences of `score_tables` for each group of the breakdown `kind`."""
-    others = figures.get("comparisons", [])
-    changes = [change_table(other["by"][kind], f"{other['second']} - {figures['first']}") for other in others]
-    return changes or [group_table(figures["breakdown"][kind])]
+    """The scores and differences of `score_tables` for each group of the breakdown `kind`."""
+    others, first = figures.get("comparisons", []), group_table(figures["breakdown"][kind])
+    return [first, *(change_table(other["by"][kind], f"{other['second']} - {figures['first']}") for other in others)]
 
 
 def score_table(figures: dict[str, Any]) -> Rows:
-    """The scores of one results file with intervals."""
-    rows: Rows = [("", "value", "95 % interval")]
+    """The scores of the first results file with intervals."""
+    rows: Rows = [("", figures.get("first", "value"), "95 % interval")]
     values = printed_values({**figures["official"], **figures["extra"]})
     for name, metric in METRICS.items():
         title = metric.heading
@@ -134,16 +130,16 @@ def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool) -> Ro
 
 def printed_lines(figures: dict[str, Any], all_frames: bool) -> list[str]:
     """The lines that evaluate.py prints: scores or differences, intervals, breakdowns, the scores by other rules."""
-    lines, alone, scored = [headline(figures)], "comparisons" not in figures, figures["frames_scored"]
-    if alone and scored < (wanted := figures["frames_wanted"]):
+    lines, scored = [headline(figures)], figures["frames_scored"]
+    if scored < (wanted := figures["frames_wanted"]):
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
-    for run in figures["provenance"]["predictions"] if alone else ():
+    for run in figures["provenance"]["predictions"]:
         if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run[name]):
             lines.append(made)
     for table in score_tables(figures):
         lines += ["", *format_table(table)]
     lines.append(f"* not part of the benchmark; {interval_note(figures)}")
-    for kind in SHORT_BREAKDOWNS if alone else ():
+    for kind in SHORT_BREAKDOWNS:
         table = group_table(figures["breakdown"][kind])
         if len(table) > 2:
             lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}", *format_table(table)]
