@@ -40,6 +40,7 @@ from common.arguments import (
 from common.distributed import World
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.pairs import open_or_list_pairs
+from formats.results import RESULTS_DIR
 from inference.own_method import OwnMethod
 from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
@@ -60,7 +61,7 @@ def parse_args(argv: list[str] | None) -> Namespace:
     add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
     add_data_path(parser)
     add("--split", default="val", help="split to predict: train, val or test")
-    add("--out_path", type=Path, default=ROOT / "results", help="folder for the results file")
+    add("--out_path", type=Path, default=RESULTS_DIR, help="folder for the results file")
     add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
     add_network_options(parser, "checkpoint (default: netBest.pth of a training in train/checkpoints)")
     text = f"pairs computed at once; fewer need less memory, and may move an existence by 2e-7 (default: {BATCH_SIZE})"

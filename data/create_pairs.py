@@ -17,8 +17,6 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
-from tqdm import tqdm
-
 from common.arguments import SETTINGS, Parser, add_data_path
 from formats.pairs import pairs_of
 from formats.pairs_file import listing_path, write_listing
@@ -46,17 +44,14 @@ def main() -> None:
     found_none, malformed = True, {}
     for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
         uids = read_split(args.splits_path, split)
-        processed = [uid for uid in uids if is_processed(args.data_path, uid)]
-        missing = sorted(set(uids) - set(processed))
-        if missing:
+        if missing := sorted(uid for uid in uids if not is_processed(args.data_path, uid)):
             first_uids = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
             count = f"{len(missing)} of {counted(len(uids), 'take')}"
             print(f"{split} of {args.splits_path}: {count} not processed: {first_uids}")
-        if not processed:
+        if len(missing) == len(uids):
             continue
         found_none = False
-        bar = tqdm(processed, split, unit="take", delay=1, disable=None)  # no bar before an early error
-        listing = write_listing(args.data_path, split, args.splits_path, bar, missing)
+        listing = write_listing(args.data_path, split, args.splits_path)
         malformed |= listing.malformed
         counts = {setting: len(pairs_of([(args.data_path, listing)], setting)) for setting in SETTINGS}
         text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())

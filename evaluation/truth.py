@@ -165,7 +165,7 @@ def truth_of_file(path: Path, data_dir: Path, split: str | None, setting: str, a
             takes[uid], infos[uid] = take, TakeInfo(looked)
         except MALFORMED as error:
             missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
-    pairs = pairs_of([(data_dir, list_takes(data_dir, takes, [], takes))], setting)
+    pairs = pairs_of([(data_dir, list_takes(data_dir, takes, takes))], setting)
     scored = pairs if all_frames else pairs[looked_at(pairs, infos)]
     return GroundTruth(scored, infos, data_dir, missing, {}, takes, all_frames, split, (path, data_dir))
 

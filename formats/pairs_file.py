@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
@@ -53,16 +54,17 @@ def listing_command(data_dir: Path, split: str, listing: Listing | None = None) 
     return f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}{where}"
 
 
-def list_takes(
-    data_dir: Path, uids: Iterable[str], missing: list[str], in_memory: Mapping[str, ProcessedTake] = {}
-) -> Listing:
+def list_takes(data_dir: Path, uids: Iterable[str], in_memory: Mapping[str, ProcessedTake] = {}) -> Listing:
     """List the masks of the takes `uids`, and the frames that their pairs need. A take that is `in_memory` is used as
     it is, without reading its annotation.json, and its state is (0, "").
     """
-    states, malformed, tracks, cameras = {}, {}, [], []
+    states, malformed, missing, tracks, cameras = {}, {}, [], [], []
     masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")
-    for uid in uids:
+    for uid in tqdm(uids, "list pairs", unit="take", delay=1, disable=None):  # no bar before an early error
         annotation = data_dir / uid / ANNOTATION
+        if uid not in in_memory and not annotation.is_file():
+            missing.append(uid)
+            continue
         states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
             take = in_memory.get(uid) or ProcessedTake.read(data_dir, uid)
@@ -86,17 +88,14 @@ def list_takes(
 
 def list_split(data_dir: Path, split: str, splits_path: Path | None = None) -> Listing:
     """List the processed takes of a split."""
-    uids = read_split(splits_path or find_split_path(data_dir), split)
-    processed = {uid: is_processed(data_dir, uid) for uid in uids}
-    there, missing = ([uid for uid in uids if processed[uid] == is_there] for is_there in (True, False))
-    return list_takes(data_dir, there, missing)
+    return list_takes(data_dir, read_split(splits_path or find_split_path(data_dir), split))
 
 
-def write_listing(data_dir: Path, split: str, splits_path: Path, uids: Iterable[str], missing: list[str]) -> Listing:
-    """List the takes `uids` of the file `splits_path` as `list_takes` does, and write what is listed."""
+def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
+    """Write what `list_split` gives."""
     path = listing_path(data_dir, split)
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
-        listing = list_takes(data_dir, uids, missing)
+        listing = list_split(data_dir, split, splits_path)
         if splits_path != find_split_path(data_dir):
             listing = replace(listing, splits_path=str(splits_path.absolute()))
         arrays = {name: value for name, value in vars(listing).items() if isinstance(value, np.ndarray)}

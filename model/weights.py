@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def read_torch(path: Path, remedy: str) -> tuple[Any, str]:
 
 def one_line(error: Exception) -> str:
     """The message of an error in one line, shortened to 200 characters."""
-    return textwrap.shorten(str(error), 200, placeholder="...") or type(error).__name__
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def named_tensors(state: Any, what: str) -> dict[str, Tensor]:

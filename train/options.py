@@ -23,7 +23,7 @@ RESUME = "checkpoint to continue; auto: netLast.pth in --out-dir, if it exists, 
 RESUME += "netLast.pth in --out-dir, if it exists and has the same recipe)"
 FOLDER = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
 NOT_RECIPE = (  # options that do not change the recipe; a run may continue with other values of them
-    *("out_dir", "resume_epoch", "moco_path", "gpu", "device", "num_workers"),
+    *("out_dir", "moco_path", "gpu", "device", "num_workers"),
     *("cache_features", "save_every", "log_every", "n_epoch"),
 )
 
@@ -56,7 +56,6 @@ class Options:
         None, "the backbone's weights (default: for moco, in model/pretrained)", "--moco_path", "--backbone_weights"
     )
     resume_pth: str | None = option(None, RESUME, "--resume-pth", group="where to start")
-    resume_epoch: int = option(0, "epochs of the checkpoint (default: as its file tells)", "--resume-epoch", limits=[0])
     init_weights: Path | None = option(None, "network, or related model, from whose tensors a new training starts")
     overwrite: bool = option(False, "delete the run in --out-dir, and start anew")
     out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
@@ -124,8 +123,6 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
     if typed.get("overwrite") and typed.get("resume_pth") == "auto":
         raise UserError("--overwrite removes the run that --resume-pth auto would continue; drop one of them")
-    if typed.get("resume_epoch") and typed.get("resume_pth", "auto") == "auto":
-        raise UserError(f"--resume-epoch {typed['resume_epoch']} needs a checkpoint to start from: --resume-pth FILE")
     if typed.get("init_weights") and typed.get("resume_pth", "auto") != "auto":
         raise UserError("--init_weights begins a new training, --resume-pth continues one; drop one of them")
     suffix = "_both" if typed.get("both") else "_reverse" if typed.get("reverse") else ""

@@ -162,9 +162,8 @@ def starting_state(
                 state.history.pop(name, None)
         if "training" in others:
             state.mined = {}
-        if "step" not in start.content or options.resume_epoch and not start.is_own:  # the warm-up is done
-            state.step = state.schedule.epoch_end(options.resume_epoch)
-            state.history["epoch"] = options.resume_epoch
+        if "step" not in start.content:  # a published file: the warm-up is done
+            state.step, state.history["epoch"] = state.schedule.epoch_end(0), 0
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         changes = [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
         return state, [f"{start.path}, continued at step {state.step}", *changes]

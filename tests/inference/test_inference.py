@@ -354,7 +354,7 @@ def test_listed_pairs_give_the_same_bytes_and_a_frame_that_was_replaced_since_is
     path.touch()
     assert run(checkpoint, own_data, tmp_path / "unlisted").read_bytes() == whole.read_bytes()
     assert capsys.readouterr().err.count(f"warning: the pairs are listed for this run only: {path} cannot be used") == 1
-    write_listing(own_data, "val", find_split_path(own_data), TAKES["val"], [])
+    write_listing(own_data, "val", find_split_path(own_data))
     assert run(checkpoint, own_data, tmp_path / "listed").read_bytes() == whole.read_bytes()
     assert "listed" not in capsys.readouterr().err
     replaced = own_data / "take-b" / "cam02" / "30.jpg"

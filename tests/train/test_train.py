@@ -350,7 +350,7 @@ def test_a_checkpoint_with_a_damaged_state_of_training_ends_in_one_line(training
         assert str(odd) in error_line(capsys, training_set, tmp_path / "out", "--resume-pth", odd)
 
 
-def test_a_published_checkpoint_goes_on_after_its_warm_up_or_a_given_epoch(training_set, finished, tmp_path, capsys):
+def test_a_published_checkpoint_goes_on_after_its_warm_up(training_set, finished, tmp_path, capsys):
     content, published = torch.load(finished / "netLast.pth", weights_only=True), tmp_path / "published.pth"
     torch.save({name: content[name] for name in ("backbone", "encoder", "optimiser")}, published)
     run_training(training_set, tmp_path, "--resume-pth", published)
@@ -361,9 +361,6 @@ def test_a_published_checkpoint_goes_on_after_its_warm_up_or_a_given_epoch(train
     assert adam[0]["step"] == STEPS + 4
     run_training(training_set, tmp_path, "--resume-pth", published, "--n-epoch", 2)  # the same command, longer
     assert list(losses(tmp_path)) == list(range(4, 12))
-    run_training(training_set, tmp_path / "2", "--resume-pth", published, "--resume-epoch", 2, "--n-epoch", 3)
-    assert list(losses(tmp_path / "2")) == [12, 13, 14, 15]
-    assert [line["epoch"] for line in log_lines(tmp_path / "2", "val")] == ["start", "epoch 3/3"]
 
 
 def test_the_network_of_the_repository_is_fine_tuned_from_where_it_is(tmp_path, capsys):
