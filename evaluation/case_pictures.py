@@ -16,7 +16,7 @@ from formats.masks import RLE, encode_mask, resize_mask
 from formats.pairs import Pairs
 from formats.results import THRESHOLD
 
-BLACK, GRAY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+BLACK, WHITE = (20, 20, 20), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
 FONT_SIZE, HEADER_SIZE = 18, 24  # pixels, of the text in and above the panels
@@ -112,36 +112,30 @@ def _close_up(size: Size, rle: RLE | None) -> Window | None:
     return slice(row, row + side), slice(column, column + side)
 
 
-def draw_sheet(pictures: Iterable[np.ndarray], headers: Sequence[tuple[str, str, str]]) -> np.ndarray:
-    """One image of pictures of cases, one below the other on white, each under a line of three texts.
+def draw_sheet(pictures: Iterable[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+    """One image of pictures of cases, one below the other on white, each under its caption.
 
     Raises UserError if there is no picture, or if there are too many.
     """
-    if not headers:
+    if not captions:
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
     rows = []
-    for picture, header in zip(pictures, headers, strict=True):
-        picture = np.vstack([_header(*header, picture.shape[1]), picture])
+    for picture, caption in zip(pictures, captions, strict=True):
+        picture = np.vstack([_header(caption, picture.shape[1]), picture])
         height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
         rows.append(_framed(resize(picture, (height, SHEET_WIDTH)), GAP, GAP, GAP, GAP))
         if sum(map(len, rows)) > MAX_ROWS:
-            raise UserError(f"{len(headers)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
+            raise UserError(f"{len(captions)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
     return np.vstack(rows)
 
 
-def _header(name: str, place: str, score: str, width: int) -> np.ndarray:
-    """The line above a picture: object; take, camera and frame; at the right IoU and existence."""
+def _header(caption: str, width: int) -> np.ndarray:
+    """The line above a picture, in the largest font with which it fits."""
+    caption, smallest = to_ascii(" ".join(caption.split())), HEADER_SIZE // 2
+    fonts = map(ImageFont.load_default, range(HEADER_SIZE, smallest, -1))
+    font = next((x for x in fonts if x.getlength(caption) <= width), ImageFont.load_default(smallest))
     canvas = Image.new("RGB", (width, HEADER_SIZE * 4 // 3 + GAP), WHITE)
-    draw = ImageDraw.Draw(canvas)
-    name, details, score_text = to_ascii(" ".join(name.split()))[:40] + "  ", to_ascii(place)[:100], f"  {score}"
-    fonts = map(ImageFont.load_default, range(HEADER_SIZE, HEADER_SIZE // 2, -1))
-    fitting = (font for font in fonts if sum(draw.textlength(x, font) for x in (name, details, score_text)) <= width)
-    font = next(fitting, ImageFont.load_default(HEADER_SIZE // 2 + 1))  # the largest font with which the line fits
-    middle, left = draw.textlength(name, font), width - draw.textlength(score_text, font)
-    draw.text((0, 0), name, BLACK, font)
-    draw.text((middle, 0), details, GRAY, font)
-    draw.rectangle((left, 0, width, canvas.height), fill=WHITE)
-    draw.text((left, 0), score_text, BLACK, font)
+    ImageDraw.Draw(canvas).text((0, 0), caption, BLACK, font)
     return np.array(canvas)
 
 

@@ -36,7 +36,7 @@ from common.drawing import write_picture
 from common.files import check_output, output_folder, write_json
 from common.provenance import provenance
 from evaluation.case_pictures import draw_case, draw_sheet, panel_styles, side_by_side
-from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, sheet_header, write_page
+from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
 from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, summarize, without_nan
@@ -126,20 +126,21 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     def draw(row: int) -> list[np.ndarray]:
         return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
 
+    def card_of(number: int, row: int) -> dict[str, Any]:
+        return make_card(number, names, truth.take_names[pairs.take[row]], pairs.named(row), cases[:, row])
+
     chosen, cards, sheet, lines = [], [], None, [*warnings]
     if args.report:
         number = args.num if args.num is not None else 40 if several else 100
         chosen = choose_rows(pairs, cases, args.order, number, with_hidden=True)
     if args.sheet:
         on_sheet = choose_rows(pairs, cases, args.order, 8 if args.num is None else args.num)
-        named = zip(map(pairs.named, on_sheet), cases[0, on_sheet], strict=True)
-        headers = [sheet_header(pair, truth.infos[pair.take_uid].name, case) for pair, case in named]
-        sheet = draw_sheet(map(side_by_side, map(draw, on_sheet)), headers)
+        captions = ["{title}, {caption}".format(**card_of(0, row)) for row in on_sheet]
+        sheet = draw_sheet(map(side_by_side, map(draw, on_sheet)), captions)
         lines.append(f"{counted(len(on_sheet), 'case')}: {args.sheet}")
     with output_folder(args.out) as folder:
         for number, row in enumerate(tqdm(chosen, unit="picture", desc="pictures", delay=1, disable=None)):
-            panels, take = draw(row), truth.take_names[pairs.take[row]]
-            card = make_card(number, names, take, pairs.named(row), cases[:, row])
+            panels, card = draw(row), card_of(number, row)
             write_picture(folder / card["picture"], side_by_side(panels))
             cards.append(card | {"panels": panel_styles(panels)})
         if sheet is not None:

@@ -104,23 +104,17 @@ def make_card(number: int, names: Sequence[str], take: str, pair: Pair, cases: n
         change = iou[-1] - iou[0] if visible else ""
         orders = {"distance": np.ptp(goodness), "change from first to last file": change} | orders
     place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
-    scores = "; ".join(f"{name} {case_text(x, ', ')}".strip() for name, x in zip(names, cases, strict=True))
+    scores = "; ".join(f"{name} {case_text(x)}".strip() for name, x in zip(names, cases, strict=True))
     text = {"title": pair.object_name.strip(), "caption": f"{place}: {scores}", "take_uid": pair.take_uid}
     shown = ["object visible" if visible else "object hidden", *(kind for kind, is_kind in kinds.items() if is_kind)]
     orders = {name: value if value == "" else value.item() for name, value in orders.items()}
     return {"picture": f"pictures/{number:04d}.jpg", **text, "orders": orders, "kinds": shown}
 
 
-def case_text(case: np.void, gap: str) -> str:
+def case_text(case: np.void) -> str:
     """A case's IoU and existence as a text."""
     iou = f"IoU {METRICS['iou'].as_text(case['iou'])} %" if case["visible"] else "not there"
-    return f"{iou}{gap}said {verdict(case['existence'])}"
-
-
-def sheet_header(pair: Pair, take: str, case: np.void) -> tuple[str, str, str]:
-    """The object, the place and the scores of a case, which stand above its picture in a sheet."""
-    place = f"{take or pair.take_uid[:8]}, {pair.target_camera}, frame {pair.frame}"
-    return pair.object_name, place, case_text(case, "  ")
+    return f"{iou}, said {verdict(case['existence'])}"
 
 
 def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], cards: list[dict], order: str) -> None:
