@@ -23,18 +23,10 @@ from tqdm import tqdm
 
 from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers
 from common.parallel import run_jobs
+from formats.failures import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.pairs import BOTH, open_pairs
 from formats.pairs_file import listing_path
-from formats.processed import (
-    BROKEN_FILE,
-    MISSING_FILE,
-    ProcessedTake,
-    annotation_change,
-    frames_in,
-    has_jpeg_end,
-    is_processed,
-    read_failures,
-)
+from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
 from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 PAIR_NUMBERS = {setting: f"pairs {setting}" for setting in SETTINGS}

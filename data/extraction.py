@@ -21,22 +21,10 @@ import cv2
 
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, file_digest, remove_leftovers, write_json
+from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
 from formats.geometry import same_aspect_ratio
 from formats.masks import RLE, mask_size
-from formats.processed import (
-    ANNOTATION,
-    BROKEN_FILE,
-    MISSING_FILE,
-    SOURCE,
-    Failure,
-    ProcessedTake,
-    frame_path,
-    frames_in,
-    read_failures,
-    read_source,
-    shrink,
-    write_failures,
-)
+from formats.processed import ANNOTATION, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
 from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 

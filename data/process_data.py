@@ -29,15 +29,8 @@ from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_work
 from common.files import claimed, read_record, write_json
 from common.parallel import run_jobs
 from data.extraction import process_take
-from formats.processed import (
-    BROKEN_FILE,
-    MISSING_FILE,
-    SOURCE_REMEDY,
-    Failure,
-    is_processed,
-    read_failures,
-    write_failures,
-)
+from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
+from formats.processed import SOURCE_REMEDY, is_processed
 from formats.takes import SPLITS, Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 VIDEOS = "source.json"  # beside the takes: of which videos their frames are

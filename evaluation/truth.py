@@ -21,9 +21,10 @@ import numpy as np
 from common.arguments import add_annotations, add_data_path
 from common.errors import MALFORMED, UserError, counted, printable
 from common.files import claimed, iter_json, write_json
+from formats.failures import FAILED
 from formats.pairs import Pairs, open_or_list_pairs, pairs_of
 from formats.pairs_file import list_takes
-from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
+from formats.processed import ProcessedTake, annotation_change, is_processed
 from formats.takes import ANNOTATION_REMEDY, annotation_path, find_split_path, iter_takes, parse_frame, read_split
 
 MISSING_HINT = "; --allow_missing goes on without what is only missing"

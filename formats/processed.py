@@ -3,7 +3,7 @@
     <data_dir>/<take_uid>/<camera>/<frame>.jpg
     <data_dir>/<take_uid>/annotation.json
     <data_dir>/<take_uid>/source.json           from which files data/process_data.py made the take
-    <data_dir>/<take_uid>/failed.json           what the take lacks, if anything
+    <data_dir>/<take_uid>/failed.json           what the take lacks, if anything (formats/failures.py)
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
 Masks have the size of the video on which they were drawn; frames are smaller. Frames without a mask have no key.
@@ -12,7 +12,7 @@ Masks have the size of the video on which they were drawn; frames are smaller. F
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +27,8 @@ from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, camera_kind, parse_frame, parse_frame_keys
 
 ANNOTATION = "annotation.json"
-FAILED, SOURCE = "failed.json", "source.json"
+SOURCE = "source.json"
 SOURCE_REMEDY = "delete it if its frames may stay, else its folder"
-FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
-MISSING_FILE = "missing"  # the data set lacks the file: some videos of Ego-Exo4D were withdrawn
-BROKEN_FILE = "broken"  # the file cannot be used; downloading the file again should help
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -157,38 +154,6 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
         return None
     what = f"its annotation has changed since it was processed; run data/process_data.py --uids {take.uid}"
     return f"{what}, which needs the videos of {take.name}"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Something that is missing from a take: from one camera, or from the whole take if `camera` is None."""
-
-    camera: str | None
-    kind: str
-    reason: str
-
-    def describe(self, uid: str, take_name: str = "") -> str:
-        """The failure of a take in one line."""
-        name = f" ({take_name})" if take_name else ""
-        camera = f", camera {self.camera}" if self.camera else ""
-        return f"take {uid}{name}{camera}: {self.reason}"
-
-
-def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
-    """Write failed.json into a take's `folder`; without failures, delete it."""
-    if failures:
-        write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
-    else:
-        (folder / FAILED).unlink(missing_ok=True)
-
-
-def read_failures(folder: Path) -> tuple[str, list[Failure]]:
-    """Read failed.json in a take's `folder` -> the take's name and its failures."""
-    path = folder / FAILED
-    if not path.exists():
-        return "", []
-    raw = read_record(path, FAILED_FORM, "delete it and run data/process_data.py again")
-    return raw["take_name"], [Failure(**row) for row in raw["failures"]]
 
 
 def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:

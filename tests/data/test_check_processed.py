@@ -7,7 +7,7 @@ import pytest
 
 from data import check_processed
 from data.check_processed import check_take
-from formats.processed import BROKEN_FILE, MISSING_FILE, Failure, write_failures
+from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, write_failures
 from tests.made import EGO
 from tests.made.processed import create_pairs, make_data_set
 from tests.made.processes import run_main

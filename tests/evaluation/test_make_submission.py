@@ -7,7 +7,8 @@ import pytest
 
 from common.errors import UserError
 from evaluation import make_submission
-from formats.processed import ANNOTATION, FAILED
+from formats.failures import FAILED
+from formats.processed import ANNOTATION
 from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS
