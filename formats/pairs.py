@@ -23,9 +23,9 @@ from common.arguments import SETTINGS
 from common.errors import UserError, warn_once
 from formats.geometry import Size
 from formats.masks import RLE
-from formats.pairs_file import Listing, digest_of, list_split, listing_command, listing_path, read_listing
+from formats.pairs_file import Listing, digest_of, list_takes, listing_command, listing_path, read_listing
 from formats.processed import ANNOTATION, SOURCE, frame_path, read_frame
-from formats.takes import camera_kind, find_split_path
+from formats.takes import camera_kind, find_split_path, read_split
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
 
@@ -212,12 +212,13 @@ def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Pa
     """The pairs of a split's takes, of which there may be none. If create_pairs.py has not listed them, or if they have
     changed since (which is said), they are listed now, from each take's annotation.json.
     """
+    splits_path = splits_path or find_split_path(data_dir)
     try:
-        listing = read_listing(data_dir, split, splits_path or find_split_path(data_dir))
+        listing = read_listing(data_dir, split, splits_path)
     except UserError as error:
         if listing_path(data_dir, split).exists():
             warn_once(f"the pairs are listed for this run only: {error}")
-        listing = list_split(data_dir, split, splits_path)
+        listing = list_takes(data_dir, read_split(splits_path, split))
     return pairs_of([(data_dir, listing)], setting)
 
 

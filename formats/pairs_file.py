@@ -86,16 +86,11 @@ def list_takes(data_dir: Path, uids: Iterable[str], in_memory: Mapping[str, Proc
     return Listing(*arrays, states, malformed, missing, tracks, cameras)
 
 
-def list_split(data_dir: Path, split: str, splits_path: Path | None = None) -> Listing:
-    """List the processed takes of a split."""
-    return list_takes(data_dir, read_split(splits_path or find_split_path(data_dir), split))
-
-
 def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
-    """Write what `list_split` gives."""
+    """List the takes of a split as `list_takes` does, and write what is listed."""
     path = listing_path(data_dir, split)
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
-        listing = list_split(data_dir, split, splits_path)
+        listing = list_takes(data_dir, read_split(splits_path, split))
         if splits_path != find_split_path(data_dir):
             listing = replace(listing, splits_path=str(splits_path.absolute()))
         arrays = {name: value for name, value in vars(listing).items() if isinstance(value, np.ndarray)}
