@@ -59,12 +59,12 @@ def _caption(name: str, case: np.void, is_seen: bool) -> str:
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
-def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
+def row_of_panels(panels: Sequence[np.ndarray]) -> np.ndarray:
     return np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
 
 
 def panel_styles(panels: Sequence[np.ndarray]) -> list[str]:
-    """How page.css shows each panel alone, out of the picture of all `side_by_side`: its width / height, its place."""
+    """How page.css shows each panel alone, out of the picture of all `row_of_panels`: its width / height, its place."""
     widths = [panel.shape[1] + GAP for panel in panels]
     others = [sum(widths) - width for width in widths]
     return [

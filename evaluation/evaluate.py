@@ -35,7 +35,7 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.files import check_output, output_folder, write_json
 from common.provenance import provenance
-from evaluation.case_pictures import draw_case, draw_sheet, panel_styles, side_by_side
+from evaluation.case_pictures import draw_case, draw_sheet, panel_styles, row_of_panels
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
@@ -136,12 +136,12 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     if args.sheet:
         on_sheet = choose_rows(pairs, cases, args.order, 8 if args.num is None else args.num)
         captions = ["{title}, {caption}".format(**card_of(0, row)) for row in on_sheet]
-        sheet = draw_sheet(map(side_by_side, map(draw, on_sheet)), captions)
+        sheet = draw_sheet(map(row_of_panels, map(draw, on_sheet)), captions)
         lines.append(f"{counted(len(on_sheet), 'case')}: {args.sheet}")
     with output_folder(args.out) as folder:
         for number, row in enumerate(tqdm(chosen, unit="picture", desc="pictures", delay=1, disable=None)):
             panels, card = draw(row), card_of(number, row)
-            write_picture(folder / card["picture"], side_by_side(panels))
+            write_picture(folder / card["picture"], row_of_panels(panels))
             cards.append(card | {"panels": panel_styles(panels)})
         if sheet is not None:
             write_picture(args.sheet, sheet)

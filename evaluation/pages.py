@@ -97,12 +97,13 @@ def make_card(number: int, names: Sequence[str], take: str, pair: Pair, cases: n
     kinds["visible, predicted hidden"] = visible and not predicted.all()
     kinds["visible, empty mask"] = visible and (cases["predicted_pixels"] == 0).any()
     kinds["visible, wrong object"] = visible and (cases["right_object"] == 0).any()
-    orders: dict[str, Any] = {"IoU": 100 * iou[0] if visible else "", "existence": existence[0]}
-    orders["object size"] = case["truth_pixels"] if visible else ""
+    orders: dict[str, Any] = {}
     if len(names) > 1:
         kinds |= {f"{name} is best": value == max(goodness) for name, value in zip(names, goodness, strict=True)}
         change = iou[-1] - iou[0] if visible else ""
-        orders = {"distance": np.ptp(goodness), "change from first to last file": change} | orders
+        orders |= {"distance": np.ptp(goodness), "change from first to last file": change}
+    orders |= {"IoU": 100 * iou[0] if visible else "", "existence": existence[0]}
+    orders["object size"] = case["truth_pixels"] if visible else ""
     place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
     scores = "; ".join(f"{name} {case_text(x)}".strip() for name, x in zip(names, cases, strict=True))
     text = {"title": pair.object_name.strip(), "caption": f"{place}: {scores}", "take_uid": pair.take_uid}
