@@ -175,7 +175,7 @@ def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None
     add("--backbone", metavar="NAME", help=text)
     text = "weights of the backbone (default: of a checkpoint, the file used in training; else where timm gets them)"
     add("--backbone_weights", type=Path, help=text)
-    text = "side of the crops that --backbone reads, pixels (default: 288; 448 for a plain vision transformer)"
+    text = "side of the crops that --backbone reads, pixels (default: 240; 448 for a plain vision transformer)"
     add("--input_size", type=at_least(64), help=text)
     text = (
         "remove so many directions in which a vision transformer's features tell positions (default: 0; not measured)"

@@ -77,9 +77,7 @@ class Predictor:
         precision = resolve_precision(precision, device)
         if backbone:
             if path:
-                raise UserError(
-                    f"there are a checkpoint {path} and a backbone {backbone} to match with; give one of them"
-                )
+                raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
             encoder = make_backbone(backbone, backbone_weights)
             matching = Matching.of(encoder, device, precision, input_size, positions, **options)
             return cls(matching, f"{backbone}: {matching.config}, in {precision}", (), encoder.digest)

@@ -55,7 +55,7 @@ def spot_of(mask: np.ndarray) -> Spot | None:
 class MatchingConfig:
     """The sizes at which a search reads pictures."""
 
-    input_size: int = 288  # side of the crops in which it looks, in pixels
+    input_size: int = 240  # side of the crops in which it looks, in pixels
     frame_size: int = 768  # long side of the whole pictures that the locator reads
 
     def __str__(self) -> str:

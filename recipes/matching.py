@@ -45,13 +45,15 @@ from recipes.places import LookNumbers, Looks, Marked, Places, Sought, highest_r
 
 SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
-SIZE, PLAIN_SIZE = 288, 448  # sides of crops; a plain vision transformer has cells of 16 pixels alone
+SIZE, PLAIN_SIZE = 240, 448  # sides of crops; a plain vision transformer has cells of 16 pixels alone
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 POWER = 0.75  # of a propagated mask: 0.4 becomes 0.5, at which masks end
 
+OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in pixels, and what stays as it is
+
 # What the fixed sums read.
-GLANCE = {"cosine": 1.0}
-SCORE = {"close_cosine": 1.0, "color": 0.1}
+GLANCE = {"cosine": 1.0, "agreement": 0.2, "similarity": 0.1}
+SCORE = {"close_cosine": 1.0, "close_agreement": 0.2, "similarity": 0.1, "color": 0.1}
 EXISTENCE = {"close_agreement": 6.0}
 EXISTENCE_BIAS = -2.0
 
@@ -171,7 +173,7 @@ class Matching(NetworkRecipe):
         """
         cls.channels_of(backbone)
         size = input_size or (PLAIN_SIZE if backbone.is_plain else SIZE)
-        config = MatchingConfig(size // STRIDE * STRIDE, size * 8 // 3)
+        config = MatchingConfig(size // STRIDE * STRIDE, size * 16 // 5)
         made = cls(Matcher(config), backbone, device, precision, **options)
         made.positions = positions or 0
         made.options |= {"backbone": backbone.name, "positions": made.positions} | asdict(config)
@@ -325,8 +327,19 @@ class Matching(NetworkRecipe):
         return [self.sharpened(*row) for row in zip(answers, images, strict=True)]
 
     def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
-        """The answer with an outline that follows the edges of the picture, (H, W, 3)."""
-        return answer
+        """The answer with an outline that follows the colors of the picture (H, W, 3): GrabCut (Rother et al. 2004)
+        moves what is not sure.
+        """
+        prob = cv2.resize(answer.prob, (OUTLINE_SIDE, OUTLINE_SIDE))
+        labels = np.where(prob > THRESHOLD, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        labels[prob > SURE], labels[prob < 1 - SURE] = cv2.GC_FGD, cv2.GC_BGD
+        if {cv2.GC_FGD, cv2.GC_BGD} - {*np.unique(labels).tolist()}:  # GrabCut needs both
+            return answer
+        cv2.setRNGSeed(0)  # its clusters begin at random
+        model = np.zeros((2, 1, 65))
+        crop = cut(image, answer.crop, OUTLINE_SIDE)  # pyrefly: ignore
+        cv2.grabCut(crop, labels, None, *model, 1, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
+        return answer._replace(prob=np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32))
 
     # What the steps share
 

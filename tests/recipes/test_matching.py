@@ -1,0 +1,89 @@
+"""Matching: objects are found by the features of a frozen backbone alone, with nothing trained."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import eval_segswap
+from common.errors import UserError
+from formats.masks import iou
+from inference import segment_pair
+from inference.predictor import Predictor
+from model.backbone import Backbone
+from recipes.matching import Matching
+from tests.made.known_answer import Colors, edges, scene
+from tests.made.processes import killed_at
+from tests.model.test_backbones import DINOV2, DINOV3, original_state
+
+COLORS = Backbone("colors", Colors(), channels=3, detail_channels=3)
+
+
+@pytest.fixture(scope="module")
+def transformers(tmp_path_factory) -> dict[str, list[str]]:
+    """The flags of vision transformers with random weights, of strides 14 and 16."""
+    flags = {}
+    for name in (DINOV2, DINOV3):
+        path = tmp_path_factory.mktemp("weights") / "weights.pth"
+        torch.save({key: tensor.half() for key, tensor in original_state(name).items()}, path)
+        flags[name] = ["--backbone", name, "--backbone_weights", str(path), "--input_size", "96", "--device", "cpu"]
+    return flags
+
+
+@pytest.mark.parametrize("size", [(270, 480), (480, 270), (601, 333)], ids=str)
+def test_a_thing_whose_color_tells_it_is_found_with_nothing_trained(size):
+    query, query_mask = scene(size[::-1], (0.3, 0.42, 0.5, 0.62))
+    target, expected = scene(size, (0.25, 0.35, 0.1, 0.2))
+    mask, existence = Predictor(Matching.of(COLORS, torch.device("cpu"))).segment(query, query_mask, target)
+    assert iou(mask.astype(bool), expected.astype(bool)) > 0.8 and existence > 0.5
+    assert np.abs(edges(mask) - edges(expected)).max() <= 4
+    absent, _ = scene(size, (0.25, 0.25, 0.1, 0.1))
+    assert Predictor(Matching.of(COLORS, torch.device("cpu"))).segment(query, query_mask, absent).existence < 0.5
+
+
+@pytest.mark.parametrize("name", [DINOV2, DINOV3])
+def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_bytes(
+    name, transformers, data_path, tmp_path
+):
+    flags = ["--setting", "ego-exo", "--data_path", str(data_path), "--num_workers", "0", *transformers[name]]
+    assert eval_segswap.main([*flags, "--out_path", str(tmp_path / "whole")]) == 0
+    whole = tmp_path / "whole" / "ego-exo_val_results.json"
+    assert killed_at(9, tmp_path / "killed", eval_segswap.main, *flags, "--out_path", tmp_path / "killed")
+    assert eval_segswap.main([*flags, "--out_path", str(tmp_path / "killed")]) == 0
+    assert (tmp_path / "killed" / whole.name).read_bytes() == whole.read_bytes()
+    made_by = json.loads(whole.with_name("ego-exo_val_run.json").read_text())["provenance"]
+    assert [made_by[key] for key in ("checkpoint", "backbone", "input_size")] == [name, name, 96]
+    with pytest.raises(UserError, match="made by another run"):  # another size, other answers
+        eval_segswap.main([*flags, "--input_size", "112", "--out_path", str(tmp_path / "whole")])
+
+
+def test_what_a_backbone_tells_of_positions_can_be_removed_and_then_other_answers_come(transformers, tmp_path, capsys):
+    pictures = [scene((96, 128), box) for box in ((0.3, 0.6, 0.2, 0.5), (0.2, 0.5, 0.5, 0.8))]
+    for name, (image, mask) in zip("ab", pictures, strict=True):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+        Image.fromarray(mask * 255).save(tmp_path / f"{name}_given.png")
+    words = ["--query_image", "a.png", "--query_mask", "a_given.png", "--target_image", "b.png"]
+    words = [str(tmp_path / word) if word.endswith("png") else word for word in words]
+    said = []
+    for positions in "0", "8":
+        out = ["--out", str(tmp_path / positions), "--positions", positions]
+        segment_pair.main([*words, *transformers[DINOV3], *out])
+        said.append(capsys.readouterr().out.splitlines())
+    assert "matching in crops of 96 pixels, with nothing trained" in said[0][0]
+    assert said[0][1] != said[1][1]
+
+
+def test_what_does_not_go_together_is_said_in_one_line(checkpoint, tmp_path):
+    with pytest.raises(UserError, match="has its own backbone; leave out --backbone"):
+        Predictor.load(checkpoint, backbone="efficientnet_lite0")
+    with pytest.raises(UserError, match="go with --backbone"):
+        Predictor.load(checkpoint, input_size=96)
+    with pytest.raises(UserError, match="reads an earlier layer of the backbone, and one has none"):
+        Matching.of(Backbone("one", torch.nn.Identity(), 3), torch.device("cpu"))
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("resnet10t").state_dict(), weights)
+    with pytest.raises(UserError, match="does not fit resnet18"):
+        Predictor.load(backbone="resnet18", backbone_weights=weights)
