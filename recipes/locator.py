@@ -67,7 +67,7 @@ class Locator(nn.Module):
         super().__init__()
         self.part_weight: Any = 1.0
         self.scale: Any = 10.0  # turns similarities into logits of a softmax over cells
-        self.sharpness: Any = 40.0  # turns cosines into logits, for `propagate`
+        self.sharpness: Any = 60.0  # turns cosines into logits, for `propagate`
 
     def cells(self, levels: Levels) -> Tensor:
         """Features of N images -> cells (N, 2h, 2w, C) float32: both layers side by side, of about the same length."""

@@ -40,22 +40,22 @@ from recipes.crops import (
     whole_frame,
 )
 from recipes.frame import Frame
-from recipes.locator import APART, NOTHING, Description, Locator, Matches
+from recipes.locator import APART, EPS, Description, Locator, Matches
 from recipes.places import LookNumbers, Looks, Marked, Places, Sought, highest_rows
 
 SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 SIZE, PLAIN_SIZE = 240, 448  # sides of crops; a plain vision transformer has cells of 16 pixels alone
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
-POWER = 0.75  # of a propagated mask: 0.4 becomes 0.5, at which masks end
 
 OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in pixels, and what stays as it is
 
-# What the fixed sums read.
+# What the fixed sums read. Existence reads nothing whose scale the backbone decides: a cosine counts beside the highest
+# similarity of the object to its own place. Its weights were fitted to rendered takes, with EfficientNet-Lite0.
 GLANCE = {"cosine": 1.0, "agreement": 0.2, "similarity": 0.1}
 SCORE = {"close_cosine": 1.0, "close_agreement": 0.2, "similarity": 0.1, "color": 0.1}
-EXISTENCE = {"close_agreement": 6.0}
-EXISTENCE_BIAS = -2.0
+EXISTENCE = {"agreement": 2.4, "close_agreement": 3.8, "color": 2.1, "contrast": 0.1, "back": 0.5}
+LIKENESS, EXISTENCE_BIAS = 1.0, -3.6
 
 
 class FixedChoice:
@@ -68,7 +68,8 @@ class FixedChoice:
         return weighted(numbers, SCORE)
 
     def existence(self, numbers: LookNumbers) -> Tensor:
-        return weighted(numbers, EXISTENCE) + EXISTENCE_BIAS
+        likeness = numbers.close_cosine / numbers.home.clamp(min=0.2)  # pyrefly: ignore
+        return weighted(numbers, EXISTENCE) + LIKENESS * likeness + EXISTENCE_BIAS
 
 
 def weighted(numbers: LookNumbers, weights: Mapping[str, float]) -> Tensor:
@@ -116,7 +117,7 @@ class Matcher(nn.Module):
 
     def look(self, query: Any, target: Any) -> Look:
         """Look for B objects, each in one target crop."""
-        propagated = self.locator.propagate(query.cells, query.coverage, target.cells) ** POWER
+        propagated = self.locator.propagate(query.cells, query.coverage, target.cells)
         size = 2 * (self.config.input_size,)
         prob = F.interpolate(propagated[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         return Look(prob, torch.zeros_like(prob[:, 0, 0]))
@@ -126,13 +127,14 @@ class Matcher(nn.Module):
         return self.locator.describe(cells, coverage_of(mask_prob > 0.5, cells.shape[1:3]))
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
-        """How well answers lead back to their objects: (B,) float32 in [0, 1]. The locator seeks the answer in the
-        whole query frame; the softmax of this similarity map is summed over the object's cells. An empty answer gets 0.
+        """How well answers lead back to their objects, (B,) float32. The locator seeks the answer in the whole query
+        frame: how much higher is the similarity on the object than away from it, in standard deviations of the map?
 
         cells: (B, h, w, C), the locator's cells of query frames; objects: (B, h, w) bool, the cells of the object.
         """
-        share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
-        return (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
+        heat = self.locator.heat(answers, cells)
+        back, away = highest_on_and_away(heat, objects).unbind(1)
+        return (back - away) / heat.std((1, 2)).clamp(min=EPS)
 
     def at_home(self, objects: Description, cells: Tensor, on_objects: Tensor) -> Tensor:
         """The highest similarity of objects to the cells of their own frames, on them and away from them: (B, 2). It is
@@ -140,9 +142,13 @@ class Matcher(nn.Module):
 
         cells: (B, h, w, C), the locator's cells of query frames; on_objects: (B, h, w) bool, the objects' cells.
         """
-        heat = self.locator.heat(objects, cells)
-        around = F.max_pool2d(on_objects[:, None].float(), 2 * APART + 1, 1, APART)[:, 0] > 0
-        return torch.stack([heat.masked_fill(x, -1).amax((1, 2)) for x in (~on_objects, around)], 1)
+        return highest_on_and_away(self.locator.heat(objects, cells), on_objects)
+
+
+def highest_on_and_away(heat: Tensor, objects: Tensor) -> Tensor:
+    """The highest values of maps (B, h, w) on objects (B, h, w) and away from them: (B, 2)."""
+    around = F.max_pool2d(objects[:, None].float(), 2 * APART + 1, 1, APART)[:, 0] > 0
+    return torch.stack([heat.masked_fill(x, -1).amax((1, 2)) for x in (~objects, around)], 1)
 
 
 class Matching(NetworkRecipe):
@@ -304,10 +310,10 @@ class Matching(NetworkRecipe):
             on_object = self.stacked([object_cells(mask, cells.shape[1:3])])
             back = self.network.look_back(shown[of_object], cells, on_object)
             at_home = self.network.at_home(described[[row]], cells, on_object).expand(len(back), 2)
-            found.append(torch.cat(((back[:, None] + 1e-3).log(), at_home), 1))
+            found.append(torch.cat((back[:, None], at_home), 1))
             order += of_object
-        log_back, home, elsewhere = torch.cat(found)[self.to_device(np.argsort(order))].unbind(1)
-        return {"log_back": log_back, "home": home, "elsewhere": elsewhere}
+        back, home, elsewhere = torch.cat(found)[self.to_device(np.argsort(order))].unbind(1)
+        return {"back": back, "home": home, "elsewhere": elsewhere}
 
     def draw(self, objects: Any, places: Places, looks: Looks, close_looks: Looks) -> list[Answer]:
         """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is

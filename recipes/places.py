@@ -104,9 +104,7 @@ class LookNumbers(Rows):
     close_logit: Tensor | None = None  # the same, by the close look
     close_agreement: Tensor | None = None
     close_cosine: Tensor | None = None
-    # The logarithm of what looking back gives + .001: the share of the whole query frame's similarity map, by what was
-    # found, that lies on the object.
-    log_back: Tensor | None = None
+    back: Tensor | None = None  # how well what was found leads back to the object, by `look_back` of the network
     home: Tensor | None = None  # the highest similarity of the object's own place in the query frame to its description
     elsewhere: Tensor | None = None  # the highest similarity away from this place, where look-alikes are
     color: Tensor | None = None  # whether the close look shows the object's colors, by `same_color`

@@ -2,6 +2,8 @@
 numbers of looks. fit.py fits them.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ DROPOUT = 0.2  # dropout of these units
 GLANCE = {"similarity": 6.0, "logit": 0.7, "agreement": 4.0, "cosine": 15.0}
 SCORE = {"similarity": 6.0, "agreement": 6.0, "cosine": 15.0, "close_agreement": 4.0, "close_cosine": 5.0}
 EXISTENCE = {"similarity": 1.6, "logit": 0.35, "close_logit": 0.15, "close_agreement": 2.3, "close_cosine": 1.6}
-EXISTENCE |= {"log_back": 0.25, "home": -1.8, "elsewhere": -0.6}
+EXISTENCE |= {"back": 0.25, "home": -1.8, "elsewhere": -0.6, "color": 2.0, "contrast": 0.6}
 
 
 class Judge(nn.Module):
@@ -36,6 +38,13 @@ class Judge(nn.Module):
         x = (self.stacked(numbers) - self.mean) / self.deviation
         hidden = F.dropout(F.relu(self.hidden(x)), DROPOUT, self.training)
         return (self.linear(x) + self.out(hidden))[..., 0]
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any) -> None:  # pyrefly: ignore
+        """Files of version 2.6 lack the last numbers, which then count nothing."""
+        for name in ("linear.weight", "hidden.weight", "mean", "deviation"):
+            if (key := prefix + name) in state and (missing := len(self.names) - state[key].shape[-1]) > 0:
+                state[key] = F.pad(state[key], (0, missing), value=float(name == "deviation"))
+        super()._load_from_state_dict(state, prefix, *args)
 
     def stacked(self, numbers: LookNumbers) -> Tensor:
         return torch.stack([getattr(numbers, name) for name in self.names], -1)

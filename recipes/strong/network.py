@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.features import Levels, coverage_of
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
-from recipes.locator import Locator, detail_of
+from recipes.locator import NOTHING, Description, Locator, detail_of
 from recipes.matching import Matcher, ObjectCrops, TargetCrops
 from recipes.strong.choice import Choice
 from recipes.strong.config import StrongConfig
@@ -125,3 +125,11 @@ class StrongNetwork(Matcher):
         grid = as_grid(self.net.encoder_blocks.attend_target(query.tokens, tokens, query.mask))
         logit = self.net.cls_branch(grid).float() + self.slope * (heat.amax((1, 2)) - self.threshold)
         return Look(probabilities(self.net.decoder(grid, torch.cat((target.detail, maps), 1))), logit)
+
+    def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
+        """The matcher's map, as probabilities: the logarithm of the share that lies on the object. An empty answer has
+        none.
+        """
+        share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
+        back = (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
+        return (back + 1e-3).log()

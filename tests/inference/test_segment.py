@@ -207,7 +207,7 @@ def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(
     assert cv2.imread(files["out"] + "_overlay.jpg").shape == (90, 90 + 160, 3)
     printed = capsys.readouterr().out
     assert printed.startswith(f"{Path(files['ckpt_path']).name}: tiny network of 96 pixels")
-    assert re.search(r"\n(probably not |perhaps )?there \(\d+ %\), [\d.]+% of the target image\n", printed)
+    assert re.search(r"\n(unsure|(probably not )?there) \(\d+ %\), [\d.]+% of the target image\n", printed)
 
 
 def test_the_percentage_is_one_of_which_the_same_word_is_said():
