@@ -56,7 +56,7 @@ class MatchingConfig:
     """The sizes at which a search reads pictures."""
 
     input_size: int = 240  # side of the crops in which it looks, in pixels
-    frame_size: int = 768  # long side of the whole pictures that the locator reads
+    frame_size: int = 1024  # long side of the whole pictures that the locator reads
 
     def __str__(self) -> str:
         return f"matching in crops of {self.input_size} pixels, with nothing trained"

@@ -43,9 +43,10 @@ from recipes.frame import Frame
 from recipes.locator import APART, EPS, Description, Locator, Matches
 from recipes.places import LookNumbers, Looks, Marked, Places, Sought, highest_rows
 
-SEARCH = 8  # version of the prediction, stored in a run's record; raise it with each change of the answers
+SEARCH = 9  # version of the prediction, stored in a run's record; raise it with each change of the answers
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
-SIZE, PLAIN_SIZE = 240, 448  # sides of crops; a plain vision transformer has cells of 16 pixels alone
+# Side of crops and long side of whole pictures, in pixels. A plain vision transformer has cells of 16 pixels alone.
+SIZES, PLAIN_SIZES = (240, 1024), (448, 1440)
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 
 OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in pixels, and what stays as it is
@@ -178,8 +179,9 @@ class Matching(NetworkRecipe):
         directions in which features tell positions, which are removed. Raises UserError if the backbone is unfit.
         """
         cls.channels_of(backbone)
-        size = input_size or (PLAIN_SIZE if backbone.is_plain else SIZE)
-        config = MatchingConfig(size // STRIDE * STRIDE, size * 16 // 5)
+        side, long_side = PLAIN_SIZES if backbone.is_plain else SIZES
+        size = (input_size or side) // STRIDE * STRIDE
+        config = MatchingConfig(size, size * long_side // side)
         made = cls(Matcher(config), backbone, device, precision, **options)
         made.positions = positions or 0
         made.options |= {"backbone": backbone.name, "positions": made.positions} | asdict(config)
@@ -203,11 +205,14 @@ class Matching(NetworkRecipe):
         if seen.row:
             with self.computing():
                 places, numbers, answers = self.search(seen, count)
-                existence = self.network.choice.existence(numbers).sigmoid().tolist()
+                existence = self.existence(numbers).sigmoid().tolist()
             for pair, answer, prob in zip(places.pair, answers, existence, strict=True):
                 found[seen.row[pair]].append(answer._replace(existence=prob))
         empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in frame.pictures]
         return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
+
+    def existence(self, numbers: LookNumbers) -> Tensor:
+        return self.network.choice.existence(numbers)
 
     def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, LookNumbers, list[Answer]]:
         """Look closely at `close` places of each pair. Returns the `count` best ones, their numbers, which tell the
@@ -222,7 +227,7 @@ class Matching(NetworkRecipe):
         best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
         closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4. Close looks
-        numbers = replace(numbers.with_close(closer), **self.compare_colors(marked, places, closer))
+        numbers = replace(numbers.with_close(closer), **self.compare(frame, marked, places, closer))
         best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5. Choice
         places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
         numbers = replace(numbers, **self.look_back(frame, marked, query.description, places, looks))  # 6. Look back
@@ -284,7 +289,7 @@ class Matching(NetworkRecipe):
                 best[rows[number]] = several[number][1]
         return best
 
-    def compare_colors(self, marked: Marked, places: Places, looks: Looks) -> dict[str, Tensor]:
+    def compare(self, frame: Frame, marked: Marked, places: Places, looks: Looks) -> dict[str, Tensor]:
         """4. Whether what close looks show has the colors and the contrasts of the objects."""
         objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), SIDE))[self.to_device(places.object)]
         images = self.stacked(cut(*row, SIDE) for row in zip(places.image, looks.crop, strict=True))

@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from common.distributed import World
+from formats.crop import cut
 from formats.masks import iou
 from formats.pairs import Pairs
 from formats.results import THRESHOLD
 from model.device import autocast
-from model.features import Levels
+from model.features import Levels, coverage_of
 from model.rows import rows_by_key
 from model.xsegtx import Look
 from recipes.base import Answer, Search
-from recipes.crops import spot_of
+from recipes.crops import CLOSE, spot_of
 from recipes.frame import Frame
+from recipes.locator import Locator
 from recipes.losses import compute_losses
 from recipes.matching import Matching
-from recipes.places import LookNumbers, Marked
+from recipes.places import LookNumbers, Looks, Marked, Places
 from recipes.samples import DrawnPairs
 from recipes.strong.config import StrongConfig, StrongOptions
 from recipes.strong.fit import fit_choice
@@ -33,10 +35,11 @@ from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, rea
 
 MINED_LOOKS = 5  # places at which a pair is searched for wrong ones
 PLACE_WEIGHT = 0.15  # of the loss `place`
+SECOND_OPINION = 3.0, 0.4  # how much the agreement of features that have not learned counts, and what changes nothing
 
 
 class Strong(Matching):
-    Config, Options, Network, looks_default = StrongConfig, StrongOptions, StrongNetwork, 4
+    Config, Options, Network = StrongConfig, StrongOptions, StrongNetwork
     network: StrongNetwork
     config: StrongConfig
     mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
@@ -45,6 +48,26 @@ class Strong(Matching):
         levels, mask_feat = self.encoder.levels(images), self.encoder.masks(masks)
         with autocast(self.device, self.precision):
             return self.network.encode(levels, masks, mask_feat)
+
+    def compare(self, frame: Frame, marked: Marked, places: Places, looks: Looks) -> dict[str, Tensor]:
+        """4. The matcher's numbers, and a second opinion in pictures of unknown cameras: do features that have learned
+        nothing agree, too? Renderings have not spoiled them. Elsewhere, the number is the one that changes nothing.
+        """
+        side, raw = self.config.input_size, Locator()
+        agreement = torch.full((len(places),), SECOND_OPINION[1], device=self.device)
+        unknown = [row for row, pair in enumerate(places.pair) if frame.kinds[frame.target[pair]] is None]
+        if unknown:
+            images, masks = self.query_crops(marked, marked.crops(CLOSE), side)
+            query, of = raw.cells(self.levels(images)), self.to_device([places.object[row] for row in unknown])
+            crops = [cut(places.image[row], looks.crop[row], side) for row in unknown]
+            target = raw.cells(self.levels(self.stacked(crops)))
+            matches = raw.match(query[of], coverage_of(masks, query.shape[1:3])[of], target)
+            agreement[unknown] = matches.agreement(self.stacked(looks.prob[unknown] > THRESHOLD))
+        return super().compare(frame, marked, places, looks) | {"raw_agreement": agreement}
+
+    def existence(self, numbers: LookNumbers) -> Tensor:
+        opinion, neutral = SECOND_OPINION
+        return self.network.choice.existence(numbers) + opinion * (numbers.raw_agreement - neutral)  # pyrefly: ignore
 
     def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
         return answer  # the decoder has drawn the outline
