@@ -49,7 +49,7 @@ step "5/7 Training: the network of this repository goes on with these takes, for
 network=model/pretrained/xsegtx_tiny.pth
 run bash train/run_both.sh --init_weights $network --train-dir "$data" --out-dir "$out/checkpoints" --resume-pth auto \
   --seed "$seed" --batch-pos 8 --lr 2e-4 --warmUpIter $(((steps + 5) / 6)) --iter-epoch "$steps" --n-epoch 4 \
-  --lr-schedule 3 --lr_falls 4 --existence_weight 0.05 --mine_epochs --fit_pairs 300 --val_size 0 --cache_features 2 \
+  --lr-schedule 3 --lr_falls 4 --existence_weight 0.05 --mine_epochs --fit_share 0.6 --val_size 0 --cache_features 2 \
   --num_workers 0 --log_every 10 --precision $precision
 made "$out/checkpoints/netBest.pth" "$out/checkpoints/log.jsonl"
 

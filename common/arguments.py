@@ -44,6 +44,7 @@ class Parser(argparse.ArgumentParser):
         for name in (word.partition("=")[0] for word in (sys.argv[1:] if args is None else args)):
             if name[:2] == "--" != name and name not in flags:
                 near = [x for x in flags if x.startswith(name)] or difflib.get_close_matches(name, flags, 1, cutoff=0.8)
+                near = near or [x for x in flags if x.startswith(name.partition("_")[0] + "_")]  # the same first word
                 unknown.append(f"there is no {name}" + f", but {' and '.join(near)}" * bool(near))
         if unknown:
             self.error("; ".join(unknown))

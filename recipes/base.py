@@ -40,8 +40,8 @@ class Searched(NamedTuple):
     found: Any
 
 
-# search(function, size) applies a function(frame) to training pairs: see `search_pairs` in train/searches.py.
-Search = Callable[[Callable[[Frame], list], int], list[Searched]]
+# search(function, share) applies a function(frame) to training pairs: see `search_pairs` in train/searches.py.
+Search = Callable[[Callable[[Frame], list], float | None], list[Searched]]
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
 

@@ -134,6 +134,7 @@ def say_changes(
     if others and keeps_recipe:
         what = f"{path.parent} holds a run with other options ({', '.join(others[:3])})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
+    changed |= {name: f"{name} {x} is no option any more" for name, x in arguments.items() if name not in now}
     for text in changed.values():
         print(f"changed since then: {text}")
 

@@ -110,8 +110,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed)
 
-    def search(function: Callable[..., list], size: int) -> list:  # of other pairs in each mining, and in the fit
-        return search_pairs(recipe, pairs, (options.seed, state.step), world, function, size)
+    def search(function: Callable[..., list], share: float | None) -> list:  # other pairs in each mining and the fit
+        return search_pairs(recipe, pairs, (options.seed, state.step), world, function, share)
 
     def load_batches(mines: bool) -> Iterator[Batch]:  # anew after each mining, of which loaders have a copy
         if mines:
@@ -172,7 +172,7 @@ def print_introduction(
 ) -> None:
     """Print and log the data, the network and the recipe of a run."""
     schedule, arguments = options.schedule, state.origin["arguments"]
-    details = [f"{name} {arguments[name]}" for name in ("existence_weight", *asdict(options.training))]
+    names = [name for name in ("existence_weight", *asdict(options.training)) if arguments[name] is not None]
     takes = counted(len(np.unique(pairs.take)), "take")
     facts = {
         "setting": options.setting,
@@ -180,7 +180,7 @@ def print_introduction(
         "train_pairs": f"{len(pairs)} of {takes}, {(~pairs.visible).sum()} of them negatives",
         "val_pairs": f"{min(options.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
         "start": notes[0],
-        "recipe": ", ".join([options.recipe, *details]),
+        "recipe": ", ".join([options.recipe, *(f"{name} {arguments[name]}" for name in names)]),
         "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
         "warm-up": counted(schedule.warmup, "step"),
         "rate": f"{schedule.lr:g}"

@@ -131,7 +131,7 @@ class Strong(Matching):
     # What training learns from searches
 
     def mine(self, search: Search) -> dict[str, Tensor]:
-        return as_mined(search(self.wrong_places, self.training.mine_pairs))
+        return as_mined(search(self.wrong_places, self.training.mine_share))
 
     def wrong_places(self, frame: Frame) -> list[np.ndarray]:
         """The candidates of each pair that are not at the object, as the fields of `Spot`s, (n, 3)."""
@@ -148,8 +148,8 @@ class Strong(Matching):
         self.mined = mined_by_pair(mined, len(pairs))
 
     def finish(self, search: Search, seed: int) -> str:
-        size = self.training.fit_pairs
-        return fit_choice(self.network.choice, search(self.all_looks, size), seed) if size else ""
+        share = self.training.fit_share
+        return "" if share == 0 else fit_choice(self.network.choice, search(self.all_looks, share), seed)
 
     def all_looks(self, frame: Frame) -> list[tuple[LookNumbers, Tensor, bool]]:
         """All looks at each pair: their numbers, their IoUs (K,), and whether the object is visible."""

@@ -43,7 +43,7 @@ def arguments(data_dir: Path, out_dir: Path, *flags: object) -> list[str]:
     """The words of the command line; the strong recipe fits its choice to few pairs and mines nothing, unless `flags`
     say otherwise.
     """
-    for name, *values in (("--fit_pairs", 6), ("--mine_epochs",)) if "strong" in flags else ():
+    for name, *values in (("--fit_share", 0.1), ("--mine_epochs",)) if "strong" in flags else ():
         if name not in flags:
             flags = (*flags, name, *values)
     return [*RECIPE.split(), *map(str, ["--train-dir", data_dir, "--out-dir", out_dir, *flags])]

@@ -69,11 +69,11 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
         encoders = [read_checkpoint(tmp_path / "fitted" / name)[0]["encoder"] for name in names]
         return [{name for name, x in encoder.items() if not x.equal(before[name])} for encoder in encoders]
 
-    assert "the choice among looks" not in run("plain", "--fit_pairs", 0, "--n-epoch", 2, "--save_every", 1)
+    assert "the choice among looks" not in run("plain", "--fit_share", 0, "--n-epoch", 2, "--save_every", 1)
     plain = [read_checkpoint(tmp_path / "plain" / name)[0]["encoder"] for name in ("net001.pth", "netLast.pth")]
     both = ("netBest.pth", "netLast.pth")
     few = "stays as it was: a fit needs 300 pairs of 5 takes, 30 of them hidden, and there are 8 pairs of"
-    assert few in run("fitted", "--fit_pairs", 8)
+    assert few in run("fitted", "--fit_share", 0.16)
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 
     for name, least in {"LEAST_PAIRS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():
@@ -81,7 +81,7 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
     monkeypatch.setattr(fitting, "STEPS", 20)
     count = itertools.count()
     monkeypatch.setattr(fitting, "choice_figures", lambda *_: (-next(count), 0))
-    again = ("--fit_pairs", 45, "--resume-pth", "auto")  # all pairs; the fit alone is left
+    again = ("--fit_share", 1, "--resume-pth", "auto")  # the fit alone is left
     assert "stays as it was, since a fit is worse: on" in run("fitted", *again)
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 

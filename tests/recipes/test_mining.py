@@ -1,5 +1,6 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -32,7 +33,7 @@ def searching(recipe: Strong, pairs: Pairs):
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
     pairs, checkpoint = open_pairs([training_set], "train", "ego-exo"), load_checkpoint(strong_checkpoint)
-    options = StrongOptions(mine_pairs=0)
+    options = StrongOptions(mine_share=1)
     recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined == {}
@@ -81,8 +82,8 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
     monkeypatch.setattr(
         train.searches, "random_frames", lambda *given: drawn.append(random_frames(*given)) or drawn[-1]
     )
-    flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 2, "--val_size", 1)
-    mining = (*flags, "--mine_epochs", 0, 9, "--mine_pairs", 12, "--fit_pairs", 12)
+    flags = ("--recipe", "strong", "--frame_size", 160, "--fit_share", 0, "--warmUpIter", 2, "--val_size", 1)
+    mining = (*flags, "--mine_epochs", 0, 9, "--mine_share", 0.25, "--fit_share", 0.25)
     run_training(training_set, tmp_path / "plain", *flags)
     capsys.readouterr()
     run_training(training_set, tmp_path / "mined", *mining)
@@ -100,21 +101,32 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
         assert ("mining rivals in the training pairs" in capsys.readouterr().out) == is_said
 
 
-def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run(training_set, tmp_path):
-    flags = ("--recipe", "strong", "--frame_size", 160, "--fit_pairs", 0, "--warmUpIter", 1, "--val_size", 1)
+def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run_and_options_of_2_6_that_are_gone_are_named(
+    training_set, tmp_path, capsys
+):
+    flags = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--val_size", 1)
 
     def options(*more):
-        words = [word for word in arguments(training_set, tmp_path, *flags, *more) if word != "--mine_epochs"]
+        words = arguments(training_set, tmp_path, *flags, *more)
+        words = [word for word in words if word not in ("--mine_epochs", "--fit_share", "0.1")]
         return choose_start(parse(words, ""), torch.device("cpu"))[0]
 
-    run_training(training_set, tmp_path / "run", *flags, "--n-epoch", 0)
+    run_training(training_set, tmp_path / "run", *flags, "--fit_share", 0, "--n-epoch", 0)
     content, _ = read_checkpoint(tmp_path / "run" / "netLast.pth")
-    torch.save(content | {"arguments": options("--n-epoch", 12).stored}, tmp_path / "netLast.pth")
+    stored = options("--n-epoch", 12).stored
+    torch.save(content | {"arguments": stored}, tmp_path / "netLast.pth")
     for epochs, expected in {12: ([2, 6, 10], 6), 24: ([4, 12, 20], 12), 2: ([1], 1)}.items():
         longer = options("--n-epoch", epochs)
         assert (longer.training.mine_epochs, longer.lr_falls) == expected
     with pytest.raises(UserError, match=r"holds a run with other options \(lr_falls 6 -> 3\)"):
         options("--n-epoch", 24, "--lr_falls", 3)
+
+    former = {name: value for name, value in stored.items() if not name.endswith("_share")}
+    torch.save(content | {"arguments": former | {"mine_pairs": 20_000, "fit_pairs": 300}}, tmp_path / "netLast.pth")
+    capsys.readouterr()
+    options("--n-epoch", 12)  # the same command
+    gone = [f"changed since then: {text} is no option any more" for text in ("mine_pairs 20000", "fit_pairs 300")]
+    assert capsys.readouterr().out.splitlines() == gone
 
 
 def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
@@ -129,11 +141,22 @@ def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
             recipe.use_mined(mined | {name: value}, pairs)
 
 
-def test_as_many_pairs_are_mined_as_asked_and_loader_processes_find_the_same(training_set):
-    pairs, options = open_pairs([training_set], "train", BOTH), StrongOptions(mine_pairs=10)
+def test_the_share_that_nobody_gave_is_a_tenth_but_at_least_20000_pairs_and_one_is_all(training_set):
+    few = open_pairs([training_set], "train", BOTH)
+    for times, wanted in {1: len(few), 1000: 20_000, 6000: 6000 * len(few) // 10}.items():
+        many = few[np.tile(np.arange(len(few)), times)]
+        pairs = replace(
+            many, frame=many.frame + np.repeat(120 * np.arange(times), len(few))
+        )  # each copy at other moments
+        planned, whole = (sum(map(len, random_frames(pairs, share, [0]))) for share in (None, 1))
+        assert wanted <= planned < wanted + 12 and whole == len(pairs)
+
+
+def test_a_share_of_the_pairs_is_mined_as_asked_and_loader_processes_find_the_same(training_set):
+    pairs, options = open_pairs([training_set], "train", BOTH), StrongOptions(mine_share=0.12)
     recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
-    planned, whole = (sum(map(len, random_frames(pairs, size, [0]))) for size in (10, 0))
-    assert 10 <= planned < 10 + 6 and whole == len(pairs)
+    planned = sum(map(len, random_frames(pairs, 0.12, [0])))
+    assert 0.12 * len(pairs) <= planned < 0.12 * len(pairs) + 6
     mined = []
     for workers in (0, 2):
         recipe.loading = loader_options(workers)

@@ -322,12 +322,9 @@ def test_both_settings_are_learned_by_one_network(training_set, tmp_path, capsys
 
 
 def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_path, capsys):
-    again = ("--recipe", "strong", "--n-epoch", 0, "--batch-pos", 8, "--fit_pairs", 6)
+    again = ("--recipe", "strong", "--n-epoch", 0, "--batch-pos", 8, "--fit_share", 0.1)
     run_training(training_set, tmp_path / "run", *again, "--frame_size", 160)
-    assert (
-        "recipe: strong, existence_weight 0.3, mine_epochs [], mine_pairs 20000, fit_pairs 6\n"
-        in capsys.readouterr().out
-    )
+    assert "recipe: strong, existence_weight 0.3, mine_epochs [], fit_share 0.1\n" in capsys.readouterr().out
     last = tmp_path / "run" / "netLast.pth"
     config = load_checkpoint(last).network.config
     for layers in ((), ("--layer-type", "I_C", "I_C", "I_N"), ("--layer-type", *"ICICIN")):  # of which it is
@@ -368,7 +365,7 @@ def test_the_network_of_the_repository_is_fine_tuned_from_where_it_is(tmp_path, 
     (tmp_path / "split.json").write_text('{"train": ["rendered"], "val": ["rendered"]}')
     assert create_pairs(data_dir).returncode == 0
     flags = ("--init_weights", SHIPPED, "--train-dir", data_dir, "--both", "--batch-pos", 4, "--val_size", 4)
-    steps = ("--recipe", "strong", "--iter-epoch", 1, "--n-epoch", 1, "--lr", 1, "--fit_pairs", 0)
+    steps = ("--recipe", "strong", "--iter-epoch", 1, "--n-epoch", 1, "--lr", 1, "--fit_share", 0)
     words = (*steps, "--num_workers", 0, "--device", "cpu", *flags)
     run = run_main(train.main, "--out-dir", tmp_path / "run", *words)
     assert run.returncode == 0
@@ -431,8 +428,8 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
     assert before == [options("--recipe", name) for name in ("paper", "strong")]
     third = options("--recipe", "third", "--flip", "0.1")
     expected = {"input_size": 320, "flip": 0.1, "lr": 1e-3, "lr_falls": 6, "batch_pos": 32}
-    assert expected.items() <= third.items() and not {"block", "fit_pairs", "mode"} & third.keys()
-    for own, recipe in {"flip": "paper", "block": "third", "mode": "third", "fit_pairs": "paper"}.items():
+    assert expected.items() <= third.items() and not {"block", "fit_share", "mode"} & third.keys()
+    for own, recipe in {"flip": "paper", "block": "third", "mode": "third", "fit_share": "paper"}.items():
         with pytest.raises(SystemExit):
             options("--recipe", recipe, f"--{own}", "tiny" if own == "mode" else "1")
         assert capsys.readouterr().err == f"error: there is no --{own}; see --help\n"
@@ -441,7 +438,7 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
             parse(["--recipe", recipe, "--help"], "")
         text = capsys.readouterr().out.partition("options:")[2]
         assert re.findall(r"--input_size INPUT_SIZE\s[^-]*\(default:\s+(\d+)\)", text) == [str(side)]
-        own = [text.count(f"\n  --{name} ") for name in ("flip", "block", "fit_pairs", "lr")]
+        own = [text.count(f"\n  --{name} ") for name in ("flip", "block", "fit_share", "lr")]
         assert own == ([0, 1, 0, 1] if recipe == "paper" else [1, 0, 0, 1])
 
 
@@ -466,8 +463,10 @@ def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, word
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--recip strong --fit_pairs 3", "there is no --recip, but --recipe; there is no --fit_pairs; see --help"),
-        ("--recipe stron --fit_pairs 3", "argument --recipe: invalid choice: 'stron' "),
+        ("--recip strong --fit_share 1", "there is no --recip, but --recipe; there is no --fit_share; see --help"),
+        ("--recipe stron --fit_share 1", "argument --recipe: invalid choice: 'stron' "),
+        ("--recipe strong --mine_pairs 9", "there is no --mine_pairs, but --mine_epochs and --mine_share; see --help"),
+        ("--recipe strong --fit_pairs 9", "there is no --fit_pairs, but --fit_share; see --help"),
         ("--back moco", "there is no --back, but --backbone and --backbone_weights; see --help"),
     ],
 )

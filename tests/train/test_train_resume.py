@@ -83,7 +83,7 @@ def test_a_run_stopped_in_validations_steps_or_files_ends_as_an_undisturbed_one(
 def test_all_extras_together_go_on_after_a_kill_which_ends_the_loader_processes_too(data_dir, tmp_path):
     flags = ("--precision", "bf16", "--both", "--recipe", "strong", "--frame_size", 160, "--num_workers", 1)
     flags += ("--warmUpIter", 1, "--iter-epoch", 2, "--batch-pos", 1, "--val_size", 2, "--n-epoch", 2)
-    flags += ("--val_every", 5, "--mine_epochs", 0, "--mine_pairs", 24, "--fit_pairs", 24)
+    flags += ("--val_every", 5, "--mine_epochs", 0, "--mine_share", 0.28, "--fit_share", 0.28)
     assert train_until(None, "", data_dir, tmp_path / "whole", *flags) == 0
     for event in (("frame of a mining", 1, 3), ("step", 4, 1), ("frame of a fit", 5, 2)):
         assert train_until(event, signal.SIGKILL, data_dir, tmp_path / "parts", *flags) == -signal.SIGKILL
