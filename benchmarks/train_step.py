@@ -3,12 +3,17 @@
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
     python benchmarks/train_step.py --precision bf16
     python benchmarks/train_step.py --input_size 192 --batch_size 8
+    python benchmarks/train_step.py --count --precision bf16    # what a GPU would do, counted without one
 
 1. It times the loader in one process. The published way decodes, pads and resizes whole masks; this project samples
    masks from their run lengths.
 2. It times a training step on images that are read already. For this project it also times a step with cached features.
 
 The weights are random, since the time does not depend on them.
+
+With --count, it compares nothing. For both recipes, it counts the operations, the FLOP and the bytes of a training step
+and of pairs that are predicted together, and computes the table of hours in docs/training.md, in which each of eight
+GPUs takes --batch_size samples of a step.
 """
 
 import argparse
@@ -30,13 +35,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.counting import print_counts
 from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import make_takes, print_times, process_takes, time_in_turn
 from common.arguments import Parser, add_device, at_least
 from common.distributed import World
 from common.errors import run_script
 from formats.masks import decode_mask
-from formats.pairs import Pairs, open_pairs
+from formats.pairs import BOTH, Pairs, open_pairs
 from model.backbone import mask_to_image
 from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device, tf32
@@ -48,16 +54,18 @@ from train.engine import Step
 
 PLAIN, OURS = "the published way", "this project"
 CACHE_BYTES = 1e9
+FRAMES = 61  # of takes in which operations are counted
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--input_size", type=at_least(48), default=480, help="pixels per side")
-    add("--batch_size", type=at_least(1), default=4, help="samples in a step")
+    add("--batch_size", type=at_least(1), default=4, help="samples in a step; with --count, of one GPU of eight")
     add("--rounds", type=at_least(1), default=5, help="measurements of each, after one to warm up")
     add("--loader_samples", type=at_least(1), default=32, help="samples that the loader reads in a round")
     add("--size", default="native", help="size of the rendered videos, one of make_takes.py's")
+    add("--count", action="store_true", help="count operations, FLOP and bytes of both recipes, and time nothing")
     add_device(parser)
     add("--precision", choices=PRECISIONS, default="fp32", help="of this project; the published way is fp32")
     return parser.parse_args()
@@ -65,6 +73,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.count:
+        return count_on_takes(args)
     device = resolve_device(args.device)
     print(f"{device}, {torch.get_num_threads()} threads, {args.input_size} pixels, batches of {args.batch_size}")
     with tempfile.TemporaryDirectory() as folder:
@@ -84,6 +94,14 @@ def main() -> None:
         "cached features": make_step(args, batch, cached=True),
     }
     time_ways("training step", steps, args.rounds, "step")
+
+
+def count_on_takes(args: argparse.Namespace) -> None:
+    real = ("--object_size", "real", "--num_objects", 6, "--num_frames", FRAMES, "--num_exo", 1, "--size", args.size)
+    with tempfile.TemporaryDirectory() as folder:
+        make_takes(Path(folder), "train", 2, *real)
+        pairs = open_pairs([process_takes(Path(folder))], "train", BOTH)
+        print_counts(pairs, args.batch_size, args.input_size, args.precision)
 
 
 def time_ways(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:

@@ -6,8 +6,9 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import inference, measure, network_card, photographs, process_data, train_step
+from benchmarks import counting, inference, measure, network_card, photographs, process_data, train_step
 from common.drawing import write_picture
 from common.files import file_digest, read_json, write_json
 from formats.masks import check_rle, encode_mask, mask_area
@@ -54,6 +55,35 @@ def test_training_is_measured_by_loader_and_step():
     small = ("--input_size", 48, "--batch_size", 2, "--rounds", 1, "--loader_samples", 2, "--size", "tiny")
     both = ["the published way", "this project"]
     assert timed_ways(output_of(run_main(train_step.main, *small))) == [*both, *both, "cached features"]
+
+
+def test_steps_and_predictions_of_both_recipes_are_counted_and_hours_follow_from_the_counts(monkeypatch):
+    monkeypatch.setattr(counting, "BATCH_SIZE", 2)
+    monkeypatch.setattr(train_step, "FRAMES", 1)
+    small = ("--count", "--input_size", 48, "--batch_size", 1, "--size", "tiny")
+    text = output_of(run_main(train_step.main, *small)).replace(",", "")
+    counts = {
+        what: [*map(float, row.split())] for what, row in re.findall(r"^(\w+ .*?[a-z]) {3,}(\d.*)$", text, re.MULTILINE)
+    }
+    kinds = [re.sub(r"\d+", "N", what) for what in counts]
+    both = ("paper", "strong")
+    assert [x for x in kinds if x.endswith("samples")] == [f"{x} a step of N samples" for x in (*both, "strong")]
+    assert [x for x in kinds if x.endswith("predicted")] == [f"{x} N pairs predicted" for x in both]
+    assert kinds[-2:] == ["strong N pairs mined", "strong N pairs searched for the fit"] and len(kinds) == 7
+    assert all(operations > 100 and min(row) >= 0 for operations, *row in counts.values())
+    (_, _, _, starts, busy) = counts["paper a step of 1 samples"]
+    alone, together = (counting.STEPS * max(starts, gpus * busy) / 3.6e6 for gpus in (counting.GPUS, 1))
+    with_64_cores = re.search(r"^paper +.* (\S+) / (\S+)$", text, re.MULTILINE)
+    assert [float(x) for x in with_64_cores.groups()] == pytest.approx([alone, together], rel=0.1)
+
+
+def test_what_is_counted_are_operations_with_their_flop_and_bytes_and_no_views():
+    x, weight = torch.ones(4, 8), torch.ones(16, 8)
+    with torch.inference_mode(), counting.Counter() as counter:
+        y = torch.nn.functional.linear(x, weight).view(2, 32)  # a product, and views
+        y.expand(5, 2, 32).add(1)  # reads what is there once
+    assert (counter.operations, counter.flop) == (2, 2 * 4 * 8 * 16)
+    assert counter.bytes == 4 * (4 * 8 + 16 * 8 + 4 * 16) + 4 * (64 + 5 * 64)
 
 
 def test_the_card_tells_figures_by_size_angle_and_reason(checkpoint, tmp_path):

@@ -1,0 +1,182 @@
+"""What a GPU would do, counted on a CPU: the operations of a block, their FLOP, and the bytes that they read and write.
+
+    with Counter() as counter:
+        loss = network(images)
+    print(counter.operations, counter.flop, counter.bytes)
+
+`print_counts` does this for both recipes, and computes the table of hours in docs/training.md.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from common.arguments import BATCH_SIZE, SHIPPED
+from common.distributed import World
+from formats.pairs import Pairs
+from model import features
+from model.backbone import Backbone
+from model.backbones import resnet50_backbone
+from model.transformer import Attention
+from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.frame import Frame, Frames, frames_at_once, joined
+from recipes.stream import TrainSamples
+from recipes.table import RECIPES, load_checkpoint
+from train.engine import Step
+
+# What an H100 reaches in large operations, less than its data sheet says: assumed, not measured.
+START = 8e-6  # seconds in which a CPU starts an operation
+TRAFFIC = 3e12  # bytes of memory a second
+PRODUCTS = 3e14  # FLOP a second, in bfloat16
+READ = {"paper": 110, "strong": 90}  # samples that a core reads in a second: measured on an AMD EPYC, a million files
+STEPS, GPUS, CORES = 251_000, 8, (4, 8, 16, 32, 64)  # of the table of hours
+
+FORMULAS: dict[Any, Any] = dict(flop_registry)  # PyTorch has no formulas for a CPU's attention
+for back in ("", "_backward"):
+    on_cpu, on_gpu = (
+        f"_scaled_dot_product_{kind}{back}" for kind in ("flash_attention_for_cpu", "efficient_attention")
+    )
+    FORMULAS[getattr(torch.ops.aten, on_cpu)] = FORMULAS[getattr(torch.ops.aten, on_gpu)]
+
+
+class Counter(TorchDispatchMode):
+    """Within a `with`, counts operations as a GPU starts them. Views start none, and none is fused with another."""
+
+    operations = flop = bytes = 0
+    busy = 0.0  # seconds of a GPU, in which each operation takes as long as its traffic or its products
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):  # pyrefly: ignore
+        kwargs = kwargs or {}
+        with self:
+            out = op.decompose(*args, **kwargs)  # such as aten.linear in inference mode
+        if out is not NotImplemented:
+            return out
+        out = op(*args, **kwargs)
+        read, written = (tensors_of(part) for part in ((args, kwargs), out))
+        known = {tensor.untyped_storage().data_ptr() for tensor in read}
+        is_view = not op._schema.is_mutable and all(x.untyped_storage().data_ptr() in known for x in written)
+        if written and not is_view and "empty" not in str(op):
+            formula, moved = FORMULAS.get(op.overloadpacket), sum(map(size_of, read + written))
+            flop = formula(*args, **kwargs, out_val=out) if formula else 0
+            self.operations, self.flop, self.bytes = self.operations + 1, self.flop + flop, self.bytes + moved
+            self.busy += max(moved / TRAFFIC, flop / PRODUCTS)
+        return out
+
+
+def tensors_of(part: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(part) if isinstance(x, Tensor)]
+
+
+def size_of(tensor: Tensor) -> int:
+    """Bytes in memory; those of an expanded tensor are there once."""
+    lengths = [length for length, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+    return tensor.element_size() * math.prod(lengths)
+
+
+def count(run: Callable[[], object]) -> Counter:
+    with Counter() as counter, patch.object(F, "dropout", fused_dropout):
+        run()
+    return counter
+
+
+def fused_dropout(x: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:
+    """One operation, as on a GPU; a CPU's dropout is three."""
+    return torch.native_dropout(x, p, True)[0] if training and p else x
+
+
+def print_counts(pairs: Pairs, share: int, input_size: int, precision: str) -> None:
+    """Print what training steps and predictions of both recipes do, and the hours of a training: each of eight GPUs
+    computes `share` samples of a step.
+    """
+    features.KEPT_BYTES = 0  # only a CPU keeps features of pictures
+    print(f"{'':<36}operations      GFLOP   GB moved     ms: starts      GPU")
+    rows = []
+    for name in RECIPES:
+        recipe = make_recipe(name, input_size, precision)
+        samples = TrainSamples(pairs, recipe.read, 0)
+        read = [samples[number] for number in range(GPUS * share)]
+        part = whole = count(training_step(recipe, recipe.collate(read[:share])))
+        print_line(f"{name}, a step of {share} samples", part)
+        busy = GPUS * part.busy
+        if name == "strong":  # its operations depend on how many sizes the frames have, and a CPU computes it fast
+            whole = count(training_step(recipe, recipe.collate(read)))
+            print_line(f"{name}, a step of {len(read)} samples", whole)
+            busy = whole.busy
+        print_predictions(name, recipe, pairs)
+        seconds = max(START * whole.operations, busy), max(START * part.operations, part.busy)
+        rows.append((name, *(hours(seconds, len(read) / READ[name], cores) for cores in CORES)))
+    print(f"\nhours of {STEPS:,} steps of {GPUS * share} samples on one GPU / on {GPUS}, by cores")
+    for first, *cells in [("", *map(str, CORES)), *rows]:
+        print(f"{first:<8}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+def hours(seconds: tuple[float, float], reading: float, cores: int) -> str:
+    """The hours on one GPU and on several, which need so many `seconds` for a step; a core reads it in `reading`
+    seconds. Each GPU's process has a core, the loaders have the others.
+    """
+    known = [max(own, reading / (cores - gpus)) for own, gpus in zip(seconds, (1, GPUS), strict=True) if cores > gpus]
+    return " / ".join(f"{STEPS * step / 3600:.2g}" for step in known)
+
+
+def make_recipe(name: str, input_size: int, precision: str) -> Any:
+    """The paper's recipe with random weights, or the strong one with the network of this repository, whose answers
+    decide how often it looks. It runs on a CPU, but as on a GPU.
+    """
+    if name == "paper":
+        backbone, network = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=input_size))
+    else:
+        _, backbone, network, *_ = load_checkpoint(SHIPPED)
+    recipe = RECIPES[name](network.float(), backbone, torch.device("cpu"), precision, training=RECIPES[name].Options())
+    recipe.encoder.masks = Backbone.mask_encoder(recipe.encoder.backbone)
+    for module in network.modules():
+        if isinstance(module, Attention):  # with dropout, a CPU's attention is many operations, and a GPU's is one
+            module.dropout = 0.0
+    return recipe
+
+
+def training_step(recipe: Any, batch: Any) -> Callable[[], None]:
+    """A function that makes a step of train/engine.py on a batch."""
+    step = Step(recipe, World(), 1.0).train()
+    optimizer = torch.optim.Adam([x for x in recipe.network.parameters() if x.requires_grad], fused=True)
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # makes its state
+
+    def run() -> None:
+        losses = step(batch)
+        optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        optimizer.step()
+
+    return run
+
+
+def print_predictions(name: str, recipe: Any, pairs: Pairs) -> None:
+    """Print what the recipe does for pairs that a GPU computes at once: to predict them, and to search training pairs
+    if it does so.
+    """
+    recipe.network.eval()
+    frames = Frames(pairs, pairs.groups("take", "frame"), recipe.prepare, with_truths=True)
+    frame = joined(frames_at_once((frames[number] for number in range(len(frames))), BATCH_SIZE))
+
+    def search(what: str, function: Callable[[Frame], list]) -> list:
+        print_line(f"{name}, {len(frame.row)} pairs {what}", count(lambda: function(frame)))
+        return []
+
+    search("predicted", recipe.predict)
+    if hasattr(recipe.training, "mine_epochs"):
+        recipe.mine(lambda function, share: search("mined", function))
+        recipe.finish(lambda function, share: search("searched for the fit", function), 0)
+
+
+def print_line(what: str, counter: Counter) -> None:
+    figures = f"{counter.operations:>10,} {counter.flop / 1e9:>10,.1f} {counter.bytes / 1e9:>10.2f}"
+    print(f"{what:<36}{figures} {1e3 * START * counter.operations:>14.1f} {1e3 * counter.busy:>8.1f}", flush=True)
