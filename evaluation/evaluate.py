@@ -4,6 +4,7 @@
     python evaluation/evaluate.py --setting ego-exo --split test --sheet worst.jpg --order worst --num 20
     python evaluation/evaluate.py --setting ego-exo --split test --protocol all --pred_file o.json.gz --resize_masks
     python evaluation/evaluate.py --setting ego-exo --split test --pred_file a/results.json b/results.json
+    python evaluation/evaluate.py --setting ego-exo --split test --pred_file seed_*/results.json --seeds
     python evaluation/evaluate.py --split test --write_gt gt_test.json
 
 One file: the script prints the benchmark's four numbers and further numbers (marked *), and writes metrics.json,
@@ -11,7 +12,8 @@ cases.csv and index.html, which any browser opens. With --report, index.html als
 
 Several files: it compares each with the first, on the frames that all have. It prints paired differences with 95 %
 intervals, and writes comparison.json, cases.csv and index.html, which also have them by scenario, object size and
-camera; index.html shows the cases on which the files disagree most.
+camera; index.html shows the cases on which the files disagree most. With --seeds, they are runs of one method, and it
+prints their scores with mean and deviation.
 
 If predictions cannot be scored, it lists them all and writes no scores.
 """
@@ -39,7 +41,7 @@ from evaluation.case_pictures import draw_case, draw_sheet, panel_styles, row_of
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
-from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, summarize, without_nan
+from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, spread_of, summarize, without_nan
 from evaluation.tables import printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
@@ -52,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_truth_options(parser)
     add = parser.add_argument
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
+    add("--seeds", action="store_true", help="print mean and deviation of several files, the runs of one method")
     rules = "also score by the rule of another group, besides the official rule (docs/evaluation.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
     add("--names", nargs="+", help="names of the results files (default: names of the files or of their folders)")
@@ -77,6 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if args.protocol != OFFICIAL_RULE or args.sheet:
             parser.error("--protocol and --sheet take one results file; several are compared by the official rule")
         args.report, args.order = True, DISAGREEMENT
+    elif args.seeds:
+        parser.error("--seeds needs several results files of one method; name them with --pred_file")
     if args.sheet and args.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         parser.error(f"--sheet {args.sheet} does not end in .jpg or .png")
     return args
@@ -164,6 +169,7 @@ def figures_of(
     if len(names) > 1:
         labels = {kind: labels[kind] for kind in SHORT_BREAKDOWNS}
         figures |= compare(names, np.array(pairs.store.takes)[pairs.take], labels, cases)
+        figures |= {"seeds": spread_of(cases)} if args.seeds else {}
     figures |= summarize(pairs.take, labels, cases[0])
     if args.protocol != OFFICIAL_RULE:
         rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)

@@ -153,6 +153,13 @@ def compare(
     return without_nan({"names": list(names), "first": names[0], **counts, "comparisons": comparisons})
 
 
+def spread_of(cases: np.ndarray) -> dict[str, dict[str, Any]]:
+    """The metrics of each results file, by their cases (files, N), with their mean and standard deviation (n - 1)."""
+    values = metrics_of_sums(case_sums(cases).sum(1))
+    spread = {name: {"mean": float(x.mean()), "deviation": float(x.std(ddof=1))} for name, x in values.items()}
+    return without_nan({name: {"values": values[name].tolist(), **spread[name]} for name in METRICS})
+
+
 def paired_differences(takes: np.ndarray, sums: np.ndarray) -> dict[str, dict[str, Any]]:
     """The metrics of two files, and the difference second - first with its interval, from the sums (2, N, len(SUMS)) of
     the same cases. Each resample draws the same takes for both files, so hard and easy takes affect both alike.

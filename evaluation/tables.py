@@ -30,14 +30,20 @@ def headline(figures: dict[str, Any]) -> str:
 
 
 def interval_note(figures: dict[str, Any]) -> str:
-    """A text that says how intervals are computed, or why there are no intervals."""
+    """A text that says how intervals or deviations are computed, or why there are no intervals."""
+    if "seeds" in figures:
+        return "deviation: the standard deviation of the files' scores"
     if all(low is None for low, _ in figures["interval_95"].values()):
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     return "intervals: takes drawn with replacement"
 
 
 def score_tables(figures: dict[str, Any]) -> list[Rows]:
-    """The scores of the first results file, and the differences of each other one from it."""
+    """The scores of the first results file, and the differences of each other one from it; or the scores of all runs of
+    one method.
+    """
+    if "seeds" in figures:
+        return [seeds_table(figures)]
     others = figures.get("comparisons", [])
     return [score_table(figures), *(difference_table(figures["first"], other) for other in others)]
 
@@ -59,6 +65,17 @@ def score_table(figures: dict[str, Any]) -> Rows:
             title += f", in {frames:,} frames with several objects, chance {chance}"
         interval = metric.interval_text(figures["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.as_text(values[name]), interval or "-"))
+    return rows
+
+
+def seeds_table(figures: dict[str, Any]) -> Rows:
+    """The scores of several runs of one method, with mean and standard deviation."""
+    names = figures["names"]
+    rows: Rows = [("", *names, "mean", "deviation")]
+    nothing = {"values": [None] * len(names), "mean": None, "deviation": None}
+    for name, runs in printed_values(figures["seeds"], nothing).items():
+        shown = (*runs["values"], runs["mean"], runs["deviation"])
+        rows.append((METRICS[name].heading, *map(METRICS[name].as_text, shown)))
     return rows
 
 

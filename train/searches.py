@@ -10,22 +10,17 @@ from tqdm import tqdm
 from common.distributed import Stopped, World
 from formats.pairs import Pairs
 from recipes.base import NetworkRecipe, Searched
-from recipes.frame import Frame, Frames, answered
+from recipes.frame import Frames, answered
 
 SHARE, LEAST_PAIRS = 0.1, 20_000  # of the training pairs that are searched, unless another share is given
 
 
 def search_pairs(
-    recipe: NetworkRecipe,
-    pairs: Pairs,
-    seed: Sequence[int],
-    world: World,
-    search: Callable[[Frame], list],
-    share: float | None,
+    recipe: NetworkRecipe, pairs: Pairs, seed: Sequence[int], world: World, search: Callable, share: float | None
 ) -> list[Searched]:
     """What `search` finds for each pair of `random_frames`, without pairs whose query mask is empty. It is given a
-    frame with true masks, and returns a list with an element for each pair. The processes share the frames, and all get
-    all results. Raises Stopped after a signal.
+    `Frame` with true masks, and returns a list with an element for each pair. The processes share the frames, and all
+    get all results. Raises Stopped after a signal.
     """
     recipe.network.eval()
     groups = random_frames(pairs, share, seed)

@@ -9,7 +9,7 @@ from model.backbone import STRIDE
 from model.xsegtx import XSegTxConfig
 from recipes.crops import MatchingConfig
 
-DEFAULT_SHARE = "(default: a tenth, but at least 20,000 pairs)"  # see `random_frames` in train/searches.py
+SHARE = "(default: a tenth, but at least 20,000 pairs)"  # see `random_frames` in train/searches.py
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,8 @@ class StrongConfig(XSegTxConfig, MatchingConfig):
 @dataclass(frozen=True)
 class StrongOptions:
     mine_epochs: list[int] = option((), "epochs to mine rivals after (default: 1/6, 1/2, 5/6 of all)", limits=[0])
-    mine_share: float | None = option(None, f"share of the pairs to mine rivals in {DEFAULT_SHARE}", limits=[0.001, 1])
-    fit_share: float | None = option(
-        None, f"share of the pairs to fit the choice among looks to, at the end; 0: none {DEFAULT_SHARE}", limits=[0, 1]
-    )
+    mine_share: float | None = option(None, f"share of the pairs to mine rivals in {SHARE}", limits=[0.001, 1])
+    fit_share: float | None = option(None, f"share of the pairs to fit the choice to; 0: none {SHARE}", limits=[0, 1])
 
     @staticmethod
     def defaults(epochs: int) -> dict[str, Any]:

@@ -180,6 +180,7 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json --out {root}/split.json/out": "cannot write into {root}/split.json (Not a directory)",
     "--pred_file {tmp}/none.json --sheet {root}/split.json/a.jpg": "cannot write into {root}/split.json (",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
+    "--pred_file {results} --seeds": "--seeds needs several results files of one method; name them with --pred_file",
     "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
 }
 
@@ -299,6 +300,8 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     assert re.search(f"^{line} +- +-$", capsys.readouterr().out, re.M)
     run(*where, tmp_path / "two", "--pred_file", *files)
     assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
+    run(*where, tmp_path / "seeds", "--pred_file", *files, "--seeds")
+    assert re.search(f"^{line} +- +- +- +-$", capsys.readouterr().out, re.M)
     visible = [float(case["confidence"]) > 0.5 for case in read_cases(tmp_path / "one")]
     official = json.loads((tmp_path / "one" / "metrics.json").read_text())["official"]["balanced_accuracy"]
     assert official == official_evaluation.balanced_accuracy([1] * len(visible), visible)

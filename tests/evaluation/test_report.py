@@ -6,6 +6,7 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 
 import numpy as np
 import pytest
@@ -205,6 +206,28 @@ def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, cap
         assert change == pytest.approx(figures[name]["second"] - figures[name]["first"]) and sign * change > 0
         assert verdict in re.findall(rf"<td>{title}</td>.*?</tr>", text, re.DOTALL)[1]
         assert re.search(f"^{title} .* {verdict}", printed, re.M)
+
+
+def test_runs_of_one_method_are_shown_with_the_mean_and_the_deviation_of_their_scores(scored_data, tmp_path, capsys):
+    alone = []
+    for model in ("a", "b"):
+        compare_main(
+            scored_data, tmp_path / model, "--pred_file", str(scored_data / model / "ego-exo_val_results.json")
+        )
+        metrics = json.loads((tmp_path / model / "metrics.json").read_text())
+        alone.append(metrics["official"] | metrics["extra"])
+    capsys.readouterr()
+    compare_main(scored_data, tmp_path, "--num", "0", "--seeds")
+    printed, page = capsys.readouterr().out, (tmp_path / "index.html").read_text()
+    seeds = json.loads((tmp_path / "comparison.json").read_text())["seeds"]
+    for name, metric in METRICS.items():
+        values = [scores[name] for scores in alone]
+        expected = [*values, mean(values), stdev(values)]
+        assert [*seeds[name]["values"], seeds[name]["mean"], seeds[name]["deviation"]] == pytest.approx(expected)
+        shown = list(map(metric.as_text, expected))
+        assert re.search(f"^{re.escape(metric.heading)} +{' +'.join(shown)}$", printed, re.M)
+        assert "".join(f"<td>{x}</td>" for x in (metric.heading, *shown)) in re.sub(r">\s+<", "><", page)
+    assert "is worse" not in printed and "deviation: the standard deviation" in printed
 
 
 def test_a_comparison_says_what_any_of_the_files_lacks(scored_data, tmp_path, capsys):
