@@ -18,7 +18,7 @@ DROPOUT = 0.2  # dropout of these units
 GLANCE = {"similarity": 6.0, "logit": 0.7, "agreement": 4.0, "cosine": 15.0}
 SCORE = {"similarity": 6.0, "agreement": 6.0, "cosine": 15.0, "close_agreement": 4.0, "close_cosine": 5.0}
 EXISTENCE = {"similarity": 1.6, "logit": 0.35, "close_logit": 0.15, "close_agreement": 2.3, "close_cosine": 1.6}
-EXISTENCE |= {"back": 0.25, "home": -1.8, "elsewhere": -0.6, "color": 2.0, "contrast": 0.6}
+EXISTENCE |= {"back": 0.25, "home": -1.8, "elsewhere": -0.6, "color": 2.0, "contrast": 0.3}
 
 
 class Judge(nn.Module):
