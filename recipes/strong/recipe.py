@@ -35,7 +35,7 @@ from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, rea
 
 MINED_LOOKS = 5  # places at which a pair is searched for wrong ones
 PLACE_WEIGHT = 0.15  # of the loss `place`
-SECOND_OPINION = 3.0, 0.4  # how much the agreement of features that have not learned counts, and what changes nothing
+SECOND_OPINION = 3.0, 0.5  # how much the agreement of features that have not learned counts, and what changes nothing
 
 
 class Strong(Matching):
