@@ -55,8 +55,8 @@ OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in p
 # similarity of the object to its own place. Its weights were fitted to rendered takes, with EfficientNet-Lite0.
 GLANCE = {"cosine": 1.0, "agreement": 0.2, "similarity": 0.1}
 SCORE = {"close_cosine": 1.0, "close_agreement": 0.2, "similarity": 0.1, "color": 0.1}
-EXISTENCE = {"agreement": 2.4, "close_agreement": 3.8, "color": 2.1, "contrast": 0.1, "back": 0.5}
-LIKENESS, EXISTENCE_BIAS = 1.0, -3.6
+EXISTENCE = {"agreement": 1.5, "close_agreement": 4.3, "color": 2.1, "contrast": 0.2, "back": 0.4}
+LIKENESS, EXISTENCE_BIAS = 2.0, -3.8
 
 
 class FixedChoice:
