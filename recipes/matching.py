@@ -339,7 +339,7 @@ class Matching(NetworkRecipe):
 
     def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
         """The answer with an outline that follows the colors of the picture (H, W, 3): GrabCut (Rother et al. 2004)
-        moves what is not sure.
+        moves what is not sure. Crumbs go.
         """
         prob = cv2.resize(answer.prob, (OUTLINE_SIDE, OUTLINE_SIDE))
         labels = np.where(prob > THRESHOLD, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
@@ -350,7 +350,9 @@ class Matching(NetworkRecipe):
         model = np.zeros((2, 1, 65))
         crop = cut(image, answer.crop, OUTLINE_SIDE)  # pyrefly: ignore
         cv2.grabCut(crop, labels, None, *model, 1, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
-        return answer._replace(prob=np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32))
+        mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+        parts = [part.mask for part in connected_parts(mask, answer.crop, image.shape[:2])]  # pyrefly: ignore
+        return answer._replace(prob=np.any([*parts, np.zeros_like(mask)], 0).astype(np.float32))
 
     # What the steps share
 
