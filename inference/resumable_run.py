@@ -169,4 +169,5 @@ class ResumableRun:
         what = f"writes the takes' files in {self.out_dir}"
         with claimed(self.out_dir, "pred_annotations", what):  # files of the other setting have the same names
             for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
+                remove_leftovers(self.out_dir / uid)
                 write_json(self.out_dir / uid / "pred_annotations.json", result)

@@ -6,6 +6,7 @@ fixed sums of numbers choose among places.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -335,7 +336,8 @@ class Matching(NetworkRecipe):
                 break
             rows, places = [rows[k] for k in cut_off], places[cut_off].at_parts(close_looks[cut_off])
             close_looks = self.look(objects, places, CLOSE)
-        return [self.sharpened(*row) for row in zip(answers, images, strict=True)]
+        with ThreadPoolExecutor() as pool:  # OpenCV lets other threads compute
+            return list(pool.map(self.sharpened, answers, images))
 
     def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
         """The answer with an outline that follows the colors of the picture (H, W, 3): GrabCut (Rother et al. 2004)

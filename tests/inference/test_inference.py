@@ -164,9 +164,11 @@ def test_every_object_has_a_key_and_takes_have_files_only_if_asked_for(checkpoin
     assert list(masks) == list(LAYOUT) and masks["nothing_0"] == masks["ego only_0"] == {}
     path = run(checkpoint, data_path, tmp_path)
     assert {file.name for file in tmp_path.glob("[!.]*")} == {path.name, "ego-exo_val_run.json"}
-    before = path.stat().st_mtime_ns
+    before, left = path.stat().st_mtime_ns, tmp_path / "take-a" / ".pred_annotations.json.0123abcd.tmp"
+    left.parent.mkdir()
+    left.touch()  # by a run that was killed
     run(checkpoint, data_path, tmp_path, "ego-exo", "--save_inter")  # from the results file, which is complete
-    assert path.stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == before and not left.exists()
     for folder in (tmp_path, whole.parent):
         for uid, result in read_results(path).items():
             assert json.loads((folder / uid / "pred_annotations.json").read_text()) == result
