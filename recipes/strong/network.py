@@ -16,7 +16,7 @@ from model.features import Levels, coverage_of
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
 from recipes.locator import NOTHING, Description, Locator, detail_of
-from recipes.matching import Matcher, ObjectCrops, TargetCrops
+from recipes.matcher import Matcher, ObjectCrops, TargetCrops
 from recipes.strong.choice import Choice
 from recipes.strong.config import StrongConfig
 
