@@ -8,6 +8,7 @@
 #   QUICKSTART_STEPS  training steps per epoch, of four epochs (default: 40)
 #   QUICKSTART_SEED   seed of the order of the samples (default: 0)
 #   PYTHON            an interpreter that has the requirements; if it is set, nothing is installed
+# If an environment (venv or conda) is active that has the requirements, it is used; otherwise .venv is made.
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -1,7 +1,17 @@
 # quickstart.sh and tests/run.sh source this file in the repository root. `setup_env FILE...` makes .venv, installs the
-# requirement files that are new or have changed, and puts .venv first on the PATH. If PYTHON names an interpreter, this
-# interpreter comes first on the PATH instead, and nothing is made or installed.
+# requirement files that are new or have changed, and puts .venv first on the PATH. If PYTHON names an interpreter, or
+# the active environment (venv or conda) has what the files require, this comes first on the PATH instead, and nothing is
+# made or installed.
 setup_env() {
+  local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+  if [ -z "${PYTHON:-}" ] && [ -n "$active" ]; then
+    if "$active/bin/python" -m pip install --dry-run --no-index --quiet "${@/#/--requirement=}" >/dev/null 2>&1; then
+      echo "using the active environment $active"
+      PYTHON=$active/bin/python
+    elif ! [ "$active" -ef .venv ]; then
+      echo "the active environment $active does not have all of $*; using .venv"
+    fi
+  fi
   if [ -n "${PYTHON:-}" ]; then
     if ! "$PYTHON" -c 'import torch' 2>/dev/null; then
       echo "error: PYTHON=$PYTHON is no interpreter with PyTorch; install requirements.txt there, or unset PYTHON" >&2

@@ -7,6 +7,7 @@ left out (SKIPPED gives the reasons).
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,6 @@ pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
 SKIPPED = {  # beginning of a command -> why it is not run here
-    "git clone": "is how one gets what this test copies",
     "python3 -m venv": "installs; so does .ci/run",
     "(cd model/pretrained && bash download_model.sh)": "downloads; tests/data/test_download.py has a server for it",
     "bash data/download_split.sh": "downloads; tests/data/test_download.py has a server for it",
@@ -126,6 +126,27 @@ def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_i
     names = [line.removeprefix("-> ") for line in done.stdout.splitlines() if line.startswith("-> ")]
     plain = [name for name in names if not re.search(r"[*{<]", name)]
     assert len(plain) > 5 and all(Path(name).exists() for name in plain)
+
+
+def test_the_active_environment_is_used_if_it_has_the_requirements_and_named(tmp_path):
+    pytest.importorskip("pip")
+    own = tmp_path / ".venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.write_text("#!/bin/sh\n")  # has pip, and installs whatever it is asked to
+    own.chmod(0o755)
+    script = f"source {ROOT}/tests/setup_env.sh; setup_env wanted.txt; command -v python; echo ${{PYTHON:-}}"
+    active = f"{sys.prefix}/bin/python"
+    for wanted, line, used in (
+        ("numpy", f"using the active environment {sys.prefix}", f"python\n{active}"),
+        ("numpy>=999", f"the active environment {sys.prefix} does not have all of wanted.txt; using .venv", f"{own}\n"),
+    ):
+        (tmp_path / "wanted.txt").write_text(wanted)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+        environment |= {"VIRTUAL_ENV": sys.prefix}
+        how = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run(["bash", "-c", script], **how)
+        assert done.returncode == 0 and done.stdout.startswith(f"{line}\n"), done
+        assert done.stdout.removesuffix("\n").endswith(used), done.stdout
 
 
 def test_the_python_of_own_data_runs(tmp_path, warm_python):
