@@ -16,6 +16,7 @@ Color = tuple[int, int, int]
 QUERY: Color = (255, 190, 40)  # color-blind people, too, can tell these three colors apart
 PREDICTION: Color = (255, 64, 129)
 TRUTH: Color = (64, 200, 255)
+SHEET_GAP = 16  # pixels between pictures on a sheet
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = False) -> np.ndarray:
@@ -38,6 +39,19 @@ def side_by_side(views: Sequence[np.ndarray]) -> np.ndarray:
     widest = 65_000 / sum(image.shape[1] / image.shape[0] for image in views)  # a JPEG has at most 65,500 columns
     height = min(1600, max(image.shape[0] for image in views), int(widest))
     return np.hstack([cv2.resize(x, (round(x.shape[1] * height / x.shape[0]), height)) for x in views])
+
+
+def in_columns(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Images as one, on white: from left to right in so many columns, which are as wide as the widest image."""
+    starts = range(0, len(pictures), columns)
+    heights = [max(map(len, pictures[start : start + columns])) + SHEET_GAP for start in starts]
+    width = max(picture.shape[1] for picture in pictures) + SHEET_GAP
+    sheet = np.full((sum(heights) + SHEET_GAP, min(columns, len(pictures)) * width + SHEET_GAP, 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        top, left = sum(heights[:row]) + SHEET_GAP, column * width + SHEET_GAP
+        sheet[top : top + len(picture), left : left + picture.shape[1]] = picture
+    return sheet
 
 
 def to_ascii(text: str) -> str:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from common.drawing import PREDICTION, QUERY, TRUTH, Color, overlay, to_ascii
+from common.drawing import PREDICTION, QUERY, SHEET_GAP, TRUTH, Color, in_columns, overlay, to_ascii
 from common.errors import UserError
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
@@ -19,7 +19,7 @@ from formats.results import THRESHOLD
 BLACK, WHITE = (20, 20, 20), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
-FONT_SIZE, HEADER_SIZE = 18, 24  # pixels, of the text in and above the panels
+FONT_SIZE, SMALL_SIZE, HEADER_SIZE = 18, 12, 24  # pixels, of the text in panels, in narrow panels, and above them
 SHEET_WIDTH = 1200  # pixels
 MAX_ROWS = 65_500  # of a JPEG
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
@@ -79,7 +79,7 @@ def _draw_panel(
     """A frame with the outline of a mask, if any, (PANEL_HEIGHT, W, 3). `window` is also shown enlarged in a corner."""
     rle = rle or EMPTY_MASK
     image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
-    side = min(PANEL_HEIGHT * 2 // 5, image.shape[1])
+    side = min(PANEL_HEIGHT * 2 // 5, image.shape[1] // 2)
     close_up = resize(frame[window or ()], (side, side))
     shown_mask, mask = (resize_mask(rle, size) for size in (image.shape[:2], frame.shape[:2]))
     image = overlay(image, shown_mask, color, dashed)
@@ -90,13 +90,15 @@ def _draw_panel(
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
 
-    size, font = FONT_SIZE, ImageFont.load_default(FONT_SIZE)
-    canvas = Image.fromarray(image)  # the caption is in the upper left corner, beside a swatch of the mask's color
-    draw = ImageDraw.Draw(canvas)
+    size = min(FONT_SIZE, max(SMALL_SIZE, image.shape[1] // 14))
+    canvas, font = Image.fromarray(image), ImageFont.load_default(size)
+    draw = ImageDraw.Draw(canvas)  # the caption is in the upper left corner, beside a swatch of the mask's color
     caption = to_ascii(caption)[:100]
+    if draw.textlength(caption, font) + 3 * size > image.shape[1]:
+        caption = caption.replace(" (", "\n(")
     box = draw.textbbox((size * 2, size // 2), caption, font=font)
     draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=BLACK)
-    draw.rectangle((size // 2, box[1], size * 3 // 2, box[3]), fill=color)
+    draw.rectangle((size // 2, size * 2 // 3, size * 3 // 2, size * 5 // 3), fill=color)
     draw.text((size * 2, size // 2), caption, WHITE, font)
     return np.array(canvas)
 
@@ -113,20 +115,21 @@ def _close_up(size: Size, rle: RLE | None) -> Window | None:
 
 
 def draw_sheet(pictures: Iterable[np.ndarray], captions: Sequence[str]) -> np.ndarray:
-    """One image of pictures of cases, one below the other on white, each under its caption.
+    """One image of pictures of cases, in as many columns as fit, each under its caption.
 
     Raises UserError if there is no picture, or if there are too many.
     """
     if not captions:
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
-    rows = []
+    cells, columns = [], SHEET_WIDTH
     for picture, caption in zip(pictures, captions, strict=True):
         picture = np.vstack([_header(caption, picture.shape[1]), picture])
-        height = round(picture.shape[0] * SHEET_WIDTH / picture.shape[1])
-        rows.append(_framed(resize(picture, (height, SHEET_WIDTH)), GAP, GAP, GAP, GAP))
-        if sum(map(len, rows)) > MAX_ROWS:
+        scale = min(1, SHEET_WIDTH / picture.shape[1])
+        cells.append(resize(picture, (round(scale * picture.shape[0]), round(scale * picture.shape[1]))))
+        columns = min(columns, SHEET_WIDTH // cells[-1].shape[1])
+        if sum(len(cell) + SHEET_GAP for cell in cells) > columns * MAX_ROWS:
             raise UserError(f"{len(captions)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
-    return np.vstack(rows)
+    return in_columns(cells, columns)
 
 
 def _header(caption: str, width: int) -> np.ndarray:

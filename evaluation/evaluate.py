@@ -10,7 +10,7 @@
 One file: the script prints the benchmark's four numbers and further numbers (marked *), and writes metrics.json,
 cases.csv and index.html, which any browser opens. With --report, index.html also shows pictures of cases.
 
-Several files: it compares each with the first, on the frames that all have. It prints paired differences with 95 %
+Several files: it compares each with the first, on the cases that all have. It prints paired differences with 95 %
 intervals, and writes comparison.json, cases.csv and index.html, which also have them by scenario, object size and
 camera; index.html shows the cases on which the files disagree most. With --seeds, they are runs of one method, and it
 prints their scores with mean and deviation.
@@ -114,14 +114,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], args: argparse.Namespace) -> None:
-    """Print and write the figures of a results file, or the differences of several on the frames that all of them have,
+    """Print and write the figures of a results file, or the differences of several on the cases that all of them have,
     with the pictures that the options ask for.
     """
     several = len(files) > 1
     names = (args.names or short_names(files)) if several else [""]
     rows = np.flatnonzero(~np.isnan([of_file.cases["existence"] for of_file in scores]).any(0))
     if several and not len(rows):
-        raise UserError("these results files have no scored frame in common")
+        raise UserError("these results files have no scored case in common")
     pairs, cases = truth.pairs[rows], np.stack([of_file.cases[rows] for of_file in scores])
     figures = figures_of(truth, args, names, pairs, cases)
     figures |= {"results": str(files[0]), "accepted": dict(scores[0].accepted)}

@@ -79,7 +79,7 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
             accepted[problem.kind] += problem.count
     is_empty = np.isnan(cases["existence"]).all() and all(problem.missing for problem in problems)
     if is_empty and (not_in_truth or options.allow_missing):
-        raise UserError(f"{path} has no prediction for any scored frame; check --split")
+        raise UserError(f"{path} has no prediction for any scored case; check --split")
     if refused := [problem for problem in problems if not (problem.missing and options.allow_missing)]:
         flags = sorted({problem.flag for problem in refused if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""

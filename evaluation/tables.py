@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import counted
 from common.files import atomic_write
-from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS, MaskScores
+from evaluation.metrics import METRICS, OFFICIAL, SEVERAL, TABLE_METRICS, MaskScores
 from evaluation.score import MADE_WITH
 from evaluation.summary import SHORT_BREAKDOWNS
 from formats.pairs import Pair, Pairs
@@ -25,8 +25,8 @@ NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95
 
 def headline(figures: dict[str, Any]) -> str:
     head = f"{figures['setting']}, {'split ' + figures['split'] if figures['split'] else 'split unknown'}"
-    takes, frames = counted(figures["takes"], "take"), counted(figures["frames_scored"], "frame")
-    return f"{head}: {takes}, {frames} scored, {figures['frames_visible']:,} of them with a visible target"
+    takes, cases = counted(figures["takes"], "take"), counted(figures["frames_scored"], "case")
+    return f"{head}: {takes}, {cases} scored, {figures['frames_visible']:,} of them with a visible target"
 
 
 def interval_note(figures: dict[str, Any]) -> str:
@@ -59,10 +59,10 @@ def score_table(figures: dict[str, Any]) -> Rows:
     rows: Rows = [("", figures.get("first", "value"), "95 % interval")]
     values = printed_values({**figures["official"], **figures["extra"]})
     for name, metric in METRICS.items():
-        title = metric.heading
+        title = heading(name, values)
         if name == "right_object":
-            frames, chance = figures["frames_several_objects"], metric.as_text(figures["right_object_chance"])
-            title += f", in {frames:,} frames with several objects, chance {chance}"
+            several, chance = figures["frames_several_objects"], metric.as_text(figures["right_object_chance"])
+            title += f", in {several:,} cases with several objects, chance {chance}"
         interval = metric.interval_text(figures["interval_95"][name]) if values[name] is not None else ""
         rows.append((title, metric.as_text(values[name]), interval or "-"))
     return rows
@@ -73,15 +73,16 @@ def seeds_table(figures: dict[str, Any]) -> Rows:
     names = figures["names"]
     rows: Rows = [("", *names, "mean", "deviation")]
     nothing = {"values": [None] * len(names), "mean": None, "deviation": None}
-    for name, runs in printed_values(figures["seeds"], nothing).items():
+    printed = printed_values(figures["seeds"], nothing)
+    for name, runs in printed.items():
         shown = (*runs["values"], runs["mean"], runs["deviation"])
-        rows.append((METRICS[name].heading, *map(METRICS[name].as_text, shown)))
+        rows.append((heading(name, printed, nothing), *map(METRICS[name].as_text, shown)))
     return rows
 
 
 def group_table(groups: Sequence[dict[str, Any]]) -> Rows:
     """The counts and scores of each group of a breakdown."""
-    rows: Rows = [("", *BREAKDOWN_COUNTS, *(METRICS[name].heading for name in TABLE_METRICS))]
+    rows: Rows = [("", "cases", *BREAKDOWN_COUNTS[1:], *(METRICS[name].heading for name in TABLE_METRICS))]
     for group in groups:
         values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
@@ -98,14 +99,22 @@ def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any
     return {**values, "balanced_accuracy": nothing} if one_class else values
 
 
+def heading(name: str, values: dict[str, Any], nothing: Any = None) -> str:
+    """The heading of a metric; if its value, of `printed_values`, is `nothing`, with the reason."""
+    lacking = "hidden" if values["false_existence"] == nothing else "visible"
+    is_lacking = values[name] == nothing and METRICS[name].over != SEVERAL
+    return METRICS[name].heading + f", no {lacking} object" * is_lacking
+
+
 def difference_table(first: str, other: dict[str, Any]) -> Rows:
     """The differences of a results file from the file `first`; `other` is a member of its "comparisons"."""
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
-    for name, paired in printed_values(other["metrics"], NO_DIFFERENCE).items():
+    printed = printed_values(other["metrics"], NO_DIFFERENCE)
+    for name, paired in printed.items():
         metric = METRICS[name]
         values = metric.as_text(paired["first"]), metric.as_text(paired["second"])
         change = metric.as_text(paired["difference"], "+"), metric.interval_text(paired["interval_95"], "+") or "-"
-        rows.append((metric.heading, *values, *change, better_or_worse(name, paired)))
+        rows.append((heading(name, printed, NO_DIFFERENCE), *values, *change, better_or_worse(name, paired)))
     return rows
 
 
@@ -149,7 +158,7 @@ def printed_lines(figures: dict[str, Any], all_frames: bool) -> list[str]:
     """The lines that evaluate.py prints: scores or differences, intervals, breakdowns, the scores by other rules."""
     lines, scored = [headline(figures)], figures["frames_scored"]
     if scored < (wanted := figures["frames_wanted"]):
-        lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} frames are missing")
+        lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} cases are missing")
     for run in figures["provenance"]["predictions"]:
         if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run[name]):
             lines.append(made)
@@ -177,7 +186,7 @@ def format_table(rows: Rows) -> list[str]:
 
 
 def write_cases(path: Path, names: Sequence[str], pairs: Pairs, cases: np.ndarray) -> None:
-    """Write a CSV file: a line for each scored frame, with the scores of all results files (`names`) side by side.
+    """Write a CSV file: a line for each scored case, with the scores of all results files (`names`) side by side.
 
     Values that do not exist (None, nan) are left empty, floats have all digits, bools are 0 or 1.
     """

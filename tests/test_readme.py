@@ -179,4 +179,4 @@ def test_another_data_sets_annotation_is_written_as_extending_says(tmp_path, war
     results = make_results_file(tmp_path, data_dir, ["recording_1"], "ego-exo", "test")
     where = ["--setting", "ego-exo", "--data_path", data_dir, "--split", "test", "--all_frames", "--num_workers", 0]
     evaluate.main([*map(str, where), "--pred_file", str(results)])
-    assert "1 take, 3 frames scored, 2 of them with a visible target" in capsys.readouterr().out
+    assert "1 take, 3 cases scored, 2 of them with a visible target" in capsys.readouterr().out

@@ -201,7 +201,7 @@ def test_allow_missing_scores_what_is_there_and_allows_nothing_that_is_broken(sc
     drop("take-a", "masks", "cup_0", PAIR, "60")(results)
     assert evaluate_results(scored_data, results, tmp_path, "--allow_missing") == 0
     printed = capsys.readouterr().out
-    assert "INCOMPLETE: predictions for 9 of 16 frames are missing" in printed
+    assert "INCOMPLETE: predictions for 9 of 16 cases are missing" in printed
     assert "take take-b: missing" in printed and f"camera pair {PAIR}, frame 60: missing" in printed
     assert len(read_cases(tmp_path / "out")) == 7
     change("confidence", 7)(results)
@@ -296,7 +296,7 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     files = [make_results_file(tmp_path / str(n), data_dir, ["take-a", "take-b"], "ego-exo", seed=n) for n in (0, 1)]
     where = ["--setting", "ego-exo", "--data_path", data_dir, "--all_frames", "--out"]
     run(*where, tmp_path / "one", "--pred_file", files[0])
-    line = "existence balanced accuracy \\(%\\)"
+    line = "existence balanced accuracy \\(%\\), no hidden object"
     assert re.search(f"^{line} +- +-$", capsys.readouterr().out, re.M)
     run(*where, tmp_path / "two", "--pred_file", *files)
     assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)

@@ -11,9 +11,11 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 
+from common.drawing import QUERY
 from common.errors import UserError
 from common.files import output_folder
 from evaluation import evaluate
+from evaluation.case_pictures import BLACK, _draw_panel, draw_sheet, row_of_panels
 from evaluation.metrics import METRICS
 from formats.masks import encode_mask
 from formats.results import read_provenance
@@ -111,6 +113,18 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_others_st
     assert event > 10
 
 
+def test_upright_pictures_stand_in_columns_and_their_captions_end_in_them():
+    panel = _draw_panel(np.full((320, 180, 3), 90, np.uint8), None, QUERY, "prediction (visible: wrong)", None)
+    is_black = (panel == BLACK).all(-1)
+    assert is_black.any() and not is_black[:, -5:].any() and is_black.mean() < 0.2
+    picture = row_of_panels([panel] * 3)
+    for pictures, size in (([picture] * 4, (2, 2)), ([picture], (1, 1)), ([np.hstack([picture] * 4)] * 3, (3, 1))):
+        sheet = draw_sheet(pictures, ["cup: IoU 50 %; take, cam01, frame 0"] * len(pictures))
+        scale = min(1, 1200 / pictures[0].shape[1])
+        assert abs(sheet.shape[1] / (size[1] * scale * pictures[0].shape[1]) - 1) < 0.1
+        assert abs(sheet.shape[0] / (size[0] * scale * 350) - 1) < 0.2
+
+
 def test_results_without_any_visible_target_can_be_reported(tmp_path):
     make_data_set(tmp_path, {"val": UIDS}, {"cup_0": {EGO: [0, 30], "cam01": []}})
     empty = {"pred_mask": encode_mask(np.zeros((270, 480), np.uint8)), "confidence": 0.7}
@@ -122,7 +136,8 @@ def test_results_without_any_visible_target_can_be_reported(tmp_path):
     assert not (tmp_path / "out").exists()
     report(*words, "--sheet", tmp_path / "sheet.jpg", "--order", "random")
     assert (tmp_path / "sheet.jpg").stat().st_size > 1000
-    assert "not the official protocol" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "not the official protocol" in page and "IoU (%), no visible object" in page
 
 
 @needs_browser
