@@ -61,7 +61,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if is_unset or "default" in text:
             return text
         values = action.default if isinstance(action.default, list | tuple) else [action.default]
-        typed = " ".join(map(str, values)).replace("%", "%%")  # as a user would type the default
+        typed = " ".join(map(str, values)).replace(f"{DATA_FOLDER.parent}/", "").replace("%", "%%")  # as one types it
         return f"{text} (default: {typed})" if typed else text
 
 

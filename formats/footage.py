@@ -13,11 +13,10 @@ import numpy as np
 
 from common.errors import UserError, warn_once
 from formats.geometry import Size
-from formats.picture_files import by_number, read_picture
+from formats.picture_files import SUFFIXES, by_number, pictures_in, read_picture
 from formats.video import VideoIndex, index_video, read_frames
 
 RAW = ("h264", "hevc", "mjpeg", "m4v", "mpegvideo", "av1")  # streams without a container, such as a Raspberry Pi's
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,13 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
     """Open a video, or a folder of pictures at `fps`. Raises UserError if there is nothing to read."""
     path = path.absolute()  # FFmpeg would take "2026-05-01T10:15.mp4" for a protocol
     if path.is_dir():
-        files = by_number(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != ".")
-        if not files:
-            raise UserError(f"no pictures in {path}; give a video, or a folder of {', '.join(PICTURES)}")
+        files = by_number(pictures_in(path))
         if len(set(np.diff(list(files)))) > 1:
             warn_once(f"{path}: its numbers have gaps, but its pictures count as evenly spaced; fill the gaps")
         ordered = list(files.values())
         return Footage(path, read_picture(ordered[0]).shape[:2], list(files), np.arange(len(files)) / fps, ordered)
+    if path.suffix.lower() in SUFFIXES:
+        raise UserError(f"{path} is a picture; give a video, or the folder of a camera's numbered pictures")
     index = index_video(path)
     try:
         with av.open(str(path)) as container:

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from common.errors import UserError, warn_once
 from common.files import name_number
 
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of the pictures in a folder
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # if a file has several pictures, the first is read
 LONGEST = 20  # the long side of a picture is at most so many times as long as its short side
 SQUARE = np.ones((3, 3), np.uint8)  # pixels
@@ -180,6 +181,14 @@ def _value_names(labels: np.ndarray) -> str:
     numbers = np.unique(labels[labels != 0]).tolist()
     names = [f"0x{number:06x}" if labels.dtype == np.uint32 else str(number) for number in numbers]
     return f"{', '.join(names[:12])}{', ...' * (len(names) > 12)}"
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name, without hidden ones. Raises UserError if there are none."""
+    files = sorted(x for x in folder.iterdir() if x.suffix.lower() in SUFFIXES and x.name[0] != ".")
+    if not files:
+        raise UserError(f"no pictures in {folder}; it needs {', '.join(SUFFIXES)}")
+    return files
 
 
 def by_number(files: Iterable[Path]) -> dict[int, Path]:

@@ -55,7 +55,7 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
     if not mask.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     if mask.all():
-        warn_once(f"{what} marks all of its image as the object")
+        warn_once(f"{what} is white everywhere; is the object the whole picture? if not, paint the rest black")
     return mask
 
 

@@ -97,6 +97,7 @@ def test_help_of_every_script_keeps_the_docstring_with_the_command_to_copy():
     for name, (status, text) in helps().items():
         assert status == 0, f"{name} --help: {text[-500:]}"
         assert "None: " not in text and "(default: None)" not in text, name
+        assert str(ROOT) not in text.partition("\n\n")[2], f"{name} --help shows a path of this machine"
         if name in SHELL_SCRIPTS:  # nothing but the comment above the first command: no work has begun
             comment = (ROOT / name).read_text().partition("\nset ")[0].splitlines()[1:]
             assert text.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in comment]

@@ -33,7 +33,7 @@ class Options:
     """All options of a training; `config` has those of its network, `training` those that only its recipe has."""
 
     recipe: str = option(
-        "paper", "method to train (docs/training.md); name it to give options of its own", choices=RECIPES
+        "paper", "method to train (docs/training.md); `--recipe strong --help` lists its own flags", choices=RECIPES
     )
     train_dir: list[Path] = option((DEFAULT_DATA_DIR,), "folders of processed takes", "--train-dir", nargs="+")
     reverse: bool = option(False, "train exo-ego instead of ego-exo")

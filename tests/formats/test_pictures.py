@@ -127,7 +127,9 @@ def test_other_images_and_masks_are_refused_in_one_line(message, read):
 def test_a_mask_of_all_of_the_picture_is_said(capsys):
     warn_once.cache_clear()
     as_mask(DRAWN | True, "query mask", SIZE)
-    assert capsys.readouterr().err == "warning: query mask marks all of its image as the object\n"
+    assert capsys.readouterr().err == (
+        "warning: query mask is white everywhere; is the object the whole picture? if not, paint the rest black\n"
+    )
 
 
 LARGE = cv2.ellipse(np.zeros((800, 1200), np.uint8), (500, 400), (300, 170), 20, 0, 360, 255, -1)

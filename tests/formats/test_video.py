@@ -265,3 +265,9 @@ def test_a_picture_of_another_size_is_named(tmp_path):
     cv2.imwrite(str(folder / "2.png"), numbered_image(2, (48, 96)))
     with pytest.raises(UserError, match="2.png is 96x48, the first frame 192x96"):
         list(open_footage(folder).read([0, 1]))
+
+
+def test_a_picture_is_no_video_of_one_frame(tmp_path):
+    picture = make_folder(tmp_path / "photos", [1]) / "img_00001.png"
+    with pytest.raises(UserError, match="img_00001.png is a picture; give a video, or the folder"):
+        open_footage(picture)
