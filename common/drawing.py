@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from common.files import atomic_write
 
@@ -34,6 +34,17 @@ def overlay(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
     return cv2.polylines(image.copy(), lines, not dashed, color, width, cv2.LINE_AA)
 
 
+def around(mask: np.ndarray, times: int) -> tuple[slice, slice]:
+    """The rows and columns of a square around the object of a mask (H, W), so many times as long as the object, as far
+    as the image reaches; of the whole image if the mask is empty.
+    """
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask, dtype=np.uint8))
+    side = times * max(width, height, min(mask.shape) // 15) if width else max(mask.shape)
+    row = int(np.clip(top + (height - side) // 2, 0, max(0, mask.shape[0] - side)))
+    column = int(np.clip(left + (width - side) // 2, 0, max(0, mask.shape[1] - side)))
+    return slice(row, row + side), slice(column, column + side)
+
+
 def side_by_side(views: Sequence[np.ndarray]) -> np.ndarray:
     """Images as one, as high as the highest of them, but of at most 1600 rows."""
     widest = 65_000 / sum(image.shape[1] / image.shape[0] for image in views)  # a JPEG has at most 65,500 columns
@@ -42,16 +53,24 @@ def side_by_side(views: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def in_columns(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Images as one, on white: from left to right in so many columns, which are as wide as the widest image."""
-    starts = range(0, len(pictures), columns)
-    heights = [max(map(len, pictures[start : start + columns])) + SHEET_GAP for start in starts]
-    width = max(picture.shape[1] for picture in pictures) + SHEET_GAP
-    sheet = np.full((sum(heights) + SHEET_GAP, min(columns, len(pictures)) * width + SHEET_GAP, 3), 255, np.uint8)
+    """Images as one, on white: row by row, in so many columns, each in a cell in which the largest has room."""
+    height, width = (max(picture.shape[axis] for picture in pictures) + SHEET_GAP for axis in (0, 1))
+    columns = min(columns, len(pictures))
+    sheet = np.full((-(-len(pictures) // columns) * height + SHEET_GAP, columns * width + SHEET_GAP, 3), 255, np.uint8)
     for number, picture in enumerate(pictures):
-        row, column = divmod(number, columns)
-        top, left = sum(heights[:row]) + SHEET_GAP, column * width + SHEET_GAP
+        top, left = (x * side + SHEET_GAP for x, side in zip(divmod(number, columns), (height, width), strict=True))
         sheet[top : top + len(picture), left : left + picture.shape[1]] = picture
     return sheet
+
+
+def captioned(image: np.ndarray, caption: str) -> np.ndarray:
+    """The image below a line of text, in letters as large as fit."""
+    text = to_ascii(" ".join(caption.split()))
+    fonts = [ImageFont.load_default(size) for size in range(18, 11, -1)]
+    font = next((font for font in fonts if font.getlength(text) <= image.shape[1]), fonts[-1])
+    line = Image.new("RGB", (image.shape[1], 26), "white")
+    ImageDraw.Draw(line).text((0, 3), text, "black", font)
+    return np.vstack([np.asarray(line), image])
 
 
 def to_ascii(text: str) -> str:

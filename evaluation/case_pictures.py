@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from common.drawing import PREDICTION, QUERY, SHEET_GAP, TRUTH, Color, in_columns, overlay, to_ascii
+from common.drawing import PREDICTION, QUERY, SHEET_GAP, TRUTH, Color, around, captioned, in_columns, overlay, to_ascii
 from common.errors import UserError
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
@@ -19,7 +19,7 @@ from formats.results import THRESHOLD
 BLACK, WHITE = (20, 20, 20), (255, 255, 255)
 GAP = 6  # pixels between panels
 PANEL_HEIGHT = 300  # pixels
-FONT_SIZE, SMALL_SIZE, HEADER_SIZE = 18, 12, 24  # pixels, of the text in panels, in narrow panels, and above them
+FONT_SIZE, SMALL_SIZE = 18, 12  # pixels, of the text in panels, and in narrow ones
 SHEET_WIDTH = 1200  # pixels
 MAX_ROWS = 65_500  # of a JPEG
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
@@ -60,7 +60,8 @@ def _caption(name: str, case: np.void, is_seen: bool) -> str:
 
 
 def row_of_panels(panels: Sequence[np.ndarray]) -> np.ndarray:
-    return np.hstack([_framed(panel, 0, 0, GAP, 0) for panel in panels])[:, GAP:]
+    gap = np.full((PANEL_HEIGHT, GAP, 3), WHITE, np.uint8)
+    return np.hstack([part for panel in panels for part in (gap, panel)][1:])
 
 
 def panel_styles(panels: Sequence[np.ndarray]) -> list[str]:
@@ -87,8 +88,9 @@ def _draw_panel(
         mask = np.ascontiguousarray(mask[window])
         mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
         inset = overlay(close_up, mask, color, dashed)
+        cv2.rectangle(inset, (0, 0), (side - 1, side - 1), WHITE, 3)  # of which the image cuts off one pixel
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
-        image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = _framed(inset[2:-2, 2:-2], 2, 2, 2, 2)
+        image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
 
     size = min(FONT_SIZE, max(SMALL_SIZE, image.shape[1] // 14))
     canvas, font = Image.fromarray(image), ImageFont.load_default(size)
@@ -105,13 +107,8 @@ def _draw_panel(
 
 def _close_up(size: Size, rle: RLE | None) -> Window | None:
     """A square around the object of a mask in a frame of `size`; None if this is not small."""
-    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(resize_mask(rle or EMPTY_MASK, size)))
-    side = 2 * max(width, height, min(size) // 15)
-    if not width or side > min(size) * 2 // 5:
-        return None
-    row = int(np.clip(top + (height - side) // 2, 0, size[0] - side))
-    column = int(np.clip(left + (width - side) // 2, 0, size[1] - side))
-    return slice(row, row + side), slice(column, column + side)
+    rows, columns = around(resize_mask(rle or EMPTY_MASK, size), 2)
+    return (rows, columns) if rows.stop - rows.start <= min(size) * 2 // 5 else None
 
 
 def draw_sheet(pictures: Iterable[np.ndarray], captions: Sequence[str]) -> np.ndarray:
@@ -123,25 +120,10 @@ def draw_sheet(pictures: Iterable[np.ndarray], captions: Sequence[str]) -> np.nd
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
     cells, columns = [], SHEET_WIDTH
     for picture, caption in zip(pictures, captions, strict=True):
-        picture = np.vstack([_header(caption, picture.shape[1]), picture])
         scale = min(1, SHEET_WIDTH / picture.shape[1])
-        cells.append(resize(picture, (round(scale * picture.shape[0]), round(scale * picture.shape[1]))))
+        picture = resize(picture, (round(scale * picture.shape[0]), round(scale * picture.shape[1])))
+        cells.append(captioned(picture, caption))
         columns = min(columns, SHEET_WIDTH // cells[-1].shape[1])
         if sum(len(cell) + SHEET_GAP for cell in cells) > columns * MAX_ROWS:
             raise UserError(f"{len(captions)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
     return in_columns(cells, columns)
-
-
-def _header(caption: str, width: int) -> np.ndarray:
-    """The line above a picture, in the largest font with which it fits."""
-    caption, smallest = to_ascii(" ".join(caption.split())), HEADER_SIZE // 2
-    fonts = map(ImageFont.load_default, range(HEADER_SIZE, smallest, -1))
-    font = next((x for x in fonts if x.getlength(caption) <= width), ImageFont.load_default(smallest))
-    canvas = Image.new("RGB", (width, HEADER_SIZE * 4 // 3 + GAP), WHITE)
-    ImageDraw.Draw(canvas).text((0, 0), caption, BLACK, font)
-    return np.array(canvas)
-
-
-def _framed(image: np.ndarray, above: int, below: int, left: int, right: int) -> np.ndarray:
-    """The image with white borders, whose widths are given in pixels."""
-    return cv2.copyMakeBorder(image, above, below, left, right, cv2.BORDER_CONSTANT, value=WHITE)

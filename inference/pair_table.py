@@ -17,10 +17,11 @@ import numpy as np
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from common.drawing import PREDICTION, QUERY, TRUTH, overlay, side_by_side, write_picture
+from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_write, claimed, file_digest, is_file_name, remove_leftovers
+from formats.geometry import resize
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
 from inference.pictures import as_mask
@@ -29,6 +30,8 @@ from inference.predictor import marked_images
 ABSENT, MADE_OF = "absent", "made of"  # a truth; the entry of a mask's file
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
+SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
+MOST_SHOWN, TILE = 100, 320  # answers on the sheet; pixels of the long side of each
 Find = Callable[..., tuple[np.ndarray, float]]  # such as `Predictor.segment`: query image, mask, target image, size=...
 
 
@@ -56,11 +59,14 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by: str) -> int:
-    """Answer rows by `find`, which `made_by` tells from others, and print the scores. Returns the exit status."""
+def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by: str, ranked: bool = False) -> int:
+    """Answer rows by `find`, which `made_by` tells from others, and print the scores. Returns the exit status. If
+    `ranked`, the likeliest answers come first, and a sheet shows them.
+    """
     answers, broken = [], {}
     with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}"):
-        (out / "answers.csv").unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
+        for name in ("answers.csv", SHEET) if ranked else ("answers.csv",):
+            (out / name).unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
         for row in (bar := tqdm(rows, "segment", unit="pair", leave=False, disable=None)):
             try:
                 answers.append(answer := answer_row(row, out, find, made_by))
@@ -69,6 +75,9 @@ def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by:
                 continue
             score = f", IoU {answer['iou']:.2f}" if isinstance(answer["iou"], float) else ""
             bar.write(f"{row['name']}: {verdict(answer['existence'])}, {answer['share']:.2%} of the target{score}")
+        if ranked and answers:
+            answers.sort(key=lambda answer: -answer["existence"])
+            draw_sheet(answers[:MOST_SHOWN], out)
         with atomic_write(out / "answers.csv") as file:
             writer = csv.DictWriter(file, ("name", "existence", "verdict", "share", "iou"), lineterminator="\n")
             writer.writeheader()
@@ -77,7 +86,8 @@ def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by:
     for name, error in broken.items():
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
-    print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{left_out}")
+    shown = f", the likeliest first in {out / SHEET}" * (ranked and bool(answers))
+    print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{shown}{left_out}")
     return 3 if broken else 0  # as eval_segswap.py does
 
 
@@ -127,6 +137,19 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str) -> dict
     answer = {"name": row["name"], "existence": existence, "verdict": verdict(existence).rpartition(" (")[0]}
     score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else ABSENT if row["truth"] else None
     return answer | {"share": round(float(mask.mean()), 6), "iou": score}
+
+
+def draw_sheet(answers: Sequence[dict[str, Any]], out: Path) -> None:
+    """Draw what was found in each target, with its surroundings, from the pictures and masks of the rows."""
+    tiles = []
+    for answer in answers:
+        picture, mask = read_picture(out / f"{answer['name']}.jpg"), read_mask(out / f"{answer['name']}.png")
+        target = picture[:, -round(mask.shape[1] * len(picture) / len(mask)) :]  # without the query
+        found = target[around(fit_mask(mask, target.shape[:2]), 4)]
+        scale = TILE / max(found.shape)
+        tile = resize(found, (round(scale * found.shape[0]), round(scale * found.shape[1])))
+        tiles.append(captioned(tile, f"{verdict(answer['existence'])}: {answer['name']}"))
+    write_picture(out / SHEET, in_columns(tiles, 4))
 
 
 def print_scores(answers: Sequence[dict[str, Any]]) -> None:

@@ -10,12 +10,15 @@ the object; if such files exist, b_2_mask.png and b_2_overlay.jpg. --out gives t
 
     python inference/segment_pair.py --pairs pairs.csv --out answers
 
-answers a table of pairs, which docs/own_data.md describes, into the folder answers. So does --object all with all
-objects of a label map. The same command continues a run that was stopped.
+answers a table of pairs, which docs/own_data.md describes, into the folder answers. The same command continues a run
+that was stopped. So do these: --object all, with all objects of a label map, and several targets, or a folder of them:
+
+    python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image photos --out answers
 """
 
 import argparse
 import itertools
+import mimetypes
 import sys
 from pathlib import Path
 
@@ -32,7 +35,7 @@ from common.drawing import PREDICTION, QUERY, overlay, side_by_side, write_pictu
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed
 from formats.masks import fit_mask
-from formats.picture_files import label_values, read_mask, read_picture
+from formats.picture_files import label_values, pictures_in, read_mask, read_picture
 from inference.pair_table import COLUMNS, answer_table, read_table
 from inference.predictor import Predictor, marked_images
 
@@ -50,7 +53,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     marking.add_argument("--query_box", nargs=4, type=float, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help=text)
     text = "value of the object in a label map (of a color: 0xRRGGBB), or all, for each of them"
     add("--object", type=label, metavar="VALUE", help=text)
-    add("--target_image", type=Path, help="picture in which to find it")
+    text = "picture in which to find it, or several, or a folder of pictures: answers.jpeg shows the likeliest first"
+    add("--target_image", type=Path, nargs="+", help=text)
     text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
     add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the answer first")
@@ -61,8 +65,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     pair = args.query_image, args.query_mask or args.query_box, args.target_image
     if any((*pair, args.size, args.object)) if args.pairs else not all(pair):
         parser.error("give either --pairs, or --query_image, --target_image, and --query_mask or --query_box")
-    if (args.pairs or args.object == "all") and (not args.out or args.places > 1 or args.overwrite):
-        parser.error("--pairs and --object all take a folder as --out, and no --places or --overwrite")
+    args.ranked = not args.pairs and (len(args.target_image) > 1 or args.target_image[0].is_dir())
+    args.many = args.pairs or args.ranked or args.object == "all"
+    if args.many and (not args.out or args.places > 1 or args.overwrite):
+        parser.error("--pairs, --object all and several targets take a folder as --out, and no --places or --overwrite")
     return args
 
 
@@ -78,16 +84,21 @@ def load(args: argparse.Namespace) -> Predictor:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
-    if args.pairs or args.object == "all":
-        rows = read_table(args.pairs) if args.pairs else rows_of_labels(args)
+    for path in args.target_image or ():
+        if str(mimetypes.guess_type(path)[0]).startswith("video/"):
+            raise UserError(f"{path} is a video; inference/segment_video.py finds objects in videos")
+    if args.many:
+        rows = read_table(args.pairs) if args.pairs else rows_to_answer(args)
         if not rows:
             raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
         predictor = load(args)
-        return answer_table(rows, args.out, predictor.segment, f"{predictor.digest} {predictor.recipe.options}")
-    out, is_named = args.out or Path(args.target_image.stem), bool(args.out or args.overwrite)
+        made_by = f"{predictor.digest} {predictor.recipe.options}"
+        return answer_table(rows, args.out, predictor.segment, made_by, args.ranked)
+    [target_path] = args.target_image
+    out, is_named = args.out or Path(target_path.stem), bool(args.out or args.overwrite)
     if not out.name:
-        raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / args.target_image.stem}")
-    inputs = *args.query_image, *(args.query_mask or ()), args.target_image
+        raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / target_path.stem}")
+    inputs = *args.query_image, *(args.query_mask or ()), target_path
     inputs += tuple(path for path in (args.ckpt_path, args.backbone_weights) if path)
     for path in output_paths(out, args.places) if is_named else ():
         check_output(path, args.overwrite, inputs)
@@ -97,7 +108,7 @@ def main(argv: list[str] | None = None) -> int | None:
         masks = [read_mask(path, args.object) for path in masks]
     # Errors come before the network is loaded.
     queries, masks = map(list, zip(*marked_images(images, masks, args.query_box), strict=True))
-    target = read_picture(args.target_image)
+    target = read_picture(target_path)
     found = load(args).places(queries, masks, target, args.places, size=args.size)
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
@@ -117,14 +128,24 @@ def main(argv: list[str] | None = None) -> int | None:
     print(*mask_paths[: len(found)], overlay_path, sep="\n")
 
 
-def rows_of_labels(args: argparse.Namespace) -> list[dict[str, str]]:
-    """The rows of a table in which each object of the label map is sought."""
-    if not args.query_mask or len(args.query_image) + len(args.query_mask) > 2:
-        raise UserError("--object all takes one --query_image and its label map as --query_mask")
-    row = dict.fromkeys(COLUMNS, "") | {"query_image": str(args.query_image[0]), "query_mask": str(args.query_mask[0])}
-    row |= {"target_image": str(args.target_image), "size": args.size or ""}
-    name = args.target_image.stem
-    return [row | {"name": f"{name}_{value}", "object": str(value)} for value in label_values(args.query_mask[0])]
+def rows_to_answer(args: argparse.Namespace) -> list[dict[str, str]]:
+    """The rows of a table in which each marked object is sought in each target."""
+    given, all_objects = [*args.query_image, *(args.query_mask or ())], args.object == "all"
+    if len(args.query_image) > 1 or len(given) > 2 or (all_objects and not args.query_mask):
+        raise UserError("several targets, or --object all, take one --query_image, with one mask or label map")
+    row = dict.fromkeys(COLUMNS, "") | {"query_image": str(given[0]), "query_mask": "".join(map(str, given[1:]))}
+    row |= {"size": args.size or "", "query_box": " ".join(map(str, args.query_box or ()))}
+    row |= {} if args.object is None else {"object": str(args.object)}
+    targets = [x for path in args.target_image for x in (pictures_in(path) if path.is_dir() else [path])]
+    if args.ranked:  # the query may lie in the folder
+        targets = [x for x in targets if x.resolve() not in {y.resolve() for y in given}]
+    if doubled := {x.stem for x in targets if sum(x.stem == y.stem for y in targets) > 1}:
+        raise UserError(f"two targets are called {min(doubled)!r}; rename one")
+    rows = [row | {"name": x.stem, "target_image": str(x)} for x in targets]
+    if all_objects:
+        values = map(str, label_values(given[1]))
+        rows = [row | {"name": f"{row['name']}_{x}", "object": x} for x in values for row in rows]
+    return rows
 
 
 def output_paths(out: Path, places: int) -> list[Path]:

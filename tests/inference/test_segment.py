@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.drawing import write_picture
+from common.drawing import PREDICTION, write_picture
 from common.errors import UserError
 from common.existence import verdict
 from common.files import file_digest
@@ -403,6 +403,37 @@ def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(ta
     for out in folder / "answers", folder / "anew":
         pair_table.answer_table(rows, out, known, "network")
     assert contents(folder / "answers") == contents(folder / "anew")
+
+
+def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sheet(table):
+    folder, photos, out = table.parent, table.parent / "photos", table.parent / "answers"
+    photos.mkdir()
+    for name in "here.png", "here_mask.png", "there.png":
+        shutil.copy(folder / name, photos)
+    write_picture(photos / "gray.jpg", np.full((96, 96, 3), 90, np.uint8))  # without the object
+    (photos / "broken.jpg").touch()
+    (photos / "notes.txt").touch()
+    given = ["--query_image", f"{photos}/here.png", "--query_mask", f"{photos}/here_mask.png", "--target_image"]
+    done = run_main(segment_pair.main, *given, photos, "--out", out)
+    assert done.returncode == 3
+    assert f"2 answers in {out}/answers.csv, the likeliest first in {out}/answers.jpeg, 1 row" in done.stdout
+    assert done.stderr.startswith(f"left out: broken: {photos}/broken.jpg cannot be read as a picture")
+    rows = list(csv.DictReader((out / "answers.csv").open()))
+    assert [row["name"] for row in rows] == ["there", "gray"] and rows[0]["existence"] > rows[1]["existence"]
+    assert np.array_equal(read_mask(out / "there.png"), read_mask(folder / "there_mask.png"))
+    sheet = np.asarray(Image.open(out / "answers.jpeg")).astype(int)
+    assert sheet.shape[1] > 2 * 320 and (abs(sheet[:, :340] - PREDICTION).max(2) < 60).sum() > 300
+    before = contents(out)
+    targets = photos / "there.png", photos / "gray.jpg"
+    assert run_main(segment_pair.main, *given, *targets, "--out", out).returncode == 0
+    assert contents(out) == before
+    for targets, line in (
+        ([photos, folder / "there.png"], "two targets are called 'there'; rename one"),
+        (["clip.mp4"], "clip.mp4 is a video; inference/segment_video.py finds objects in videos"),
+        ([photos, "--query_image", photos / "there.png", photos / "here.png"], "take one --query_image"),
+    ):
+        with pytest.raises(UserError, match=line):
+            segment_pair.main([*map(str, (*given, *targets, "--out", out))])
 
 
 @pytest.mark.parametrize(
