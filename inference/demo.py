@@ -43,7 +43,7 @@ try:
 except ImportError:  # gradio is not in requirements.txt
     gr: Any = None
 
-from common.drawing import PREDICTION, QUERY, Color, overlay
+from common.drawing import PREDICTION, QUERY, Color, around, overlay
 from common.existence import SURELY_VISIBLE, verdict
 from formats.masks import fit_mask
 from formats.picture_files import read_mask, read_picture
@@ -66,8 +66,8 @@ SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger"
 TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Up to three more
 pictures of the object can help. Give a second picture, and press Find."""
-LIMITS = """This network is small, and was trained on rendered pictures only. It confuses objects that look alike. Of
-small household things, it says "there" of half of those in view, and of one in eleven hidden ones."""
+LIMITS = """Look at each answer; it can be wrong. For 5 of 20 photographs that show only a look-alike, the answer was
+"there". Of small things, such as a cup across a room, about half are missed."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -96,13 +96,15 @@ def answer_visitor(
         found = predictor.places(images, masks, target_image, PLACES, size=SIZE_WORDS[size])
     except UserError as error:
         return str(error), *[None] * 6
-    places, marked = [], masks[-1]
+    places, gallery, marked = [], [], masks[-1]
     for mask, existence in found:
-        shown = outline(target_image, mask, PREDICTION, dashed=existence < SURELY_VISIBLE)
+        is_dashed, near = existence < SURELY_VISIBLE, around(mask, 3)
+        shown = outline(target_image, mask, PREDICTION, is_dashed)
         files = file_of(shown, "found", "webp"), file_of(mask * 255, "found_mask")
         places.append((verdict(existence).capitalize(), *files))
+        close_up = outline(target_image[near], mask[near], PREDICTION, is_dashed)
+        gallery.append((file_of(close_up, "place", "webp"), f"{int(100 * existence)} %"))
     marked_files = file_of(outline(images[-1], marked, QUERY), "marked", "webp"), file_of(marked * 255, "marked_mask")
-    gallery = [(place[1], f"{int(100 * x.existence)} %") for place, x in zip(places, found, strict=True)]
     return *places[0], *marked_files, gallery if len(places) > 1 else None, places
 
 
@@ -204,7 +206,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 query = gr.Image(label="First picture", elem_id="query", **upload)
                 script, color = (WEB / "marking.js").read_text(), "rgb({}, {}, {})".format(*QUERY)
                 marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
-                keep = gr.Button("Mark it in one more picture", size="sm", elem_id="keep")
+                keep = gr.Button("Keep this, and mark it in one more picture", size="sm", elem_id="keep")
                 kept_gallery = gr.Gallery(label="Also marked: click one to remove it", elem_id="kept", **gallery_look)
                 kept = gr.State([])
             with gr.Column(scale=4, min_width=300):
@@ -222,7 +224,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 with gr.Row(elem_classes="answer"):
                     found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
                     marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
-        gr.Markdown(f"Network: {predictor.description}. {limits}")
+        gr.Markdown(f"{limits}\n\n({predictor.description})")
 
         # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's
         # own data model, a request could name any file of this machine.

@@ -7,7 +7,7 @@ element.innerHTML = `
   <label><input type="radio" name="tool" value="brush" checked>Paint</label>
   <label><input type="radio" name="tool" value="eraser">Erase</label>
   <label><input type="radio" name="tool" value="box">Box</label>
-  <label>Size<input type="range" name="width" min="2" max="60" value="14"></label>
+  <label>Pen<input type="range" name="width" min="2" max="60" value="14"></label>
   <button name="undo">Undo</button><button name="clear">Clear</button>`;
 const canvas = document.createElement("canvas"); // lies on the picture
 const paint = document.createElement("canvas");

@@ -90,9 +90,14 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
-    predictor = SimpleNamespace(places=lambda *inputs, size: [Found(disc, existence), Found(1 - disc, 0.04)])
+    small = cv2.circle(np.zeros((540, 960), np.uint8), (100, 400), 10, 1, -1)
+    found = [Found(disc, existence), Found(1 - disc, 0.04), Found(small, 0.03)]
+    predictor = SimpleNamespace(places=lambda *inputs, size: found)
     said, picture, *_, gallery, places = answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
-    assert [caption for _, caption in gallery] == [f"{round(100 * existence)} %", "4 %"]
+    assert [caption for _, caption in gallery] == [f"{round(100 * existence)} %", "4 %", "3 %"]
+    with Image.open(gallery[2][0]) as close_up:  # is cut to what was found, which one could not see otherwise
+        assert close_up.size == (108, 108)
+        assert (abs(np.asarray(close_up).astype(int) - PREDICTION).max(axis=2) < 60)[40:68, 40:68].any()
     assert places[0][:2] == (said, picture)
     assert places[1][0] == "Probably not there (4 %)" and np.array_equal(read_white(places[1][2]), 1 - disc)
     assert said == f"{text} ({round(100 * existence)} %)"
