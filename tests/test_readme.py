@@ -1,11 +1,13 @@
-"""The commands of the README and quickstart.sh run in a copy of the repository, with tiny rendered takes.
+"""The blocks of all pages run in one copy of the repository, with tiny rendered takes, and quickstart.sh in another.
 
 Differences: training gets a tiny network and two steps, eight GPUs become one process, and downloads are replaced or
 left out (SKIPPED gives the reasons).
 """
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +17,30 @@ import numpy as np
 import pytest
 
 from evaluation import evaluate
+from formats.footage import open_footage
+from formats.geometry import eval_size
+from formats.processed import ProcessedTake
 from tests.made import ROOT
 from tests.made.processes import copy_repository
-from tests.made.results import make_results_file
+from tests.made.results import eval_mask, make_results_file
 
 pytestmark = pytest.mark.slow
 
-README = (ROOT / "README.md").read_text()
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("own_data", "evaluation", "extending", "training")))
+FILES = {"name": "pairs.csv", "class Method:": "my_method.py"}  # by the first word of a block that is one
+OUTLINE = [40, 30, 90, 30, 90, 70, 40, 70]  # x, y in pixels
 SKIPPED = {  # beginning of a command -> why it is not run here
     "python3 -m venv": "installs; so does .ci/run",
     "(cd model/pretrained && bash download_model.sh)": "downloads; tests/data/test_download.py has a server for it",
     "bash data/download_split.sh": "downloads; tests/data/test_download.py has a server for it",
+    "bash train/run_ego.sh --recipe mine": "tests/recipes/test_own_recipe.py runs it, and predicts with it",
+    "python eval_segswap.py --setting ego-exo --split test --ckpt_path": "predicts with networks that were not trained",
+    "bash train/run_both.sh --init_weights": "quickstart.sh runs it, predicts before and after it, and compares",
+    "python evaluation/evaluate.py --setting ego-exo --split test   --pred_file": "compares them",
+    "bash train/run_ego.sh --gpu": "needs GPUs",
+    "sbatch": "needs a cluster, as do the next two",
+    "#SBATCH": "",
+    "SRUN_CPUS": "",
     "bash quickstart.sh": "another test runs it, in smaller",
     "bash tests/run.sh": "is what runs this test",
     "bash train/run_exo.sh": "run_ego.sh with another flag; run_both.sh makes a network for exo-ego, too",
@@ -36,16 +51,11 @@ TINY_TRAINING = (
 )
 ONE_EACH = ["--num_train", "1", "--num_val", "1", "--num_test", "1"]
 SMALL_TAKES = [*ONE_EACH, "--size", "tiny", "--num_exo", "1", "--num_frames", "31"]
-PICTURES = """
-from PIL import Image
-query_image, query_mask, target_image = (
-    Image.open(f"assets/samples/motorcycle/{name}") for name in ("query.jpg", "query_mask.png", "target.jpg")
-)
-"""
 
 
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The language and the text of each block."""
+    return re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def lines_of(block: str) -> list[str]:
@@ -68,14 +78,48 @@ def make_house(tmp_path: Path, warm_python: Path) -> tuple[Path, dict[str, str]]
     return folder, {**os.environ, "PATH": path, "PYTHON": str(warm_python), "CUDA_VISIBLE_DEVICES": ""}
 
 
+def make_inputs(folder: Path) -> None:
+    """The reader's own files, of which the pages speak."""
+    for name, sample in {
+        **{"a.jpg": "query.jpg", "a.png": "query_mask.png", "a_cup.png": "query_mask.png"},
+        **{"b.jpg": "target.jpg", "b_cup.png": "target_mask.png", "c.jpg": "target.jpg", "d.jpg": "target.jpg"},
+    }.items():
+        shutil.copy(ROOT / "assets" / "samples" / "pot" / sample, folder / name)
+    cv2.imwrite(str(folder / "a_objects.png"), cv2.imread(str(folder / "a.png"), 0) // 85)  # of the value 3
+    (take, *_) = sorted((folder / "data" / "egoexo" / "takes").iterdir())
+    for camera, name in (("aria", "head"), ("cam", "left")):
+        shutil.copy(next(take.glob(f"*/{camera}*.mp4")), folder / f"{name}.mp4")
+    mask = np.zeros(open_footage(folder / "head.mp4").size, np.uint8)
+    mask[20:60, 30:80] = 255
+    (folder / "masks" / "head" / "cup").mkdir(parents=True)
+    for path in ("masks/head/cup/00000.png", "masks/head/cup/00030.png", "cup.png"):
+        cv2.imwrite(str(folder / path), mask)
+    size = dict(zip(("height", "width"), open_footage(folder / "left.mp4").size, strict=True))
+    images = [{"id": frame, "file_name": f"{frame}.jpg", **size} for frame in (0, 30)]
+    boxes = [{"id": x["id"], "image_id": x["id"], "category_id": 1, "segmentation": [OUTLINE]} for x in images]
+    coco = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cup"}]}
+    (folder / "left.json").write_text(json.dumps(coco))
+    (folder / "label_maps").mkdir()
+    cv2.imwrite(str(folder / "label_maps" / "00007.png"), np.eye(8, dtype=np.uint8) * 2)
+    for camera in ("aria_head", "left"):
+        (folder / "recording_1" / camera).mkdir(parents=True)
+        for frame in (0, 30, 60):
+            path = folder / "recording_1" / camera / str(frame)
+            cv2.imwrite(f"{path}.jpg", np.full((24, 32, 3), 90, np.uint8))
+            if (camera, frame) != ("left", 60):
+                cv2.imwrite(f"{path}_cup.png", np.eye(24, 32, dtype=np.uint8) * 255)
+
+
 def adapted(command: str) -> str:
     if command.startswith("bash train/run_"):
         return command + TINY_TRAINING
     return command.replace("--nproc_per_node 8", "--nproc_per_node 1")
 
 
-def test_every_command_of_the_readme_runs(tmp_path, warm_python):
+def test_every_block_of_every_page_runs_after_the_ones_before_it_in_one_folder(tmp_path, warm_python, capsys):
     folder, environment = make_house(tmp_path, warm_python)
+    make_inputs(folder)
+    begun, printed = set(), {}
 
     def run(command: str) -> str:
         how = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 900}
@@ -83,20 +127,64 @@ def test_every_command_of_the_readme_runs(tmp_path, warm_python):
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         return done.stdout
 
-    commands = [command for block in blocks("bash") for command in lines_of(block)]
-    printed = "".join(run(adapted(command)) for command in commands if not command.startswith(tuple(SKIPPED)))
-    [shown] = blocks("text")
-    assert re.search(re.sub(r"\d+", r"\\d+", re.escape(shown)), printed), (
-        f"the README shows {shown}, printed is {printed}"
-    )
-    assert all(any(command.startswith(start) for command in commands) for start in SKIPPED), "skips what is not there"
-    for setting in ("ego-exo", "exo-ego"):
-        assert (folder / "results" / f"{setting}_test_results.json").is_file()
-    assert (folder / "results" / "submission.json").is_file()
+    for page in PAGES:
+        printed[page] = ""
+        if page == "docs/evaluation.md":
+            write_masks_of_results(folder)
+        for _, block in blocks(folder / page):
+            if file := FILES.get(block.split("\n")[0].partition(",")[0]):
+                with (folder / file).open("a") as opened:
+                    opened.write(block)
+        for language, block in blocks(folder / page):
+            if language == "python":
+                (folder / "block.py").write_text(block)
+                printed[page] += run("python block.py")
+            for command in lines_of(block) if language == "bash" else ():
+                skipped = [start for start in SKIPPED if command.startswith(start)]
+                begun.update(skipped)
+                printed[page] += "" if skipped else run(adapted(command))
+    assert begun == {*SKIPPED}, "skips what is not there"
+    written = [
+        word for page in PAGES for word in re.findall(r"--out(?:-dir|_path)? ([\w./-]+)", (ROOT / page).read_text())
+    ]
+    assert len({*written}) == len(written) > 8, f"two blocks, or a block and a line, write to one of {written}"
+    [shown] = [block for language, block in blocks(ROOT / "README.md") if language == "text"]
+    assert re.search(re.sub(r"\d+", r"\\d+", re.escape(shown)), printed["README.md"]), (shown, printed["README.md"])
+    for name in ("ego-exo_test_results.json", "exo-ego_test_results.json", "submission.json"):
+        assert (folder / "results" / name).is_file()
+    for name in (
+        "b_mask.png",
+        "found.png",
+        "masks/tracked/kettle/00007.png",
+        "answers/answers.csv",
+        "in_left/video.mp4",
+    ):
+        assert (folder / name).is_file(), name
+    assert re.search(r"^0\.9|^1\.0", printed["docs/own_data.md"], re.M)
+    assert re.search(r"^IoU \(%\) +100\.00", printed["docs/evaluation.md"], re.M)
+    data_dir = folder / "runs" / "processed"
+    results = make_results_file(tmp_path, data_dir, ["recording_1"], "ego-exo", "test")
+    where = ["--setting", "ego-exo", "--data_path", data_dir, "--split", "test", "--all_frames", "--num_workers", 0]
+    evaluate.main([*map(str, where), "--pred_file", str(results), "--out", str(tmp_path / "report")])
+    assert "1 take, 3 cases scored, 2 of them with a visible target" in capsys.readouterr().out
 
-    for code in blocks("python"):
-        code = f"{PICTURES}{code}\nprint(mask.shape, 0 <= existence <= 1)\n"
-        assert run(f"python - <<'END'\n{code}END").endswith("True\n")
+
+def write_masks_of_results(folder: Path) -> None:
+    """The true masks of the test split, as my_masks/{take}/{object}/{query}_{target}/{frame}.png."""
+    data_dir = folder / "data" / "egoexo" / "processed"
+    for uid in json.loads((data_dir.parent / "split.json").read_text())["test"]:
+        take = ProcessedTake.read(data_dir, uid)
+        for pair in take.correspondences("ego-exo"):
+            of_pair = folder / "my_masks" / uid / pair.object_name / f"{pair.query_camera}_{pair.target_camera}"
+            of_pair.mkdir(parents=True)
+            truth = take.masks[pair.object_name][pair.target_camera]
+            for frame in take.masks[pair.object_name][pair.query_camera]:
+                mask = (
+                    eval_mask(truth[frame])
+                    if frame in truth
+                    else np.zeros(eval_size(take.video_size(pair.target_camera)))
+                )
+                cv2.imwrite(str(of_pair / f"{frame:05d}.png"), mask * 255)
 
 
 SMALL = """#!/bin/sh
@@ -147,36 +235,3 @@ def test_the_active_environment_is_used_if_it_has_the_requirements_and_named(tmp
         done = subprocess.run(["bash", "-c", script], **how)
         assert done.returncode == 0 and done.stdout.startswith(f"{line}\n"), done
         assert done.stdout.removesuffix("\n").endswith(used), done.stdout
-
-
-def test_the_python_of_own_data_runs(tmp_path, warm_python):
-    samples = ROOT / "assets" / "samples"
-    for name, sample in {"a.jpg": "query.jpg", "a.png": "query_mask.png", "b.jpg": "target.jpg"}.items():
-        (tmp_path / name).symlink_to(samples / "pot" / sample)
-    (tmp_path / "label_maps").mkdir()
-    cv2.imwrite(str(tmp_path / "label_maps" / "00007.png"), np.eye(8, dtype=np.uint8) * 2)
-    (tmp_path / "data" / "egoexo" / "annotations").mkdir(parents=True)
-    code = "\n".join(blocks("python", (ROOT / "docs" / "own_data.md").read_text()))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([warm_python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(("0.9", "1.0"))
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"found.png", "masks/head/kettle/00007.png"} <= written
-
-
-def test_another_data_sets_annotation_is_written_as_extending_says(tmp_path, warm_python, capsys):
-    for camera in ("aria_head", "left"):
-        (tmp_path / "recording_1" / camera).mkdir(parents=True)
-        for frame in (0, 30, 60):
-            path = tmp_path / "recording_1" / camera / str(frame)
-            cv2.imwrite(f"{path}.jpg", np.full((24, 32, 3), 90, np.uint8))
-            if (camera, frame) != ("left", 60):
-                cv2.imwrite(f"{path}_cup.png", np.eye(24, 32, dtype=np.uint8) * 255)
-    code = "\n".join(blocks("python", (ROOT / "docs" / "extending.md").read_text()))
-    subprocess.run([warm_python, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
-    data_dir = tmp_path / "runs" / "processed"
-    results = make_results_file(tmp_path, data_dir, ["recording_1"], "ego-exo", "test")
-    where = ["--setting", "ego-exo", "--data_path", data_dir, "--split", "test", "--all_frames", "--num_workers", 0]
-    evaluate.main([*map(str, where), "--pred_file", str(results)])
-    assert "1 take, 3 cases scored, 2 of them with a visible target" in capsys.readouterr().out
