@@ -63,14 +63,15 @@ def in_columns(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return sheet
 
 
-def captioned(image: np.ndarray, caption: str) -> np.ndarray:
-    """The image below a line of text, in letters as large as fit."""
+def captioned(image: np.ndarray, caption: str, width: int) -> np.ndarray:
+    """The image, so many pixels wide, below a line of text in letters as large as fit."""
     text = to_ascii(" ".join(caption.split()))
     fonts = [ImageFont.load_default(size) for size in range(18, 11, -1)]
-    font = next((font for font in fonts if font.getlength(text) <= image.shape[1]), fonts[-1])
-    line = Image.new("RGB", (image.shape[1], 26), "white")
+    font = next((font for font in fonts if font.getlength(text) <= width), fonts[-1])
+    line = Image.new("RGB", (width, 26), "white")
     ImageDraw.Draw(line).text((0, 3), text, "black", font)
-    return np.vstack([np.asarray(line), image])
+    shown = Image.fromarray(image).resize((width, max(1, round(len(image) * width / image.shape[1]))))
+    return np.vstack([np.asarray(line), np.asarray(shown)])
 
 
 def to_ascii(text: str) -> str:

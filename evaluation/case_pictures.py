@@ -120,9 +120,7 @@ def draw_sheet(pictures: Iterable[np.ndarray], captions: Sequence[str]) -> np.nd
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
     cells, columns = [], SHEET_WIDTH
     for picture, caption in zip(pictures, captions, strict=True):
-        scale = min(1, SHEET_WIDTH / picture.shape[1])
-        picture = resize(picture, (round(scale * picture.shape[0]), round(scale * picture.shape[1])))
-        cells.append(captioned(picture, caption))
+        cells.append(captioned(picture, caption, min(SHEET_WIDTH, picture.shape[1])))
         columns = min(columns, SHEET_WIDTH // cells[-1].shape[1])
         if sum(len(cell) + SHEET_GAP for cell in cells) > columns * MAX_ROWS:
             raise UserError(f"{len(captions)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")

@@ -21,7 +21,6 @@ from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_colum
 from common.errors import UserError, counted, printable
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_write, claimed, file_digest, is_file_name, remove_leftovers
-from formats.geometry import resize
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
 from inference.pictures import as_mask
@@ -31,7 +30,7 @@ ABSENT, MADE_OF = "absent", "made of"  # a truth; the entry of a mask's file
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
 SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
-MOST_SHOWN, TILE = 100, 320  # answers on the sheet; pixels of the long side of each
+MOST_SHOWN, TILE = 100, 320  # answers on the sheet; pixels of the width of each
 Find = Callable[..., tuple[np.ndarray, float]]  # such as `Predictor.segment`: query image, mask, target image, size=...
 
 
@@ -146,9 +145,7 @@ def draw_sheet(answers: Sequence[dict[str, Any]], out: Path) -> None:
         picture, mask = read_picture(out / f"{answer['name']}.jpg"), read_mask(out / f"{answer['name']}.png")
         target = picture[:, -round(mask.shape[1] * len(picture) / len(mask)) :]  # without the query
         found = target[around(fit_mask(mask, target.shape[:2]), 4)]
-        scale = TILE / max(found.shape)
-        tile = resize(found, (round(scale * found.shape[0]), round(scale * found.shape[1])))
-        tiles.append(captioned(tile, f"{verdict(answer['existence'])}: {answer['name']}"))
+        tiles.append(captioned(found, f"{verdict(answer['existence'])}: {answer['name']}", TILE))
     write_picture(out / SHEET, in_columns(tiles, 4))
 
 
