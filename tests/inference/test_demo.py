@@ -84,9 +84,7 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 
 @needs_gradio
-@pytest.mark.parametrize(
-    ("existence", "text"), [(0.93, "There"), (0.75, "Perhaps there"), (0.08, "Probably not there")]
-)
+@pytest.mark.parametrize(("existence", "text"), [(0.93, "There"), (0.75, "Unsure"), (0.08, "Probably not there")])
 def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
@@ -169,7 +167,7 @@ def address(strong_checkpoint, tmp_path_factory) -> str:
             time.sleep(0.1)
         network, page = console.read_text().splitlines()  # and no word of gradio's
         assert (
-            network.startswith(f"{strong_checkpoint}: tiny network of 96 pixels")
+            network.startswith(f"{strong_checkpoint.name}: tiny network of 96 pixels")
             and f"http://127.0.0.1:{port}/" in page
         )
         (mine,) = set(folder.glob("xsegtx-page-*")) - {other}  # not the killed page's

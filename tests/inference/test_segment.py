@@ -200,7 +200,7 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
 
 
 def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(files, monkeypatch, capsys):
-    monkeypatch.setattr(segment_pair, "SHIPPED", Path(files["ckpt_path"]))
+    monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
     segment({name: path for name, path in files.items() if name != "ckpt_path"})
     mask = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
     assert mask.shape == (90, 160) and set(np.unique(mask)) <= {0, 255}
