@@ -1,6 +1,7 @@
 """Read pictures and masks of users with Pillow. An error names the file that cannot be read and why, in one line."""
 
 import contextlib
+import mimetypes
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +46,8 @@ def open_picture(path: Path) -> Image.Image:
     with picture_errors(str(path)), warnings.catch_warnings():
         if not Path(path).is_file():  # to open a pipe would wait for its writer
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
+        if str(mimetypes.guess_type(path)[0]).startswith("video/"):
+            raise UserError(f"{path} is a video; inference/segment_video.py finds objects in videos")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as image:
             image.verify()  # checks the checksums of a PNG, which decoding does not

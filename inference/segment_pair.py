@@ -18,7 +18,6 @@ that was stopped. So do these: --object all, with all objects of a label map, an
 
 import argparse
 import itertools
-import mimetypes
 import sys
 from pathlib import Path
 
@@ -84,9 +83,6 @@ def load(args: argparse.Namespace) -> Predictor:
 
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
-    for path in args.target_image or ():
-        if str(mimetypes.guess_type(path)[0]).startswith("video/"):
-            raise UserError(f"{path} is a video; inference/segment_video.py finds objects in videos")
     if args.many:
         rows = read_table(args.pairs) if args.pairs else rows_to_answer(args)
         if not rows:

@@ -372,6 +372,7 @@ def test_a_row_without_its_pictures_costs_only_itself(table, monkeypatch):
     monkeypatch.setattr(pair_table, "file_digest", digest)
     folder = table.parent
     os.mkfifo(folder / "pipe")
+    (folder / "clip.mp4").touch()
     reasons = {
         "short,here.png": "target_image is empty; name a picture",
         "empty,,here_mask.png,,there.png,": "query_image is empty; name a picture",
@@ -380,6 +381,8 @@ def test_a_row_without_its_pictures_costs_only_itself(table, monkeypatch):
         "query,pipe,here_mask.png,,there.png,": f"{folder}/pipe is no file",
         "mask,here.png,pipe,,there.png,": f"{folder}/pipe is no file",
         "truth,here.png,here_mask.png,,there.png,/dev/zero": "/dev/zero is no file",
+        "video,here.png,here_mask.png,,clip.mp4,": f"{folder}/clip.mp4 is a video; inference/segment_video.py finds "
+        "objects in videos",
         '"line",here.png,"a\nb",,there.png,': f"{folder}/a\\nb does not exist",
     }
     header, *rows = table.read_text(encoding="utf-8").splitlines()
@@ -429,7 +432,6 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
     assert contents(out) == before
     for targets, line in (
         ([photos, folder / "there.png"], "two targets are called 'there'; rename one"),
-        (["clip.mp4"], "clip.mp4 is a video; inference/segment_video.py finds objects in videos"),
         ([photos, "--query_image", photos / "there.png", photos / "here.png"], "take one --query_image"),
     ):
         with pytest.raises(UserError, match=line):
