@@ -120,6 +120,7 @@ def make_inputs(folder: Path) -> None:
 def adapted(command: str) -> str:
     if command.startswith("bash train/run_"):
         return command + TINY_TRAINING
+    command = command.replace("vit_large_patch16_dinov3.lvd1689m", "efficientnet_lite0")  # whose weights are here
     return command.replace("--nproc_per_node 8", "--nproc_per_node 1")
 
 
