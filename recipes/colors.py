@@ -8,7 +8,7 @@ from torch import Tensor
 
 from model.rows import Rows
 
-SIDE = 96  # colors are compared in crops of this side, in pixels
+COLOR_SIDE = 96  # colors are compared in crops of this side, in pixels
 BINS, FIRST, LAST = 24, -48.0, 48.0  # of the histogram of a and b; colors beyond count as the nearest bin
 NOISE = 2.0  # added to deviations, in units of Lab, so that flat things differ little
 # sRGB, linear and in [0, 1], to XYZ divided by the white of D65; rows are X, Y, Z.

@@ -22,7 +22,7 @@ from model.device import autocast
 from model.features import Levels
 from model.rows import cat, positions, rows_by_key
 from recipes.base import Answer, NetworkRecipe
-from recipes.colors import SIDE, colors_of, same_color, same_contrast
+from recipes.colors import COLOR_SIDE, colors_of, same_color, same_contrast
 from recipes.crops import (
     CLOSE,
     CONTEXT,
@@ -189,9 +189,11 @@ class Matching(NetworkRecipe):
 
     def compare(self, frame: Frame, marked: Marked, places: Places, looks: Looks) -> dict[str, Tensor]:
         """4. Whether what close looks show has the colors and the contrasts of the objects."""
-        objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), SIDE))[self.to_device(places.object)]
-        images = self.stacked(cut(*row, SIDE) for row in zip(places.image, looks.crop, strict=True))
-        shown = (cv2.resize(prob, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > THRESHOLD for prob in looks.prob)
+        objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), COLOR_SIDE))[self.to_device(places.object)]
+        images = self.stacked(cut(*row, COLOR_SIDE) for row in zip(places.image, looks.crop, strict=True))
+        shown = (
+            cv2.resize(prob, (COLOR_SIDE, COLOR_SIDE), interpolation=cv2.INTER_AREA) > THRESHOLD for prob in looks.prob
+        )
         found = colors_of(images, self.stacked(shown))
         return {"color": same_color(objects, found), "contrast": same_contrast(objects, found)}
 
