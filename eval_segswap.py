@@ -109,7 +109,8 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
     else:
         source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
         predictor = Predictor.load(source, device, **network_options(args))
-        recipe, digest, description = predictor.recipe, predictor.digest, predictor.description
+        recipe, digest = predictor.recipe, predictor.digest
+        description = str(source.parent / predictor.description) if source else predictor.description
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     pairs = None

@@ -297,7 +297,7 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         page.drag("#query canvas", (0.5 + tool / 50, 0.4), (0.7, 0.6))
         answers(page, "")
         page.run("document.querySelector('#find').click()")
-        page.wait_for("return /here \\(/.test(document.querySelector('#answer textarea').value)")
+        page.wait_for("return /\\(\\d+ %\\)/.test(document.querySelector('#answer textarea').value)")
         page.wait_for("return document.querySelector('#found img')?.naturalWidth")
     likeliest = page.run("return document.querySelector('#found img').src")
     page.wait_for("return document.querySelectorAll('#places button').length > 1")
@@ -307,7 +307,7 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
     page.wait_for("return document.querySelector('#kept img') && !document.querySelector('#query img')")
     answers(page, "")
     page.run("document.querySelector('#find').click()")  # from the kept picture
-    page.wait_for("return /here \\(/.test(document.querySelector('#answer textarea').value)")
+    page.wait_for("return /\\(\\d+ %\\)/.test(document.querySelector('#answer textarea').value)")
     page.run("document.querySelector('#kept button').click()")
     page.wait_for("return !document.querySelector('#kept img')")
     answers(page, "")
