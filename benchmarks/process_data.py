@@ -27,7 +27,8 @@ import numpy as np
 from benchmarks.measure import make_takes, print_times, run_script_apart, time_in_turn
 from common.arguments import Parser, at_least
 from common.errors import UserError, run_script
-from formats.processed import frame_path, read_frame, shrink
+from formats.frame_files import frame_path
+from formats.processed import read_frame, shrink
 from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, MAX_SHORT_SIDE, annotation_path, camera_kind
 from synthetic.options import VIDEO_SIZES
 

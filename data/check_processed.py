@@ -24,9 +24,10 @@ from tqdm import tqdm
 from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers
 from common.parallel import run_jobs
 from formats.failures import BROKEN_FILE, MISSING_FILE, read_failures
+from formats.frame_files import PACK, frame_bytes, frames_of
 from formats.pairs import BOTH, open_pairs
 from formats.pairs_file import listing_path
-from formats.processed import ProcessedTake, annotation_change, frames_in, has_jpeg_end, is_processed
+from formats.processed import ProcessedTake, annotation_change, has_jpeg_end, is_processed
 from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 PAIR_NUMBERS = {setting: f"pairs {setting}" for setting in SETTINGS}
@@ -105,15 +106,17 @@ def check_take(data_dir: Path, uid: str) -> Check:
         return Check(broken_lines, missing, Counter(unprocessed=not failures))
     problems, numbers = [], Counter(processed=1)
     try:
-        take = ProcessedTake.read(data_dir, uid)
+        take, there = ProcessedTake.read(data_dir, uid), frames_of(data_dir / uid, sized=True)
     except UserError as error:
         return Check([f"take {uid}: {error}", *broken_lines], missing, numbers)
     for camera, needed in sorted(take.needed_frames().items()):
-        frame_paths = frames_in(take.folder / camera)
-        absent = sorted(needed - frame_paths.keys())
-        cut_off = [frame for frame in sorted(needed & frame_paths.keys()) if _is_cut_off(frame_paths[frame])]
+        sizes = there.get(camera, {})
+        absent, present = sorted(needed - sizes.keys()), sorted(needed & sizes.keys())
+        # Behind the end mark, there are at most some zeros.
+        ends = [frame_bytes(take.frame_path(camera, frame), max(0, sizes[frame] - 4096)) for frame in present]
+        cut_off = [frame for frame, end in zip(present, ends, strict=True) if not has_jpeg_end(end)]
         numbers["frames"] += len(needed)
-        delete = "if its video is there, delete them and "
+        delete = f"if its video is there, delete them (if packed, {PACK}) and "
         for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, delete)):
             if frames:
                 first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
@@ -122,12 +125,6 @@ def check_take(data_dir: Path, uid: str) -> Check:
     for setting, number in PAIR_NUMBERS.items():
         numbers[number] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     return Check(problems + broken_lines, missing, numbers)
-
-
-def _is_cut_off(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))  # behind the end mark, there are at most some zeros
-        return not has_jpeg_end(file.read())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@
 #   --process_in DIR   download each take into DIR, process it into the data set's folder, which must have the
 #                      annotations, and delete its videos; so DIR holds one take at a time: 5 GB on average, 60 GB
 #                      if it takes an hour
+#   --pack             with --process_in: move the frames of each take into one file, as process_data.py --pack does
 #   --shard I/N        only the I-th of every N takes, to share the work among jobs, all with the same N
 #   -- FLAG...         further flags for egoexo
 #
@@ -24,13 +25,14 @@
 # says so. PYTHON names the interpreter (default: python3).
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-out_dir=$here/egoexo uids_path='' parts=takes process_in='' shard=1/1 small='' split='' folder=''
+out_dir=$here/egoexo uids_path='' parts=takes process_in='' shard=1/1 pack='' small='' split='' folder=''
 
 fail() { echo "error: $1" >&2 && exit 1; }
 
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
+        --pack) pack=$1 && shift ;;
         --downscaled) parts=downscaled_takes/448 small=$1 && shift ;;
         --out_dir | --uids_path | --process_in | --shard)
             [ $# -gt 1 ] || fail "$1 needs a value; see --help" && declare "${1#--}=$2" && shift 2 ;;
@@ -67,7 +69,7 @@ download() { # if files cannot be looked up, egoexo only warns, with status 0
 process() {
     mkdir -p "$work/takes" # a take may have no video at all
     "${PYTHON:-python3}" "$here/process_data.py" --takepath "$work/takes" --annotation_path "$out_dir/annotations" \
-        --outputpath "$out_dir/processed" --uids "$1" ${split:+--splits_path "$split"} ${small:+"$small"} </dev/null
+        --outputpath "$out_dir/processed" --uids "$1" ${split:+--splits_path "$split"} ${small:+"$small"} ${pack:+"$pack"} </dev/null
 }
 
 noted() { grep -qxF "$1" "$notes" 2>/dev/null; }

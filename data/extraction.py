@@ -22,9 +22,10 @@ import cv2
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, file_digest, remove_leftovers, write_json
 from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
+from formats.frame_files import PACK, frame_path, frames_of, pack_frames
 from formats.geometry import same_aspect_ratio
 from formats.masks import RLE, mask_size
-from formats.processed import ANNOTATION, SOURCE, ProcessedTake, frame_path, frames_in, read_source, shrink
+from formats.processed import ANNOTATION, SOURCE, ProcessedTake, read_source, shrink
 from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
@@ -32,10 +33,10 @@ Masks = dict[int, RLE | str]  # by frame: the mask, or what is wrong with it if 
 
 
 def process_take(
-    take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, detail: int = 1, threads: int = 1
+    take: Take, takes_dir: Path, data_dir: Path, downscaled: bool, detail: int = 1, threads: int = 1, pack: bool = False
 ) -> None:
     """Make the missing parts of a processed take, `threads` cameras at a time, and list what cannot be made. Frames are
-    up to `detail` times as long and wide as the benchmark's.
+    up to `detail` times as long and wide as the benchmark's. If `pack`, they are packed into one file.
 
     Raises OSError if the output cannot be written. Anything else that goes wrong with a camera is listed as a failure.
     """
@@ -47,8 +48,8 @@ def process_take(
         made_of = read_source(folder)
         source = current_source(take, paths, made_of)
         if is_done(take, folder, paths, made_of, source):
-            return
-    except UserError as error:  # source.json or failed.json is damaged
+            return pack_frames(folder) if pack else None
+    except UserError as error:  # source.json, failed.json or frames.zip is damaged
         write_failures(folder, take.name, [Failure(None, BROKEN_FILE, str(error))])
         return
     videos, failures = index_videos(take, takes_dir, paths)
@@ -71,6 +72,8 @@ def process_take(
         failures += corrupt_masks
     write_failures(folder, take.name, failures)  # before annotation.json, which says that the take is complete
     ProcessedTake(take.uid, folder, whole_masks, _frame_each_second(videos)).write_annotation()
+    if pack:
+        pack_frames(folder)
 
 
 def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) -> dict[str, Any]:
@@ -89,9 +92,9 @@ def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) 
 
 def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str, Any], source: dict[str, Any]) -> bool:
     """True if nothing is left to do: the take is complete, or its videos do not exist any more, so that its frames must
-    be kept. Raises UserError if failed.json is damaged.
+    be kept. Raises UserError if failed.json or the pack of its frames is damaged.
     """
-    incomplete_cameras = {failure.camera for failure in read_failures(folder)[1]}
+    incomplete_cameras, there = {failure.camera for failure in read_failures(folder)[1]}, frames_of(folder)
     try:
         processed = ProcessedTake.read(folder.parent, take.uid)
     except UserError:
@@ -99,7 +102,7 @@ def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str,
     wanted_frames, promised_frames = set(_wanted_frames(take, processed.subsample_idx)), processed.needed_frames()
 
     def has_all(camera: str) -> bool:
-        frames = frames_in(folder / camera).keys()
+        frames = there.get(camera, {}).keys()
         if not frames and paths[camera].exists():  # the video was broken, and may have been replaced
             return False
         return frames >= (promised_frames.get(camera, set()) if camera in incomplete_cameras else wanted_frames)
@@ -127,8 +130,9 @@ def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dic
     if made_of == source:
         return
     for name in name_changes(take, made_of, source, "what was made of it is made anew"):
-        for frame in frames_in(folder / name.removesuffix(".mp4")).values():
-            frame.unlink()
+        if name != "annotation":
+            for path in (folder / PACK, *(folder / name.removesuffix(".mp4")).glob("*.jpg")):
+                path.unlink(missing_ok=True)
     # Delete annotation.json before source.json is written: after a kill in between, the take would seem up to date.
     (folder / ANNOTATION).unlink(missing_ok=True)
     write_json(folder / SOURCE, source)
@@ -164,7 +168,7 @@ def extract_videos(
     """Write the frames of a take's videos, `threads` cameras at a time. Returns a failure for each video that is too
     short and for each broken video; no frame of a broken video is kept.
     """
-    wanted_frames, failures = _wanted_frames(take, _frame_each_second(videos)), []
+    wanted_frames, there, failures = _wanted_frames(take, _frame_each_second(videos)), frames_of(folder), []
     for camera, index in videos.items():
         if num_lost := sum(frame >= len(index) for frame in wanted_frames):
             length, lost = counted(len(index), "frame"), counted(num_lost, "wanted frame")
@@ -174,7 +178,9 @@ def extract_videos(
     def extract(camera: str) -> Failure | None:
         masks_of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
         short_side = detail * MAX_SHORT_SIDE[camera_kind(camera)]
-        return extract_frames(folder / camera, videos[camera], wanted_frames, masks_of_camera, short_side)
+        index, written = videos[camera], there.get(camera, {})
+        missing = [frame for frame in wanted_frames if frame < len(index) and frame not in written]
+        return extract_frames(folder / camera, index, missing, masks_of_camera, short_side)
 
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
         map_cameras = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
@@ -184,20 +190,18 @@ def extract_videos(
 def extract_frames(
     folder: Path, index: VideoIndex, wanted_frames: list[int], tracks: list[Masks], short_side: int
 ) -> Failure | None:
-    """Write the `wanted_frames` of a camera that are not in its `folder` yet, with a shorter side of at most
-    `short_side` pixels. If its video is damaged, or has another shape than the masks in `tracks`, all its frames are
-    deleted and the failure is returned.
+    """Write the `wanted_frames` of a camera into its `folder`, with a shorter side of at most `short_side` pixels. If
+    its video is damaged, or has another shape than the masks in `tracks`, the folder is deleted and the failure is
+    returned.
 
     Raises OSError if the output cannot be written.
     """
-    camera, written = folder.name, frames_in(folder)
     sizes = {mask_size(rle) for track in tracks for rle in track.values() if not isinstance(rle, str)}
     try:
         if other_size := next((size for size in sizes if not same_aspect_ratio(index.size, size)), None):
             shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other_size[1]}x{other_size[0]}"
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
-        missing = [frame for frame in wanted_frames if frame < len(index) and frame not in written]
-        for frame, image in read_frames(index, missing):
+        for frame, image in read_frames(index, wanted_frames):
             _, encoded = cv2.imencode(".jpg", shrink(image, short_side))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
@@ -208,7 +212,7 @@ def extract_frames(
         (folder.parent / ANNOTATION).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
-        return Failure(camera, BROKEN_FILE, f"{kind}{error}")
+        return Failure(folder.name, BROKEN_FILE, f"{kind}{error}")
     return None
 
 

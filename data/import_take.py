@@ -29,6 +29,7 @@ from tqdm import tqdm
 from common.arguments import DEFAULT_ROOT, Parser, add_footage_options, videos_and_offsets
 from common.files import is_file_name, read_json, read_record, remove_leftovers, temporary_folder, write_json
 from formats.footage import Footage, open_footage, synchronize
+from formats.frame_files import frames_of
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import encode_lzstring
 from formats.takes import SPLITS, annotation_path, camera_kind, read_splits, video_path
@@ -103,7 +104,7 @@ def check_name(args: argparse.Namespace) -> None:
     if not is_file_name(args.name):
         raise UserError(f"--name {args.name!r} cannot be the name of a take's folder; give another")
     folder = args.root / "processed" / args.name
-    if any(path.is_dir() for path in folder.glob("*")):
+    if frames_of(folder):
         raise UserError(f"{folder} holds a take; give another --name, or delete it first")
 
 

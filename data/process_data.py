@@ -51,6 +51,8 @@ def parse_args() -> argparse.Namespace:
     text = "how many times as long and wide as the benchmark's frames may be, but no larger than the video: 2 and 4 "
     text += "show more of small objects to the strong recipe (docs/training.md); the paper's network does not gain"
     add("--detail", type=int, choices=(1, 2, 4), default=1, help=text)
+    text = "move the frames of each take, also of one that is processed already, into one file, frames.zip"
+    add("--pack", action="store_true", help=text)
     add_num_workers(parser, "processes, each with a take (or some of its cameras, if takes are few) and up to 0.4 GB")
     shard = "process only the I-th of every N takes, to share the work among jobs, all with the same N (default: 1/1)"
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
@@ -160,7 +162,8 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     title = split if shards == 1 else f"{split} {shard}/{shards}"
     threads = max(1, args.num_workers // max(1, len(takes)))
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}
-    job = partial(process_take, **folders, downscaled=args.downscaled, detail=args.detail, threads=threads)
+    how = {"downscaled": args.downscaled, "detail": args.detail, "pack": args.pack}
+    job = partial(process_take, **folders, **how, threads=threads)
     for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take", disable=None):
         pass
     return print_summary(args, title, shard_uids)

@@ -21,10 +21,11 @@ import numpy as np
 
 from common.arguments import SETTINGS
 from common.errors import UserError, warn_once
+from formats.frame_files import frame_path
 from formats.geometry import Size
 from formats.masks import RLE
 from formats.pairs_file import Listing, digest_of, list_takes, listing_command, listing_path, read_listing
-from formats.processed import ANNOTATION, SOURCE, frame_path, read_frame
+from formats.processed import ANNOTATION, SOURCE, read_frame
 from formats.takes import camera_kind, find_split_path, read_split
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego

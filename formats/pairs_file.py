@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
+from formats.frame_files import frames_of
 from formats.geometry import Size
-from formats.processed import ANNOTATION, ProcessedTake, frames_in, is_processed
+from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
@@ -67,7 +68,7 @@ def list_takes(data_dir: Path, uids: Iterable[str], in_memory: Mapping[str, Proc
             continue
         states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
-            take = in_memory.get(uid) or ProcessedTake.read(data_dir, uid)
+            take, files = in_memory.get(uid) or ProcessedTake.read(data_dir, uid), frames_of(data_dir / uid, sized=True)
         except UserError as error:
             malformed[uid] = str(error)
             continue
@@ -78,9 +79,8 @@ def list_takes(data_dir: Path, uids: Iterable[str], in_memory: Mapping[str, Proc
                     masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
                     counts += rle["counts"].encode()
         for camera, needed in take.needed_frames().items():
-            paths = frames_in(take.folder / camera)
             frames.extend(sorted(needed))
-            sizes.extend(paths[frame].stat().st_size if frame in paths else 0 for frame in sorted(needed))
+            sizes.extend(files.get(camera, {}).get(frame, 0) for frame in sorted(needed))
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
     arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array([frames, sizes], np.int32)
     return Listing(*arrays, states, malformed, missing, tracks, cameras)

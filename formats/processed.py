@@ -1,6 +1,6 @@
 """The processed data set, in the form that the benchmark's baselines read:
 
-    <data_dir>/<take_uid>/<camera>/<frame>.jpg
+    <data_dir>/<take_uid>/<camera>/<frame>.jpg  or all of them in one frames.zip, see formats/frame_files.py
     <data_dir>/<take_uid>/annotation.json
     <data_dir>/<take_uid>/source.json           from which files data/process_data.py made the take
     <data_dir>/<take_uid>/failed.json           what the take lacks, if anything (formats/failures.py)
@@ -22,6 +22,7 @@ import numpy as np
 from common.arguments import SETTINGS
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
+from formats.frame_files import PACK, frame_bytes, frame_path
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, camera_kind, parse_frame, parse_frame_keys
@@ -34,15 +35,6 @@ SOURCE_REMEDY = "delete it if its frames may stay, else its folder"
 def is_processed(data_dir: Path, uid: str) -> bool:
     """True if a take is complete: its annotation.json is written last."""
     return (data_dir / uid / ANNOTATION).is_file()
-
-
-def frame_path(camera_folder: Path, frame: int) -> Path:
-    return camera_folder / f"{frame}.jpg"
-
-
-def frames_in(camera_folder: Path) -> dict[int, Path]:
-    """The path of each frame in a camera's folder, in no order; empty if the folder does not exist."""
-    return {int(path.stem): path for path in camera_folder.glob("*.jpg") if path.stem.isdecimal()}
 
 
 class Correspondence(NamedTuple):
@@ -173,7 +165,7 @@ def read_frame(path: Path, listed_size: int | None = None) -> np.ndarray:
     """
     remedy, data = "process its take again with data/process_data.py", b""
     try:
-        data = path.read_bytes()
+        data = frame_bytes(path)
         # has_jpeg_end: some versions of OpenCV read a file that is cut off, and fill the missing part with gray.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if has_jpeg_end(data) else None
     except FileNotFoundError:
@@ -183,7 +175,8 @@ def read_frame(path: Path, listed_size: int | None = None) -> np.ndarray:
     except cv2.error:  # the file claims an absurd size
         image = None
     if image is None:
-        raise UserError(f"frame {path} is cut off or damaged; delete it, then {remedy}")
+        delete = "it" if path.exists() else path.parents[1] / PACK
+        raise UserError(f"frame {path} is cut off or damaged; delete {delete}, then {remedy}")
     if listed_size not in (None, len(data)):
         what = f"frame {path} was replaced after its pairs were listed ({listed_size} bytes -> {len(data)})"
         raise UserError(f"{what}; run data/create_pairs.py again")

@@ -47,7 +47,7 @@ class TakeFrame:
 
     take_uid: str
     number: int  # 0-based position in the 30 fps video
-    folder: Path  # the take's folder; the take's other frames are <folder>/<camera>/<number>.jpg
+    folder: Path  # of the take; formats.processed.read_frame(folder / camera / "<number>.jpg") reads its other frames
     pairs: list[Correspondence]  # (object_name, query_camera, target_camera)
     images: dict[str, np.ndarray]  # by camera: (H, W, 3) uint8 RGB
     masks: dict[tuple[str, str], np.ndarray]  # by pair[:2]

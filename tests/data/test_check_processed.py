@@ -8,6 +8,7 @@ import pytest
 from data import check_processed
 from data.check_processed import check_take
 from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, write_failures
+from formats.frame_files import PACK, frame_bytes, pack_frames
 from tests.made import EGO
 from tests.made.processed import create_pairs, make_data_set
 from tests.made.processes import run_main
@@ -66,9 +67,35 @@ def test_frames_that_no_pair_needs_may_be_missing(tmp_path):
 def test_frames_that_are_cut_off_are_found(data_dir, length):
     path = data_dir / "take-a" / "cam01" / "30.jpg"
     path.write_bytes(path.read_bytes()[:length])
-    assert problems(data_dir) == [
-        "camera cam01: 1 frame cut off: 30; if its video is there, delete them and run data/process_data.py"
-    ]
+    remedy = f"if its video is there, delete them (if packed, {PACK}) and run data/process_data.py"
+    assert problems(data_dir) == [f"camera cam01: 1 frame cut off: 30; {remedy}"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_only_the_end_of_a_frame_is_read(data_dir, packed, monkeypatch):
+    read, path = [], data_dir / "take-a" / "cam01" / "30.jpg"
+    path.write_bytes(bytes(100_000) + path.read_bytes())
+    if packed:
+        pack_frames(data_dir / "take-a")
+    monkeypatch.setattr(check_processed, "frame_bytes", lambda *args: read.append(frame_bytes(*args)) or read[-1])
+    assert problems(data_dir) == [] and max(map(len, read)) == 4096
+
+
+def test_frames_of_packed_takes_are_checked_and_a_damaged_pack_is_one_line(paired):
+    cut_off = paired / "take-a" / "cam01" / "30.jpg"
+    cut_off.write_bytes(cut_off.read_bytes()[:-1])
+    (paired / "take-a" / "cam02" / "0.jpg").unlink()
+    for uid in TAKES["train"]:
+        pack_frames(paired / uid)
+        assert {path.name for path in (paired / uid).iterdir()} == {"annotation.json", PACK}
+    cut, missing = check(paired).stdout.splitlines()[2:]
+    remedy = f"if its video is there, delete them (if packed, {PACK}) and run data/process_data.py"
+    assert cut == f"train, take take-a, camera cam01: 1 frame cut off: 30; {remedy}"
+    assert missing == "train, take take-a, camera cam02: 1 frame missing: 0; run data/process_data.py"
+    pack = paired / "take-a" / PACK
+    pack.write_bytes(pack.read_bytes()[:-50])  # as a copy that was broken off
+    [line] = check(paired).stdout.splitlines()[2:]
+    assert line.startswith(f"train, take take-a: {pack} is damaged (") and line.endswith("with data/process_data.py")
 
 
 @pytest.mark.parametrize(

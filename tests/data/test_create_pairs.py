@@ -10,12 +10,13 @@ import pytest
 
 from common.errors import UserError
 from data.create_pairs import main
+from formats.frame_files import PACK, pack_frames
 from formats.masks import encode_mask
 from formats.pairs import Pair, open_pairs
 from formats.pairs_file import listing_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
-from tests.made.processed import create_pairs, write_data_set
+from tests.made.processed import create_pairs, make_data_set, write_data_set
 from tests.made.processes import killed_at
 from tests.made.raw_takes import tree
 
@@ -71,6 +72,20 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
     assert not train.visible.any()
     other = open_pairs([data_dir], "train", "exo-ego")
     assert len(other) == 1 and other.named(0) == Pair("uid", "two exos", "cam01", "aria02_214-1", 30)
+
+
+def test_packed_takes_are_listed_to_the_same_bytes_and_a_damaged_pack_does_not_keep_others_from_it(tmp_path):
+    data_dir = make_data_set(tmp_path, {"train": ["a", "b", "c"]})
+    assert create_pairs(data_dir).returncode == 0
+    loose, pack = listing_path(data_dir, "train").read_bytes(), data_dir / "b" / PACK
+    pack_frames(pack.parent)
+    assert create_pairs(data_dir).returncode == 0
+    assert listing_path(data_dir, "train").read_bytes() == loose
+    pack.write_bytes(pack.read_bytes()[:-50])
+    run = create_pairs(data_dir)
+    assert run.returncode == 1
+    assert f"error: 1 malformed take left out: {pack} is damaged (" in run.stderr.splitlines()[-1]
+    assert open_pairs([data_dir], "train", "ego-exo").store.takes == ["a", "c"]
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):

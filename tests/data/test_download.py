@@ -171,6 +171,7 @@ while [ $# -gt 0 ]; do
         --takepath) takes=$2 ;;
         --outputpath) out=$2 ;;
         --uids) uid=$2 ;;
+        --pack) touch "$LOG.packs" ;;
     esac
     shift
 done
@@ -191,7 +192,8 @@ def test_jobs_share_takes_and_keep_no_video_of_what_they_have_processed(get_take
     script(tmp_path / "bin" / "interpreter", PROCESS)
     scratch, uids = tmp_path / "scratch", "take-a\ngone-b\nbroken-c\ntake-d\nunknown-e\ntake-f\n"
     for job, done in (("1/2", ["broken-c", "take-a"]), ("2/2", ["broken-c", "gone-b", "take-a", "take-d", "take-f"])):
-        result = get_takes(uids, "--process_in", scratch, "--shard", job)
+        assert not (tmp_path / "log.packs").exists()
+        result = get_takes(uids, "--process_in", scratch, "--shard", job, *["--pack"] * (job == "2/2"))
         assert sorted(path.name for path in (get_takes.out / "processed").iterdir()) == done
         processed = [line.split() for line in result.calls if line.startswith("processes")]
         assert all([uid] == there for _, uid, _, *there in processed), processed
@@ -201,6 +203,7 @@ def test_jobs_share_takes_and_keep_no_video_of_what_they_have_processed(get_take
     assert "1 takes lack one file each, perhaps a withdrawn video; run again to retry; " in result.stderr  # gone-b
     where = f"shard 2/2 of {tmp_path / 'uids.txt'} are in {get_takes.out}"
     assert result.stdout.splitlines()[-1] == f"all but 1 takes of {where}"
+    assert (tmp_path / "log.packs").exists()
 
 
 def test_what_a_processed_take_lacks_is_fetched_until_the_data_set_is_known_to_lack_it(get_takes, tmp_path):

@@ -16,6 +16,7 @@ import data.extraction
 from common.errors import UserError, warn_once
 from data import check_processed, process_data
 from data.process_data import claim_data_dir
+from formats.frame_files import PACK, frame_bytes, frame_path, frames_of
 from formats.pairs import open_or_list_pairs, open_pairs
 from formats.pairs_file import listing_path
 from tests.made import EGO, ROOT
@@ -172,10 +173,16 @@ def digest_of(data_dir, uid):
     return store.digest(store.takes.index(uid))
 
 
+def frames_by_camera(folder):
+    """The bytes of each frame of a take, packed or not."""
+    frames = {camera: sorted(sizes) for camera, sizes in frames_of(folder).items()}
+    return {camera: [frame_bytes(frame_path(folder / camera, n)) for n in frames[camera]] for camera in frames}
+
+
 def replace_annotation(root):
     annotations = read_annotations(root, "val")
     masks = annotations[C]["object_masks"]["cup _0"][EXO_1]["annotation"]
-    masks["60"] = masks["90"]  # another mask of the same frame
+    masks["60"] = masks["45"] = masks["90"]  # another mask of the same frame, and a further frame
     write_annotations(root, "val", annotations)
 
 
@@ -183,21 +190,30 @@ def replace_video(root):
     make_video(video(root, NAMES[C], EXO_1), 95, SIZE, options={"crf": "45"})
 
 
-@pytest.mark.parametrize(("replace", "what"), [(replace_annotation, "annotation"), (replace_video, f"{EXO_1}.mp4")])
-def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, tmp_path, capsys, replace, what):
-    assert process(root) == 0
+ANNOTATION, VIDEO = (replace_annotation, "annotation"), (replace_video, f"{EXO_1}.mp4")
+
+
+@pytest.mark.parametrize(
+    ("replace", "what", "kept", "pack"),
+    [(*ANNOTATION, f"{EGO}/0.jpg", ()), (*VIDEO, f"{EGO}/0.jpg", ()), (*ANNOTATION, PACK, ["--pack"])],
+)
+def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(
+    root, tmp_path, capsys, replace, what, kept, pack
+):
+    assert process(root, *pack) == 0
     out = root / "processed"
     before = digest_of(out, C)
     assert create_pairs(out).returncode == 0
-    pairs, kept = listing_path(out, "val"), (out / C / EGO / "0.jpg").stat().st_mtime_ns
+    pairs, made_at = listing_path(out, "val"), (out / C / kept).stat().st_mtime_ns
     replace(root)
     check = run_main(check_processed.main, "--data_dir", out, "--num_workers", 1)
     changed = f"take {C}: its annotation has changed since it was processed; run data/process_data.py --uids {C}"
     assert (changed in check.stdout) == check.returncode == (what == "annotation")
     assert process(root) == 0
     assert f"warning: take {C} ({NAMES[C]}): {what} changed since it was processed" in capsys.readouterr().err
-    assert (out / C / EGO / "0.jpg").stat().st_mtime_ns == kept
-    assert process(root, "--outputpath", tmp_path / "new", "--split_path", root / "split.json") == 0
+    assert (out / C / kept).stat().st_mtime_ns == made_at
+    assert process(root, *pack) == 0
+    assert process(root, "--outputpath", tmp_path / "new", "--split_path", root / "split.json", *pack) == 0
     assert tree(out / C) == tree(tmp_path / "new" / C)
     assert digest_of(out, C) != before  # by which predictions notice
     if what == "annotation":
@@ -205,20 +221,22 @@ def test_what_is_of_a_replaced_annotation_or_video_is_named_and_made_anew(root, 
             open_pairs([out], "val", "ego-exo")
 
 
-def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_same_bytes(root):
-    words = "--takepath", root / "takes", "--num_workers", 1, "--uids", C
-    assert process(root, "--uids", C) == 0
+@pytest.mark.parametrize("pack", [(), ("--pack",)], ids=["loose", "packed"])
+def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_same_bytes(root, pack):
+    words = "--takepath", root / "takes", "--num_workers", 1, "--uids", C, *pack
+    assert process(root, "--uids", C, *pack) == 0
     former = shutil.copytree(root / "processed", root / "former")
+    assert (former / C / EGO).exists() == (not pack)
     replace_annotation(root)
     replace_video(root)
-    whole = None
+    new = root / "new"
+    assert process(root, "--uids", C, "--outputpath", new, "--split_path", root / "split.json", *pack) == 0
     for event in range(0, 200, 3):  # at 0 it runs undisturbed
         shutil.rmtree(root / "processed")
         shutil.copytree(former, root / "processed")
         killed = killed_at(event, root / "processed", process_data.main, *words)
-        assert process(root, "--uids", C) == 0
-        whole = whole or tree(root / "processed")
-        assert tree(root / "processed") == whole, event
+        assert process(root, "--uids", C, *pack) == 0
+        assert tree(root / "processed" / C) == tree(new / C), event
         if event and not killed:
             break
     assert event > 20
@@ -269,6 +287,23 @@ def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_
     out, error = run.communicate(timeout=300)
     assert (run.returncode, error) == (0, "") and "train: 2 of 2 takes complete" in out  # a log gets no bar
     assert tree(root / "processed") == undisturbed
+
+
+def test_a_packing_killed_at_any_file_event_leaves_every_frame_and_the_same_command_ends_it(root):
+    words = "--takepath", root / "takes", "--num_workers", 1, "--uids", C, "--pack"
+    assert process(root, "--uids", C) == 0
+    former, whole = shutil.copytree(root / "processed", root / "former"), None
+    for event in range(0, 200, 3):  # at 0 it runs undisturbed
+        shutil.rmtree(root / "processed")
+        shutil.copytree(former, root / "processed")
+        killed = killed_at(event, root / "processed", process_data.main, *words)
+        assert frames_by_camera(root / "processed" / C) == frames_by_camera(former / C), event
+        assert process(root, "--uids", C, "--pack") == 0
+        whole = whole or tree(root / "processed")
+        assert tree(root / "processed") == whole, event
+        if event and not killed:
+            break
+    assert event > 20 and "uid-c/frames.zip" in whole and not [name for name in whole if name.endswith(".jpg")]
 
 
 # What can be wrong with the data
@@ -364,9 +399,18 @@ def test_a_damaged_record_of_a_take_costs_this_take_only(root, capsys):
     source = root / "processed" / A / "source.json"
     source.write_text("{")
     (root / "processed" / B / EGO / "30.jpg").unlink()
+    assert process(root, "--uids", C, "--pack") == 0
+    pack = root / "processed" / C / PACK
+    pack.write_bytes(pack.read_bytes()[:-50])  # as a copy that was broken off
+    (pack.parent / "annotation.json").unlink()
     assert process(root) == 1
-    assert f"take {A} ({NAMES[A]}): {source} is not valid JSON" in capsys.readouterr().out
+    lines = capsys.readouterr().out
+    assert f"take {A} ({NAMES[A]}): {source} is not valid JSON" in lines
+    assert f"take {C} ({NAMES[C]}): {pack} is damaged (BadZipFile: " in lines
     assert_complete(root / "processed", B)
+    pack.unlink()
+    process(root)
+    assert_complete(root / "processed", C)
 
 
 CORRUPT = r"cam01 broken corrupt masks of object 'cup _0', frames left out: 60 \(.*"

@@ -16,6 +16,7 @@ import torch
 
 import eval_segswap
 from common.errors import UserError
+from formats.frame_files import pack_frames
 from formats.geometry import letterbox
 from formats.masks import decode_mask
 from formats.pairs_file import listing_path, write_listing
@@ -349,7 +350,7 @@ def test_a_broken_image_costs_its_own_pairs_until_it_is_repaired(checkpoint, own
     assert sure(results) == expected
 
 
-def test_listed_pairs_give_the_same_bytes_and_a_frame_that_was_replaced_since_is_named(
+def test_listed_pairs_and_packed_takes_give_the_same_bytes_and_a_frame_that_was_replaced_since_is_named(
     checkpoint, own_data, whole, tmp_path, capsys
 ):
     path = listing_path(own_data, "val")
@@ -359,6 +360,11 @@ def test_listed_pairs_give_the_same_bytes_and_a_frame_that_was_replaced_since_is
     write_listing(own_data, "val", find_split_path(own_data))
     assert run(checkpoint, own_data, tmp_path / "listed").read_bytes() == whole.read_bytes()
     assert "listed" not in capsys.readouterr().err
+    pack_frames(own_data / "take-a")
+    loaders = "ego-exo", "--num_workers", "2"
+    assert run(checkpoint, own_data, tmp_path / "packed", *loaders).read_bytes() == whole.read_bytes()
+    run(checkpoint, own_data, tmp_path / "listed")
+    assert "is complete already" in capsys.readouterr().out
     replaced = own_data / "take-b" / "cam02" / "30.jpg"
     replaced.write_bytes(replaced.read_bytes() + bytes(1))
     assert eval_segswap.main(arguments(checkpoint, own_data, tmp_path / "out")) == eval_segswap.INCOMPLETE_STATUS
