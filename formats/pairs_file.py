@@ -13,7 +13,8 @@ import hashlib
 import json
 import shlex
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,12 +56,15 @@ def listing_command(data_dir: Path, split: str, listing: Listing | None = None) 
     return f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}{where}"
 
 
-def list_takes(data_dir: Path, uids: Iterable[str], in_memory: Mapping[str, ProcessedTake] = {}) -> Listing:
+def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, ProcessedTake] = {}) -> Listing:
     """List the masks of the takes `uids`, and the frames that their pairs need. A take that is `in_memory` is used as
     it is, without reading its annotation.json, and its state is (0, "").
     """
     states, malformed, missing, tracks, cameras = {}, {}, [], [], []
     masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")
+    pool = ThreadPoolExecutor(32)  # a network disk answers many questions at once
+    files = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
+    pool.shutdown(wait=False)
     for uid in tqdm(uids, "list pairs", unit="take", delay=1, disable=None):  # no bar before an early error
         annotation = data_dir / uid / ANNOTATION
         if uid not in in_memory and not annotation.is_file():
@@ -68,7 +72,7 @@ def list_takes(data_dir: Path, uids: Iterable[str], in_memory: Mapping[str, Proc
             continue
         states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
-            take, files = in_memory.get(uid) or ProcessedTake.read(data_dir, uid), frames_of(data_dir / uid, sized=True)
+            take, there = in_memory.get(uid) or ProcessedTake.read(data_dir, uid), files.pop(uid).result()
         except UserError as error:
             malformed[uid] = str(error)
             continue
@@ -80,7 +84,7 @@ def list_takes(data_dir: Path, uids: Iterable[str], in_memory: Mapping[str, Proc
                     counts += rle["counts"].encode()
         for camera, needed in take.needed_frames().items():
             frames.extend(sorted(needed))
-            sizes.extend(files.get(camera, {}).get(frame, 0) for frame in sorted(needed))
+            sizes.extend(there.get(camera, {}).get(frame, 0) for frame in sorted(needed))
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
     arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array([frames, sizes], np.int32)
     return Listing(*arrays, states, malformed, missing, tracks, cameras)

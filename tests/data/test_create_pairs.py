@@ -4,13 +4,15 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
+import formats.pairs_file
 from common.errors import UserError
 from data.create_pairs import main
-from formats.frame_files import PACK, pack_frames
+from formats.frame_files import PACK, frames_of, pack_frames
 from formats.masks import encode_mask
 from formats.pairs import Pair, open_pairs
 from formats.pairs_file import listing_path
@@ -74,8 +76,16 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
     assert len(other) == 1 and other.named(0) == Pair("uid", "two exos", "cam01", "aria02_214-1", 30)
 
 
-def test_packed_takes_are_listed_to_the_same_bytes_and_a_damaged_pack_does_not_keep_others_from_it(tmp_path):
-    data_dir = make_data_set(tmp_path, {"train": ["a", "b", "c"]})
+def test_takes_are_listed_at_the_same_time_packed_ones_to_the_same_bytes_and_a_damaged_pack_costs_its_take_only(
+    tmp_path, monkeypatch
+):
+    data_dir, together = make_data_set(tmp_path, {"train": ["a", "b", "c"]}), threading.Barrier(3)
+
+    def frames_when_three_ask(folder, sized):
+        together.wait(timeout=60)
+        return frames_of(folder, sized)
+
+    monkeypatch.setattr(formats.pairs_file, "frames_of", frames_when_three_ask)
     assert create_pairs(data_dir).returncode == 0
     loose, pack = listing_path(data_dir, "train").read_bytes(), data_dir / "b" / PACK
     pack_frames(pack.parent)
