@@ -106,3 +106,17 @@ def test_each_visible_object_is_learned_once_more_as_one_that_has_left_with_the_
     assert torch.equal(absent.held, looks.held[visible] & (looks.iou[visible] == 0))
     assert torch.equal(absent.numbers.similarity, looks.numbers.similarity[visible])
     assert all(torch.equal(getattr(both, name)[:count], getattr(looks, name)) for name in ("held", "iou", "visible"))
+
+
+def test_the_judges_of_a_file_of_2_6_load_and_judge_as_before_whatever_the_colors():
+    choice, looks = Choice(), looks_told_by("similarity", 20)
+    new = {"color", "contrast"}
+    judged_by_all = choice.existence(looks.numbers)
+    cut = {"existence.linear.weight", "existence.hidden.weight", "existence.mean", "existence.deviation"}
+    state = {name: x[..., : -len(new)] if name in cut else x for name, x in choice.state_dict().items()}
+    choice.load_state_dict(state)
+    before = choice.existence(looks.numbers)
+    assert not torch.allclose(before, judged_by_all)
+    for name in new:
+        setattr(looks.numbers, name, torch.randn(20, 3))
+    assert torch.equal(choice.existence(looks.numbers), before)

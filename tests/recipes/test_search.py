@@ -15,6 +15,7 @@ from recipes.base import Answer, Recipe
 from recipes.crops import spot_of
 from recipes.frame import Frame
 from recipes.locator import Matches
+from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
 from tests.made import ROOT
@@ -214,3 +215,13 @@ def test_the_steps_of_the_search_have_the_numbers_and_names_of_the_page_that_exp
     assert re.findall(r"# (\d)\. ", page) == [number for number, _ in steps]
     for method, number in re.findall(r"self\.(\w+)\(.*# (\d)\.", search):
         assert number in re.match(r"[\d. and]*", getattr(Strong, method).__doc__)[0], method
+
+
+def test_features_that_have_not_learned_are_asked_about_existence_in_pictures_of_unknown_cameras_alone(
+    parts, monkeypatch
+):
+    frames = noise(PAIRS), noise(PAIRS, {})
+    before = [answers(parts, frame)[1] for frame in frames]
+    monkeypatch.setattr(recipe, "SECOND_OPINION", (50.0, 0.5))
+    known, unknown = (answers(parts, frame)[1] for frame in frames)
+    assert known == before[0] and unknown != pytest.approx(before[1], abs=1e-2)
