@@ -2,7 +2,7 @@
 sought in another, of another viewpoint or moment; in 20 of them the thing is not there, but something of its kind is.
 
     python benchmarks/photographs.py --samples photographs --fetch  # once: packages of Debian and of Python, 0.4 GB
-    python inference/segment_pair.py --pairs photographs/reported.csv --out reported    # --backbone NAME: nothing trained
+    python inference/segment_pair.py --pairs photographs/reported.csv --out reported  # --backbone NAME: nothing trained
     python benchmarks/photographs.py --samples photographs --half reported --method sift --out sift
 
 The true masks, in photographs.json beside this script, were outlined by hand, and looked at one by one; of stereo
