@@ -109,8 +109,9 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
     else:
         source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
         predictor = Predictor.load(source, device, **network_options(args))
-        recipe, digest = predictor.recipe, predictor.digest
-        description = str(source.parent / predictor.description) if source else predictor.description
+        recipe, digest, description = predictor.recipe, predictor.digest, predictor.description
+        if source:
+            description = f"{source.parent}/{description}"  # tells whose netBest.pth it is
         if predictor.settings and args.setting not in predictor.settings:
             warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
     pairs = None

@@ -76,7 +76,7 @@ def tensors_of(part: Any) -> list[Tensor]:
 
 
 def size_of(tensor: Tensor) -> int:
-    """Bytes in memory; those of an expanded tensor are there once."""
+    """The bytes that a tensor has in memory. An expanded tensor repeats numbers, which are there once."""
     lengths = [length for length, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
     return tensor.element_size() * math.prod(lengths)
 

@@ -168,19 +168,16 @@ def network_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None:
+    """Add the NETWORK_OPTIONS that all scripts of prediction have, --ckpt_path and --device."""
     add = parser.add_argument
     add("--ckpt_path", type=Path, help=ckpt_help)
-    text = (
-        "match the features of this backbone, with nothing trained: efficientnet_lite0 to 2, moco, or a model of timm"
-    )
+    text = "match features of this backbone, with nothing trained: efficientnet_lite0 to 2, moco, or a model of timm"
     add("--backbone", metavar="NAME", help=text)
     text = "weights of the backbone (default: of a checkpoint, the file used in training; else where timm gets them)"
     add("--backbone_weights", type=Path, help=text)
     text = "side of the crops that --backbone reads, pixels (default: 240; 448 for a plain vision transformer)"
     add("--input_size", type=at_least(64), help=text)
-    text = (
-        "remove so many directions in which a vision transformer's features tell positions (default: 0; not measured)"
-    )
+    text = "remove so many directions in which a vision transformer tells positions (default: 0; not measured)"
     add("--positions", type=at_least(0), help=text)
     add_device(parser)
     add("--precision", choices=PRECISIONS, help=PRECISION_HELP)

@@ -277,8 +277,8 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
 
 
 def _mask_rows(frames: np.ndarray, query: slice, target: slice) -> tuple[np.ndarray, np.ndarray]:
-    """For each mask of an object in the query camera, its row and that of the mask in the target camera at the same
-    frame, or -1. `frames` has the frame of each mask; the slices tell the masks of the two cameras.
+    """The rows of an object's masks in the query camera, and for each the row of its mask in the target camera at the
+    same frame, or -1. `frames` has the frame of each mask; the slices tell the masks of the two cameras.
     """
     given = np.arange(query.start, query.stop)
     target_frames = np.append(frames[target], -1)

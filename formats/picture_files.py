@@ -187,7 +187,7 @@ def _value_names(labels: np.ndarray) -> str:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name, without hidden ones. Raises UserError if there are none."""
+    """The pictures in a folder, ordered by name; hidden files do not count. Raises UserError if there is no picture."""
     files = sorted(x for x in folder.iterdir() if x.suffix.lower() in SUFFIXES and x.name[0] != ".")
     if not files:
         raise UserError(f"no pictures in {folder}; it needs {', '.join(SUFFIXES)}")

@@ -46,7 +46,7 @@ def path_beside(results: Path, what: str) -> Path:
 
 
 def read_provenance(results: Path) -> dict[str, Any]:
-    """How a results file was made, from the record that eval_segswap.py wrote beside it; {} if none is about it."""
+    """How a results file was made, as its record beside it tells (ResumableRun.join); {} if it has no record."""
     form = {"provenance": dict, "results_sha256": str}
     with contextlib.suppress(UserError, OSError):  # the record is missing or not ours
         record = read_record(path_beside(results, "run.json"), form, "delete it")

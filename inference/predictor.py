@@ -45,9 +45,9 @@ class Found(NamedTuple):
 
 
 class Predictor:
-    """Finds objects in pictures with `segment`. `description` names and describes the network. `settings` are the
-    settings for which it was trained, or empty if they are unknown. `digest` is the SHA-256 of the checkpoint, or of
-    the backbone's weights if nothing was trained.
+    """Finds objects in pictures with `segment`. Its `description` is a line about the network. It was trained for the
+    `settings`, which are empty if that is unknown. `digest` is the SHA-256 of the checkpoint or, if nothing was
+    trained, of the backbone's weights.
     """
 
     def __init__(self, recipe: Recipe, description: str = "", settings: Sequence[str] = (), digest: str = ""):
@@ -61,15 +61,13 @@ class Predictor:
         precision: str | None = "fp32",
         backbone_weights: Path | None = None,
         backbone: str | None = None,
-        input_size: int | None = None,
-        positions: int | None = None,
         **options: Any,
     ) -> "Predictor":
         """Load a checkpoint's network, by default this repository's, or match with a `backbone`, with nothing trained.
 
-        backbone_weights: see `load_checkpoint` and `make_backbone`. input_size, positions: of a `backbone`, see
-        `Matching.of`. options: such as `batch_size` and `looks`, see `NetworkRecipe`. precision: None picks the fastest
-        one that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
+        backbone_weights: see `load_checkpoint` and `make_backbone`. options: such as `batch_size` and `looks`, see
+        `NetworkRecipe`, and with a `backbone` also `Matching.of`. precision: None picks the fastest one that is safe on
+        the device, as the scripts do. Raises UserError if an option is unfit.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
@@ -79,9 +77,10 @@ class Predictor:
             if path:
                 raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
             encoder = make_backbone(backbone, backbone_weights)
-            matching = Matching.of(encoder, device, precision, input_size, positions, **options)
+            matching = Matching.of(encoder, device, precision, **options)
             return cls(matching, f"{backbone}: {matching.config}, in {precision}", (), encoder.digest)
-        if input_size or positions:
+        of_matching = [options.pop(name, None) for name in ("input_size", "positions")]
+        if any(of_matching):
             raise UserError("--input_size and --positions go with --backbone; a checkpoint has its own")
         path = Path(path or SHIPPED)
         recipe, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)

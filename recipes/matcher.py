@@ -39,6 +39,7 @@ class FixedChoice:
 
 
 def weighted(numbers: LookNumbers, weights: Mapping[str, float]) -> Tensor:
+    """The sum of these numbers of looks, each times its weight."""
     return torch.stack([weight * getattr(numbers, name) for name, weight in weights.items()]).sum(0)
 
 
@@ -86,7 +87,7 @@ class Matcher(nn.Module):
         propagated = self.locator.propagate(query.cells, query.coverage, target.cells)
         size = 2 * (self.config.input_size,)
         prob = F.interpolate(propagated[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-        return Look(prob, torch.zeros_like(prob[:, 0, 0]))
+        return Look(prob, torch.zeros_like(prob[:, 0, 0]))  # without a logit of existence, which must be learned
 
     def describe_answers(self, cells: Tensor, mask_prob: Tensor) -> Description:
         """Describe for the locator what predicted masks (B, S, S) show, from the cells of their target crops."""

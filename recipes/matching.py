@@ -46,11 +46,12 @@ CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 # Side of crops and long side of whole pictures, in pixels. A plain vision transformer has cells of 16 pixels alone.
 SIZES, PLAIN_SIZES = (240, 1024), (448, 1440)
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
-
 OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in pixels, and what stays as it is
 
 
 class Matching(NetworkRecipe):
+    """Searches places, and looks at them with a `Matcher`, or with what a recipe puts in its place."""
+
     Config, Network, looks_default = MatchingConfig, Matcher, 5
     network: Any
     config: Any
@@ -110,6 +111,7 @@ class Matching(NetworkRecipe):
         return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
 
     def existence(self, numbers: LookNumbers) -> Tensor:
+        """The logits of existence, (N,)."""
         return self.network.choice.existence(numbers)
 
     def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, LookNumbers, list[Answer]]:
@@ -235,31 +237,18 @@ class Matching(NetworkRecipe):
                 break
             rows, places = [rows[k] for k in cut_off], places[cut_off].at_parts(close_looks[cut_off])
             close_looks = self.look(objects, places, CLOSE)
-        with ThreadPoolExecutor() as pool:  # OpenCV lets other threads compute
-            return list(pool.map(self.sharpened, answers, images))
+        return self.outlined(answers, images)
 
-    def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
-        """The answer with an outline that follows the colors of the picture (H, W, 3): GrabCut (Rother et al. 2004)
-        moves what is not sure. Crumbs go.
-        """
-        prob = cv2.resize(answer.prob, (OUTLINE_SIDE, OUTLINE_SIDE))
-        labels = np.where(prob > THRESHOLD, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-        labels[prob > SURE], labels[prob < 1 - SURE] = cv2.GC_FGD, cv2.GC_BGD
-        if {cv2.GC_FGD, cv2.GC_BGD} - {*np.unique(labels).tolist()}:  # GrabCut needs both
-            return answer
-        cv2.setRNGSeed(0)  # its clusters begin at random
-        model = np.zeros((2, 1, 65))
-        crop = cut(image, answer.crop, OUTLINE_SIDE)  # pyrefly: ignore
-        cv2.grabCut(crop, labels, None, *model, 1, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
-        mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
-        parts = [part.mask for part in connected_parts(mask, answer.crop, image.shape[:2])]  # pyrefly: ignore
-        return answer._replace(prob=np.any([*parts, np.zeros_like(mask)], 0).astype(np.float32))
+    def outlined(self, answers: list[Answer], images: list[np.ndarray]) -> list[Answer]:
+        """The answers with outlines that follow the colors of their pictures."""
+        with ThreadPoolExecutor() as pool:  # OpenCV lets other threads compute
+            return list(pool.map(sharpened, answers, images))
 
     # What the steps share
 
     def levels(self, images: Tensor) -> Levels:
-        """The features of images (N, H, W, 3) uint8, without the directions that tell positions. These are the leading
-        ones of the features of noise, which are the same wherever it lies but for the positions (2603.28480).
+        """The features of images (N, H, W, 3) uint8, without the directions that tell positions. Noise looks the same
+        everywhere, so where its features differ most, they tell positions (INSID3, 2603.28480).
         """
         levels = self.encoder.levels(images)
         if not self.positions:
@@ -280,6 +269,7 @@ class Matching(NetworkRecipe):
         return self.in_batches(self.encode_crops, images, masks)
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> Any:
+        """The network's encoding of objects, from crops (N, S, S, 3) uint8 and the masks in them (N, S, S)."""
         return self.network.encode(self.levels(images), masks)
 
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Tensor, Tensor]:
@@ -291,3 +281,21 @@ class Matching(NetworkRecipe):
     def picture_cells(self, image: np.ndarray, long_side: int) -> Tensor:
         """The locator's cells of a whole picture, (1, h, w, C)."""
         return self.network.locator.cells(self.levels(self.stacked([whole_frame(image, long_side)])))
+
+
+def sharpened(answer: Answer, image: np.ndarray) -> Answer:
+    """The answer with an outline that follows the colors of the picture (H, W, 3) uint8 RGB: GrabCut (Rother et al.
+    2004) decides what is not sure. Crumbs are dropped.
+    """
+    prob = cv2.resize(answer.prob, (OUTLINE_SIDE, OUTLINE_SIDE))
+    labels = np.where(prob > THRESHOLD, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[prob > SURE], labels[prob < 1 - SURE] = cv2.GC_FGD, cv2.GC_BGD
+    if {cv2.GC_FGD, cv2.GC_BGD} - {*np.unique(labels).tolist()}:  # GrabCut needs both
+        return answer
+    cv2.setRNGSeed(0)  # its clusters begin at random
+    model = np.zeros((2, 1, 65))
+    crop = cut(image, answer.crop, OUTLINE_SIDE)  # pyrefly: ignore
+    cv2.grabCut(crop, labels, None, *model, 1, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
+    mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    parts = [part.mask for part in connected_parts(mask, answer.crop, image.shape[:2])]  # pyrefly: ignore
+    return answer._replace(prob=np.any([*parts, np.zeros_like(mask)], 0).astype(np.float32))

@@ -109,7 +109,7 @@ class LookNumbers(Rows):
     elsewhere: Tensor | None = None  # the highest similarity away from this place, where look-alikes are
     color: Tensor | None = None  # whether the close look shows the object's colors, by `same_color`
     contrast: Tensor | None = None  # and its contrasts, by `same_contrast`
-    raw_agreement: Tensor | None = None  # of the close look, by features as they are; of photographs alone
+    raw_agreement: Tensor | None = None  # of the close look, by features as they are (`Strong.compare`)
 
     @classmethod
     def of(cls, places: Places, looks: Looks) -> "LookNumbers":

@@ -61,7 +61,7 @@ SMALL_TAKES = [*ONE_EACH, "--size", "tiny", "--num_exo", "1", "--num_frames", "3
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """The language and the text of each block."""
+    """The blocks of code in a page, each as (language, code)."""
     return re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)
 
 

@@ -45,13 +45,13 @@ class Strong(Matching):
     mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> StrongObjects:
-        levels, mask_feat = self.encoder.levels(images), self.encoder.masks(masks)
+        levels, mask_feat = self.levels(images), self.encoder.masks(masks)
         with autocast(self.device, self.precision):
             return self.network.encode(levels, masks, mask_feat)
 
     def compare(self, frame: Frame, marked: Marked, places: Places, looks: Looks) -> dict[str, Tensor]:
-        """4. The matcher's numbers, and a second opinion in pictures of unknown cameras: do features that have learned
-        nothing agree, too? Renderings have not spoiled them. Elsewhere, the number is the one that changes nothing.
+        """4. The matcher's numbers, and in pictures of unknown cameras a second opinion: the agreement of features that
+        have learned nothing, and so nothing wrong from renderings. In takes, it is the value that changes nothing.
         """
         side, raw = self.config.input_size, Locator()
         agreement = torch.full((len(places),), SECOND_OPINION[1], device=self.device)
@@ -69,8 +69,8 @@ class Strong(Matching):
         opinion, neutral = SECOND_OPINION
         return self.network.choice.existence(numbers) + opinion * (numbers.raw_agreement - neutral)  # pyrefly: ignore
 
-    def sharpened(self, answer: Answer, image: np.ndarray) -> Answer:
-        return answer  # the decoder has drawn the outline
+    def outlined(self, answers: list[Answer], images: list[np.ndarray]) -> list[Answer]:
+        return answers  # the decoder has drawn the outlines
 
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         return read_crops(pairs, drawn, rng, self.config, self.mined)
