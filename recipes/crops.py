@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 
 from formats.crop import Crop
-from formats.geometry import Size, resize
+from formats.geometry import Size
 from model.backbone import STRIDE
 
 CONTEXT = 3.0  # width of a crop in which the network finds an object, as a multiple of the object's width
 CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
+CELL = STRIDE // 2  # pixels of a cell of the locator
 COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
 LEAST_PART = 0.25  # parts of a mask that are smaller than this, beside the largest one, are crumbs
 LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
@@ -142,18 +143,11 @@ def frame_size(size: Size, long_side: int) -> Size:
     return height, width
 
 
-def whole_frame(image: np.ndarray, long_side: int) -> np.ndarray:
-    """Resize an image (H, W, 3) to its `frame_size`."""
-    return resize(image, frame_size(image.shape[:2], long_side))
-
-
-def spots_at(
-    peaks: Sequence[Sequence[float]], grid: Sequence[int], size: Size, share: float
-) -> list[tuple[float, Spot]]:
+def spots_at(peaks: Sequence[Sequence[float]], size: Size, long_side: int, share: float) -> list[tuple[float, Spot]]:
     """The spots, with their similarities, of an object that spans the part `share` of the long side of an image of
-    `size` (H, W). Its similarity map, of (h, w) `grid`, has these peaks: similarity, row and column.
+    `size` (H, W). Its similarity map, of the frame with this `long_side`, has these peaks: similarity, row and column.
     """
-    found = []
+    found, grid = [], [length // CELL for length in frame_size(size, long_side)]
     for similarity, row, col in peaks:
         if math.isfinite(similarity):  # the map may have fewer peaks
             spot = Spot((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1], share * max(size))

@@ -119,10 +119,6 @@ class Locator(nn.Module):
             reached = F.max_pool2d(reached, (1, 2 * REACH + 1), 1, (0, REACH))
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
-    def peaks(self, cells: Tensor, count: int, description: Description) -> Tensor:
-        """The peaks of the similarity maps of B objects in a target (1, H, W, C), by `peaks`."""
-        return peaks(self.heat(description, cells), count)
-
     def propagate(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Tensor:
         """Carry a mask from crops (B, h, w, C) to target crops (B, H, W, C), cell by cell. Each target cell
         attends to all cells of the crop by cosine similarity, and takes the mean of the part that the object covers of

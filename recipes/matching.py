@@ -4,9 +4,11 @@ docs/strong_recipe.md explains the steps. The strong recipe has the same ones; i
 place of the matcher.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import cv2
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from formats.crop import Crop, cut, cut_mask
+from formats.geometry import resize
 from formats.results import THRESHOLD
 from model.backbone import STRIDE, Backbone
 from model.device import autocast
@@ -30,14 +33,14 @@ from recipes.crops import (
     Part,
     connected_parts,
     expected_shares,
+    frame_size,
     likeliest_spots,
     object_cells,
     size_ratios,
     spots_at,
-    whole_frame,
 )
 from recipes.frame import Frame
-from recipes.locator import Description, Matches
+from recipes.locator import Description, peaks
 from recipes.matcher import Matcher
 from recipes.places import LookNumbers, Looks, Marked, Places, Sought, highest_rows
 
@@ -45,6 +48,7 @@ SEARCH = 9  # version of the prediction, stored in a run's record; raise it with
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 # Side of crops and long side of whole pictures, in pixels. A plain vision transformer has cells of 16 pixels alone.
 SIZES, PLAIN_SIZES = (240, 1024), (448, 1440)
+CELL_BYTES = 2**28  # of similarity maps are computed together, if their pictures' cells have at most so many bytes
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in pixels, and what stays as it is
 
@@ -126,7 +130,8 @@ class Matching(NetworkRecipe):
         numbers = LookNumbers.of(places, looks)
         best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
-        closer = self.look(close_query, places.at_parts(looks), CLOSE)  # 4. Close looks
+        places = places.at_parts(self.best_parts(looks, places.image))
+        closer = self.look(close_query, places, CLOSE)  # 4. Close looks
         numbers = replace(numbers.with_close(closer), **self.compare(frame, marked, places, closer))
         best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5. Choice
         places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
@@ -149,14 +154,14 @@ class Matching(NetworkRecipe):
         images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
         described = self.network.describe(self.in_batches(self.levels, images), masks)
         described = described[positions(((x.object, x.share) for x in sought), wide)]
-        order, highest = [], []
-        for (target, long_side), rows in rows_by_key((x.target, x.long_side) for x in sought).items():
-            cells = self.picture_cells(frame.pictures[target], long_side)
-            highest.append(self.in_batches(partial(self.network.locator.peaks, cells, 2 * count), described[rows]))
-            order += [(sought[row], cells.shape[1:3]) for row in rows]
-        found: list[list] = [[] for _ in frame.row]  # some of the peaks are next to others
-        for (x, grid), peaks in zip(order, torch.cat(highest).tolist(), strict=True):
-            found[x.pair] += spots_at(peaks, grid, frame.pictures[x.target].shape[:2], x.share)
+
+        def highest(rows: list[int], cells: Tensor) -> Tensor:
+            return peaks(self.network.locator.heat(described[rows], cells), 2 * count)  # some are next to others
+
+        of_rows = self.in_pictures(frame, [(x.target, x.long_side) for x in sought], highest).tolist()
+        found: list[list] = [[] for _ in frame.row]
+        for x, of_row in zip(sought, of_rows, strict=True):
+            found[x.pair] += spots_at(of_row, frame.pictures[x.target].shape[:2], x.long_side, x.share)
         return Places.of(frame, [likeliest_spots(of_pair, count) for of_pair in found])
 
     def look(self, objects: Any, places: Places, context: float) -> Looks:
@@ -174,17 +179,17 @@ class Matching(NetworkRecipe):
             found.append((look, matches, target.cells))
         look, matches, cells = map(cat, zip(*found, strict=True))
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
-        prob = look.target_mask_prob.cpu().numpy()
-        shown = zip(prob > THRESHOLD, crops, places.image, strict=True)
-        part = self.best_parts([connected_parts(mask, crop, image.shape[:2]) for mask, crop, image in shown], matches)
-        return Looks(crops, prob, part, look.logit, agreement, cosine, cells)
+        return Looks(crops, look.target_mask_prob.cpu().numpy(), look.logit, matches, agreement, cosine, cells)
 
-    def best_parts(self, parts: list[list[Part]], matches: Matches) -> list[Part | None]:
-        """The part of each look that agrees best: an answer can cover two things that look alike."""
+    def best_parts(self, looks: Looks, images: list[np.ndarray]) -> list[Part | None]:
+        """The part of each look's mask that agrees best, as an answer can cover two things that look alike; None if the
+        mask is empty. The looks are at these images.
+        """
+        parts = in_threads(connected_parts, looks.prob > THRESHOLD, looks.crop, [x.shape[:2] for x in images])
         best = [of_look[0] if of_look else None for of_look in parts]
         if several := [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]:
             rows = [row for row, _ in several]
-            agreement = matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
+            agreement = looks.matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
             for number in highest_rows(agreement, rows, 1):
                 best[rows[number]] = several[number][1]
         return best
@@ -205,21 +210,20 @@ class Matching(NetworkRecipe):
         """6. How well what looks show leads back to their objects, in the whole pictures in which these are marked, and
         how well the objects and their look-alikes there fit the objects' descriptions.
         """
-        order, found, cells_of = [], [], {}
         shown = self.in_batches(self.network.describe_answers, looks.cells, self.stacked(looks.prob))
-        for row, of_object in rows_by_key(places.object).items():
-            image, mask = marked.image[row], marked.mask[row]
-            [share] = expected_shares(marked.spot[row], mask.shape, [1.0])
-            picture = frame.view[row], self.config.frame_length(share)
-            if picture not in cells_of:
-                cells_of[picture] = self.picture_cells(image, picture[1])
-            cells = cells_of[picture]
-            on_object = self.stacked([object_cells(mask, cells.shape[1:3])])
-            back = self.network.look_back(shown[of_object], cells, on_object)
-            at_home = self.network.at_home(described[[row]], cells, on_object).expand(len(back), 2)
-            found.append(torch.cat((back[:, None], at_home), 1))
-            order += of_object
-        back, home, elsewhere = torch.cat(found)[self.to_device(np.argsort(order))].unbind(1)
+        described, lengths = described[places.object], []
+        for spot, mask in zip(marked.spot, marked.mask, strict=True):
+            [share] = expected_shares(spot, mask.shape, [1.0])
+            lengths.append(self.config.frame_length(share))
+
+        def numbers(rows: list[int], cells: Tensor) -> Tensor:
+            masks = [marked.mask[places.object[row]] for row in rows]
+            on_object = self.stacked(in_threads(partial(object_cells, grid=cells.shape[1:3]), masks))
+            back = self.network.look_back(shown[rows], cells, on_object)
+            return torch.cat((back[:, None], self.network.at_home(described[rows], cells, on_object)), 1)
+
+        wanted = [(frame.view[row], lengths[row]) for row in places.object]
+        back, home, elsewhere = self.in_pictures(frame, wanted, numbers).unbind(1)
         return {"back": back, "home": home, "elsewhere": elsewhere}
 
     def draw(self, objects: Any, places: Places, looks: Looks, close_looks: Looks) -> list[Answer]:
@@ -229,20 +233,20 @@ class Matching(NetworkRecipe):
         answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
         rows, images = range(len(places)), places.image
         for _ in range(ROUNDS):
-            for row, prob, crop, part in zip(rows, close_looks.prob, close_looks.crop, close_looks.part, strict=True):
+            parts = self.best_parts(close_looks, places.image)
+            for row, prob, crop, part in zip(rows, close_looks.prob, close_looks.crop, parts, strict=True):
                 if part:
                     answers[row] = Answer(prob, 0.0, crop)
-            cut_off = [k for k, part in enumerate(close_looks.part) if part and not part.is_whole]
+            cut_off = [k for k, part in enumerate(parts) if part and not part.is_whole]
             if not cut_off:
                 break
-            rows, places = [rows[k] for k in cut_off], places[cut_off].at_parts(close_looks[cut_off])
+            rows, places = [rows[k] for k in cut_off], places.at_parts(parts)[cut_off]
             close_looks = self.look(objects, places, CLOSE)
         return self.outlined(answers, images)
 
     def outlined(self, answers: list[Answer], images: list[np.ndarray]) -> list[Answer]:
         """The answers with outlines that follow the colors of their pictures."""
-        with ThreadPoolExecutor() as pool:  # OpenCV lets other threads compute
-            return list(pool.map(sharpened, answers, images))
+        return in_threads(sharpened, answers, images)
 
     # What the steps share
 
@@ -278,9 +282,35 @@ class Matching(NetworkRecipe):
         masks = self.stacked(cut_mask(*row, side) for row in zip(marked.mask, crops, strict=True))
         return images, masks
 
-    def picture_cells(self, image: np.ndarray, long_side: int) -> Tensor:
-        """The locator's cells of a whole picture, (1, h, w, C)."""
-        return self.network.locator.cells(self.levels(self.stacked([whole_frame(image, long_side)])))
+    def in_pictures(
+        self, frame: Frame, wanted: Sequence[tuple[int, int]], function: Callable[[list[int], Tensor], Tensor]
+    ) -> Tensor:
+        """The results of function(rows, cells) for N rows, (N, ...). Each row wants a picture, given by its number and
+        long side, of which the function gets the locator's cells: (n, h, w, C) for n rows. Each picture is encoded
+        once, together with others of its size.
+        """
+        sizes = [frame_size(frame.pictures[number].shape[:2], long_side) for number, long_side in wanted]
+        order, found = [], []
+        for size, rows in rows_by_key(sizes).items():
+            pictures = list(dict.fromkeys(wanted[row] for row in rows))
+            images = self.stacked(in_threads(resize, [frame.pictures[number] for number, _ in pictures], repeat(size)))
+            cells = self.in_batches(self.picture_cells, images)
+            of, at_once = positions((wanted[row] for row in rows), pictures), max(1, CELL_BYTES // cells[0].nbytes)
+            for start in range(0, len(rows), at_once):
+                part = slice(start, start + at_once)
+                found.append(function(rows[part], cells[self.to_device(of[part])]))
+            order += rows
+        return torch.cat(found)[self.to_device(np.argsort(order))]
+
+    def picture_cells(self, images: Tensor) -> Tensor:
+        """The locator's cells of whole pictures (N, H, W, 3), (N, h, w, C)."""
+        return self.network.locator.cells(self.levels(images))
+
+
+def in_threads(function: Callable, *rows: Iterable) -> list:
+    """The results of a function of OpenCV, which lets other threads compute."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(function, *rows))
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:

@@ -12,6 +12,7 @@ from formats.crop import Crop
 from model.rows import Rows, rows_by_key
 from recipes.crops import Part, Spot, spot_of
 from recipes.frame import Frame
+from recipes.locator import Matches
 
 UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
 
@@ -74,9 +75,9 @@ class Places(Spots):
             rows += [row for k, row in enumerate(of_pair) if k < least or self.similarity[row] > lowest]
         return self[rows]
 
-    def at_parts(self, looks: "Looks") -> "Places":
-        """The same places, moved to the best parts of what looks at them have found."""
-        spots = [part.spot if part else spot for part, spot in zip(looks.part, self.spot, strict=True)]
+    def at_parts(self, parts: Sequence[Part | None]) -> "Places":
+        """The same places, moved to parts of what looks at them have found; None leaves a place where it is."""
+        spots = [part.spot if part else spot for part, spot in zip(parts, self.spot, strict=True)]
         return replace(self, spot=spots)
 
 
@@ -86,8 +87,8 @@ class Looks(Rows):
 
     crop: list[Crop]
     prob: np.ndarray  # (N, S, S), the mask's probability in the crop
-    part: list[Part | None]  # of the mask; the part with the highest agreement, None if the mask is empty
     logit: Tensor  # (N,) logit of existence
+    matches: Matches  # of the object's cells with the crop's
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches
     cells: Tensor  # (N, 2h, 2w, C), the locator's cells of the crop

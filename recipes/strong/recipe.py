@@ -112,12 +112,15 @@ class Strong(Matching):
 
     def heat(self, batch: CropBatch) -> list[Tensor]:
         """The similarity maps of each group of target frames, (n, h, w)."""
-        heat = []
+        if not batch.frames:
+            return []
+        rows, heat = torch.cat([group.rows for group in batch.frames]), []
+        described = self.network.describe(self.encoder.levels(batch.wide[rows]), batch.wide_mask[rows])
         for group in batch.frames:
-            described = self.network.describe(self.encoder.levels(batch.wide[group.rows]), batch.wide_mask[group.rows])
+            of_group, described = described[: len(group.rows)], described[len(group.rows) :]
             with torch.autocast(self.device.type, enabled=False):  # under autocast, float16 cannot be stacked
                 levels = Levels(*self.cache(group.keys, group.images, lambda x: self.encoder.levels(x).columns()))
-            heat.append(self.network.locator.heat(described, self.network.locator.cells(levels)))
+            heat.append(self.network.locator.heat(of_group, self.network.locator.cells(levels)))
         return heat
 
     def look_at_crops(self, batch: CropBatch) -> Look:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from formats.crop import Crop, cut, cut_mask
-from formats.geometry import Size
+from formats.geometry import Size, resize
 from formats.masks import fit_rle
 from formats.pairs import Pairs
 from formats.takes import camera_kind
 from model.rows import rows_by_key
 from recipes.crops import (
+    CELL,
     CLOSE,
     CONTEXT,
     LARGEST,
@@ -31,7 +32,6 @@ from recipes.crops import (
     object_cells,
     size_ratios,
     spot_of,
-    whole_frame,
 )
 from recipes.samples import Batch, DrawnPairs, keys_of
 from recipes.strong.config import StrongConfig
@@ -161,8 +161,8 @@ def cut_sample(target_key: tuple, views: Views, drawn: DrawnPlaces, config: Stro
     frame = None
     if drawn.is_located:
         height, width = frame_size(size, long_side)
-        cells = object_cells(views.target_mask, (height // 8, width // 8))
-        frame = WholeFrame((target_key, long_side), whole_frame(views.target, long_side), cells)
+        cells = object_cells(views.target_mask, (height // CELL, width // CELL))
+        frame = WholeFrame((target_key, long_side), resize(views.target, (height, width)), cells)
     return {
         "visible": views.target_spot is not None,
         "wide": cut(views.query, wide_crop, wide_size, drawn.turn),

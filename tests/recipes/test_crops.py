@@ -7,12 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from formats.crop import Crop, cut, cut_mask, put_back
-from formats.geometry import letterbox
-from recipes.crops import (
-    object_cells,
-    spot_of,
-    whole_frame,
-)
+from formats.geometry import letterbox, resize
+from recipes.crops import object_cells, spot_of
 
 SIDES = st.integers(1, 60)
 CROPS = st.builds(Crop, st.integers(-90, 90), st.integers(-90, 90), SIDES)  # inside, across the border, beyond
@@ -97,6 +93,6 @@ def test_images_are_made_smaller_without_leaving_pixels_out():
     """A line of one pixel in a large frame is still seen."""
     image = np.zeros((480, 480, 3), np.uint8)
     image[241] = 255
-    assert cut(image, Crop(0, 0, 480), 48).max() > 20 and whole_frame(image, 48).max() > 20
+    assert cut(image, Crop(0, 0, 480), 48).max() > 20 and resize(image, (48, 48)).max() > 20
     prob = cv2.resize(np.eye(48, dtype=np.float32), (96, 96), interpolation=cv2.INTER_NEAREST)
     assert put_back(prob, Crop(0, 0, 12), (12, 12)).mean() == pytest.approx(prob.mean())

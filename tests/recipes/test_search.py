@@ -12,9 +12,10 @@ from common.errors import UserError
 from formats.masks import encode_mask
 from inference.predictor import Predictor, frame_of
 from recipes.base import Answer, Recipe
-from recipes.crops import spot_of
+from recipes.crops import Part, connected_parts, spot_of
 from recipes.frame import Frame
 from recipes.locator import Matches
+from recipes.places import Looks
 from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
@@ -141,13 +142,18 @@ def test_of_two_look_alikes_the_one_whose_parts_agree_with_the_object_is_chosen(
     assert not finds(*look_alikes(), color_recipe(NearestColor))
 
 
+def largest_parts(self: Strong, looks: Looks, images: list[np.ndarray]) -> list[Part | None]:
+    shown = zip(looks.prob > 0.5, looks.crop, images, strict=True)
+    return [next(iter(connected_parts(mask, crop, image.shape[:2])), None) for mask, crop, image in shown]
+
+
 def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept_though_it_is_smaller(monkeypatch):
     frame, truth = look_alikes()
     frame.pictures[1][:], truth[:] = BACKGROUND, 0
     frame.pictures[1][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
     frame.pictures[1][55:89, 151:185] = patterned(30, 100).mean((0, 1))
     assert finds(frame, truth, color_recipe(NearestColor))
-    monkeypatch.setattr(Strong, "best_parts", lambda self, parts, matches: [x[0] if x else None for x in parts])
+    monkeypatch.setattr(Strong, "best_parts", largest_parts)
     assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
 
 
