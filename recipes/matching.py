@@ -4,8 +4,7 @@ docs/strong_recipe.md explains the steps. The strong recipe has the same ones; i
 place of the matcher.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import repeat
@@ -34,6 +33,7 @@ from recipes.crops import (
     connected_parts,
     expected_shares,
     frame_size,
+    in_threads,
     likeliest_spots,
     object_cells,
     size_ratios,
@@ -305,12 +305,6 @@ class Matching(NetworkRecipe):
     def picture_cells(self, images: Tensor) -> Tensor:
         """The locator's cells of whole pictures (N, H, W, 3), (N, h, w, C)."""
         return self.network.locator.cells(self.levels(images))
-
-
-def in_threads(function: Callable, *rows: Iterable) -> list:
-    """The results of a function of OpenCV, which lets other threads compute."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(function, *rows))
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:
