@@ -127,7 +127,8 @@ def to_mask(mask: Any, what: str = "mask", value: int | None = None) -> np.ndarr
         if _is_one_object(colors, is_object):
             return is_object.view(np.uint8)
         if len(np.unique(labels)) > MOST_LABELS:
-            raise UserError(f"{what} looks like a photograph, not a mask; draw the object in white on black")
+            remedy = "draw the object in white on black; or are picture and mask exchanged?"
+            raise UserError(f"{what} looks like a photograph, not a mask; {remedy}")
         remedy = "in segment_pair.py choose --object, in Python give mask == value, or save each in white on black"
         raise UserError(f"{what} holds the values {_value_names(labels)}, and a mask is of one object; {remedy}")
 

@@ -67,7 +67,7 @@ TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Up to three more
 pictures of the object can help. Give a second picture, and press Find."""
 LIMITS = """Look at each answer; it can be wrong. For 5 of 20 photographs that show only a look-alike, the answer was
-"there". Of small things, such as a cup across a room, about half are missed."""
+"there". About half of the small things, such as a cup across a room, are missed."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -206,6 +206,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 query = gr.Image(label="First picture", elem_id="query", **upload)
                 script, color = (WEB / "marking.js").read_text(), "rgb({}, {}, {})".format(*QUERY)
                 marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
+                marked = gr.Image(label="What counted as marked", elem_id="marked", **output)
                 keep = gr.Button("Keep this, and mark it in one more picture", size="sm", elem_id="keep")
                 kept_gallery = gr.Gallery(label="Also marked: click one to remove it", elem_id="kept", **gallery_look)
                 kept = gr.State([])
@@ -220,7 +221,6 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 found_picture = gr.Image(label=label, elem_id="found", **output)
                 gallery = gr.Gallery(label="Likely places: click one to see it", elem_id="places", **gallery_look)
                 places = gr.State()
-                marked = gr.Image(label="Marked", elem_id="marked", **output)
                 with gr.Row(elem_classes="answer"):
                     found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
                     marked_mask = gr.DownloadButton("Save the marked mask", size="sm")

@@ -42,7 +42,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
             columns, *lines = [[cell.strip() for cell in line] for line in csv.reader(file) if any(line)] or [[]]
     except (csv.Error, ValueError, OSError) as error:
-        raise UserError(f"--pairs {path} is no table of comma-separated values in UTF-8 ({error})") from None
+        raise UserError(f"cannot read --pairs {path} as comma-separated values in UTF-8: {error}") from None
     doubled = {column for column in columns if columns.count(column) > 1}
     if wrong := {*COLUMNS[:3]} - {*columns} or {*columns} - {*COLUMNS} or doubled:
         fault = "missing" if min(wrong) not in columns else "there twice" if wrong == doubled else "unknown"

@@ -6,7 +6,8 @@
 
 Writes the mask b_mask.png (0 and 255, in the size of the target image) and b_overlay.jpg, which shows all pictures with
 the object; if such files exist, b_2_mask.png and b_2_overlay.jpg. --out gives them another name than the target's. With
---places 3, the masks of the next places are b_mask_2.png and b_mask_3.png. assets/samples/ has pictures to try.
+--places 3, the masks of the next places are b_mask_2.png and b_mask_3.png, and b_overlay.jpg shows all places from
+nearby. assets/samples/ has pictures to try.
 
     python inference/segment_pair.py --pairs pairs.csv --out answers
 
@@ -30,7 +31,7 @@ say_errors(__name__)
 tune_cpu(__name__)
 
 from common.arguments import CKPT_HELP, SIZES, Parser, add_network_options, at_least, network_options
-from common.drawing import PREDICTION, QUERY, overlay, side_by_side, write_picture
+from common.drawing import PREDICTION, QUERY, around, overlay, side_by_side, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed
 from formats.masks import fit_mask
@@ -66,8 +67,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give either --pairs, or --query_image, --target_image, and --query_mask or --query_box")
     args.ranked = not args.pairs and (len(args.target_image) > 1 or args.target_image[0].is_dir())
     args.many = args.pairs or args.ranked or args.object == "all"
-    if args.many and (not args.out or args.places > 1 or args.overwrite):
-        parser.error("--pairs, --object all and several targets take a folder as --out, and no --places or --overwrite")
+    if args.many and not args.out:
+        parser.error("--pairs, --object all and several targets need a folder for the answers: add --out FOLDER")
+    if args.many and (args.places > 1 or args.overwrite):
+        parser.error("--places and --overwrite are for one pair; leave them out")
     return args
 
 
@@ -110,7 +113,9 @@ def main(argv: list[str] | None = None) -> int | None:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
 
     views = [overlay(query, fit_mask(mask, query.shape[:2]), QUERY) for query, mask in zip(queries, masks, strict=True)]
-    views += [overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE) for mask, existence in found]
+    for mask, existence in found:
+        shown = overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE)
+        views.append(shown[around(mask, 4)] if args.places > 1 else shown)
     with claimed(out.parent, out.name, f"writes {out}_mask.png"):
         paths, numbers = output_paths(out, args.places), itertools.count(2)
         while not is_named and any(path.exists() for path in paths):
@@ -122,6 +127,8 @@ def main(argv: list[str] | None = None) -> int | None:
             path.unlink(missing_ok=True)  # of a former run, which --overwrite allows to replace
         write_picture(overlay_path, side_by_side(views))
     print(*mask_paths[: len(found)], overlay_path, sep="\n")
+    if args.query_box:
+        print(f"look at {overlay_path}: if the box's object is outlined badly, paint it with inference/demo.py")
 
 
 def rows_to_answer(args: argparse.Namespace) -> list[dict[str, str]]:

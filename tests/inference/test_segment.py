@@ -454,7 +454,7 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
 def test_a_table_that_is_none_is_said_in_one_line_before_anything_is_made(table, monkeypatch, old, new, message):
     monkeypatch.delattr(segment_pair.Predictor, "load")
     table.write_text(re.sub(old, new, table.read_text(), count=1))
-    with pytest.raises(UserError, match="--pairs nowhere.csv is no table .*No such file"):
+    with pytest.raises(UserError, match="cannot read --pairs nowhere.csv as .*No such file"):
         segment_pair.main(["--pairs", "nowhere.csv", "--out", str(table.parent / "answers")])
     with pytest.raises(UserError, match=f"^[^\n]*pairs.csv: {message}[^\n]*$"):
         segment_pair.main(["--pairs", str(table), "--out", str(table.parent / "answers")])
