@@ -16,6 +16,7 @@ from inference.predictor import Predictor
 from model.backbone import Backbone
 from recipes.matching import Matching
 from tests.made.known_answer import Colors, edges, scene
+from tests.made.processed import EGO, make_data_set
 from tests.made.processes import killed_at
 from tests.model.test_backbones import DINOV2, DINOV3, original_state
 
@@ -45,9 +46,9 @@ def test_a_thing_whose_color_tells_it_is_found_with_nothing_trained(size):
 
 
 @pytest.mark.parametrize("name", [DINOV2, DINOV3])
-def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_bytes(
-    name, transformers, data_path, tmp_path
-):
+def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_bytes(name, transformers, tmp_path):
+    layout = {"cup": {EGO: [0], "cam01": [0]}}
+    data_path = make_data_set(tmp_path, {"val": ["a", "b"]}, layout)
     flags = ["--setting", "ego-exo", "--data_path", str(data_path), "--num_workers", "0", *transformers[name]]
     assert eval_segswap.main([*flags, "--out_path", str(tmp_path / "whole")]) == 0
     whole = tmp_path / "whole" / "ego-exo_val_results.json"
