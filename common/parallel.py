@@ -1,4 +1,4 @@
-"""Worker processes: their number, jobs and DataLoaders that use them, and what happens when one of them dies."""
+"""Worker processes: their number, jobs and DataLoaders that use them, what happens when one dies; and threads."""
 
 import contextlib
 import itertools
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,6 +110,12 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def in_threads(function: Callable[..., Result], *inputs: Iterable) -> list[Result]:
+    """`list(map(function, *inputs))` in several threads, for functions that spend their time in OpenCV."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(function, *inputs))
 
 
 def loader_options(workers: int | None, pin: bool = False) -> dict[str, Any]:

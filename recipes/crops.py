@@ -1,8 +1,7 @@
 """Where an object is in a picture, how large it may be in another, and its crops and grids of cells."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,12 +23,6 @@ LARGEST = 0.7  # the largest part of a view's long side that an object is expect
 # parts of the image's long side. Ego cameras have two values, because the magnification differs among takes.
 MAGNIFICATIONS = {"ego": (3.0, 1.25), "exo": (1.0,)}
 UNKNOWN = 1 / 3, 3**-0.5, 1.0, 3**0.5, 3.0  # the ratios for cameras of unknown kind
-
-
-def in_threads(function: Callable, *rows: Iterable) -> list:
-    """The results of a function of OpenCV, which lets other threads compute."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(function, *rows))
 
 
 class Spot(NamedTuple):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.parallel import in_threads
 from formats.crop import Crop, cut, cut_mask
 from formats.geometry import resize
 from formats.results import THRESHOLD
@@ -33,7 +34,6 @@ from recipes.crops import (
     connected_parts,
     expected_shares,
     frame_size,
-    in_threads,
     likeliest_spots,
     object_cells,
     size_ratios,
@@ -48,7 +48,7 @@ SEARCH = 9  # version of the prediction, stored in a run's record; raise it with
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 # Side of crops and long side of whole pictures, in pixels. A plain vision transformer has cells of 16 pixels alone.
 SIZES, PLAIN_SIZES = (240, 1024), (448, 1440)
-CELL_BYTES = 2**28  # of similarity maps are computed together, if their pictures' cells have at most so many bytes
+CELL_BYTES = 2**28  # of the cells of pictures, at most, that a step compares with objects at the same time
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in pixels, and what stays as it is
 
@@ -285,9 +285,10 @@ class Matching(NetworkRecipe):
     def in_pictures(
         self, frame: Frame, wanted: Sequence[tuple[int, int]], function: Callable[[list[int], Tensor], Tensor]
     ) -> Tensor:
-        """The results of function(rows, cells) for N rows, (N, ...). Each row wants a picture, given by its number and
-        long side, of which the function gets the locator's cells: (n, h, w, C) for n rows. Each picture is encoded
-        once, together with others of its size.
+        """Apply a function to N rows and the whole pictures that they want: (number, long side) each -> (N, ...).
+
+        Pictures of one size are encoded together, each once. `function(rows, cells)` gets the numbers of n rows that
+        want this size, and the locator's cells of the picture of each, (n, h, w, C).
         """
         sizes = [frame_size(frame.pictures[number].shape[:2], long_side) for number, long_side in wanted]
         order, found = [], []

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from formats.crop import Crop
 from model.rows import Rows, rows_by_key
-from recipes.crops import Part, Spot, in_threads, spot_of
+from recipes.crops import Part, Spot, spot_of
 from recipes.frame import Frame
 from recipes.locator import Matches
 
@@ -47,7 +47,8 @@ class Marked(Spots):
 
     @classmethod
     def of(cls, frame: Frame) -> "Marked":
-        return cls([frame.pictures[number] for number in frame.view], in_threads(spot_of, frame.masks), frame.masks)
+        spots: list[Any] = [spot_of(mask) for mask in frame.masks]
+        return cls([frame.pictures[number] for number in frame.view], spots, frame.masks)
 
 
 @dataclass

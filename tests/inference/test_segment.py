@@ -189,6 +189,9 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
     places = predictor.places(files["query_image"], files["query_mask"], files["target_image"], 3)
     names = [f"three_mask{end}.png" for end in ("", "_2", "_3")][: len(places)]
     assert len(places) > 1 and {path.name for path in tmp_path.glob("three*")} == {*names, "three_overlay.jpg"}
+    with pytest.raises(SystemExit):
+        segment(files | {"places": "3", "object": "all", "out": str(out)})
+    assert "--places and --overwrite are for one pair; leave them out" in capsys.readouterr().err
     for name, place in zip(names, places, strict=True):
         assert np.array_equal(read_mask(tmp_path / name), place.mask)
     (tmp_path / "three_mask_4.png").touch()
