@@ -1,22 +1,27 @@
-"""The network that the repository ships answers as it did when its golden answers were written."""
+"""The network that the repository ships, and matching, answer as they did when their golden answers were written."""
 
 import json
 
+import numpy as np
 import pytest
 
 from common.arguments import SETTINGS
 from formats.masks import decode_mask
-from tests.made.golden_answers import PATH, RECORDED, sample_answers, take_answers
+from tests.made.golden_answers import METHODS, PATH, RECORDED, sample_answers, take_answers
 
 GOLDEN = json.loads(PATH.read_text())
 CHANGED = "the answers have changed: if this is on purpose, follow tests/made/golden_answers.py"
 
 
-def test_photographs_get_the_golden_iou_and_existence():
-    answers = sample_answers()
-    assert answers.keys() == GOLDEN["samples"].keys()
-    for name, expected in GOLDEN["samples"].items():
-        assert answers[name] == pytest.approx(expected, abs=1e-2), f"{name}: {CHANGED}"
+@pytest.mark.parametrize("method", METHODS)
+def test_photographs_get_the_golden_answers_from_the_golden_places(method):
+    answers = sample_answers(method)
+    assert answers.keys() == GOLDEN["samples"][method].keys()
+    for name, expected in GOLDEN["samples"][method].items():
+        found = answers[name]
+        assert found["answer"] == pytest.approx(expected["answer"], rel=2e-3, abs=2e-3), f"{name}: {CHANGED}"
+        assert np.array(found["places"]) == pytest.approx(np.array(expected["places"]), abs=2e-3), f"{name}: {CHANGED}"
+        assert found["closely"] == expected["closely"], f"{name}: {CHANGED}"
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

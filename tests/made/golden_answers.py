@@ -17,10 +17,12 @@ and frame 0 was then reduced to 0.6 of its size (cv2.INTER_AREA) and stored as a
 """
 
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import eval_segswap
 from common.arguments import SETTINGS
@@ -32,20 +34,40 @@ from tests.made.results import keyed_entries, read_results
 
 FOLDER = GOLDEN / "answers"
 PATH = FOLDER / "answers.json"
-SAMPLES = ("motorcycle", "person", "pot")
+SAMPLES = ("bin", "cup", "jar", "motorcycle", "packet", "person", "pot")
+METHODS = {"network": {}, "matching": {"backbone": "efficientnet_lite0"}}  # options of `Predictor.load`
 RECORDED = ("search", "looks", "checkpoint_sha256")  # what decides the answers, from the record of a run
 
 
-def sample_answers() -> dict[str, dict[str, float]]:
-    """The IoU with the true mask, and the existence, of pairs in assets/samples."""
-    predictor, answers = Predictor.load(device="cpu"), {}
+def sample_answers(method: str) -> dict[str, dict[str, Any]]:
+    """What one of the METHODS answers to the pairs in assets/samples, and how it came to the answers:
+
+    - answer: the IoU with the true mask (of an absent object, the part of the picture that the mask leaves free), the
+      logit of existence, and the score by which the place was chosen
+    - places: of each place that was looked at, similarity, and row, column and extent of the spot in pixels
+    - closely: how many of these were looked at closely
+    """
+    predictor, answers = Predictor.load(device="cpu", **METHODS[method]), {}
+    recipe: Any = predictor.recipe
     for name in SAMPLES:
         folder = ROOT / "assets" / "samples" / name
-        mask, existence = predictor.segment(*(folder / x for x in ("query.jpg", "query_mask.png", "target.jpg")))
-        truth = read_mask(folder / "target_mask.png") != 0
-        iou = (truth & (mask != 0)).sum() / (truth | (mask != 0)).sum()
-        answers[name] = {"iou": round(float(iou), 5), "existence": round(existence, 5)}
+        spies = (patch.object(recipe, name, wraps=getattr(recipe, name)) for name in ("look", "existence"))
+        with next(spies) as look, next(spies) as existence:
+            found = predictor.segment(*(folder / x for x in ("query.jpg", "query_mask.png", "target.jpg")))
+        places, closely = (call.args[1] for call in look.call_args_list[:2])
+        mask, truth = found.mask != 0, read_mask(folder / "target_mask.png") != 0
+        iou = (truth & mask).sum() / (truth | mask).sum() if truth.any() else 1 - mask.mean()
+        score = recipe.network.choice.score(*existence.call_args.args)  # of the chosen place's numbers
+        answers[name] = {
+            "answer": rounded(iou, math.log(found.existence / (1 - found.existence)), score),
+            "places": [rounded(*row) for row in zip(places.similarity, *zip(*places.spot, strict=True), strict=True)],
+            "closely": len(closely),
+        }
     return answers
+
+
+def rounded(*numbers: Any) -> list[float]:
+    return [round(float(x), 4) for x in numbers]
 
 
 def take_answers(setting: str, out_dir: Path) -> tuple[dict[str, dict], dict[str, Any]]:
@@ -61,7 +83,7 @@ def take_answers(setting: str, out_dir: Path) -> tuple[dict[str, dict], dict[str
 
 
 def main() -> None:
-    golden = {"samples": sample_answers(), "takes": {}}
+    golden = {"samples": {method: sample_answers(method) for method in METHODS}, "takes": {}}
     for setting in SETTINGS:
         with tempfile.TemporaryDirectory() as folder:
             golden["takes"][setting], record = take_answers(setting, Path(folder))
