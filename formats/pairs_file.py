@@ -39,7 +39,7 @@ class Listing:
     counts: np.ndarray  # (N,) uint8
     files: np.ndarray  # (2, F) int32
     states: dict[str, list]  # by take: the time of its annotation.json in nanoseconds, and its SHA-256
-    malformed: dict[str, str]  # by take: what is wrong with its annotation.json
+    malformed: dict[str, str]  # by take: what is wrong with its annotation.json or with the pack of its frames
     missing: list[str]  # takes that are not processed yet
     tracks: list[tuple[str, str, str, int]]  # (take, object, camera, number of masks), in the order of `masks`
     cameras: list[tuple[str, str, int, Size | None]]  # (take, camera, number of frames, video's size), as in `files`
@@ -137,7 +137,7 @@ def digest_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: Listing) -> str | None:
-    """A text that says why a listing does not fit the split or the annotation files any more; None if it fits.
+    """A text that says why a listing does not fit the split or the processed takes any more; None if it fits.
 
     If a file's time has changed, as in a copied data set, its content is compared. The split file may be missing.
     """
@@ -152,4 +152,7 @@ def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: Listing
     for uid in listing.missing:
         if is_processed(data_dir, uid):
             return f"take {uid} has been processed"
+    still_malformed = list_takes(data_dir, listing.malformed).malformed
+    if mended := next((uid for uid in listing.malformed if uid not in still_malformed), None):
+        return f"take {mended} was left out, and can be read now"
     return None

@@ -194,6 +194,9 @@ def print_introduction(
         log.say(f"{name.replace('_', ' ')}: {value}")
     for note in notes[1:]:
         log.say(note)
+    if left_out := pairs.store.left_out | val_pairs.store.left_out:
+        count, (uid, reason) = counted(len(left_out), "take"), next(iter(left_out.items()))
+        log.say(f"warning: {count} left out, which data/check_processed.py names; the first is {uid}: {reason}")
     if late := [epoch for epoch in getattr(options.training, "mine_epochs", ()) if epoch >= options.n_epoch]:
         log.say(f"warning: nothing is mined after epochs {late}, since --n-epoch is {options.n_epoch}")
     log.write("start", state.step, **facts, arguments=arguments)

@@ -90,12 +90,17 @@ def test_takes_are_listed_at_the_same_time_packed_ones_to_the_same_bytes_and_a_d
     loose, pack = listing_path(data_dir, "train").read_bytes(), data_dir / "b" / PACK
     pack_frames(pack.parent)
     assert create_pairs(data_dir).returncode == 0
+    monkeypatch.undo()
     assert listing_path(data_dir, "train").read_bytes() == loose
-    pack.write_bytes(pack.read_bytes()[:-50])
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:-50])
     run = create_pairs(data_dir)
     assert run.returncode == 1
     assert f"error: 1 malformed take left out: {pack} is damaged (" in run.stderr.splitlines()[-1]
     assert open_pairs([data_dir], "train", "ego-exo").store.takes == ["a", "c"]
+    pack.write_bytes(whole)
+    with pytest.raises(UserError, match="out of date: take b was left out, and can be read now; run `python data/cre"):
+        open_pairs([data_dir], "train", "ego-exo")
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):

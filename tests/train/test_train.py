@@ -152,6 +152,11 @@ def test_a_run_that_goes_on_with_other_pairs_says_so_and_its_best_iou_starts_ane
     assert "changed since then: the validation pairs, so the best IoU starts anew\n" in printed
     assert torch.load(out_dir / "netBest.pth", weights_only=True)["history"]["best_epoch"] == 3
     assert [line["epoch"] for line in log_lines(out_dir, "val")] == ["start", "epoch 1/1", "start", "epoch 3/3"]
+    (data_dir / "uid-b" / "annotation.json").write_text("{")
+    assert create_pairs(data_dir).returncode == 1
+    run_training(data_dir, out_dir, "--n-epoch", 3)
+    printed = capsys.readouterr().out
+    assert "warning: 1 take left out, which data/check_processed.py names; the first is uid-b: " in printed
 
 
 def test_a_run_of_version_2_5_goes_on_and_its_best_network_stays_until_another_is_better(
