@@ -224,5 +224,5 @@ def videos_and_offsets(args: argparse.Namespace) -> tuple[dict[str, Path], dict[
         if inner := next((camera for camera in (name, *videos) if any((path / camera).glob("*/*"))), None):
             raise UserError(f"{path} holds a folder of camera {inner!r}; give --masks {inner}={path / inner}")
         if path.is_file() and path.suffix.lower() == ".png":
-            print(f"{path} counts as the mask of frame {args.mask_frame} of {name}; --mask_frame names another")
+            print(f"{path} counts as the mask of frame {args.mask_frame} of {name} (--mask_frame)")
     return videos, offsets

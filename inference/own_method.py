@@ -20,6 +20,7 @@ docs/extending.md has examples.
 import ast
 import contextlib
 import hashlib
+import inspect
 import os
 import sys
 import types
@@ -104,6 +105,10 @@ class OwnMethod(Recipe):
         for key in texts.keys() - {name for name, kind in kinds.items() if kind in (str, "str")}:
             with contextlib.suppress(ValueError, SyntaxError):
                 values[key] = ast.literal_eval(texts[key])
+        try:
+            inspect.signature(method_class).bind(**values)
+        except TypeError as error:
+            raise UserError(f"{flag}: {error}; it takes {inspect.signature(method_class)}") from None
         self.method = method_class(**values)
         self.side = getattr(self.method, "side", None)
 

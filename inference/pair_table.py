@@ -7,6 +7,7 @@ continues, and a row is answered anew if its pictures, its masks or the network 
 
 import csv
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
-from common.errors import UserError, counted, printable
+from common.errors import UserError, counted, printable, warn_once
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_write, claimed, file_digest, is_file_name, remove_leftovers
 from formats.masks import fit_mask, iou
@@ -40,16 +41,22 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
-            columns, *lines = [[cell.strip() for cell in line] for line in csv.reader(file) if any(line)] or [[]]
+            text = file.read()
+        separator = next((x for x in ",;\t" if x in text.partition("\n")[0]), ",")  # in spreadsheets of some countries
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        columns, *lines = [[cell.strip() for cell in line] for line in reader if any(line)] or [[]]
     except (csv.Error, ValueError, OSError) as error:
         raise UserError(f"cannot read --pairs {path} as comma-separated values in UTF-8: {error}") from None
     doubled = {column for column in columns if columns.count(column) > 1}
-    if wrong := {*COLUMNS[:3]} - {*columns} or {*columns} - {*COLUMNS} or doubled:
-        fault = "missing" if min(wrong) not in columns else "there twice" if wrong == doubled else "unknown"
+    if wrong := {*COLUMNS[:3]} - {*columns} or doubled:
+        fault = "there twice" if wrong == doubled else "missing"
         raise UserError(f"{path}: column {min(wrong)!r} is {fault}; the columns are {', '.join(COLUMNS)}")
+    if own := [repr(column) for column in columns if column not in COLUMNS]:
+        warn_once(f"{path}: ignored: {counted(len(own), 'column')} {', '.join(own)}; known are {', '.join(COLUMNS)}")
     rows: dict[str, dict[str, str]] = {}
     for line in lines:
-        row = dict.fromkeys(COLUMNS, "") | dict(zip(columns, line, strict=False))
+        row = dict.fromkeys(COLUMNS, "") | {key: x for key, x in zip(columns, line, strict=False) if key in COLUMNS}
+        row |= {"truth": ABSENT} if row["truth"].lower() == ABSENT else {}
         if not is_file_name(row["name"]) or row["name"] in rows or len(line) > len(columns):
             fault = "has two rows" if row["name"] in rows else "cannot name a file, or its row has too many commas"
             raise UserError(f"{path}: {row['name']!r} {fault}; give each row a name of its own, without slashes")
@@ -94,6 +101,8 @@ def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str) -> dict
     """The row of answers.csv, once its mask and picture are written; they stay if they were made from the same before.
     Raises UserError if an input is not as it should be, and if the mask or picture would replace another file.
     """
+    if not is_file_name(row["name"].lstrip("-.")):
+        raise UserError("its name is too long or not of readable letters; rename it")
     paths = {key: Path(row[key]) for key in FILES if row[key] not in ("", ABSENT)}
     if missing := {"query_image", "target_image"} - {*paths}:
         raise UserError(f"{min(missing)} is {row[min(missing)] or 'empty'}; name a picture")

@@ -54,9 +54,14 @@ def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
         raise UserError(f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; {remedy}")
     if not mask.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
-    if mask.all():
-        warn_once(f"{what} is white everywhere; is the object the whole picture? if not, paint the rest black")
+    ask_if_inverted(mask, what)
     return mask
+
+
+def ask_if_inverted(mask: np.ndarray, what: str) -> None:
+    """Warn, with a line that begins with `what`, if a mask (H, W) of 0 and 1 could be the one of the background."""
+    if mask.mean() > 0.5 and all(edge.any() for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1])):
+        warn_once(f"{what} covers most of its picture, up to all four edges; is it inverted? The object must be white")
 
 
 def _tensor_to_array(value: Any) -> Any:

@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
-from common.errors import UserError, run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 tune_cpu(__name__)
@@ -35,7 +35,7 @@ from common.drawing import PREDICTION, QUERY, around, overlay, side_by_side, wri
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed
 from formats.masks import fit_mask
-from formats.picture_files import label_values, pictures_in, read_mask, read_picture
+from formats.picture_files import SUFFIXES, label_values, pictures_in, read_mask, read_picture
 from inference.pair_table import COLUMNS, answer_table, read_table
 from inference.predictor import Predictor, marked_images
 
@@ -111,6 +111,8 @@ def main(argv: list[str] | None = None) -> int | None:
     found = load(args).places(queries, masks, target, args.places, size=args.size)
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
+    if len(found) < args.places:
+        print(f"{counted(len(found), 'place')} found, not {args.places}: no further place has a mask of its own")
 
     views = [overlay(query, fit_mask(mask, query.shape[:2]), QUERY) for query, mask in zip(queries, masks, strict=True)]
     for mask, existence in found:
@@ -140,6 +142,10 @@ def rows_to_answer(args: argparse.Namespace) -> list[dict[str, str]]:
     row |= {"size": args.size or "", "query_box": " ".join(map(str, args.query_box or ()))}
     row |= {} if args.object is None else {"object": str(args.object)}
     targets = [x for path in args.target_image for x in (pictures_in(path) if path.is_dir() else [path])]
+    for folder in filter(Path.is_dir, args.target_image):
+        if unread := sorted(x.name for x in {*folder.iterdir()} - {*targets} if x.name[0] != "."):
+            others = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
+            warn_once(f"not read in {folder}: {', '.join(unread[:5])}{others}; it takes {', '.join(SUFFIXES)}")
     if args.ranked:  # the query may lie in the folder
         targets = [x for x in targets if x.resolve() not in {y.resolve() for y in given}]
     if doubled := {x.stem for x in targets if sum(x.stem == y.stem for y in targets) > 1}:

@@ -47,11 +47,12 @@ from common.files import atomic_folder
 from formats.footage import Footage, open_footage
 from formats.geometry import resize
 from formats.mask_files import MaskFiles, find_masks
-from formats.masks import RLE, resize_mask
+from formats.masks import RLE, decode_mask, mask_area, resize_mask
 from formats.processed import shrink
 from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
+from inference.pictures import ask_if_inverted
 from inference.predictor import Predictor
 from recipes.base import Answer
 from recipes.frame import Frame, answered
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     videos, offsets = videos_and_offsets(args)
     if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
+    if (args.out / "existence.csv").exists():  # the folder appears whole
+        raise UserError(f"{args.out} holds a finished answer; delete it to predict anew, or give another --out")
     cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, path = args.masks[0]
@@ -136,6 +139,8 @@ def find_moments(
         if len(seen) > 1:
             named = (name for name, frames in masks.objects.items() if number in frames)
             rles = {name: rle for name in named if (rle := masks.read(name, number, footage.size))}
+            for name in (name for name, rle in rles.items() if mask_area(rle) > np.prod(footage.size) / 2):
+                ask_if_inverted(decode_mask(rles[name]), f"the mask of {name} in {masks.path}")
         moments.append(Moment(number, float(footage.seconds[position]), query, rles, seen))
     return moments
 

@@ -124,11 +124,16 @@ def test_other_images_and_masks_are_refused_in_one_line(message, read):
         read()
 
 
-def test_a_mask_of_all_of_the_picture_is_said(capsys):
+def test_a_mask_that_could_be_inverted_is_asked_about(capsys):
     warn_once.cache_clear()
-    as_mask(DRAWN | True, "query mask", SIZE)
+    inverted = np.pad(DRAWN, 90)[60:-60, 60:-60] == 0
+    for mask in (DRAWN, inverted & (np.arange(inverted.shape[1]) > 0)):  # the second is a thing that nearly fills it
+        as_mask(mask, "query mask", mask.shape)
+    assert not capsys.readouterr().err
+    as_mask(inverted, "query mask", inverted.shape)
     assert capsys.readouterr().err == (
-        "warning: query mask is white everywhere; is the object the whole picture? if not, paint the rest black\n"
+        "warning: query mask covers most of its picture, up to all four edges; "
+        "is it inverted? The object must be white\n"
     )
 
 

@@ -236,6 +236,7 @@ BAD_PREDICTORS = {
     "nowhere.py:Method": "names no file; give my_method.py:Method",
     "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame)",
     "{tmp}/m.py:Method side": "side: not of the form key=value",
+    "{tmp}/m.py:Method shar=1": "unexpected keyword argument 'shar'; it takes (share: float = 0.5)",
     "{tmp}/m.py:Method --ckpt_path net.pth": "--ckpt_path is for the network",
 }
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.drawing import PREDICTION, write_picture
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from common.existence import verdict
 from common.files import file_digest
 from formats.geometry import eval_size
@@ -137,11 +137,12 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(input
         (("--ego", "glasses"), "--ego names camera 'glasses'; --videos has head, left, right\n"),
         (("--offset", "head=70"), "no mask in .* is of a frame that another camera has"),
         (("--out", "{}"), "exists; give another name, or delete it first"),
+        (("--out", "{found}"), "found holds a finished answer; delete it to predict anew, or give another --out"),
         (("--out", "{}/left.mp4/found"), r"cannot write into .*left.mp4 \(Not a directory\)"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, tmp_path, more, message):
-    done = call(inputs, tmp_path / "found", *(str(word).format(inputs) for word in more))
+def test_what_cannot_be_is_said_in_one_line_and_leaves_nothing(inputs, answers_dir, tmp_path, more, message):
+    done = call(inputs, tmp_path / "found", *(str(word).format(inputs, found=answers_dir) for word in more))
     assert done.returncode == 1 and done.stderr.count("error:") == 1 and not list(tmp_path.iterdir())
     assert re.search(message, done.stderr)
 
@@ -150,7 +151,7 @@ def test_a_mask_that_is_empty_is_said_before_anything_is_made(inputs, tmp_path):
     cv2.imwrite(str(tmp_path / "cup.png"), np.zeros(SIZE, np.uint8))
     done = call(inputs, tmp_path / "found", masks=tmp_path / "cup.png")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "cup.png: no mask shows an object" in done.stderr
-    assert done.stdout == f"{tmp_path}/cup.png counts as the mask of frame 0 of head; --mask_frame names another\n"
+    assert done.stdout == f"{tmp_path}/cup.png counts as the mask of frame 0 of head (--mask_frame)\n"
     assert [path.name for path in tmp_path.iterdir()] == ["cup.png"]
 
 
@@ -189,6 +190,9 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
     places = predictor.places(files["query_image"], files["query_mask"], files["target_image"], 3)
     names = [f"three_mask{end}.png" for end in ("", "_2", "_3")][: len(places)]
     assert len(places) > 1 and {path.name for path in tmp_path.glob("three*")} == {*names, "three_overlay.jpg"}
+    capsys.readouterr()
+    segment(files | {"places": "99", "out": str(tmp_path / "all")})
+    assert " places found, not 99: no further place has a mask of its own\n" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         segment(files | {"places": "3", "object": "all", "out": str(out)})
     assert "--places and --overwrite are for one pair; leave them out" in capsys.readouterr().err
@@ -396,6 +400,17 @@ def test_a_row_without_its_pictures_costs_only_itself(table, monkeypatch):
     assert [row["name"] for row in csv.DictReader((folder / "answers" / "answers.csv").open())] == ["a", "b", "c"]
 
 
+def test_a_table_may_have_semicolons_columns_of_its_own_and_absent_with_a_capital(table, capsys):
+    expected = pair_table.read_table(table)
+    text = table.read_text(encoding="utf-8").replace(',"47, 28, 78, 59",', ",47 28 78 59,").replace("absent", "Absent")
+    for separator in ",;\t":
+        table.write_text(text.replace("\n", ",note\n").replace(",", separator))
+        rows = pair_table.read_table(table)
+        assert [row | {"query_box": row["query_box"].replace(" ", ", ")} for row in rows] == expected
+        assert "pairs.csv: ignored: 1 column 'note'; known are name, query_image" in capsys.readouterr().err
+        warn_once.cache_clear()
+
+
 def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(table):
     folder = table.parent
     rows = [row for row in pair_table.read_table(table) if row["name"] in "ab"]  # both with the target there.png
@@ -418,12 +433,16 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
         shutil.copy(folder / name, photos)
     write_picture(photos / "gray.jpg", np.full((96, 96, 3), 90, np.uint8))  # without the object
     (photos / "broken.jpg").touch()
-    (photos / "notes.txt").touch()
+    for name in "IMG_1.HEIC", "moving.gif", f"{'é' * 120}.jpg":
+        (photos / name).touch()
     given = ["--query_image", f"{photos}/here.png", "--query_mask", f"{photos}/here_mask.png", "--target_image"]
     done = run_main(segment_pair.main, *given, photos, "--out", out)
     assert done.returncode == 3
-    assert f"2 answers in {out}/answers.csv, the likeliest first in {out}/answers.jpeg, 1 row" in done.stdout
-    assert done.stderr.startswith(f"left out: broken: {photos}/broken.jpg cannot be read as a picture")
+    assert f"2 answers in {out}/answers.csv, the likeliest first in {out}/answers.jpeg, 2 rows" in done.stdout
+    unread, broken, long = done.stderr.splitlines()
+    assert unread.startswith(f"warning: not read in {photos}: IMG_1.HEIC, moving.gif; it takes .bmp, ")
+    assert broken.startswith(f"left out: broken: {photos}/broken.jpg cannot be read as a picture")
+    assert long.endswith("é: its name is too long or not of readable letters; rename it")
     rows = list(csv.DictReader((out / "answers.csv").open()))
     assert [row["name"] for row in rows] == ["there", "gray"] and rows[0]["existence"] > rows[1]["existence"]
     assert np.array_equal(read_mask(out / "there.png"), read_mask(folder / "there_mask.png"))
@@ -447,7 +466,6 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
         ("lost,", "b,", "'b' has two rows; give each row a name of its own"),
         ("lost,", "../lost,", "'../lost' cannot name a file"),
         ("lost,", "lost,,,,,,,,", "'lost' cannot name a file, or its row has too many commas"),
-        ("truth", "truths", "column 'truths' is unknown; the columns are name, query_image"),
         ("target_image", "", "column 'target_image' is missing"),
         ("truth", "target_image", "column 'target_image' is there twice"),
         ("(?s).*", "", "column 'name' is missing"),
