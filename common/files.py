@@ -263,11 +263,15 @@ def is_file_name(name: Any) -> bool:
     """True if a value that was read from a file can safely name a file in a folder.
 
     The name must not lead out of the folder, begin with "." (a hidden file) or begin with "-" (an option of a command),
-    have control characters, or be too long for file systems, which allow 255 bytes with all that we add to it.
+    have control characters or others that no file's name can have, or be too long for file systems, which allow 255
+    bytes with all that we add to it.
     """
     if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", ".", "-"):
         return False
-    return not CONTROL.search(name) and len(name.encode(errors="surrogatepass")) <= 200
+    try:
+        return not CONTROL.search(name) and len(os.fsencode(name)) <= 200
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def name_number(path: str | Path) -> int:

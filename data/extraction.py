@@ -20,9 +20,9 @@ from typing import Any
 import cv2
 
 from common.errors import UserError, counted, warn_once
-from common.files import atomic_write, file_digest, remove_leftovers, write_json
+from common.files import atomic_write, claimed, file_digest, remove_leftovers, write_json
 from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
-from formats.frame_files import PACK, frame_path, frames_of, pack_frames
+from formats.frame_files import delete_frames, frame_path, frames_of, pack_frames
 from formats.geometry import same_aspect_ratio
 from formats.masks import RLE, mask_size
 from formats.processed import ANNOTATION, SOURCE, ProcessedTake, read_source, shrink
@@ -38,10 +38,18 @@ def process_take(
     """Make the missing parts of a processed take, `threads` cameras at a time, and list what cannot be made. Frames are
     up to `detail` times as long and wide as the benchmark's. If `pack`, they are packed into one file.
 
-    Raises OSError if the output cannot be written. Anything else that goes wrong with a camera is listed as a failure.
+    A process waits while another one makes the same take. Raises OSError if the output cannot be written. Anything else
+    that goes wrong with a camera is listed as a failure.
     """
-    folder = data_dir / take.uid
     paths = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
+    with claimed(data_dir, take.uid, f"processes take {take.uid}"):
+        make_take(take, takes_dir, data_dir / take.uid, paths, detail, threads, pack)
+
+
+def make_take(
+    take: Take, takes_dir: Path, folder: Path, paths: dict[str, Path], detail: int, threads: int, pack: bool
+) -> None:
+    """Do what `process_take` says in the take's `folder`, which no other process changes."""
     for path in (folder, *(folder / camera for camera in paths)):
         remove_leftovers(path)
     try:
@@ -129,12 +137,12 @@ def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dic
     """Delete files that were made from an annotation or a video which has changed since, and write source.json."""
     if made_of == source:
         return
-    for name in name_changes(take, made_of, source, "what was made of it is made anew"):
-        if name != "annotation":
-            for path in (folder / PACK, *(folder / name.removesuffix(".mp4")).glob("*.jpg")):
-                path.unlink(missing_ok=True)
-    # Delete annotation.json before source.json is written: after a kill in between, the take would seem up to date.
+    changed = name_changes(take, made_of, source, "what was made of it is made anew")
+    # annotation.json goes first: after a kill in between, the take must not seem complete.
     (folder / ANNOTATION).unlink(missing_ok=True)
+    for name in changed:
+        if name != "annotation":
+            delete_frames(folder, name.removesuffix(".mp4"))
     write_json(folder / SOURCE, source)
 
 
@@ -143,6 +151,10 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
     if not (takes_dir / take.name).is_dir():
         return {}, [Failure(None, MISSING_FILE, f"no folder {takes_dir / take.name}")]
     if "ego" not in map(camera_kind, paths):
+        if any((takes_dir / take.name).rglob("aria*.mp4")):
+            return {}, [
+                Failure(None, MISSING_FILE, "its head-worn camera sees no annotated object, so it has no pairs")
+            ]
         cameras = ", ".join(paths) or "there are none"
         reason = f"no name of its annotated cameras ({cameras}) begins with aria, as names of head-worn cameras do"
         return {}, [Failure(None, MISSING_FILE, f"{reason}; import a take of your own again with data/import_take.py")]

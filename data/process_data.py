@@ -158,7 +158,8 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     malformed = {uid: Failure(None, BROKEN_FILE, str(take)) for uid, take in annotated.items() if uid not in takes}
     absent = Failure(None, MISSING_FILE, f"{path} does not annotate it")
     for uid in set(shard_uids) - takes.keys():
-        write_failures(args.outputpath / uid, "", [malformed.get(uid, absent)])
+        with claimed(args.outputpath, uid, f"processes take {uid}"):
+            write_failures(args.outputpath / uid, "", [malformed.get(uid, absent)])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
     threads = max(1, args.num_workers // max(1, len(takes)))
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}

@@ -175,7 +175,7 @@ def read_frame(path: Path, listed_size: int | None = None) -> np.ndarray:
     except cv2.error:  # the file claims an absurd size
         image = None
     if image is None:
-        delete = "it" if path.exists() else path.parents[1] / PACK
+        delete = path.parents[1] / PACK if (path.parents[1] / PACK).exists() else "it"
         raise UserError(f"frame {path} is cut off or damaged; delete {delete}, then {remedy}")
     if listed_size not in (None, len(data)):
         what = f"frame {path} was replaced after its pairs were listed ({listed_size} bytes -> {len(data)})"

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError, counted
-from common.files import claimed, file_digest, iter_json, read_json, read_record, remove_leftovers, write_json
+from common.files import claimed, file_digest, iter_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
@@ -144,7 +144,7 @@ class ResumableRun:
 
         def takes() -> Iterator[tuple[str, dict]]:
             for uid, path in parts.items():
-                result = read_json(path, "delete it and run the same command again")
+                result = read_record(path, {"masks": dict}, "delete it and run the same command again")
                 if reasons := result.pop("left_out", None):
                     left_out[uid] = reasons
                 yield uid, result

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -101,6 +102,29 @@ def test_takes_are_listed_at_the_same_time_packed_ones_to_the_same_bytes_and_a_d
     pack.write_bytes(whole)
     with pytest.raises(UserError, match="out of date: take b was left out, and can be read now; run `python data/cre"):
         open_pairs([data_dir], "train", "ego-exo")
+
+
+def test_a_pack_of_another_program_or_with_a_wrong_directory_costs_its_take_only(tmp_path):
+    data_dir = make_data_set(tmp_path, {"train": ["a", "b"]})
+    pack = data_dir / "b" / PACK
+    pack_frames(pack.parent)
+    whole, end = pack.read_bytes(), 0
+    with zipfile.ZipFile(pack) as file, zipfile.ZipFile(tmp_path / "compressed", "w", zipfile.ZIP_DEFLATED) as other:
+        for name in file.namelist():
+            other.writestr(name, file.read(name))
+        end = file.start_dir
+    faults = {"compressed": (tmp_path / "compressed").read_bytes()}
+    for place, what in ((24, "size"), (28, "length of the name"), (42, "offset")):
+        content = bytearray(whole)
+        content[end + place] ^= 1
+        faults[what] = bytes(content)
+    for what, content in faults.items():
+        pack.write_bytes(content)
+        run = create_pairs(data_dir)
+        assert run.returncode == 1, what
+        assert f"error: 1 malformed take left out: {pack} is damaged (" in run.stderr.splitlines()[-1]
+        assert (", as other programs do it" in run.stderr) == (what == "compressed")
+        assert open_pairs([data_dir], "train", "ego-exo").store.takes == ["a"]
 
 
 def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):

@@ -19,6 +19,7 @@ from data.process_data import claim_data_dir
 from formats.frame_files import PACK, frame_bytes, frame_path, frames_of
 from formats.pairs import open_or_list_pairs, open_pairs
 from formats.pairs_file import listing_path
+from formats.processed import ProcessedTake, is_processed
 from tests.made import EGO, ROOT
 from tests.made.processed import create_pairs
 from tests.made.processes import claimed_elsewhere, killed_at, run_main, wait_for_the_end
@@ -97,9 +98,14 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_unless_more_detail_is_as
 
 def test_a_take_without_a_head_worn_cameras_name_says_what_to_do(root):
     write_annotations(root, "val", json.loads(json.dumps(read_annotations(root, "val")).replace(EGO, "headcam")))
+    ego = video(root, NAMES[C], EGO).rename(video(root, NAMES[C], "headcam"))
     assert process(root, "--split", "val") == 1
     (reason,) = (row["reason"] for row in failures(root / "processed"))
     assert "(cam01, gp02, headcam) begins with aria" in reason and "data/import_take.py" in reason
+    ego.rename(video(root, NAMES[C], EGO))
+    assert process(root, "--split", "val") == 1
+    (reason,) = (row["reason"] for row in failures(root / "processed"))
+    assert reason == "its head-worn camera sees no annotated object, so it has no pairs"
 
 
 def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
@@ -235,6 +241,10 @@ def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_
         shutil.rmtree(root / "processed")
         shutil.copytree(former, root / "processed")
         killed = killed_at(event, root / "processed", process_data.main, *words)
+        if is_processed(root / "processed", C):  # then all frames of its pairs are there
+            there = frames_of(root / "processed" / C)
+            needed = ProcessedTake.read(root / "processed", C).needed_frames()
+            assert all(there[camera].keys() >= needed[camera] for camera in needed), event
         assert process(root, "--uids", C, *pack) == 0
         assert tree(root / "processed" / C) == tree(new / C), event
         if event and not killed:
@@ -287,6 +297,31 @@ def test_a_second_run_waits_for_the_first_and_two_processes_give_the_same_bytes_
     out, error = run.communicate(timeout=300)
     assert (run.returncode, error) == (0, "") and "train: 2 of 2 takes complete" in out  # a log gets no bar
     assert tree(root / "processed") == undisturbed
+
+
+def test_a_run_waits_for_another_one_that_makes_the_same_take_and_then_finds_it_made(root, undisturbed):
+    temporary = root / "processed" / B / EGO / ".0.jpg.0123abcd.tmp"
+    temporary.parent.mkdir(parents=True)
+    with claimed_elsewhere(root / "processed", B):
+        temporary.touch()  # the other run writes a frame
+        run = start(root)
+        waiting = f"waiting for another process, which processes take {B} ({root / 'processed' / f'.{B}.lock'})\n"
+        assert run.stderr.readline() == waiting and temporary.exists()
+    assert run.communicate(timeout=300)[1] == "" and run.returncode == 0
+    assert tree(root / "processed") == undisturbed
+
+
+@pytest.mark.parametrize("pack", [(), ("--pack",)], ids=["loose", "packed"])
+def test_frames_of_a_video_that_is_gone_outlive_other_damage(root, pack):
+    """Nothing can make them again."""
+    assert process(root, "--uids", C, *pack) == 0
+    before, out = frames_by_camera(root / "processed" / C), root / "processed" / C
+    video(root, NAMES[C], EXO_2).unlink()
+    replace_video(root)
+    (out / "annotation.json").write_text("{")
+    assert process(root, "--uids", C, *pack) == 0
+    after = frames_by_camera(out)
+    assert [after[camera] == before[camera] for camera in (EGO, EXO_1, EXO_2)] == [True, False, True]
 
 
 def test_a_packing_killed_at_any_file_event_leaves_every_frame_and_the_same_command_ends_it(root):
