@@ -3,7 +3,6 @@ further flags are in snake_case.
 """
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ NETWORK = "network (if training starts from a checkpoint, its values are the def
 RESUME = "checkpoint to continue; auto: netLast.pth in --out-dir, if it exists, even if flags have changed (default: "
 RESUME += "netLast.pth in --out-dir, if it exists and has the same recipe)"
 FOLDER = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
-NOT_RECIPE = (  # options that do not change the recipe; a run may continue with other values of them
+MAY_CHANGE = (  # options that do not change what is learned: the same command may continue with other values of them
     *("out_dir", "moco_path", "gpu", "device", "num_workers"),
     *("cache_features", "save_every", "log_every", "n_epoch"),
 )
@@ -78,20 +77,16 @@ class Options:
     @property
     def stored(self) -> dict[str, Any]:
         """All options by name, in the form in which a checkpoint stores them."""
-        return as_stored(asdict(self.config) | option_values(self) | asdict(self.training))
+        values = asdict(self.config) | option_values(self) | asdict(self.training)
+        del values["overwrite"]
+        values["train_dir"] = " ".join(map(str, self.train_dir))
+        values |= {name: str(value) for name, value in values.items() if isinstance(value, Path)}
+        return values | {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
 
     @property
     def schedule(self) -> Schedule:
         milestones = tuple(self.lr_schedule)
         return Schedule(self.lr, self.warmUpIter, self.iter_epoch, self.n_epoch, milestones, self.lr_falls)
-
-
-def as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by name, in the form in which a checkpoint stores them."""
-    stored = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    stored |= {name: list(value) for name, value in stored.items() if isinstance(value, tuple)}
-    del stored["overwrite"]
-    return stored | {"train_dir": " ".join(map(str, values["train_dir"]))}
 
 
 def defaults_of(recipe: str, epochs: int = Options.n_epoch) -> dict[str, Any]:

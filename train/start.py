@@ -18,7 +18,7 @@ from model.weights import read_torch
 from model.xsegtx import FREE
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
-from train.options import NOT_RECIPE, UNUSED, Options, as_stored, defaults_of
+from train.options import MAY_CHANGE, UNUSED, Options, defaults_of
 from train.state import LAST, WARMUP, TrainState, run_files
 
 WAYS = "give another --out-dir, or --overwrite to delete it"
@@ -114,25 +114,20 @@ def merged_options(
 def say_changes(
     path: Path, arguments: dict[str, Any], network: Mapping[str, Any], options: Options, keeps_recipe: bool
 ) -> None:
-    """Print each option that has changed since the run with these `arguments` wrote the checkpoint `path`.
+    """Print each option that has changed since the run with these `arguments` wrote the checkpoint `path`. A longer
+    `--n-epoch` changes others, too, whose defaults depend on it: the strong recipe's mine_epochs and lr_falls.
 
     Raises UserError if a difference makes another network, or with `keeps_recipe`, if the training were another one.
     """
-    now, then = options.stored, {}
-    if arguments:
-        epochs = arguments.get("n_epoch", options.n_epoch), options.n_epoch
-        old, new = (as_stored(defaults_of(options.recipe, number)) for number in epochs)
-        then = old | arguments  # the run may be older than some options
-        # A default may move with the number of epochs.
-        then |= {name: now[name] for name in old if then[name] == old[name] and now[name] == new[name]}
-    then |= network
+    then, now = {**arguments, **network}, options.stored
     changed = {name: f"{name} {then[name]} -> {x}" for name, x in now.items() if then.get(name, x) != x}
     if other_network := [text for name, text in changed.items() if name in network and name not in FREE]:
         what = f"{path} holds another network ({', '.join(other_network)})"
         raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
-    others = [text for name, text in changed.items() if name not in NOT_RECIPE]
+    others = [text for name, text in changed.items() if name not in MAY_CHANGE]
     if others and keeps_recipe:
-        what = f"{path.parent} holds a run with other options ({', '.join(others[:3])})"
+        others = filter(None, (changed.get("n_epoch"), *others))  # which can be the reason for the others
+        what = f"{path.parent} holds a run with other options ({', '.join(others)})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
     changed |= {name: f"{name} {x} is no option any more" for name, x in arguments.items() if name not in now}
     for text in changed.values():

@@ -108,9 +108,7 @@ class TrainState:
             self.scaler.load_state_dict(stored["scaler"])
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
-        former = [(kind, stored["pairs"].get(kind, digest), digest) for kind, digest in self.pair_digests.items()]
-        # An earlier version's digest has another form, so nobody knows whether its pairs were others.
-        return [kind for kind, then, now in former if then != now and then.partition(" ")[0] == now.partition(" ")[0]]
+        return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
 
 
 def run_files(out_dir: Path) -> list[Path]:

@@ -207,8 +207,7 @@ def print_best_iou(options: Options, log: Log, state: TrainState) -> None:
     history = state.history
     if "best_iou" not in history:
         return
-    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']})"
-    best += f", kept in {options.out_dir / BEST}" * bool(state.best)  # of a run of version 2.5, only its file has it
+    best = f"best {history['best_iou']:.4f} (epoch {history['best_epoch']}), kept in {options.out_dir / BEST}"
     log.say(f"validation IoU: start {history['start_iou']:.4f}, last {history['last_iou']:.4f}, {best}")
     trained = options.init_weights or options.resume_pth
     if trained and history["start_iou"] > history["best_iou"]:

@@ -117,16 +117,14 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
 
-def test_a_run_from_before_an_option_had_its_default_and_changes_are_said(training_set, finished, tmp_path, capsys):
+def test_a_run_may_continue_with_other_options_which_are_said(training_set, finished, tmp_path, capsys):
     out_dir = shutil.copytree(finished, tmp_path / "copy")
-    content = torch.load(out_dir / "netLast.pth", weights_only=True)
-    del content["arguments"]["existence_weight"]
-    torch.save(content, out_dir / "netLast.pth")
-    assert "existence_weight 1.0 -> 0.1" in error_line(capsys, training_set, out_dir, "--existence_weight", 0.1)
-    run_training(training_set, out_dir, "--resume-pth", "auto", "--existence_weight", 0.1, "--lr", 1e-3)
+    changes = ("lr 0.0002 -> 0.001", "existence_weight 1.0 -> 0.1")
+    flags = ("--existence_weight", 0.1, "--lr", 1e-3)
+    assert f"({', '.join(changes)})" in error_line(capsys, training_set, out_dir, *flags)
+    run_training(training_set, out_dir, "--resume-pth", "auto", *flags)
     printed = capsys.readouterr().out
-    assert "changed since then: lr 0.0002 -> 0.001" in printed
-    assert "changed since then: existence_weight 1.0 -> 0.1" in printed
+    assert all(f"changed since then: {change}\n" in printed for change in changes)
     run_training(training_set, out_dir, "--resume-pth", "auto")
     assert losses(out_dir) == losses(finished)
 
@@ -157,22 +155,6 @@ def test_a_run_that_goes_on_with_other_pairs_says_so_and_its_best_iou_starts_ane
     run_training(data_dir, out_dir, "--n-epoch", 3)
     printed = capsys.readouterr().out
     assert "warning: 1 take left out, which data/check_processed.py names; the first is uid-b: " in printed
-
-
-def test_a_run_of_version_2_5_goes_on_and_its_best_network_stays_until_another_is_better(
-    training_set, finished, tmp_path, capsys
-):
-    """It has no copy of its netBest.pth in netLast.pth, and tells of its pairs in another form."""
-    for best_iou in (2.0, 0.0):
-        out_dir = shutil.copytree(finished, tmp_path / str(best_iou))
-        content = torch.load(out_dir / "netLast.pth", weights_only=True)
-        content |= {"pairs": {"training": "ab12", "validation": "ab12 4"}, "miner": ""}
-        content["history"] |= {"best_iou": best_iou}
-        torch.save({k: v for k, v in content.items() if k not in ("best", "mined")}, out_dir / "netLast.pth")
-        run_training(training_set, out_dir, "--n-epoch", 2)
-        assert "changed since then: the" not in capsys.readouterr().out
-        is_kept = (out_dir / "netBest.pth").read_bytes() == (finished / "netBest.pth").read_bytes()
-        assert is_kept == (best_iou > 1) and log_lines(out_dir, "val")[1]["iou"] > 0
 
 
 @pytest.mark.parametrize("recipe", [(), (*STRONG_RECIPE, "--mine_epochs", 0)], ids=["paper", "strong"])
@@ -340,6 +322,8 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
         for change, words in changes.items():
             error = error_line(capsys, training_set, tmp_path / out_dir, "--n-epoch", 0, *change, *flags)
             assert f"holds another network ({words}" in error
+    error = error_line(capsys, training_set, tmp_path / "run", *again, "--n-epoch", 6)  # which moves the schedule
+    assert "(n_epoch 0 -> 6, lr_falls 0 -> 3): continue it with --resume-pth auto" in error
     error = error_line(capsys, training_set, tmp_path / "run", "--block", 0)  # of the recipe that was not named
     assert "--block: the strong recipe has no such option; leave it out" in error
 
