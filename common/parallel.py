@@ -112,9 +112,11 @@ def _end_with_parent() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def in_threads(function: Callable[..., Result], *inputs: Iterable) -> list[Result]:
-    """`list(map(function, *inputs))` in several threads, for functions that spend their time in OpenCV."""
-    with ThreadPoolExecutor() as pool:
+def in_threads(function: Callable[..., Result], *inputs: Iterable, threads: int | None = None) -> list[Result]:
+    """`list(map(function, *inputs))` in several threads, for functions that spend their time in OpenCV or wait for a
+    disk.
+    """
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, *inputs))
 
 

@@ -20,6 +20,7 @@ from common.files import atomic_write
 from formats.takes import parse_frame
 
 PACK = "frames.zip"
+ASKED_AT_ONCE = 32  # takes: a network disk answers many questions at once
 MOST_OPEN = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4  # packs, of the files that a process may have open
 
 
@@ -33,8 +34,9 @@ def frames_of(folder: Path, sized: bool = False) -> dict[str, dict[int, int]]:
     """
     sizes: dict[str, dict[int, int]] = {}
     for path in folder.glob("*/*.jpg"):  # before the pack, into which a frame may be moving
-        if path.stem.isdecimal() and path.stem == str(int(path.stem)):  # 030.jpg is no frame
-            sizes.setdefault(path.parent.name, {})[int(path.stem)] = path.stat().st_size if sized else 0
+        name = path.stem
+        if name.isdecimal() and name == str(frame := int(name)):  # 030.jpg is no frame
+            sizes.setdefault(path.parent.name, {})[frame] = path.stat().st_size if sized else 0
     with contextlib.suppress(FileNotFoundError):
         for camera, rows in _directory(folder / PACK, (folder / PACK).stat().st_mtime_ns).items():
             sizes[camera] = sizes.get(camera, {}) | dict(rows[:, ::2].tolist())

@@ -21,11 +21,12 @@ import numpy as np
 
 from common.arguments import SETTINGS
 from common.errors import UserError, warn_once
-from formats.frame_files import frame_path
+from common.parallel import in_threads
+from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
 from formats.geometry import Size
 from formats.masks import RLE
 from formats.pairs_file import Listing, digest_of, list_takes, listing_command, listing_path, read_listing
-from formats.processed import ANNOTATION, SOURCE, read_frame
+from formats.processed import ANNOTATION, SOURCE, read_frame, replaced
 from formats.takes import camera_kind, find_split_path, read_split
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
@@ -75,6 +76,20 @@ class Store:
         view = self.views[take][camera]
         path = frame_path(self.folders[take] / self.cameras[camera], frame)
         return read_frame(path, int(view.sizes[np.searchsorted(view.frames, frame)]))
+
+    def compare_frames(self, takes: Iterable[int]) -> None:
+        """Raise UserError, with the remedy, if a frame of these takes has another size in bytes than was listed. The
+        disk is asked for each frame that is not packed.
+        """
+        takes = list(takes)
+        there = in_threads(lambda take: frames_of(self.folders[take], sized=True), takes, threads=ASKED_AT_ONCE)
+        for take, sizes in zip(takes, there, strict=True):
+            for camera, view in self.views[take].items():
+                name = self.cameras[camera]
+                now = np.array([sizes.get(name, {}).get(frame, 0) for frame in view.frames.tolist()], np.int64)
+                for place in np.flatnonzero(now != view.sizes)[:1]:
+                    path = frame_path(self.folders[take] / name, view.frames[place])
+                    raise replaced(path, int(view.sizes[place]), int(now[place]))
 
     def digest(self, take: int) -> str:
         """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames."""

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
-from formats.frame_files import frames_of
+from formats.frame_files import ASKED_AT_ONCE, frames_of
 from formats.geometry import Size
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import find_split_path, read_split, read_splits
@@ -62,7 +62,7 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     """
     states, malformed, missing, tracks, cameras = {}, {}, [], [], []
     masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")
-    pool = ThreadPoolExecutor(32)  # a network disk answers many questions at once
+    pool = ThreadPoolExecutor(ASKED_AT_ONCE)
     files = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
     pool.shutdown(wait=False)
     for uid in tqdm(uids, "list pairs", unit="take", delay=1, disable=None):  # no bar before an early error

@@ -177,10 +177,15 @@ def read_frame(path: Path, listed_size: int | None = None) -> np.ndarray:
     if image is None:
         delete = path.parents[1] / PACK if (path.parents[1] / PACK).exists() else "it"
         raise UserError(f"frame {path} is cut off or damaged; delete {delete}, then {remedy}")
-    if listed_size not in (None, len(data)):
-        what = f"frame {path} was replaced after its pairs were listed ({listed_size} bytes -> {len(data)})"
-        raise UserError(f"{what}; run data/create_pairs.py again")
+    if listed_size is not None and listed_size != len(data):
+        raise replaced(path, listed_size, len(data))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def replaced(path: Path, listed_size: int, size: int) -> UserError:
+    """The error of a frame whose file has another size in bytes than was listed."""
+    what = f"frame {path} was replaced after its pairs were listed ({listed_size} bytes -> {size})"
+    return UserError(f"{what}; run data/create_pairs.py again")
 
 
 def has_jpeg_end(data: bytes) -> bool:

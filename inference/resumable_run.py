@@ -58,7 +58,9 @@ class ResumableRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """The context in which only this process writes the run's files. Deletes temporary files of killed runs."""
+        """The context in which only this process writes the run's files. Deletes temporary files of killed runs. Raises
+        UserError if a finished take has other frames than were listed.
+        """
         files = self.results_path.name, self.record_path.name
         with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):
@@ -66,6 +68,7 @@ class ResumableRun:
             if other := {*self.folder.glob("*.json")} - {*self.parts, self.joined_path}:
                 what = "finished of other masks or frames, or by version 2.6, and predicted anew"
                 print(f"{counted(len(other), 'take')} of {self.folder}: {what}")
+            self.pairs.store.compare_frames(take for take, part in enumerate(self.parts) if part.exists())
             yield
 
     def todo(self, rank: int, size: int) -> list[int]:
@@ -114,7 +117,8 @@ class ResumableRun:
 
     def made_already(self) -> dict[str, Any] | None:
         """The provenance of the results file, if this run made it from these takes in their present state; None if
-        there is no complete results file. Raises UserError if another run made the file.
+        there is no complete results file. Raises UserError if another run made the file, or if frames are others than
+        were listed.
         """
         if not self.results_path.exists():
             return None
@@ -131,7 +135,10 @@ class ResumableRun:
             raise UserError(f"{self.results_path} was changed, or copied here, after it was made; {remedy}")
         takes = {uid: path.name for uid, path in zip(self.pairs.store.takes, self.parts, strict=True)}
         missing = record["failed"] or record.get("left_out")
-        return record["provenance"] if record["takes"] == takes and not missing else None
+        if record["takes"] != takes or missing:
+            return None
+        self.pairs.store.compare_frames(range(len(takes)))
+        return record["provenance"]
 
     def join(self) -> dict[str, dict[str, int]]:
         """Join the finished takes into the results file. The run's record, with the SHA-256 of the results, is written

@@ -1,6 +1,9 @@
 """A processed take is read as it was written; an error names malformed parts in one line."""
 
 import json
+import resource
+import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,9 +11,11 @@ import pytest
 
 from common.errors import UserError
 from data.process_data import claim_data_dir
+from formats.frame_files import PACK, _open, frame_bytes, pack_frames
 from formats.masks import encode_mask
 from formats.processed import ProcessedTake, read_frame
 from tests.made.golden import golden
+from tests.made.processed import make_take
 
 RLE = encode_mask(np.tri(6, 9, dtype=np.uint8))
 
@@ -88,3 +93,17 @@ def test_frames_are_read_as_rgb_and_zeros_behind_their_end_are_no_damage(tmp_pat
     (tmp_path / "0.jpg").write_bytes(cv2.imencode(".jpg", blue)[1].tobytes() + bytes(4096))
     frame = read_frame(tmp_path / "0.jpg")
     assert frame.shape == (16, 24, 3) and frame[..., 2].mean() > 190 and frame[..., 0].mean() < 10
+
+
+def test_a_pack_is_asked_first_and_once_and_found_by_a_process_that_read_single_files_before(tmp_path, monkeypatch):
+    take, opened, open_file = make_take(tmp_path, "uid"), [], Path.open
+    paths = sorted(take.folder.glob("*/*.jpg"))
+    before = [frame_bytes(path) for path in paths]
+    (paths[0].parent / "0060.jpg").write_bytes(b"no frame of ours")
+    pack_frames(take.folder)
+    with zipfile.ZipFile(take.folder / PACK) as file:
+        assert len(file.namelist()) == len(paths)
+    monkeypatch.setattr(Path, "open", lambda path, *args, **more: opened.append(path) or open_file(path, *args, **more))
+    assert [frame_bytes(path) for path in 3 * paths] == 3 * before
+    assert [path.name for path in opened].count(PACK) == len(opened) == 1
+    assert _open.cache_parameters()["maxsize"] <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4

@@ -367,6 +367,8 @@ def test_listed_pairs_and_packed_takes_give_the_same_bytes_and_a_frame_that_was_
     assert "is complete already" in capsys.readouterr().out
     replaced = own_data / "take-b" / "cam02" / "30.jpg"
     replaced.write_bytes(replaced.read_bytes() + bytes(1))
+    done = run_main(eval_segswap.main, *arguments(checkpoint, own_data, tmp_path / "listed"))
+    assert done.returncode == 1 and f"error: frame {replaced} was replaced after its pairs were listed" in done.stderr
     assert eval_segswap.main(arguments(checkpoint, own_data, tmp_path / "out")) == eval_segswap.INCOMPLETE_STATUS
     record = json.loads((tmp_path / "out" / "ego-exo_val_run.json").read_text())
     [(reason, count)] = record["left_out"]["take-b"].items()
