@@ -5,7 +5,8 @@
     python benchmarks/inference.py --setting exo-ego --objects 14    # 14 pairs for four images
 
 In each round, both implementations predict two frames, from files to encoded masks: the published way pair by pair,
-this project frame by frame. The script prints the ratio of the times for a pair, and how much the predictions differ.
+this project frame by frame. Both compute attention as this project does. The script prints the ratio of the times for a
+pair, and how much the predictions differ.
 
 This project gains from pairs that share an image. By default the take is like real takes: it has four objects, each in
 one of three exo cameras. On a CPU, the times are CPU seconds of all threads; other jobs change them least with
@@ -31,7 +32,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import make_takes, print_times, process_takes, time_in_turn
 from common.arguments import Parser, add_device, add_setting, at_least
 from common.errors import counted, run_script
@@ -124,7 +124,7 @@ def predict_plainly(
     backbone: Backbone, model: XSegTx, device: torch.device, take: ProcessedTake, pairs: Pairs
 ) -> dict[int, dict]:
     """Entries of the results file by row, computed in the published way: pictures are read again for each pair, masks
-    are decoded in full, batch norms are not folded, attention is joined.
+    are decoded in full, batch norms are not folded.
     """
     entries, side = {}, model.config.input_size
     for row in range(len(pairs)):
@@ -135,7 +135,7 @@ def predict_plainly(
         )
         mask = torch.from_numpy(letterbox(decode_mask(take.masks[name][query_camera][frame]), side))
         images = normalize_image(query), normalize_image(target), mask_to_image(mask)
-        look = joined_forward(model, *(backbone(image[None].to(device)) for image in images))
+        look = model(*(backbone(image[None].to(device)) for image in images))
         prob = look.target_mask_prob[:, None]  # (1, H, W) -> (1, 1, H, W)
         found = F.interpolate(prob, (EVAL_SIDE, EVAL_SIDE), mode="bilinear")[0, 0].cpu().numpy()
         video = take.video_size(target_camera)

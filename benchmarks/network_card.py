@@ -1,6 +1,6 @@
 """Print the tables of model/pretrained/README.md and figures.md: the accuracy of a network on the test takes of
-`train_network.sh`; for some of them also by size of the object, by angle between the views of the cameras, and by the
-reason why an object is hidden; and how far its existence can be trusted.
+`train_network.sh`; for some of them also by angle between the views of the cameras, and by the reason why an object is
+hidden; and how far its existence can be trusted. evaluation/evaluate.py prints the scores by size of the object.
 
     python benchmarks/network_card.py --folder runs/xsegtx_tiny --out card
 
@@ -47,17 +47,8 @@ TAKES = {  # folders of train_network.sh, and what they show
     "patterned_large": "patterned solids, 20 %",
     "patterned_larger": "patterned solids, 3 to 40 %",
 }
-DETAILED = "models", "models_mixed", "patterned"  # with tables by size, angle and reason
-SIZES = {
-    "under 0.05 %": 5e-4,
-    "to 0.15 %": 1.5e-3,
-    "to 0.5 %": 5e-3,
-    "to 2 %": 0.02,
-    "to 10 %": 0.1,
-    "to 30 %": 0.3,
-    "more": 1,
-}
-ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # degrees
+DETAILED = "models", "models_mixed", "patterned"  # with tables by angle and reason
+ANGLES = {"0 to 30": 30, "30 to 60": 60, "60 to 90": 90, "90 to 180": 180}  # degrees, and the largest angle of each
 HIDDEN = "left out", "out of view", "behind something"
 THRESHOLDS = 0.3, 0.4, 0.5, 0.6, 0.7, 0.8  # of existence: an object above the threshold is predicted visible
 FOUND = 0.5  # an object is found if its mask has a higher IoU
@@ -112,17 +103,12 @@ def print_table(title: str, rows: Mapping[str, Cases]) -> None:
         print(f"| {' | '.join([name, *(row[k] for k in shown)])} |", flush=True)
 
 
-def grouped_by_value(
-    both: Cases, value: Callable[[Pair, np.void], float], limits: Mapping[str, float]
-) -> dict[str, Cases]:
-    """Group the visible cases by the first of the ascending `limits` that their value does not exceed."""
-    both = [scored.chosen(scored.cases["visible"]) for scored in both]
-    values = [np.array([value(*of) for of in zip(*scored, strict=True)]) for scored in both]
-    groups, low = {}, -1.0
-    for name, high in limits.items():
-        groups[name] = [of.chosen((low < x) & (x <= high)) for of, x in zip(both, values, strict=True)]
-        low = high
-    return {name: group for name, group in groups.items() if any(of.pairs for of in group)}
+def grouped(both: Cases, visible: bool, label_of: Callable[[Pair], str]) -> dict[str, Cases]:
+    """Group the visible or the hidden cases by the labels of their pairs."""
+    both = [scored.chosen(scored.cases["visible"] == visible) for scored in both]
+    labels = [np.array([label_of(pair) for pair in scored.pairs], object) for scored in both]
+    names = sorted({*np.concatenate(labels)})
+    return {name: [of.chosen(own == name) for of, own in zip(both, labels, strict=True)] for name in names}
 
 
 @functools.cache
@@ -135,14 +121,15 @@ def rebuilt_tabletop(folder: Path, name: str) -> Tabletop:
     return build_tabletop(TakeId(split, int(index)), TakeOptions(**options))
 
 
-def angle_of_views(folder: Path, pair: Pair) -> float:
-    """The angle in degrees between the directions from which two cameras see an object of a rendered take."""
+def angle_of_views(folder: Path, pair: Pair) -> str:
+    """The angle, one of ANGLES, between the directions from which two cameras see an object of a rendered take."""
     world = rebuilt_tabletop(folder, pair.take_uid)
     exo = pair.target_camera if pair.query_camera == EGO else pair.query_camera
     cameras = (world.camera(name, pair.frame / FRAME_STEP) for name in (EGO, exo))
     place = world.places[[item.name for item in world.items].index(pair.object_name)]
     one, other = (camera.position - place for camera in cameras)
-    return float(np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other))))
+    angle = np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other)))
+    return next(name for name, limit in ANGLES.items() if angle <= limit)
 
 
 def why_hidden(folder: Path, pair: Pair) -> str:
@@ -156,14 +143,6 @@ def why_hidden(folder: Path, pair: Pair) -> str:
     [pixel], depth = view.project(world.object_solid(number, second).position[None])
     inside = (pixel > 0).all() and (pixel < view.size[::-1]).all() and depth > 0
     return HIDDEN[2] if inside else HIDDEN[1]
-
-
-def grouped_by_reason(folder: Path, both: Cases) -> dict[str, Cases]:
-    """Group the hidden cases by the reason why they are hidden."""
-    both = [scored.chosen(~scored.cases["visible"]) for scored in both]
-    reasons = [np.array([why_hidden(folder, pair) for pair in scored.pairs], object) for scored in both]
-    groups = {name: [of.chosen(why == name) for of, why in zip(both, reasons, strict=True)] for name in HIDDEN}
-    return {reason: group for reason, group in groups.items() if any(of.pairs for of in group)}
 
 
 def accuracy_above(limit: float, cases: np.ndarray) -> float:
@@ -217,15 +196,11 @@ def main() -> None:
         for name, folder in folders.items()
     }
     print_table("test takes", {TAKES[name]: both for name, both in cases.items()})
-    tables: dict[str, dict[str, Cases]] = {"share of the target": {}, "degrees": {}, "why hidden": {}}
-    for name in (name for name in DETAILED if name in folders):
-        both, folder = cases[name], folders[name]
-        sizes = grouped_by_value(both, lambda _, case: case["truth_pixels"] / case["image_pixels"], SIZES)
-        angles = grouped_by_value(both, lambda pair, _, folder=folder: angle_of_views(folder, pair), ANGLES)
-        groups = sizes, angles, grouped_by_reason(folder, both)
-        for rows, group in zip(tables.values(), groups, strict=True):
-            rows |= {f"{TAKES[name]} | {row}": of for row, of in group.items()}
-    for title, rows in tables.items():
+    for title, visible, label_of in ("degrees", True, angle_of_views), ("why hidden", False, why_hidden):
+        rows = {}
+        for name in (name for name in DETAILED if name in folders):
+            groups = grouped(cases[name], visible, functools.partial(label_of, folders[name]))
+            rows |= {f"{TAKES[name]} | {label}": both for label, both in groups.items()}
         print_table(f"test takes | {title}", rows)
     print_existence(cases)
 

@@ -1,4 +1,4 @@
-"""Compare this project's training with the published implementation's (joined_attention.py), in turn.
+"""Compare how this project trains with how the published implementation does, in turn.
 
     python benchmarks/train_step.py                         # 480-pixel input, CPU, or the GPU if there is one
     python benchmarks/train_step.py --precision bf16
@@ -36,7 +36,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.counting import print_counts
-from benchmarks.joined_attention import joined_forward
 from benchmarks.measure import make_takes, print_times, process_takes, time_in_turn
 from common.arguments import Parser, add_device, at_least
 from common.distributed import World
@@ -156,7 +155,7 @@ def make_step(
     )
     step, optimizer = Step(recipe, World(), 1.0).train(), torch.optim.Adam(network.parameters(), lr=2e-4)
     if plain:
-        recipe.encoder.backbone, recipe.network = backbone.to(device), partial(joined_forward, network)
+        recipe.encoder.backbone = backbone.to(device)
 
     def run() -> None:
         with tf32(precision == "tf32"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import counting, inference, measure, network_card, photographs, process_data, train_step
+from benchmarks import counting, inference, measure, network_card, photographs, train_step
 from common.drawing import write_picture
 from common.files import file_digest, read_json, write_json
 from formats.masks import check_rle, encode_mask, mask_area
@@ -24,7 +24,7 @@ def in_this_process(monkeypatch):
             words += ("--num_workers", 1)
         output_of(run_main(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main, *words))
 
-    for module in (measure, network_card, process_data):
+    for module in (measure, network_card):
         monkeypatch.setattr(module, "run_script_apart", run)
 
 
@@ -36,11 +36,6 @@ def output_of(run) -> str:
 def timed_ways(text: str) -> list[str]:
     """The ways that were timed, each with its ratio."""
     return re.findall(r"^  (.*?) +[\d.e-]+ s +[\d.e+]+/s  x[\d.]+ \([\d.]+ to [\d.]+\)$", text, re.MULTILINE)
-
-
-def test_process_data_writes_what_the_plain_programs_write(tmp_path):
-    small = ("--folder", tmp_path, "--frames", 31, "--size", "tiny", "--rounds", 1)
-    assert timed_ways(output_of(run_main(process_data.main, *small))) == ["this project", *process_data.READERS]
 
 
 def test_both_ways_of_inference_give_the_same_masks(monkeypatch):
@@ -86,13 +81,13 @@ def test_what_is_counted_are_operations_with_their_flop_and_bytes_and_no_views()
     assert counter.bytes == 4 * (4 * 8 + 16 * 8 + 4 * 16) + 4 * (64 + 5 * 64)
 
 
-def test_the_card_tells_figures_by_size_angle_and_reason(checkpoint, tmp_path):
+def test_the_card_tells_figures_by_angle_and_reason(checkpoint, tmp_path):
     small = ("--size", "tiny", "--num_frames", 31, "--num_exo", 1)
     measure.make_takes(tmp_path / "patterned", "test", 1, *small, "--left_out", 0.3)
     measure.process_takes(tmp_path / "patterned")
     where = ("--folder", tmp_path, "--out", tmp_path / "out", "--ckpt_path", checkpoint)
     tables = output_of(run_main(network_card.main, *where)).split("\n\n| ")
-    titles = ("\n| test takes | visible", "test takes | share of", "test takes | degrees", "test takes | why hidden")
+    titles = ("\n| test takes | visible", "test takes | degrees", "test takes | why hidden")
     titles += ("threshold", "it says", "existence")
     assert all(table.startswith(title) for table, title in zip(tables, titles, strict=True))
 

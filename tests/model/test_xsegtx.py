@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.joined_attention import joined_forward
 from common.errors import UserError
 from model.xsegtx import MODES, Look, XSegTx, XSegTxConfig, parse_layer_types
 
@@ -33,15 +32,6 @@ def probabilities(look: Look) -> list[torch.Tensor]:
 
 def largest_difference(a: Look, b: Look) -> float:
     return max((x - y).abs().max().item() for x, y in zip(probabilities(a), probabilities(b), strict=True))
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-@pytest.mark.parametrize("blocking", [False, True])
-def test_separate_halves_equal_one_joined_masked_attention(config, blocking):
-    blocked = (make_blocked(), make_blocked().flip(1)) if blocking else (None, None)
-    model, inputs = make_model(**config), (*make_features(), *blocked)
-    with torch.no_grad():
-        assert largest_difference(model(*inputs), joined_forward(model, *inputs)) < 1e-5
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
