@@ -29,7 +29,6 @@ from tqdm import tqdm
 from common.arguments import (
     BATCH_SIZE,
     NETWORK_OPTIONS,
-    SHIPPED,
     Parser,
     add_data_path,
     add_network_options,
@@ -37,6 +36,7 @@ from common.arguments import (
     at_least,
     network_options,
 )
+from common.constants import SHIPPED
 from common.distributed import World
 from common.parallel import default_workers, loader_failures, loader_options
 from formats.pairs import open_or_list_pairs

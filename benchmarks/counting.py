@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from common.arguments import BATCH_SIZE, SHIPPED
+from common.arguments import BATCH_SIZE
+from common.constants import SHIPPED
 from common.distributed import World
 from formats.pairs import Pairs
 from model import features

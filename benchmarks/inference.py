@@ -34,13 +34,13 @@ import torch.nn.functional as F
 
 from benchmarks.measure import make_takes, print_times, process_takes, time_in_turn
 from common.arguments import Parser, add_device, add_setting, at_least
+from common.constants import THRESHOLD
 from common.errors import counted, run_script
 from formats.crop import Crop, put_back
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import decode_mask, encode_mask, iou
 from formats.pairs import Pairs, open_or_list_pairs
 from formats.processed import ProcessedTake, read_frame
-from formats.results import THRESHOLD
 from formats.takes import read_split
 from model.backbone import Backbone, mask_to_image, normalize_image
 from model.backbones import resnet50_backbone

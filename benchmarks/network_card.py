@@ -23,13 +23,14 @@ say_errors(__name__)
 import numpy as np
 
 from benchmarks.measure import PROCESSED, run_script_apart
-from common.arguments import CKPT_HELP, SETTINGS, SHIPPED, Parser
+from common.arguments import CKPT_HELP, Parser
+from common.constants import SETTINGS, SHIPPED, THRESHOLD
 from common.existence import verdict
 from evaluation.score import ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases
 from evaluation.truth import truth_of_split
 from formats.pairs import Pair
-from formats.results import THRESHOLD, results_path
+from formats.results import results_path
 from formats.takes import FRAME_STEP
 from synthetic.options import ObjectSizes, TakeOptions
 from synthetic.tabletop import EGO, Tabletop

@@ -4,24 +4,17 @@ import argparse
 import difflib
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import Field, field, fields
+from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
+from common.constants import DATA_FOLDER, DEFAULT_DATA_DIR, PRECISION_NAMES, SETTINGS, SHIPPED
 from common.errors import UserError, is_first_to_fail
 from common.parallel import default_workers
 
-SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of the query and of the target camera
-# How large the object is in the target, and the kinds of cameras between which things become so.
-SIZES = {"smaller": SETTINGS["ego-exo"], "larger": SETTINGS["exo-ego"], "same": ("exo", "exo")}
-DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
-DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it
-DEFAULT_DATA_DIR = DEFAULT_ROOT / "processed"
-SHIPPED = DATA_FOLDER.parent / "model" / "pretrained" / "xsegtx_tiny.pth"  # the network, trained on rendered takes
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 PRECISION_HELP = (
     "fp32 is exact; tf32 rounds products to TensorFloat-32; bf16 and fp16 compute in half precision (default: bf16 "
     "on GPUs that compute in it, else fp32; docs/accuracy.md says what it costs)"
@@ -90,24 +83,6 @@ def name_value(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
 
     parse.__name__ = f"NAME={kind.__name__}"  # argparse says "invalid NAME=int value: 'left=x'"
     return parse
-
-
-def option(
-    default: Any, help: str, *flags: str, group: str | None = None, limits: Sequence[float] = (), **arguments: Any
-) -> Any:
-    """A field of a dataclass that `add_fields` also makes an option of a command line.
-
-    `flags` are the option's spellings (default: the field's name), `limits` the least value of a number, and the most.
-    `group` begins a group of options with this title in --help. `arguments` go to `add_argument`, such as `choices`.
-    The rest follows from the field's type: bool, int, float, str, Path, a list of these, or one of these | None.
-    """
-    metadata = {"help": help, "flags": flags, "group": group, "limits": limits, "arguments": arguments}
-    return field(default=default, metadata=metadata)
-
-
-def option_values(options: Any) -> dict[str, Any]:
-    """The `option`s of a dataclass by name: defaults if it is the class, values if it is an object."""
-    return {entry.name: getattr(options, entry.name) for entry in fields(options) if entry.metadata}
 
 
 def add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
@@ -180,7 +155,7 @@ def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None
     text = "remove so many directions in which a vision transformer tells positions (default: 0; not measured)"
     add("--positions", type=at_least(0), help=text)
     add_device(parser)
-    add("--precision", choices=PRECISIONS, help=PRECISION_HELP)
+    add("--precision", choices=PRECISION_NAMES, help=PRECISION_HELP)
     text = "number of places in a target at which the network looks for the object (default: 5)"
     add("--looks", type=at_least(1), help=text)
 

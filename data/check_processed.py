@@ -21,7 +21,8 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser, add_annotations, add_data_path, add_num_workers
+from common.arguments import Parser, add_annotations, add_data_path, add_num_workers
+from common.constants import SETTINGS
 from common.parallel import run_jobs
 from formats.failures import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.frame_files import PACK, frame_bytes, frames_of

@@ -17,7 +17,8 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
-from common.arguments import SETTINGS, Parser, add_data_path
+from common.arguments import Parser, add_data_path
+from common.constants import SETTINGS
 from formats.pairs import pairs_of
 from formats.pairs_file import listing_path, write_listing
 from formats.processed import is_processed

@@ -26,7 +26,8 @@ say_errors(__name__)
 import numpy as np
 from tqdm import tqdm
 
-from common.arguments import DEFAULT_ROOT, Parser, add_footage_options, videos_and_offsets
+from common.arguments import Parser, add_footage_options, videos_and_offsets
+from common.constants import DEFAULT_ROOT
 from common.files import is_file_name, read_json, read_record, remove_leftovers, temporary_folder, write_json
 from formats.footage import Footage, open_footage, synchronize
 from formats.frame_files import frames_of

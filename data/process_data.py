@@ -25,7 +25,8 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import DEFAULT_ROOT, Parser, add_annotations, add_num_workers, add_splits_path
+from common.arguments import Parser, add_annotations, add_num_workers, add_splits_path
+from common.constants import DEFAULT_ROOT
 from common.files import claimed, read_record, write_json
 from common.parallel import run_jobs
 from data.extraction import process_take

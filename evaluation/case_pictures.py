@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from common.constants import THRESHOLD
 from common.drawing import PREDICTION, QUERY, SHEET_GAP, TRUTH, Color, around, captioned, in_columns, overlay, to_ascii
 from common.errors import UserError
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.pairs import Pairs
-from formats.results import THRESHOLD
 
 BLACK, WHITE = (20, 20, 20), (255, 255, 255)
 GAP = 6  # pixels between panels

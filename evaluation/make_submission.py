@@ -22,7 +22,8 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import SETTINGS, Parser
+from common.arguments import Parser
+from common.constants import SETTINGS
 from common.files import check_output, claimed, write_json
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
 from formats.pairs import BOTH

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
+from common.constants import THRESHOLD
 from common.existence import verdict
 from common.files import atomic_write
 from evaluation.metrics import METRICS
 from evaluation.tables import BREAKDOWN_TITLES, breakdown_tables, headline, interval_note, score_tables
 from formats.pairs import Pair, Pairs
-from formats.results import THRESHOLD
 
 PAGE = "index.html"
 DISAGREEMENT = "disagreement"  # the order of the cases of several files

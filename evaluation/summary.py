@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from common.constants import THRESHOLD
 from common.existence import balanced_accuracy
 from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL, SEVERAL
 from evaluation.truth import GroundTruth
 from formats.pairs import Pairs
-from formats.results import THRESHOLD
 
 RATIOS = {name: metric.over for name, metric in METRICS.items() if metric.over}
 RATIOS["right_object_chance"] = SEVERAL  # right_object, if one of the objects in view were chosen at random

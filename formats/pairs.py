@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.arguments import SETTINGS
+from common.constants import SETTINGS
 from common.errors import UserError, warn_once
 from common.parallel import in_threads
 from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from common.arguments import SETTINGS
+from common.constants import SETTINGS
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
 from formats.frame_files import PACK, frame_bytes, frame_path

@@ -23,7 +23,6 @@ from formats.geometry import EVAL_SIDE, Size, eval_size
 from formats.masks import RLE, check_rle, mask_area, mask_size
 from formats.pairs import Pair, Pairs
 
-THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
 RESULTS_DIR = Path(__file__).resolve().parents[1] / "results"  # where eval_segswap.py writes by default
 MISSING, OTHER_SIZE, NO_CONFIDENCE = "missing", "mask has another size", "no confidence"
 LISTED_CONFIDENCE = "confidence is a list of one number"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.arguments import DATA_FOLDER
+from common.constants import DATA_FOLDER
 from common.errors import MALFORMED, UserError
 from common.files import has_form, is_file_name, iter_json, read_json
 from formats.masks import RLE, check_rle, decode_lzstring

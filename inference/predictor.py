@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from common.arguments import SETTINGS, SHIPPED, SIZES
+from common.constants import SETTINGS, SHIPPED, SIZES, THRESHOLD
 from common.errors import UserError, counted
 from formats.masks import iou
-from formats.results import THRESHOLD
 from inference.cut_out import cut_out
 from inference.pictures import as_image, as_mask
 from model.backbones import make_backbone

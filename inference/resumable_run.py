@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from common.constants import THRESHOLD
 from common.errors import UserError, counted
 from common.files import claimed, file_digest, iter_json, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
 from formats.processed import ANNOTATION, ProcessedTake
-from formats.results import THRESHOLD, camera_pair_key, results_path, write_results
+from formats.results import camera_pair_key, results_path, write_results
 from recipes.base import Answer
 from recipes.frame import Frame
 

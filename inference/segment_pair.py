@@ -30,7 +30,8 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 say_errors(__name__)
 tune_cpu(__name__)
 
-from common.arguments import CKPT_HELP, SIZES, Parser, add_network_options, at_least, network_options
+from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
+from common.constants import SIZES
 from common.drawing import PREDICTION, QUERY, around, overlay, side_by_side, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import check_output, claimed

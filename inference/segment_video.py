@@ -41,6 +41,7 @@ from common.arguments import (
     network_options,
     videos_and_offsets,
 )
+from common.constants import THRESHOLD
 from common.drawing import overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
@@ -49,7 +50,6 @@ from formats.geometry import resize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, mask_area, resize_mask
 from formats.processed import shrink
-from formats.results import THRESHOLD
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
 from inference.pictures import ask_if_inverted

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from common.arguments import PRECISIONS as PRECISION_NAMES
+from common.constants import PRECISION_NAMES
 from common.errors import UserError
 
 PRECISIONS = dict(zip(PRECISION_NAMES, (torch.float32, torch.float32, torch.bfloat16, torch.float16), strict=True))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.constants import THRESHOLD
 from model.features import Levels, coverage_of
 from model.rows import Rows
 from model.xsegtx import Look
@@ -91,7 +92,7 @@ class Matcher(nn.Module):
 
     def describe_answers(self, cells: Tensor, mask_prob: Tensor) -> Description:
         """Describe for the locator what predicted masks (B, S, S) show, from the cells of their target crops."""
-        return self.locator.describe(cells, coverage_of(mask_prob > 0.5, cells.shape[1:3]))
+        return self.locator.describe(cells, coverage_of(mask_prob > THRESHOLD, cells.shape[1:3]))
 
     def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
         """How well answers lead back to their objects, (B,) float32. The locator seeks the answer in the whole query

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.constants import THRESHOLD
 from common.errors import UserError
 from common.parallel import in_threads
 from formats.crop import Crop, cut, cut_mask
 from formats.geometry import resize
-from formats.results import THRESHOLD
 from model.backbone import STRIDE, Backbone
 from model.device import autocast
 from model.features import Levels

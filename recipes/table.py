@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from common.arguments import option_values
 from common.errors import UserError
+from common.options import option_values
 from model.backbone import Backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
 from model.weights import load_state

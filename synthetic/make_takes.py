@@ -28,7 +28,8 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import DEFAULT_ROOT, Parser, add_num_workers, at_least
+from common.arguments import Parser, add_num_workers, at_least
+from common.constants import DEFAULT_ROOT
 from common.errors import UserError, counted
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs

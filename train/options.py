@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.arguments import DEFAULT_DATA_DIR, PRECISION_HELP, PRECISIONS, Parser, add_fields, option, option_values
+from common.arguments import PRECISION_HELP, Parser, add_fields
+from common.constants import DEFAULT_DATA_DIR, PRECISION_NAMES
 from common.errors import UserError
+from common.options import option, option_values
 from formats.pairs import BOTH
 from recipes.table import RECIPES
 from train.schedule import Schedule
@@ -60,7 +62,7 @@ class Options:
     out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
     gpu: str | None = option(None, "CUDA GPUs, such as 0 or 0,1; run_*.sh start a process for each by torchrun")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
-    precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISIONS)
+    precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISION_NAMES)
     num_workers: int | None = option(None, "loader processes of each process (default: its CPUs but one)", limits=[0])
     cache_features: float = option(0, "GB of memory in which backbone features of images are kept", limits=[0])
     save_every: int = option(10, "keep every n-th epoch's checkpoint; 0: keep only last, best and warm-up", limits=[0])

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from common.arguments import option_values
 from common.errors import UserError
+from common.options import option_values
 from model.backbones import make_backbone
 from model.checkpoint import load_matching, read_checkpoint, stored_backbone
 from model.device import resolve_precision

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader
 
+from common.constants import THRESHOLD
 from common.distributed import Stopped
 from common.existence import balanced_accuracy
 from formats.masks import iou, resize_mask
 from formats.pairs import Pairs
-from formats.results import THRESHOLD
 from recipes.base import NetworkRecipe
 from recipes.frame import Frames, answered
 from train.log import Log

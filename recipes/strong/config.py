@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from common.arguments import option
 from common.errors import UserError
+from common.options import option
 from model.backbone import STRIDE
 from model.xsegtx import XSegTxConfig
 from recipes.crops import MatchingConfig

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.constants import THRESHOLD
 from common.distributed import World
 from formats.crop import cut
 from formats.masks import iou
 from formats.pairs import Pairs
-from formats.results import THRESHOLD
 from model.device import autocast
 from model.features import Levels, coverage_of
 from model.rows import rows_by_key

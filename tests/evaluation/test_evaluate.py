@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.arguments import SETTINGS
+from common.constants import SETTINGS
 from common.errors import UserError
 from evaluation import evaluate
 from formats.masks import encode_mask, resize_mask

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from common.arguments import SETTINGS
+from common.constants import SETTINGS
 from common.errors import UserError
 from formats.pairs import BOTH, open_pairs
 from formats.pairs_file import listing_path

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from common.arguments import SETTINGS
+from common.constants import SETTINGS
 from formats.masks import decode_mask
 from tests.made.golden_answers import METHODS, PATH, RECORDED, sample_answers, take_answers
 

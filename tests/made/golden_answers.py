@@ -25,7 +25,7 @@ from typing import Any
 from unittest.mock import patch
 
 import eval_segswap
-from common.arguments import SETTINGS
+from common.constants import SETTINGS
 from formats.picture_files import read_mask
 from inference.predictor import SHIPPED, Predictor
 from tests.made import ROOT

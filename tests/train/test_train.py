@@ -17,7 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import common.distributed
-from common.arguments import SETTINGS
+from common.constants import SETTINGS
 from common.errors import UserError, run_script
 from examples.own_recipe import OwnConfig, OwnOptions
 from formats.pairs import open_pairs
