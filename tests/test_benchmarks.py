@@ -92,7 +92,7 @@ def test_the_card_tells_figures_by_angle_and_reason(checkpoint, tmp_path):
     assert all(table.startswith(title) for table, title in zip(tables, titles, strict=True))
 
 
-def test_photographs_are_judged_by_half_with_absent_things_apart(tmp_path, monkeypatch):
+def test_photographs_are_judged_by_part_with_absent_things_apart(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8)
     image, other = (cv2.resize(small, (320, 240), interpolation=cv2.INTER_CUBIC) for small in noise)
     mask = np.zeros((240, 320), np.uint8)
@@ -101,36 +101,39 @@ def test_photographs_are_judged_by_half_with_absent_things_apart(tmp_path, monke
     for name, picture in {"here": image, "there": moved, "elsewhere": other}.items():
         write_picture(path := tmp_path / "samples" / "package" / f"{name}.png", picture)
         known["pictures"][name] = {"package": "package", "member": path.name, "sha256": file_digest(path)}
-    for half, target, truth in (("chooses", "there", np.roll(mask, 25, axis=1)), ("reported", "elsewhere", None)):
+    for part, target, truth in (("chooses", "there", np.roll(mask, 25, axis=1)), ("strangers", "elsewhere", None)):
         masks = {"query_mask": encode_mask(mask), "target_mask": None if truth is None else encode_mask(truth)}
-        known["pairs"] += [{"half": half, "object": "patch", "query": "here", "target": target} | masks] * 2
-    known["pairs"].append(known["pairs"][0] | {"half": "reported"})
+        known["pairs"] += [{"part": part, "object": "patch", "query": "here", "target": target} | masks] * 2
+    known["pairs"].append(known["pairs"][0] | {"part": "strangers"})
     write_json(tmp_path / "pairs.json", known)
     monkeypatch.setattr(photographs, "PAIRS", tmp_path / "pairs.json")
     words = ("--samples", tmp_path / "samples")
     output_of(run_main(photographs.main, *words, "--fetch"))
     said = {}
-    for half in photographs.HALVES:
-        done = run_main(photographs.main, *words, "--half", half, "--out", tmp_path / half)
-        said[half] = [re.sub(r"0\.9[5-9]\d|1\.000", "0.9", line) for line in output_of(done).splitlines()[-3:-1]]
+    for part in ("chooses", "strangers"):
+        done = run_main(photographs.main, *words, "--part", part, "--out", tmp_path / part)
+        said[part] = [re.sub(r"0\.9[5-9]\d|1\.000", "0.9", line) for line in output_of(done).splitlines()[-3:-1]]
     assert said["chooses"][1] == "visible: 2, mean IoU 0.9, right (IoU above 0.5) 2, called there 2"
-    assert said["reported"] == [
+    assert said["strangers"] == [
         "visible: 1, mean IoU 0.9, right (IoU above 0.5) 1, called there 1",
         "absent: 2, called there 0",
     ]
+    figures = output_of(run_main(photographs.main, *words, "--figures", tmp_path / "strangers"))
+    assert "IoU above 50 %: 100.0% (100.0% to 100.0%) of 1\nabsent, existence below 80%: 100.0%" in figures
+    assert "there: 1, there 1, mask right 1" in figures
     write_picture(tmp_path / "samples" / "package" / "there.png", image)
     assert "is not the file that was outlined" in run_main(photographs.main, *words, "--fetch").stderr
 
 
-def test_outlined_photographs_are_in_one_half_each():
+def test_outlined_photographs_are_in_one_part_each():
     known = read_json(photographs.PAIRS, "")
-    halves = {}
+    parts = {}
     for pair in known["pairs"]:
         for key in ("query", "target"):
-            assert halves.setdefault(pair[key], pair["half"]) == pair["half"]
+            assert parts.setdefault(pair[key], pair["part"]) == pair["part"]
         assert mask_area(check_rle(pair["query_mask"])) > 0
         assert pair["target_mask"] is None or mask_area(check_rle(pair["target_mask"])) > 0
-    assert halves.keys() == known["pictures"].keys()
+    assert parts.keys() == known["pictures"].keys()
     assert {picture["package"] for picture in known["pictures"].values()} == known["packages"].keys()
-    assert set(halves.values()) == set(photographs.HALVES)
+    assert set(parts.values()) == set(photographs.PARTS)
     assert len(known["pairs"]) >= 60 and sum(pair["target_mask"] is None for pair in known["pairs"]) >= 15
