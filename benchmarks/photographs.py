@@ -21,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ from common.drawing import write_picture
 from common.existence import SURELY_VISIBLE
 from common.files import atomic_write, file_digest, read_json
 from formats.masks import decode_mask
-from inference.pair_table import ABSENT, COLUMNS, Find, answer_table, read_table
+from inference.pair_table import ABSENT, COLUMNS, answer_table, read_table
+from inference.predictor import Found, Queries
 
 PAIRS = Path(__file__).with_suffix(".json")
 PARTS = "chooses", "reported", "strangers"
@@ -164,7 +165,7 @@ def find_by_sift(image: np.ndarray, mask: np.ndarray, target: np.ndarray, size: 
     return move_by_homography(points, others, mask, target)
 
 
-def lightglue_method() -> Find:
+def lightglue_method() -> Callable[..., Answer]:
     """ALIKED features, 1,024 in each picture at 800 pixels, matched by LightGlue; those on the object count."""
     try:
         import torch
@@ -202,9 +203,13 @@ def main() -> int | None:
     if args.fetch:
         fetch(known["packages"], known["pictures"], args.samples)
         return write_tables(known, args.samples)
-    table = read_table(args.samples / f"{args.part}.csv")
     find = find_by_sift if args.method == "sift" else lightglue_method()
-    return answer_table(table, args.out, find, args.method)
+
+    def find_at_one_place(queries: Queries, targets: Sequence[np.ndarray], size: None) -> list[list[Found]]:
+        return [[Found(*find(*queries[0], targets[0], size))]]
+
+    rows, broken = read_table(args.samples / f"{args.part}.csv")
+    return answer_table(rows, broken, args.out, find_at_one_place, args.method)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL.PngImagePlugin import PngInfo
@@ -25,23 +26,82 @@ from common.files import atomic_write, claimed, file_digest, is_file_name, remov
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
 from inference.pictures import as_mask
-from inference.predictor import marked_images
+from inference.predictor import Found, Queries, marked_images
 
 ABSENT, MADE_OF = "absent", "made of"  # a truth; the entry of a mask's file
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
 SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
 MOST_SHOWN, TILE = 100, 320  # answers on the sheet; pixels of the width of each
-Find = Callable[..., tuple[np.ndarray, float]]  # such as `Predictor.segment`: query image, mask, target image, size=...
+Find = Callable[..., Sequence[Sequence[Found]]]  # `Predictor.find`, or another function of queries, [target], size=...
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a table, with all COLUMNS; paths are no longer relative to the table. Raises UserError if it is not
-    such a table, or if a name has two rows or cannot name a file.
+@dataclass(frozen=True)
+class Row:
+    """An object to seek: where it is marked, in one picture or several, and in which picture to look."""
+
+    name: str
+    queries: Sequence[Path]
+    target: Path
+    masks: Sequence[Path] = ()  # of the queries
+    box: Sequence[float] | None = None  # or left, top, right, bottom in the only query, in pixels
+    value: int | None = None  # of the object in masks that are label maps
+    size: str | None = None  # a key of SIZES
+    truth: Path | str | None = None  # the object's mask in the target, or ABSENT
+
+    @classmethod
+    def parse(cls, cells: Mapping[str, str], folder: Path) -> "Row":
+        """The row of a table in `folder`, from a text for each of COLUMNS. Raises UserError if one is unfit."""
+        paths = {key: folder / cells[key] for key in FILES if cells[key].lower() not in ("", ABSENT)}
+        if missing := {"query_image", "target_image"} - {*paths}:
+            raise UserError(f"{min(missing)} is {cells[min(missing)] or 'empty'}; name a picture")
+        try:
+            value = int(cells["object"], 0) if cells["object"] else None
+            box = [float(x) for x in cells["query_box"].replace(",", " ").split()]
+        except ValueError as error:
+            raise UserError(f"{error}; look at the row's query_box and object") from None
+        masks = [paths["query_mask"]] if "query_mask" in paths else []
+        truth = paths.get("truth", ABSENT if cells["truth"] else None)
+        query, target = paths["query_image"], paths["target_image"]
+        return cls(cells["name"], [query], target, masks, box or None, value, cells["size"] or None, truth)
+
+    @property
+    def files(self) -> list[Path]:
+        return [*self.queries, *self.masks, self.target, *([self.truth] if isinstance(self.truth, Path) else [])]
+
+    def digest(self, made_by: str) -> str:
+        """SHA-256 of all that an answer is made from. Raises UserError if a file is no picture."""
+        try:
+            for path in self.files:
+                open_picture(path).close()  # refuses a pipe, whose digest would wait for its writer
+            digests = [file_digest(path) for path in self.files]
+        except (ValueError, OSError) as error:
+            raise UserError(f"{error}; look at the row's files") from None
+        form = len(self.queries), len(self.masks), self.box, self.value, self.size, self.truth == ABSENT
+        return hashlib.sha256(json.dumps([made_by, digests, form]).encode()).hexdigest()
+
+    def read(self) -> tuple[Queries, np.ndarray]:
+        """The queries and the target. Raises UserError if a picture or mask is not as it should be."""
+        queries = self.queries if self.masks or len(self.queries) > 1 else self.queries[0]
+        return marked_images(queries, self.masks or None, self.box, self.value), read_picture(self.target)
+
+
+class Answer(NamedTuple):
+    """The answer to a row, as answers.csv has it."""
+
+    name: str
+    existence: float
+    verdict: str
+    share: float  # of the target's pixels
+    iou: float | str | None  # with the truth; ABSENT; None: unknown
+
+
+def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
+    """The rows of a table, and by name the errors of rows that cannot be read. Raises UserError if it is not such a
+    table, or if a name has two rows or cannot name a file.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a byte order mark
-            text = file.read()
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a byte order mark
         separator = next((x for x in ",;\t" if x in text.partition("\n")[0]), ",")  # in spreadsheets of some countries
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         columns, *lines = [[cell.strip() for cell in line] for line in reader if any(line)] or [[]]
@@ -53,115 +113,116 @@ def read_table(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path}: column {min(wrong)!r} is {fault}; the columns are {', '.join(COLUMNS)}")
     if own := [repr(column) for column in columns if column not in COLUMNS]:
         warn_once(f"{path}: ignored: {counted(len(own), 'column')} {', '.join(own)}; known are {', '.join(COLUMNS)}")
-    rows: dict[str, dict[str, str]] = {}
+    rows, broken = {}, {}
     for line in lines:
-        row = dict.fromkeys(COLUMNS, "") | {key: x for key, x in zip(columns, line, strict=False) if key in COLUMNS}
-        row |= {"truth": ABSENT} if row["truth"].lower() == ABSENT else {}
-        if not is_file_name(row["name"]) or row["name"] in rows or len(line) > len(columns):
-            fault = "has two rows" if row["name"] in rows else "cannot name a file, or its row has too many commas"
-            raise UserError(f"{path}: {row['name']!r} {fault}; give each row a name of its own, without slashes")
-        files = (key for key in FILES if row[key] not in ("", ABSENT))
-        rows[row["name"]] = row | {key: str(path.parent / row[key]) for key in files}
-    return list(rows.values())
+        cells = dict.fromkeys(COLUMNS, "") | dict(zip(columns, line, strict=False))
+        name = cells["name"]
+        if not is_file_name(name) or name in rows or name in broken or len(line) > len(columns):
+            fault = "has two rows" if name in {*rows, *broken} else "names no file, or its row has too many commas"
+            raise UserError(f"{path}: {name!r} {fault}; give each row a name of its own, without slashes")
+        try:
+            rows[name] = Row.parse(cells, path.parent)
+        except UserError as error:
+            broken[name] = error
+    return list(rows.values()), broken
 
 
-def answer_table(rows: Sequence[dict[str, str]], out: Path, find: Find, made_by: str, ranked: bool = False) -> int:
-    """Answer rows by `find`, which `made_by` tells from others, and print the scores. Returns the exit status. If
-    `ranked`, the likeliest answers come first, and a sheet shows them.
+def answer_table(
+    rows: Sequence[Row], broken: dict[str, UserError], out: Path, find: Find, made_by: str, ranked: bool = False
+) -> int:
+    """Answer rows by `find`, which `made_by` tells from others, and print the scores; rows that cannot be answered join
+    the `broken` ones. Returns the exit status. If `ranked`, the likeliest answers come first, and a sheet shows them.
     """
-    answers, broken = [], {}
+    answers = []
     with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}"):
         for name in ("answers.csv", SHEET) if ranked else ("answers.csv",):
             (out / name).unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
         for row in (bar := tqdm(rows, "segment", unit="pair", leave=False, disable=None)):
             try:
-                answers.append(answer := answer_row(row, out, find, made_by))
+                answers.append(found := answer(row, out, find, made_by))
             except UserError as error:
-                broken[row["name"]] = error
+                broken[row.name] = error
                 continue
-            score = f", IoU {answer['iou']:.2f}" if isinstance(answer["iou"], float) else ""
-            bar.write(f"{row['name']}: {verdict(answer['existence'])}, {answer['share']:.2%} of the target{score}")
+            score = f", IoU {found.iou:.2f}" if isinstance(found.iou, float) else ""
+            bar.write(f"{row.name}: {verdict(found.existence)}, {found.share:.2%} of the target{score}")
         if ranked and answers:
-            answers.sort(key=lambda answer: -answer["existence"])
+            answers.sort(key=lambda found: -found.existence)
             draw_sheet(answers[:MOST_SHOWN], out)
         with atomic_write(out / "answers.csv") as file:
-            writer = csv.DictWriter(file, ("name", "existence", "verdict", "share", "iou"), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(answers)
+            csv.writer(file, lineterminator="\n").writerows([Answer._fields, *answers])
     print_scores(answers)
     for name, error in broken.items():
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
+    shown = f", the likeliest first in {out / SHEET}" if ranked and answers else ""
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
-    shown = f", the likeliest first in {out / SHEET}" * (ranked and bool(answers))
     print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{shown}{left_out}")
     return 3 if broken else 0  # as eval_segswap.py does
 
 
-def answer_row(row: dict[str, str], out: Path, find: Find, made_by: str) -> dict[str, Any]:
-    """The row of answers.csv, once its mask and picture are written; they stay if they were made from the same before.
+def answer(row: Row, out: Path, find: Find, made_by: str) -> Answer:
+    """The answer to a row, once its mask and picture are written; they stay if they were made from the same before.
     Raises UserError if an input is not as it should be, and if the mask or picture would replace another file.
     """
-    if not is_file_name(row["name"].lstrip("-.")):
+    if not is_file_name(row.name.lstrip("-.")):
         raise UserError("its name is too long or not of readable letters; rename it")
-    paths = {key: Path(row[key]) for key in FILES if row[key] not in ("", ABSENT)}
-    if missing := {"query_image", "target_image"} - {*paths}:
-        raise UserError(f"{min(missing)} is {row[min(missing)] or 'empty'}; name a picture")
-    try:
-        value = int(row["object"], 0) if row["object"] else None
-        box = [float(x) for x in row["query_box"].replace(",", " ").split()] or None
-        for path in paths.values():
-            open_picture(path).close()  # refuses a pipe, whose digest would wait for its writer
-        made_of = [made_by, row | {key: file_digest(path) for key, path in paths.items()}]
-    except (ValueError, OSError) as error:
-        raise UserError(f"{error}; look at the row's files, query_box and object") from None
-    digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
-    inputs = [path.resolve() for path in paths.values()]
-    mask_path, picture_path = written = out / f"{row['name']}.png", out / f"{row['name']}.jpg"
-    before: list[str] = []  # the digest and the existence of the answer that lies there
-    if mask_path.exists():
-        with open_picture(mask_path) as image:
-            before = image.info.get(MADE_OF, "").split()
-    if others := [path for path in written if path.exists() and (not before or path.resolve() in inputs)]:
-        raise UserError(f"{others[0]} is an input, or of no table's run, and stays; give another name or --out")
-    truth = read_mask(paths["truth"]) if "truth" in paths else np.zeros((1, 1), np.uint8)
-    if before[:1] == [digest] and picture_path.exists():
-        mask, existence = read_mask(mask_path), float(before[1])
-    else:
-        given = read_mask(paths["query_mask"], value) if "query_mask" in paths else None
-        [(query, given)] = marked_images(read_picture(paths["query_image"]), given, box)
-        target = read_picture(paths["target_image"])
+    digest, mask_path, picture_path = row.digest(made_by), out / f"{row.name}.png", out / f"{row.name}.jpg"
+    truth = read_mask(row.truth) if isinstance(row.truth, Path) else np.zeros((1, 1), np.uint8)
+    found = former_answer(mask_path, picture_path, row.files, digest)
+    if not found:
+        queries, target = row.read()
         if truth.any():
-            as_mask(truth, row["truth"], target.shape[:2])
-        mask, existence = find(query, given, target, size=row["size"] or None)
-        shown = overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE)
-        shown = overlay(shown, fit_mask(truth, mask.shape), TRUTH, dashed=True)
-        for path in written:
+            as_mask(truth, str(row.truth), target.shape[:2])
+        found = find(queries, [target], size=row.size)[0][0]
+        for path in mask_path, picture_path:
             remove_leftovers(out, path.name)
         picture_path.unlink(missing_ok=True)  # without it, a mask counts as unfinished
         info = PngInfo()
-        info.add_text(MADE_OF, f"{digest} {float(existence)!r}")
-        write_picture(mask_path, mask * 255, pnginfo=info)
-        write_picture(picture_path, side_by_side([overlay(query, fit_mask(given, query.shape[:2]), QUERY), shown]))
-    answer = {"name": row["name"], "existence": existence, "verdict": verdict(existence).rpartition(" (")[0]}
-    score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else ABSENT if row["truth"] else None
-    return answer | {"share": round(float(mask.mean()), 6), "iou": score}
+        info.add_text(MADE_OF, f"{digest} {float(found.existence)!r}")
+        write_picture(mask_path, found.mask * 255, pnginfo=info)
+        shown = overlay(outlined(target, found), fit_mask(truth, target.shape[:2]), TRUTH, dashed=True)
+        write_picture(picture_path, side_by_side([*outlined_queries(queries), shown]))
+    mask, existence = found
+    score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else ABSENT if row.truth else None
+    return Answer(row.name, existence, verdict(existence).rpartition(" (")[0], round(float(mask.mean()), 6), score)
 
 
-def draw_sheet(answers: Sequence[dict[str, Any]], out: Path) -> None:
+def former_answer(mask_path: Path, picture_path: Path, inputs: Sequence[Path], digest: str) -> Found | None:
+    """The answer that lies there, if it was made from the same. Raises UserError if one of both files is an input, or
+    was not made by a table.
+    """
+    before = []  # a digest and an existence
+    if mask_path.exists():
+        with open_picture(mask_path) as image:
+            before = image.info.get(MADE_OF, "").split()
+    for path in mask_path, picture_path:
+        if path.exists() and (not before or path.resolve() in [other.resolve() for other in inputs]):
+            raise UserError(f"{path} is an input, or of no table's run, and stays; give another name or --out")
+    return Found(read_mask(mask_path), float(before[1])) if before[:1] == [digest] and picture_path.exists() else None
+
+
+def outlined(target: np.ndarray, found: Found) -> np.ndarray:
+    return overlay(target, found.mask, PREDICTION, dashed=found.existence < SURELY_VISIBLE)
+
+
+def outlined_queries(queries: Queries) -> list[np.ndarray]:
+    return [overlay(image, fit_mask(mask, image.shape[:2]), QUERY) for image, mask in queries]
+
+
+def draw_sheet(answers: Sequence[Answer], out: Path) -> None:
     """Draw what was found in each target, with its surroundings, from the pictures and masks of the rows."""
     tiles = []
-    for answer in answers:
-        picture, mask = read_picture(out / f"{answer['name']}.jpg"), read_mask(out / f"{answer['name']}.png")
+    for found in answers:
+        picture, mask = read_picture(out / f"{found.name}.jpg"), read_mask(out / f"{found.name}.png")
         target = picture[:, -round(mask.shape[1] * len(picture) / len(mask)) :]  # without the query
-        found = target[around(fit_mask(mask, target.shape[:2]), 4)]
-        tiles.append(captioned(found, f"{verdict(answer['existence'])}: {answer['name']}", TILE))
+        close_up = target[around(fit_mask(mask, target.shape[:2]), 4)]
+        tiles.append(captioned(close_up, f"{verdict(found.existence)}: {found.name}", TILE))
     write_picture(out / SHEET, in_columns(tiles, 4))
 
 
-def print_scores(answers: Sequence[dict[str, Any]]) -> None:
+def print_scores(answers: Sequence[Answer]) -> None:
     """Print how good the answers are whose truth is known. An IoU above 0.5 is right."""
-    visible = [(x["iou"], x["existence"] >= SURELY_VISIBLE) for x in answers if isinstance(x["iou"], float)]
-    absent = [x["existence"] >= SURELY_VISIBLE for x in answers if x["iou"] == ABSENT]
+    visible = [(x.iou, x.existence >= SURELY_VISIBLE) for x in answers if isinstance(x.iou, float)]
+    absent = [x.existence >= SURELY_VISIBLE for x in answers if x.iou == ABSENT]
     if visible:
         ious, said = np.array(visible).T
         score = f"mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}"

@@ -40,13 +40,13 @@ def as_image(image: Any, what: str) -> np.ndarray:
     return np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
 
 
-def as_mask(mask: Any, what: str, size: Size) -> np.ndarray:
+def as_mask(mask: Any, what: str, size: Size, value: int | None = None) -> np.ndarray:
     """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with the mask's path or with `what`, if the
     mask has none of the forms above, has another aspect ratio than its image of `size` (H, W), or is empty. The mask
-    may be larger or smaller than the image.
+    may be larger or smaller than the image. `value`: of the object in a label map, whose path `mask` is.
     """
     if isinstance(mask, str | Path):
-        what, mask = str(mask), read_mask(Path(mask))
+        what, mask = str(mask), read_mask(Path(mask), value)
     else:
         mask = to_mask(_tensor_to_array(mask), what)
     if not same_aspect_ratio(mask.shape, size):

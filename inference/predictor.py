@@ -35,6 +35,8 @@ from recipes.table import load_checkpoint
 
 Picture = np.ndarray | Image | Path | str  # an image or a mask
 Query = Picture | Sequence[Picture]  # one picture of the object, or several
+Queries = Sequence[tuple[np.ndarray, np.ndarray]]  # images (H, W, 3) uint8 RGB, and masks (H, W) uint8 of 0 and 1
+TARGET = "target image"  # how errors begin
 SAME_PLACE = 0.5  # two masks with this IoU show the same place
 
 
@@ -120,7 +122,7 @@ class Predictor:
         Raises UserError if an argument does not fit.
         """
         queries = marked_images(query_image, query_mask, query_box)
-        return self._find(queries, [target_image], size=size, probability=probability)[0][0]
+        return self.find(queries, [as_image(target_image, TARGET)], size=size, probability=probability)[0][0]
 
     def segment_all(
         self, query_image, query_mask=None, target_images=(), query_box=None, **options: Any
@@ -128,8 +130,9 @@ class Predictor:
         """`segment`, which explains arguments and options, for several target images. The query is encoded once."""
         if not isinstance(target_images, list | tuple):
             raise UserError(f"the target images are {type(target_images).__name__}; give a list")
-        places = self._find(marked_images(query_image, query_mask, query_box), target_images, **options)
-        return [found[0] for found in places]
+        queries = marked_images(query_image, query_mask, query_box)
+        targets = [as_image(image, TARGET) for image in target_images]
+        return [found[0] for found in self.find(queries, targets, **options)]
 
     def places(
         self, query_image, query_mask=None, target_image=None, count=3, query_box=None, **options: Any
@@ -139,20 +142,20 @@ class Predictor:
         """
         if type(count) is not int or count < 1:
             raise UserError(f"the count of places is {count!r}; give a whole number of at least 1")
-        return self._find(marked_images(query_image, query_mask, query_box), [target_image], count, **options)[0]
+        queries = marked_images(query_image, query_mask, query_box)
+        return self.find(queries, [as_image(target_image, TARGET)], count, **options)[0]
 
-    def _find(
+    def find(
         self,
-        queries: Sequence[tuple[np.ndarray, np.ndarray]],  # images and masks
-        target_images: Sequence[Picture | None],
+        queries: Queries,
+        targets: Sequence[np.ndarray],
         count: int = 1,
         size: str | None = None,
         probability: bool = False,
     ) -> list[list[Found]]:
-        """For each target image, what is found at up to `count` places."""
+        """For each target (H, W, 3) uint8 RGB, what `places` gives, from queries of `marked_images`."""
         if size not in (None, *SIZES):
             raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
-        targets = [as_image(image, "target image") for image in target_images]
         if not targets:
             return []
         frame = frame_of(queries, targets, SIZES[size] if size else None)
@@ -168,8 +171,10 @@ class Predictor:
         return found
 
 
-def marked_images(query_image: Any, query_mask: Any, query_box: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The query images and their masks, from the arguments of `segment`. Raises UserError if one does not fit."""
+def marked_images(query_image: Any, query_mask: Any, query_box: Any, value: int | None = None) -> Queries:
+    """The query images and their masks, from the arguments of `segment`; `value` chooses from label maps, whose paths
+    are given. Raises UserError if one does not fit.
+    """
     if (query_mask is None) == (query_box is None):
         raise UserError("give either query_mask or query_box")
     if not isinstance(query_image, list | tuple):
@@ -181,12 +186,12 @@ def marked_images(query_image: Any, query_mask: Any, query_box: Any) -> list[tup
     images = [as_image(image, "query image") for image in query_image]
     if query_box is not None:
         return [(images[0], cut_out(images[0], query_box))]
-    masks = zip(query_mask, images, strict=True)
-    return list(zip(images, [as_mask(mask, "query mask", image.shape[:2]) for mask, image in masks], strict=True))
+    masks = zip(images, query_mask, strict=True)
+    return [(image, as_mask(mask, "query mask", image.shape[:2], value)) for image, mask in masks]
 
 
 def frame_of(
-    queries: Sequence[tuple[np.ndarray, np.ndarray]],
+    queries: Queries,
     targets: Sequence[np.ndarray],
     kinds: tuple[str | None, str | None] | None = None,
 ) -> Frame:

@@ -20,6 +20,8 @@ that was stopped. So do these: --object all, with all objects of a label map, an
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -32,13 +34,12 @@ tune_cpu(__name__)
 
 from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
 from common.constants import SIZES
-from common.drawing import PREDICTION, QUERY, around, overlay, side_by_side, write_picture
-from common.existence import SURELY_VISIBLE, verdict
+from common.drawing import around, side_by_side, write_picture
+from common.existence import verdict
 from common.files import check_output, claimed
-from formats.masks import fit_mask
-from formats.picture_files import SUFFIXES, label_values, pictures_in, read_mask, read_picture
-from inference.pair_table import COLUMNS, answer_table, read_table
-from inference.predictor import Predictor, marked_images
+from formats.picture_files import SUFFIXES, label_values, pictures_in
+from inference.pair_table import Row, answer_table, outlined, outlined_queries, read_table
+from inference.predictor import Predictor
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -66,17 +67,69 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     pair = args.query_image, args.query_mask or args.query_box, args.target_image
     if any((*pair, args.size, args.object)) if args.pairs else not all(pair):
         parser.error("give either --pairs, or --query_image, --target_image, and --query_mask or --query_box")
-    args.ranked = not args.pairs and (len(args.target_image) > 1 or args.target_image[0].is_dir())
-    args.many = args.pairs or args.ranked or args.object == "all"
-    if args.many and not args.out:
+    if is_many(args) and not args.out:
         parser.error("--pairs, --object all and several targets need a folder for the answers: add --out FOLDER")
-    if args.many and (args.places > 1 or args.overwrite):
+    if is_many(args) and (args.places > 1 or args.overwrite):
         parser.error("--places and --overwrite are for one pair; leave them out")
+    if args.query_image and len(args.query_mask or [args.query_box]) != len(args.query_image):
+        parser.error("give one --query_mask for each --query_image, in the same order")
+    if args.object == "all" and not args.query_mask:
+        parser.error("--object all is for a --query_mask that is a label map")
     return args
 
 
 def label(text: str) -> int | str:
     return text if text == "all" else int(text, 0)
+
+
+def ranks(args: argparse.Namespace) -> bool:
+    """True if an object is sought in several targets: the likeliest answer comes first."""
+    return not args.pairs and (len(args.target_image) > 1 or args.target_image[0].is_dir())
+
+
+def is_many(args: argparse.Namespace) -> bool:
+    return bool(args.pairs) or ranks(args) or args.object == "all"
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    args = parse_args(argv)
+    if not is_many(args):
+        [row] = rows_of(args)
+        return answer_pair(row, args)
+    rows, broken = read_table(args.pairs) if args.pairs else (rows_of(args), {})
+    if not rows and not broken:
+        raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
+    predictor = load(args)
+    made_by = f"{predictor.digest} {predictor.recipe.options}"
+    return answer_table(rows, broken, args.out, predictor.find, made_by, ranks(args))
+
+
+def rows_of(args: argparse.Namespace) -> list[Row]:
+    """Each marked object, sought in each target."""
+    queries, masks, value = args.query_image, args.query_mask or [], args.object
+    targets = targets_of(args.target_image)
+    if ranks(args):  # the query may lie in the folder
+        given = {path.resolve() for path in (*queries, *masks)}
+        targets = [x for x in targets if x.resolve() not in given]
+    if doubled := {x.stem for x in targets if sum(x.stem == y.stem for y in targets) > 1}:
+        raise UserError(f"two targets are called {min(doubled)!r}; rename one")
+    rows = [Row(x.stem, queries, x, masks, args.query_box, value, args.size) for x in targets]
+    if value == "all":
+        values = label_values(masks[0])
+        rows = [replace(row, name=f"{row.name}_{x}", value=x) for x in values for row in rows]
+    return rows
+
+
+def targets_of(paths: Sequence[Path]) -> list[Path]:
+    """Pictures, those in folders among them. A warning names what is not read in a folder."""
+    targets = []
+    for path in paths:
+        targets += pictures_in(path) if path.is_dir() else [path]
+        unread = sorted(x.name for x in {*path.iterdir()} - {*targets} if x.name[0] != ".") if path.is_dir() else []
+        if unread:
+            others = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
+            warn_once(f"not read in {path}: {', '.join(unread[:5])}{others}; it takes {', '.join(SUFFIXES)}")
+    return targets
 
 
 def load(args: argparse.Namespace) -> Predictor:
@@ -85,77 +138,36 @@ def load(args: argparse.Namespace) -> Predictor:
     return predictor
 
 
-def main(argv: list[str] | None = None) -> int | None:
-    args = parse_args(argv)
-    if args.many:
-        rows = read_table(args.pairs) if args.pairs else rows_to_answer(args)
-        if not rows:
-            raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
-        predictor = load(args)
-        made_by = f"{predictor.digest} {predictor.recipe.options}"
-        return answer_table(rows, args.out, predictor.segment, made_by, args.ranked)
-    [target_path] = args.target_image
-    out, is_named = args.out or Path(target_path.stem), bool(args.out or args.overwrite)
+def answer_pair(row: Row, args: argparse.Namespace) -> None:
+    """Answer one pair, at --places of the target, and write the masks and the overlay."""
+    out, is_named = args.out or Path(row.name), bool(args.out or args.overwrite)
     if not out.name:
-        raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / target_path.stem}")
-    inputs = *args.query_image, *(args.query_mask or ()), target_path
-    inputs += tuple(path for path in (args.ckpt_path, args.backbone_weights) if path)
+        raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / row.name}")
     for path in output_paths(out, args.places) if is_named else ():
-        check_output(path, args.overwrite, inputs)
-    images = args.query_image if args.query_mask or len(args.query_image) > 1 else args.query_image[0]
-    masks = args.query_mask
-    if masks and args.object is not None:
-        masks = [read_mask(path, args.object) for path in masks]
-    # Errors come before the network is loaded.
-    queries, masks = map(list, zip(*marked_images(images, masks, args.query_box), strict=True))
-    target = read_picture(target_path)
-    found = load(args).places(queries, masks, target, args.places, size=args.size)
+        check_output(path, args.overwrite, [*row.files, args.ckpt_path, args.backbone_weights])
+    queries, target = row.read()  # errors come before the network is loaded
+    found = load(args).find(queries, [target], args.places, row.size)[0]
     for mask, existence in found:
         print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
     if len(found) < args.places:
         print(f"{counted(len(found), 'place')} found, not {args.places}: no further place has a mask of its own")
 
-    views = [overlay(query, fit_mask(mask, query.shape[:2]), QUERY) for query, mask in zip(queries, masks, strict=True)]
-    for mask, existence in found:
-        shown = overlay(target, mask, PREDICTION, dashed=existence < SURELY_VISIBLE)
-        views.append(shown[around(mask, 4)] if args.places > 1 else shown)
+    shown = [outlined(target, place) for place in found]
+    if args.places > 1:
+        shown = [image[around(place.mask, 4)] for image, place in zip(shown, found, strict=True)]
     with claimed(out.parent, out.name, f"writes {out}_mask.png"):
         paths, numbers = output_paths(out, args.places), itertools.count(2)
         while not is_named and any(path.exists() for path in paths):
             paths = output_paths(out.with_name(f"{out.name}_{next(numbers)}"), args.places)
         *mask_paths, overlay_path = paths
-        for path, (mask, _) in zip(mask_paths, found, strict=False):  # fewer places may be found
-            write_picture(path, mask * 255)
+        for path, place in zip(mask_paths, found, strict=False):  # fewer places may be found
+            write_picture(path, place.mask * 255)
         for path in mask_paths[len(found) :]:
             path.unlink(missing_ok=True)  # of a former run, which --overwrite allows to replace
-        write_picture(overlay_path, side_by_side(views))
+        write_picture(overlay_path, side_by_side([*outlined_queries(queries), *shown]))
     print(*mask_paths[: len(found)], overlay_path, sep="\n")
-    if args.query_box:
+    if row.box:
         print(f"look at {overlay_path}: if the box's object is outlined badly, paint it with inference/demo.py")
-
-
-def rows_to_answer(args: argparse.Namespace) -> list[dict[str, str]]:
-    """The rows of a table in which each marked object is sought in each target."""
-    given, all_objects = [*args.query_image, *(args.query_mask or ())], args.object == "all"
-    if len(args.query_image) > 1 or len(given) > 2 or (all_objects and not args.query_mask):
-        raise UserError("several targets, or --object all, take one --query_image, with one mask or label map")
-    row = dict.fromkeys(COLUMNS, "") | {"query_image": str(given[0]), "query_mask": "".join(map(str, given[1:]))}
-    row |= {"size": args.size or "", "query_box": " ".join(map(str, args.query_box or ()))}
-    row |= {} if args.object is None else {"object": str(args.object)}
-    targets = [x for path in args.target_image for x in (pictures_in(path) if path.is_dir() else [path])]
-    for folder in filter(Path.is_dir, args.target_image):
-        if unread := sorted(x.name for x in {*folder.iterdir()} - {*targets} if x.name[0] != "."):
-            others = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
-            warn_once(f"not read in {folder}: {', '.join(unread[:5])}{others}; it takes {', '.join(SUFFIXES)}")
-    if args.ranked:  # the query may lie in the folder
-        targets = [x for x in targets if x.resolve() not in {y.resolve() for y in given}]
-    if doubled := {x.stem for x in targets if sum(x.stem == y.stem for y in targets) > 1}:
-        raise UserError(f"two targets are called {min(doubled)!r}; rename one")
-    rows = [row | {"name": x.stem, "target_image": str(x)} for x in targets]
-    if all_objects:
-        values = map(str, label_values(given[1]))
-        rows = [row | {"name": f"{row['name']}_{x}", "object": x} for x in values for row in rows]
-    return rows
 
 
 def output_paths(out: Path, places: int) -> list[Path]:

@@ -384,6 +384,8 @@ def test_a_row_without_its_pictures_costs_only_itself(table, monkeypatch):
         "short,here.png": "target_image is empty; name a picture",
         "empty,,here_mask.png,,there.png,": "query_image is empty; name a picture",
         "word,here.png,here_mask.png,,absent,": "target_image is absent; name a picture",
+        "odd,here.png,here_mask.png,left,there.png,": "could not convert string to float: 'left'; look at the row's "
+        "query_box and object",
         "bare,here.png,,,there.png,": "give either query_mask or query_box",
         "query,pipe,here_mask.png,,there.png,": f"{folder}/pipe is no file",
         "mask,here.png,pipe,,there.png,": f"{folder}/pipe is no file",
@@ -401,28 +403,27 @@ def test_a_row_without_its_pictures_costs_only_itself(table, monkeypatch):
 
 
 def test_a_table_may_have_semicolons_columns_of_its_own_and_absent_with_a_capital(table, capsys):
-    expected = pair_table.read_table(table)
+    expected, _ = pair_table.read_table(table)
     text = table.read_text(encoding="utf-8").replace(',"47, 28, 78, 59",', ",47 28 78 59,").replace("absent", "Absent")
     for separator in ",;\t":
         table.write_text(text.replace("\n", ",note\n").replace(",", separator))
-        rows = pair_table.read_table(table)
-        assert [row | {"query_box": row["query_box"].replace(" ", ", ")} for row in rows] == expected
+        assert pair_table.read_table(table) == (expected, {})
         assert "pairs.csv: ignored: 1 column 'note'; known are name, query_image" in capsys.readouterr().err
         warn_once.cache_clear()
 
 
 def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(table):
     folder = table.parent
-    rows = [row for row in pair_table.read_table(table) if row["name"] in "ab"]  # both with the target there.png
-    known = predictor.Predictor(KnownAnswer(96)).segment
+    rows = [row for row in pair_table.read_table(table)[0] if row.name in "ab"]  # both with the target there.png
+    known = predictor.Predictor(KnownAnswer(96)).find
 
     def replacing(*inputs, size):
         shutil.copy(folder / "here.png", folder / "there.png")
         return known(*inputs, size=size)
 
-    pair_table.answer_table(rows, folder / "answers", replacing, "network")
+    pair_table.answer_table(rows, {}, folder / "answers", replacing, "network")
     for out in folder / "answers", folder / "anew":
-        pair_table.answer_table(rows, out, known, "network")
+        pair_table.answer_table(rows, {}, out, known, "network")
     assert contents(folder / "answers") == contents(folder / "anew")
 
 
@@ -452,20 +453,22 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
     targets = photos / "there.png", photos / "gray.jpg"
     assert run_main(segment_pair.main, *given, *targets, "--out", out).returncode == 0
     assert contents(out) == before
-    for targets, line in (
-        ([photos, folder / "there.png"], "two targets are called 'there'; rename one"),
-        ([photos, "--query_image", photos / "there.png", photos / "here.png"], "take one --query_image"),
-    ):
-        with pytest.raises(UserError, match=line):
-            segment_pair.main([*map(str, (*given, *targets, "--out", out))])
+    two = "--query_image", photos / "here.png", folder / "there.png"
+    masks = "--query_mask", folder / "here_mask.png", folder / "there_mask.png"
+    assert run_main(segment_pair.main, *two, *masks, *given[-1:], *targets, "--out", folder / "two").returncode == 0
+    assert read_mask(folder / "two" / "there.png").any()
+    done = run_main(segment_pair.main, *two, *masks[:2], *given[-1:], *targets, "--out", out)
+    assert done.stderr == "error: give one --query_mask for each --query_image, in the same order; see --help\n"
+    with pytest.raises(UserError, match="two targets are called 'there'; rename one"):
+        segment_pair.main([*map(str, (*given, photos, folder / "there.png", "--out", out))])
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("lost,", "b,", "'b' has two rows; give each row a name of its own"),
-        ("lost,", "../lost,", "'../lost' cannot name a file"),
-        ("lost,", "lost,,,,,,,,", "'lost' cannot name a file, or its row has too many commas"),
+        ("lost,", "../lost,", "'../lost' names no file"),
+        ("lost,", "lost,,,,,,,,", "'lost' names no file, or its row has too many commas"),
         ("target_image", "", "column 'target_image' is missing"),
         ("truth", "target_image", "column 'target_image' is there twice"),
         ("(?s).*", "", "column 'name' is missing"),
