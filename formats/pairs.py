@@ -12,7 +12,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
 from formats.geometry import Size
 from formats.masks import RLE
 from formats.pairs_file import Listing, digest_of, list_takes, listing_command, listing_path, read_listing
-from formats.processed import ANNOTATION, SOURCE, read_frame, replaced
+from formats.processed import SOURCE, read_frame, replaced
 from formats.takes import camera_kind, find_split_path, read_split
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
@@ -42,7 +42,7 @@ class Pair(NamedTuple):
     frame: int
 
 
-class View(NamedTuple):
+class CameraFrames(NamedTuple):
     """The pictures of a camera in a take."""
 
     frames: np.ndarray  # (n,) int32: those that pairs need, ascending
@@ -61,7 +61,7 @@ class Store:
     cameras: list[str]
     masks: np.ndarray  # rows of type MASK
     counts: np.ndarray  # the run lengths of all masks
-    views: list[dict[int, View]]  # of each take, by camera
+    views: list[dict[int, CameraFrames]]  # of each take, by camera
     tracks: np.ndarray  # (tracks, 4) int32: take, object, camera and number of masks, in the order of `masks`
     left_out: dict[str, str]  # uids of the splits whose takes cannot be read, with the reasons
 
@@ -242,53 +242,66 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
     """The pairs of the takes that are listed of the data sets in these folders, one after the other. Each frame with a
     query mask makes a pair. Raises UserError if a take is in two data sets.
     """
-    takes, folders, states, views, tracks, left_out = [], [], [], [], [], {}
-    objects, cameras = _Numbering(), _Numbering()
-    masks, counts, names, rows = [], [], [], []
-    settings = tuple(SETTINGS) if setting == BOTH else (setting,)
+    store, settings = joined_store(list(listings)), SETTINGS if setting == BOTH else [setting]
+    rows_of: dict[Path, dict[tuple[int, int], dict[int, slice]]] = {}  # by data set, take and object, and camera
+    ends = store.tracks[:, 3].cumsum().tolist()
+    for (take, name, camera, count), end in zip(store.tracks.tolist(), ends, strict=True):
+        of_set = rows_of.setdefault(store.folders[take].parent, {})
+        of_set.setdefault((take, name), {})[camera] = slice(end - count, end)
+    tracks = []
+    for of_set, way in itertools.product(rows_of.values(), settings):
+        for key, rows in of_set.items():
+            queries, targets = ([x for x in rows if camera_kind(store.cameras[x]) == kind] for kind in SETTINGS[way])
+            tracks += [((*key, x, y), rows[x], rows[y]) for x, y in itertools.product(queries, targets)]
+    return pairs_of_tracks(store, tracks)
+
+
+def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
+    """The store of the takes that are listed of several data sets. That of a single one has the listing's own masks,
+    not copies. Raises UserError if a take is in two data sets.
+    """
+    takes, objects, cameras = _Numbering(), _Numbering(), _Numbering()
+    folders, states, views, tracks, left_out = [], [], [], [], {}
     for data_dir, listing in listings:
         readable = [uid for uid in listing.states if uid not in listing.malformed]
         if shared := next((uid for uid in readable if uid in takes), None):
-            raise UserError(f"take {shared} is in {folders[takes.index(shared)].parent} and in {data_dir}; drop one")
-        number_of = {uid: len(takes) + number for number, uid in enumerate(readable)}
-        takes += readable
+            raise UserError(f"take {shared} is in {folders[takes[shared]].parent} and in {data_dir}; drop one")
         folders += [data_dir / uid for uid in readable]
         states += [listing.states[uid][1] for uid in readable]
         views += [{} for _ in readable]
-        left_out |= listing.malformed
-        left_out |= {
-            uid: f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first" for uid in listing.missing
-        }
-        start = 0
-        for uid, camera, count, size in listing.cameras:
-            frames, sizes = listing.files[:, start : start + count]
-            views[number_of[uid]][cameras[camera]] = View(frames, sizes, size and tuple(size))
-            start += count
-        frames, start = listing.masks["frame"], 0
-        rows_of: dict[tuple[int, int], dict[str, slice]] = {}  # by take and object: the masks in each camera
-        for uid, name, camera, count in listing.tracks:
-            tracks.append((number_of[uid], objects[name], cameras[camera], count))
-            rows_of.setdefault(tracks[-1][:2], {})[camera] = slice(start, start + count)
-            start += count
-        first_mask = sum(map(len, masks))
-        for kinds in (SETTINGS[name] for name in settings):
-            for key, masks_of in rows_of.items():
-                by_kind = ([camera for camera in masks_of if camera_kind(camera) == kind] for kind in kinds)
-                for query, target in itertools.product(*by_kind):
-                    given, sought = _mask_rows(frames, masks_of[query], masks_of[target])
-                    names.append((*key, cameras[query], cameras[target], len(given)))
-                    rows.append((first_mask + given, np.where(sought < 0, -1, first_mask + sought)))
-        masks.append(listing.masks.copy() if masks else listing.masks)
-        masks[-1]["start"] += sum(map(len, counts))
-        counts.append(listing.counts)
-    *of_tracks, lengths = np.array(names, np.int32).reshape(-1, 5).T
-    none = np.empty(0, np.int32)
+        left_out |= listing.left_out(data_dir)
+        takes.update(zip(readable, itertools.count(len(takes))))
+        ends = np.cumsum([count for _, _, count, _ in listing.cameras], dtype=int)
+        for (uid, camera, _, size), (frames, sizes) in zip(
+            listing.cameras, np.split(listing.files, ends, 1), strict=False
+        ):
+            views[takes[uid]][cameras[camera]] = CameraFrames(frames, sizes, size and tuple(size))
+        tracks += [(takes[uid], objects[name], cameras[camera], count) for uid, name, camera, count in listing.tracks]
+    masks, counts = _joined_masks([listing for _, listing in listings])
+    table = np.array(tracks, np.int32).reshape(-1, 4)
+    return Store([*takes], folders, states, [*objects], [*cameras], masks, counts, views, table, left_out)
+
+
+def _joined_masks(listings: Sequence[Listing]) -> tuple[np.ndarray, np.ndarray]:
+    """The masks and run lengths of all listings."""
+    if len(listings) == 1:
+        return listings[0].masks, listings[0].counts
+    masks = np.concatenate([listing.masks for listing in listings])
+    begins = np.cumsum([0, *(len(listing.counts) for listing in listings[:-1])])
+    masks["start"] += np.repeat(begins, [len(listing.masks) for listing in listings])
+    return masks, np.concatenate([listing.counts for listing in listings])
+
+
+def pairs_of_tracks(store: Store, tracks: Sequence[tuple[tuple[int, ...], slice, slice]]) -> Pairs:
+    """The pairs of objects in two cameras. In each of `tracks` are the numbers of the take, the object, the query and
+    the target camera, and the rows of the object's masks in both cameras.
+    """
+    frames, none = store.masks["frame"], np.empty(0, np.int32)
+    rows = [_mask_rows(frames, given, sought) for _, given, sought in tracks]
     given, sought = (np.concatenate(x).astype(np.int32) for x in zip((none, none), *rows, strict=True))
-    masks, counts = (x[0] if len(x) == 1 else np.concatenate(x) for x in (masks, counts))
-    table, texts = np.array(tracks, np.int32).reshape(-1, 4), (takes, folders, states, [*objects], [*cameras])
-    store = Store(*texts, masks, counts, views, table, left_out)
-    columns = [*(np.repeat(column, lengths) for column in of_tracks), masks["frame"][given], given, sought]
-    return Pairs(store, *columns)
+    lengths, names = [len(x) for x, _ in rows], np.array([names for names, *_ in tracks], np.int32).reshape(-1, 4)
+    take, name, query, target = (np.repeat(column, lengths) for column in names.T)
+    return Pairs(store, take, name, query, target, frames[given], given, sought)
 
 
 def _mask_rows(frames: np.ndarray, query: slice, target: slice) -> tuple[np.ndarray, np.ndarray]:

@@ -45,6 +45,11 @@ class Listing:
     cameras: list[tuple[str, str, int, Size | None]]  # (take, camera, number of frames, video's size), as in `files`
     splits_path: str | None = None  # the split file, if it is not the default one
 
+    def left_out(self, data_dir: Path) -> dict[str, str]:
+        """The takes that cannot be used, with the reasons."""
+        missing = (f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first" for uid in self.missing)
+        return self.malformed | dict(zip(self.missing, missing, strict=True))
+
 
 def listing_path(data_dir: Path, split: str) -> Path:
     return data_dir / f"{split}_pairs.npz"
