@@ -13,7 +13,7 @@ cases.csv and index.html, which any browser opens. With --report, index.html als
 Several files: it compares each with the first, on the cases that all have. It prints paired differences with 95 %
 intervals, and writes comparison.json, cases.csv and index.html, which also have them by scenario, object size and
 camera; index.html shows the cases on which the files disagree most. With --seeds, they are runs of one method, and it
-prints their scores with mean and deviation.
+prints their scores with mean and deviation, and breakdowns of the mean.
 
 If predictions cannot be scored, it lists them all and writes no scores.
 """
@@ -46,6 +46,8 @@ from evaluation.tables import printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
 from formats.results import RESULTS_DIR, path_beside, results_path
+
+OF_ONE_RUN = {"results", "date", "command", "commit", "checkpoint", "checkpoint_sha256", "predictor_args"}  # may differ
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -127,6 +129,8 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     figures |= {"results": str(files[0]), "accepted": dict(scores[0].accepted)}
     figures["provenance"] = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
     warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
+    if args.seeds and (differing := differing_options([of_file.made for of_file in scores])):
+        warnings.append(f"not runs of one method, by {differing}; leave out --seeds to compare them")
 
     def draw(row: int) -> list[np.ndarray]:
         return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
@@ -161,20 +165,31 @@ def figures_of(
     truth: GroundTruth, args: argparse.Namespace, names: Sequence[str], pairs: Pairs, cases: np.ndarray
 ) -> dict[str, Any]:
     """The figures of the cases (files, N) of `pairs`: the scores of the first results file, by the rules that are asked
-    for, and the differences of the others from it.
+    for, and the differences of the others from it; with --seeds, the means of all files.
     """
     labels = labels_of(truth, pairs, cases[0])
-    figures = {"setting": args.setting, "split": truth.split}
+    figures: dict[str, Any] = {"setting": args.setting, "split": truth.split}
     figures |= {"takes": len(truth.infos), "frames_wanted": len(truth.pairs)}
     if len(names) > 1:
         labels = {kind: labels[kind] for kind in SHORT_BREAKDOWNS}
         figures |= compare(names, np.array(pairs.store.takes)[pairs.take], labels, cases)
         figures |= {"seeds": spread_of(cases)} if args.seeds else {}
-    figures |= summarize(pairs.take, labels, cases[0])
+    figures |= summarize(pairs.take, labels, cases if args.seeds else cases[:1])
+    if truth.all_frames:
+        figures["extra"] = figures.pop("official") | figures["extra"]
     if args.protocol != OFFICIAL_RULE:
         rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
         figures["protocols"] = without_nan({rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules})
     return figures
+
+
+def differing_options(made: Sequence[dict[str, Any]]) -> str:
+    """The options, with their values, by which results files differ that have a record; "" if there are none."""
+    known, differing = [run for run in made if "date" in run], []
+    for name in sorted(set().union(*known) - OF_ONE_RUN):
+        values = list(dict.fromkeys(str(run.get(name, "none")) for run in known))
+        differing += [f"{name} ({', '.join(values)})"] if len(values) > 1 else []
+    return ", ".join(differing)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -22,7 +22,6 @@ from formats.masks import RLE, decode_mask, encode_mask, mask_area, mask_size, r
 from formats.pairs import Pairs
 from formats.results import MISSING, OTHER_FORMS, Problem, iter_results, read_predictions, read_provenance
 
-MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
 MASK_SCORES = [*MaskScores.__annotations__.items()]
 CASE = np.dtype(  # the columns that a results file adds to a table of pairs; scores of hidden objects mean nothing
     [
@@ -52,7 +51,7 @@ class FileScores(NamedTuple):
     masks: np.ndarray  # (N,): the predicted mask of each pair as in the file, an RLE; None if missing, or not kept
     accepted: Counter[str]  # number of predictions in each form that is not the official one
     warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
-    made: dict[str, str | None]  # how the results file was made, from its run record; None if unknown
+    made: dict[str, Any]  # the path of the results file, and how it was made, if its run record says so
 
 
 def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_workers: int = 0) -> FileScores:
@@ -85,8 +84,6 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
         hint += "" if options.allow_missing else MISSING_HINT
         refuse([problem.text for problem in refused], str(path), hint)
-    run = read_provenance(path)
-    made = {name: str(run.get(name) or "") or None for name in (*MADE_WITH, "date", "command", "commit")}
     warnings = []
     if truth.all_frames:
         warnings.append("not the official protocol: every frame counts, even if nobody looked at the target view")
@@ -99,7 +96,8 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
         _, noun, text = OTHER_FORMS[kind]
         warnings.append(f"accepted: {counted(count, noun)} {text}")
     warnings += [problem.text for problem in problems]  # all are missing predictions
-    return FileScores(cases, masks, accepted, list(filter(None, warnings)), {"results": str(path)} | made)
+    made = {"results": str(path), **read_provenance(path)}
+    return FileScores(cases, masks, accepted, list(filter(None, warnings)), made)
 
 
 def score_take(task: tuple[Pairs, Any, ScoreOptions, int]) -> tuple[np.ndarray, np.ndarray, list[Problem]]:

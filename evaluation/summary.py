@@ -108,10 +108,10 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.ndarray) -> dict[str, Any]:
-    """The figures of the cases (N,) of a results file. `takes` (N,) has the number of each case's take, and `labels`
-    are what `labels_of` returns. A value without any case is None.
+    """The figures of the cases (files, N) of a results file, or the means of several. `takes` (N,) has the number of
+    each case's take, and `labels` are what `labels_of` returns. A value without any case is None.
     """
-    sums = case_sums(cases)
+    sums = case_sums(cases).mean(0)
     total, drawn = group_figures(sums), bootstrap_metrics(sums_by_take(takes, sums))
     breakdown = {
         kind: [{"label": label, **group_figures(sums[rows])} for label, rows in rows_by_label(of_kind).items()]
@@ -128,7 +128,7 @@ def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.
 def group_figures(sums: np.ndarray) -> dict[str, Any]:
     """The counts and metrics of a group of cases, from their sums (N, len(SUMS))."""
     total = sums.sum(0)
-    count = dict(zip(SUMS, map(int, total), strict=True))
+    count = dict(zip(SUMS, map(round, total), strict=True))
     counts = {"frames": len(sums), "visible": count["visible"], "frames_several_objects": count[SEVERAL]}
     counts |= {"missed": count["missed_existence"], "invented": count["false_existence"]}
     return counts | metrics_of_sums(total)

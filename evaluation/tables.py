@@ -12,7 +12,6 @@ import numpy as np
 from common.errors import counted
 from common.files import atomic_write
 from evaluation.metrics import METRICS, OFFICIAL, SEVERAL, TABLE_METRICS, MaskScores
-from evaluation.score import MADE_WITH
 from evaluation.summary import SHORT_BREAKDOWNS
 from formats.pairs import Pair, Pairs
 
@@ -20,6 +19,7 @@ Rows = list[Sequence[str]]
 BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
+MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
 NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
 
@@ -50,14 +50,16 @@ def score_tables(figures: dict[str, Any]) -> list[Rows]:
 
 def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
     """The scores and differences of `score_tables` for each group of the breakdown `kind`."""
-    others, first = figures.get("comparisons", []), group_table(figures["breakdown"][kind])
+    others, first = figures.get("comparisons", []), group_table(figures, kind)
+    if "seeds" in figures:
+        return [first]
     return [first, *(change_table(other["by"][kind], f"{other['second']} - {figures['first']}") for other in others)]
 
 
 def score_table(figures: dict[str, Any]) -> Rows:
     """The scores of the first results file with intervals."""
     rows: Rows = [("", figures.get("first", "value"), "95 % interval")]
-    values = printed_values({**figures["official"], **figures["extra"]})
+    values = printed_values({**figures.get("official", {}), **figures["extra"]})
     for name, metric in METRICS.items():
         title = heading(name, values)
         if name == "right_object":
@@ -80,10 +82,11 @@ def seeds_table(figures: dict[str, Any]) -> Rows:
     return rows
 
 
-def group_table(groups: Sequence[dict[str, Any]]) -> Rows:
-    """The counts and scores of each group of a breakdown."""
-    rows: Rows = [("", "cases", *BREAKDOWN_COUNTS[1:], *(METRICS[name].heading for name in TABLE_METRICS))]
-    for group in groups:
+def group_table(figures: dict[str, Any], kind: str) -> Rows:
+    """The counts and scores of each group of the breakdown `kind`: the first results file's, or the means of seeds."""
+    whose = "mean" if "seeds" in figures else figures.get("first", "")
+    rows: Rows = [(whose, "cases", *BREAKDOWN_COUNTS[1:], *(METRICS[name].heading for name in TABLE_METRICS))]
+    for group in figures["breakdown"][kind]:
         values = printed_values(group)
         counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
         rows.append((group["label"], *counts, *(METRICS[name].as_text(values[name]) for name in TABLE_METRICS)))
@@ -160,13 +163,13 @@ def printed_lines(figures: dict[str, Any], all_frames: bool) -> list[str]:
     if scored < (wanted := figures["frames_wanted"]):
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} cases are missing")
     for run in figures["provenance"]["predictions"]:
-        if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run[name]):
+        if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run.get(name)):
             lines.append(made)
     for table in score_tables(figures):
         lines += ["", *format_table(table)]
     lines.append(f"* not part of the benchmark; {interval_note(figures)}")
     for kind in SHORT_BREAKDOWNS:
-        table = group_table(figures["breakdown"][kind])
+        table = group_table(figures, kind)
         if len(table) > 2:
             lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}", *format_table(table)]
     if "protocols" in figures:

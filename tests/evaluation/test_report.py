@@ -58,7 +58,7 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
         run.write_text(json.dumps(about))
         evaluate.main([*options(scored_data, results), "--out", str(tmp_path / "out")])
     provenance = json.loads((tmp_path / "out" / "metrics.json").read_text())["provenance"]
-    assert provenance["predictions"] == [{"results": str(results), "date": None, "command": None, **made}]
+    assert provenance["predictions"] == [{"results": str(results), **made}]
     assert set(provenance["evaluation"]) == {"date", "command", "commit"}
     assert provenance["evaluation"]["date"].startswith("20")
     renamed = shutil.copy(results, tmp_path / "mine_results.json")
@@ -223,18 +223,24 @@ def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, cap
         assert re.search(f"^{title} .* {verdict}", printed, re.M)
 
 
-def test_runs_of_one_method_are_shown_with_the_mean_and_the_deviation_of_their_scores(scored_data, tmp_path, capsys):
-    alone = []
+def test_runs_of_one_method_are_shown_with_mean_and_deviation_and_breakdowns_of_the_mean(scored_data, tmp_path, capsys):
+    alone, groups = [], []
     for model in ("a", "b"):
         compare_main(
             scored_data, tmp_path / model, "--pred_file", str(scored_data / model / "ego-exo_val_results.json")
         )
         metrics = json.loads((tmp_path / model / "metrics.json").read_text())
         alone.append(metrics["official"] | metrics["extra"])
+        groups.append(metrics["breakdown"]["target camera"])
     capsys.readouterr()
     compare_main(scored_data, tmp_path, "--num", "0", "--seeds")
     printed, page = capsys.readouterr().out, (tmp_path / "index.html").read_text()
-    seeds = json.loads((tmp_path / "comparison.json").read_text())["seeds"]
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    for of_mean, *of_runs in zip(comparison["breakdown"]["target camera"], *groups, strict=True):
+        for name in ("iou", "balanced_accuracy"):
+            assert of_mean[name] == pytest.approx(mean(group[name] for group in of_runs))
+    assert re.search("^\\* by target camera\nmean +cases", printed, re.M) and "b - a" not in page
+    seeds = comparison["seeds"]
     for name, metric in METRICS.items():
         values = [scores[name] for scores in alone]
         expected = [*values, mean(values), stdev(values)]
@@ -243,6 +249,19 @@ def test_runs_of_one_method_are_shown_with_the_mean_and_the_deviation_of_their_s
         assert re.search(f"^{re.escape(metric.heading)} +{' +'.join(shown)}$", printed, re.M)
         assert "".join(f"<td>{x}</td>" for x in (metric.heading, *shown)) in re.sub(r">\s+<", "><", page)
     assert "is worse" not in printed and "deviation: the standard deviation" in printed
+
+
+def test_files_of_different_methods_are_no_runs_of_one(scored_data, tmp_path, capsys):
+    files = []
+    for model, looks in (("a", 5), ("b", 1)):
+        (tmp_path / model).mkdir()
+        files.append(shutil.copy(scored_data / model / "ego-exo_val_results.json", tmp_path / model))
+        made = {"date": "2026", "checkpoint": f"{model}.pth", "precision": "fp32", "looks": looks}
+        record = {"results_sha256": hashlib.sha256(Path(files[-1]).read_bytes()).hexdigest(), "provenance": made}
+        (tmp_path / model / "ego-exo_val_run.json").write_text(json.dumps(record))
+    compare_main(scored_data, tmp_path, "--pred_file", *files, "--num", "0", "--seeds")
+    line = "not runs of one method, by looks (5, 1); leave out --seeds to compare them"
+    assert line in capsys.readouterr().out.splitlines() and line in (tmp_path / "index.html").read_text()
 
 
 def test_a_comparison_says_what_any_of_the_files_lacks(scored_data, tmp_path, capsys):

@@ -53,7 +53,7 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     )
     evaluate.main([*where, f"--pred_file={pred_file}", f"--out={tmp_path}", "--split=val", "--all_frames"])
     of_start, _, of_last = (line["iou"] for line in log_lines(tmp_path / "whole", "val"))
-    assert json.loads((tmp_path / "metrics.json").read_text())["official"]["iou"] == pytest.approx(of_last) != of_start
+    assert json.loads((tmp_path / "metrics.json").read_text())["extra"]["iou"] == pytest.approx(of_last) != of_start
 
     take = ProcessedTake.read(training_set, "uid-d")
     query, target = (take.frame_path(camera, 0) for camera in (EGO, "cam01"))
