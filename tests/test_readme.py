@@ -216,7 +216,7 @@ def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_i
     done = subprocess.run(["bash", "quickstart.sh"], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert not (folder / ".venv").exists() and "pip install" not in done.stdout
-    for name in ("ego-exo.jpg", "exo-ego.jpg", "ego-exo_report/index.html", "exo-ego_report/index.html"):
+    for name in ("ego-exo.jpg", "ego-exo_report/index.html", "exo-ego_comparison/index.html"):
         assert (tmp_path / "out" / name).stat().st_size > 1000
     names = [line.removeprefix("-> ") for line in done.stdout.splitlines() if line.startswith("-> ")]
     plain = [name for name in names if not re.search(r"[*{<]", name)]
