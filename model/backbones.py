@@ -10,9 +10,13 @@ timm is imported only when one of its models is asked for, so users of the publi
 import contextlib
 import importlib
 import io
+import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +26,7 @@ from common.errors import UserError
 from model.backbone import STRIDE, Backbone
 from model.device import memory_errors
 from model.mask_features import MaskFeatures
-from model.weights import load_state, named_tensors, one_line, read_torch
+from model.weights import check_weights, load_state, named_tensors, one_line, read_torch, why_unreadable
 
 MODEL_DIR = Path(__file__).resolve().parent
 CONVERTED_NAME = "moco_v2_800ep_pretrain_torchvision.pth.tar"  # with torchvision's names, from the original repository
@@ -46,6 +50,7 @@ def make_backbone(name: str, weights: Path | None = None) -> Backbone:
     if name == "moco":
         return moco_backbone(weights)
     network = _lite_network(name, weights) if name in LITES else _timm_network(name, weights)
+    check_weights(network, f"{weights or name}")
     return timm_backbone(name, network, weights)
 
 
@@ -202,20 +207,39 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     if not is_known:  # a place on the hub or on this disk is no model either
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm")
     if weights is None:
+        fault = _hub_fault()
         try:
             return create_network(name, pretrained=True)
         except Exception as error:  # client, network and disk can raise many kinds of errors
             hub = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
             place = f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else "a file with its weights"
             raise UserError(
-                f"the weights of {name} cannot be fetched ({one_line(error)}); download {place} yourself and give the "
-                "file as --backbone_weights"
+                f"the weights of {name} cannot be fetched ({fault or one_line(error)}); download {place} yourself and "
+                "give the file as --backbone_weights"
             ) from None
+    if not weights.is_file():
+        raise UserError(f"no file {weights}; give the weights of {name} as --backbone_weights")
     overlay = {"file": str(weights), "custom_load": str(weights).endswith(".npz")}
     for classes in ({}, {"num_classes": 0}):  # the file may have a classifier or none
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it leaves out
                 return create_network(name, pretrained=True, pretrained_cfg_overlay=overlay | classes, **classes)
         except Exception as error:  # a file of another layout can make timm raise any exception
-            reason = one_line(error)
+            reason = why_unreadable(error) if "weights_only" in str(error) else one_line(error)
     raise UserError(f"{weights} does not fit {name} ({reason}); give another --backbone_weights")
+
+
+def _hub_fault() -> str:
+    """Why the hub that has timm's weights cannot be reached; empty if it can. Its client, which would try for a minute,
+    is then told to read its cache alone.
+    """
+    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        if not getproxies():
+            socket.create_connection((host, 443), timeout=5).close()
+        return ""
+    except OSError as error:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True
+        return f"{host} cannot be reached: {error.strerror or error}"

@@ -37,11 +37,16 @@ def read_torch(path: Path, remedy: str) -> tuple[Any, str]:
             return content, hashlib.sha256(data).hexdigest()
     except UserError:
         raise
-    except Exception as error:  # PyTorch raises many kinds of errors, with advice that is not for our users
-        reason = getattr(error, "strerror", None) or "it is damaged, or no file of a network"
-        if "unsupported global" in str(error).lower():
-            reason = "it holds other Python objects than tensors, which may run code"
+    except Exception as error:  # PyTorch raises many kinds of errors
+        reason = getattr(error, "strerror", None) or why_unreadable(error)
         raise UserError(f"{path} cannot be read: {reason}; {remedy}") from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """What `torch.load` found, without its advice, which is not for our users."""
+    if "unsupported global" in str(error).lower():
+        return "it holds other Python objects than tensors, which may run code"
+    return "it is damaged, or no file of a network"
 
 
 def one_line(error: Exception) -> str:
@@ -62,12 +67,21 @@ def named_tensors(state: Any, what: str) -> dict[str, Tensor]:
 
 def load_state(module: nn.Module, state: Any, what: str) -> None:
     """Strict `load_state_dict` of a value from a file. Raises UserError if the value does not fit or is damaged."""
-    state = named_tensors(state, what)
+    state, own = named_tensors(state, what), module.state_dict()
+    for name in own.keys() & state.keys():
+        if own[name].is_floating_point() != state[name].is_floating_point():  # PyTorch would convert it
+            raise UserError(f"{what}: {name} is {state[name].dtype}, not {own[name].dtype}; take an earlier file")
     try:
         module.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
+    check_weights(module, what)
+
+
+def check_weights(module: nn.Module, what: str) -> None:
+    """Raises UserError, which begins with `what`, if weights of the network are damaged."""
     limits = {name: torch.inf for name, _ in module.named_buffers()}  # variances of batch norms may be large
-    if broken := [name for name, x in state.items() if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
+    values = [(name, x) for name, x in module.state_dict().items() if x.is_floating_point()]
+    if broken := [name for name, x in values if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
         fault = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
         raise UserError(f"{what}: {fault}; take an earlier file")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from common.errors import UserError
 from formats.crop import Crop
 from formats.geometry import Size
 from model.backbone import STRIDE
@@ -58,6 +59,11 @@ class MatchingConfig:
 
     input_size: int = 240  # side of the crops in which it looks, in pixels
     frame_size: int = 1024  # long side of the whole pictures that the locator reads
+
+    def __post_init__(self):
+        if not 4 * STRIDE <= self.frame_size <= 1 << 13:
+            what = f"frame size {self.frame_size}, with input size {self.input_size},"
+            raise UserError(f"{what} must be from {4 * STRIDE} to {1 << 13} pixels")
 
     def __str__(self) -> str:
         return f"matching in crops of {self.input_size} pixels, with nothing trained"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from formats.crop import Crop
 from model.rows import Rows, rows_by_key
 from recipes.crops import Part, Spot, spot_of
@@ -61,7 +62,10 @@ class Places(Spots):
 
     @classmethod
     def of(cls, frame: Frame, found: Sequence[Sequence[tuple[float, Spot]]]) -> "Places":
-        """The spots of each pair, with their similarities."""
+        """The spots of each pair, with their similarities. Raises UserError if a pair has none."""
+        if not all(found):
+            row = frame.row[list(map(bool, found)).index(False)]
+            raise UserError(f"pair {row}: features of its pictures are not finite; give --precision fp32")
         rows = [(pair, *row) for pair, of_pair in enumerate(found) for row in of_pair]
         pairs, similarities, spots = map(list, zip(*rows, strict=True))
         images = [frame.pictures[frame.target[pair]] for pair in pairs]

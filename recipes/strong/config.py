@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import UserError
 from common.options import option
-from model.backbone import STRIDE
 from model.xsegtx import XSegTxConfig
 from recipes.crops import MatchingConfig
 
@@ -18,9 +16,8 @@ class StrongConfig(XSegTxConfig, MatchingConfig):
     detail_channels: int = 0  # channels of the backbone's earlier layer
 
     def __post_init__(self):
-        super().__post_init__()
-        if not 4 * STRIDE <= self.frame_size <= 1 << 13:
-            raise UserError(f"frame size {self.frame_size} must be from {4 * STRIDE} to {1 << 13} pixels")
+        XSegTxConfig.__post_init__(self)
+        MatchingConfig.__post_init__(self)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from common.errors import UserError
+from inference.predictor import Predictor
 from model import backbones
 from model.backbone import Backbone, mask_to_image
 from model.backbones import create_network, make_backbone, moco_backbone, timm_backbone
 from model.features import Encoder, fold_batch_norm
 from model.mask_features import MaskFeatures
+from recipes.matching import Matching
 from recipes.table import load_checkpoint
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
@@ -164,19 +166,36 @@ def test_a_name_that_nobody_knows_and_a_network_for_images_of_one_size_are_refus
 @pytest.mark.parametrize("name", ["moco", "resnet18", "efficientnet_lite0"])
 def test_a_weights_file_that_does_not_fit_is_refused_in_one_line(name, tmp_path):
     path = tmp_path / "weights.pth"
-    assert "weights.pth" in refused(name, path)
+    assert f"no file {path}" in refused(name, path)
     path.write_text("<html>404</html>")
-    assert "weights.pth" in refused(name, path)
+    assert "weights.pth" in (error := refused(name, path)) and "weights_only" not in error
     for content in ({"conv1.weight": torch.zeros(3)}, {"model": {"conv1.weight": torch.zeros(1)}}, [1]):
         torch.save(content, path)
         assert "weights.pth" in refused(name, path)
 
 
-def test_weights_that_cannot_be_fetched_say_which_file_to_give(monkeypatch):
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, 1e30])
+def test_damaged_weights_are_refused_and_a_pair_with_features_of_no_numbers_is_named(number, tmp_path):
+    state, path = timm.create_model("resnet10t").state_dict(), tmp_path / "weights.pth"
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = number
+    torch.save(state, path)
+    expected = f"{path}: 1 tensors hold NaN or numbers above 10000, the first is layer1.0.conv1.weight"
+    assert expected in refused("resnet10t", path)
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = 0
+    torch.save(state, path)
+    recipe = Matching.of(make_backbone("resnet10t", path), torch.device("cpu"))
+    next(recipe.encoder.backbone.parameters()).fill_(torch.nan)
+    picture, mask = np.zeros((96, 128, 3), np.uint8), np.eye(96, 128, dtype=bool)
+    with pytest.raises(UserError, match="pair 0: features of its pictures are not finite"):
+        Predictor(recipe).segment(picture, mask, picture)
+
+
+def test_weights_that_cannot_be_fetched_say_at_once_which_file_to_give(monkeypatch):
     def unreachable(*args, **options):
         raise OSError("name or service not known")
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.create_connection", unreachable)
     error = refused(DINOV3)
     assert "https://huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m/resolve/main/model.safetensors" in error
     assert "--backbone_weights" in error and "name or service not known" in error

@@ -197,6 +197,8 @@ def test_a_checkpoint_of_another_model_or_of_no_numbers_names_what_does_not_fit(
         ({"encoder": {key: x * torch.nan for key, x in state.items()}}, "encoder: 108 tensors hold NaN"),
         ({"encoder": {key: tensor for key, tensor in state.items() if key != name}}, f'Missing key.*"{name}"'),
         ({"encoder": state | {name: torch.zeros(4)}}, f"size mismatch for {name}"),
+        ({"encoder": state | {name: torch.zeros(3) > 0}}, f"{name} is torch.bool, not torch.float32"),
+        ({"encoder": state | {name: torch.full((3,), torch.nan).to(torch.float8_e5m2)}}, f"1 tensors .* is {name}"),
         ({"encoder": state | {"net.extra": torch.zeros(1)}}, 'Unexpected key.*"net.extra"'),
         ({"encoder": {"conv1.weight": torch.zeros(1)}, "config": None}, "net.feat_proj.weight"),
         ({"config": config | {"option_of_tomorrow": 1}}, "option_of_tomorrow"),

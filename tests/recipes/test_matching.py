@@ -82,6 +82,8 @@ def test_what_does_not_go_together_is_said_in_one_line(checkpoint, tmp_path):
         Predictor.load(checkpoint, input_size=96)
     with pytest.raises(UserError, match="reads an earlier layer of the backbone, and one has none"):
         Matching.of(Backbone("one", torch.nn.Identity(), 3), torch.device("cpu"))
+    with pytest.raises(UserError, match="frame size 426666, with input size 100000, must be from 64 to 8192 pixels"):
+        Predictor.load(backbone="efficientnet_lite0", input_size=100000)
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("resnet10t").state_dict(), weights)
     with pytest.raises(UserError, match="does not fit resnet18"):
