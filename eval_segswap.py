@@ -105,7 +105,7 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
             if getattr(args, name):
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
         recipe = OwnMethod(*args.predictor, device=device)
-        source, digest, description = recipe.path, recipe.digest, " ".join(args.predictor)
+        source, digest, description = recipe.path, recipe.digest, recipe.description
     else:
         source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
         predictor = Predictor.load(source, device, **network_options(args))

@@ -135,7 +135,7 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 # Of `Predictor.load`, besides the checkpoint and the device.
-NETWORK_OPTIONS = ("backbone", "backbone_weights", "input_size", "positions", "precision", "looks", "batch_size")
+NETWORK_OPTIONS = ("backbone", "backbone_weights", "input_size", "precision", "looks", "batch_size")
 
 
 def network_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -152,8 +152,6 @@ def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None
     add("--backbone_weights", type=Path, help=text)
     text = "side of the crops that --backbone reads, pixels (default: 240; 448 for a plain vision transformer)"
     add("--input_size", type=at_least(64), help=text)
-    text = "remove so many directions in which a vision transformer tells positions (default: 0; not measured)"
-    add("--positions", type=at_least(0), help=text)
     add_device(parser)
     add("--precision", choices=PRECISION_NAMES, help=PRECISION_HELP)
     text = "number of places in a target at which the network looks for the object (default: 5)"

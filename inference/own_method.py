@@ -7,9 +7,10 @@ The class needs only a method `predict`, which gets a `TakeFrame`, and returns a
   object covers. The mask is interpolated at the pixels that the benchmark compares; values above 0.5 are the object.
 - The existence is the probability that the object is visible in the target.
 
-With an attribute `side`, images and masks are letterboxed to squares of this side. Each process makes one object of the
-class, with the keyword arguments of `--predictor my_method.py:Method key=value ...`. A value that is a Python literal,
-such as a number, is passed as such, unless its parameter is annotated as `str`; any other value is passed as text.
+With an attribute `letterbox_side`, images and masks are letterboxed to squares of this side in pixels. Each process
+makes one object of the class, with the keyword arguments of `--predictor my_method.py:Method key=value ...`. A value
+that is a Python literal, such as a number, is passed as such, unless its parameter is annotated as `str`; any other
+value is passed as text.
 
 A process predicts one take after the other, and the frames of a take in ascending order. Processes share the takes, and
 a stopped run begins a take anew. An answer may therefore depend on earlier frames of the same take, but not on other
@@ -110,7 +111,9 @@ class OwnMethod(Recipe):
         except TypeError as error:
             raise UserError(f"{flag}: {error}; it takes {inspect.signature(method_class)}") from None
         self.method = method_class(**values)
-        self.side = getattr(self.method, "side", None)
+        self.side = getattr(self.method, "letterbox_side", None)
+        letterboxed = f", in pictures letterboxed to {self.side} pixels" if self.side else ""
+        self.description = f"{' '.join((name, *arguments))}{letterboxed}"
 
     def predict(self, frame: Frame) -> list[Answer]:
         """The method's answers. Raises UserError, naming take and frame, if one has not the form that is asked for."""

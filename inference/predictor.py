@@ -80,9 +80,8 @@ class Predictor:
             encoder = make_backbone(backbone, backbone_weights)
             matching = Matching.of(encoder, device, precision, **options)
             return cls(matching, f"{backbone}: {matching.config}, in {precision}", (), encoder.digest)
-        of_matching = [options.pop(name, None) for name in ("input_size", "positions")]
-        if any(of_matching):
-            raise UserError("--input_size and --positions go with --backbone; a checkpoint has its own")
+        if options.pop("input_size", None):
+            raise UserError("--input_size goes with --backbone; a checkpoint has its own")
         path = Path(path or SHIPPED)
         recipe, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)
         description = f"{path.name}: {network.config} on {encoder.name} features, in {precision}"

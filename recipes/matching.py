@@ -22,7 +22,6 @@ from formats.crop import Crop, cut, cut_mask
 from formats.geometry import resize
 from model.backbone import STRIDE, Backbone
 from model.device import autocast
-from model.features import Levels
 from model.rows import cat, positions, rows_by_key
 from recipes.base import Answer, NetworkRecipe
 from recipes.colors import COLOR_SIDE, colors_of, same_color, same_contrast
@@ -60,13 +59,11 @@ class Matching(NetworkRecipe):
     network: Any
     config: Any
     side = None  # crops are cut from whole images
-    positions = 0  # directions of features that are removed, since they tell positions
 
     def __init__(self, network: Any, *args: Any, **options: Any):
         super().__init__(network, *args, **options)
         self.looks = self.looks or self.looks_default
         self.options |= {"looks": self.looks, "search": SEARCH}
-        self._positions: dict[tuple, list[Tensor]] = {}  # by the shape of pictures; see `levels`
 
     @classmethod
     def of(
@@ -75,19 +72,17 @@ class Matching(NetworkRecipe):
         device: torch.device,
         precision: str = "fp32",
         input_size: int | None = None,
-        positions: int | None = None,
         **options: Any,
     ) -> "Matching":
-        """The recipe with a frozen backbone. `input_size`: the side of its crops in pixels. `positions`: the number of
-        directions in which features tell positions, which are removed. Raises UserError if the backbone is unfit.
+        """The recipe with a frozen backbone. `input_size`: the side of its crops in pixels. Raises UserError if the
+        backbone is unfit.
         """
         cls.channels_of(backbone)
         side, long_side = PLAIN_SIZES if backbone.is_plain else SIZES
         size = (input_size or side) // STRIDE * STRIDE
         config = MatchingConfig(size, size * long_side // side)
         made = cls(Matcher(config), backbone, device, precision, **options)
-        made.positions = positions or 0
-        made.options |= {"backbone": backbone.name, "positions": made.positions} | asdict(config)
+        made.options |= {"backbone": backbone.name} | asdict(config)
         return made
 
     @classmethod
@@ -152,7 +147,7 @@ class Matching(NetworkRecipe):
         wide = list(dict.fromkeys((x.object, x.share) for x in sought))  # what several pairs ask for is described once
         crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
         images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
-        described = self.network.describe(self.in_batches(self.levels, images), masks)
+        described = self.network.describe(self.in_batches(self.encoder.levels, images), masks)
         described = described[positions(((x.object, x.share) for x in sought), wide)]
 
         def highest(rows: list[int], cells: Tensor) -> Tensor:
@@ -171,7 +166,7 @@ class Matching(NetworkRecipe):
             rows = slice(start, start + self.batch_size)
             query, side = objects[of[rows]], self.config.input_size
             images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
-            levels = self.levels(images)
+            levels = self.encoder.levels(images)
             with autocast(self.device, self.precision):
                 target = self.network.encode_target(levels)
                 look = self.network.look(query, target)
@@ -250,23 +245,6 @@ class Matching(NetworkRecipe):
 
     # What the steps share
 
-    def levels(self, images: Tensor) -> Levels:
-        """The features of images (N, H, W, 3) uint8, without the directions that tell positions. Noise looks the same
-        everywhere, so where its features differ most, they tell positions (INSID3, 2603.28480).
-        """
-        levels = self.encoder.levels(images)
-        if not self.positions:
-            return levels
-        if images.shape[1:] not in self._positions:
-            generator = torch.Generator().manual_seed(0)
-            noise = torch.randint(256, (1, *images.shape[1:]), dtype=torch.uint8, generator=generator)
-            columns = self.encoder.levels(noise.to(images.device)).columns()
-            cells = [x[0].flatten(1).mT for x in columns]  # (h * w, C)
-            directions = [torch.linalg.svd(x - x.mean(0), full_matrices=False)[2] for x in cells]
-            self._positions[images.shape[1:]] = [x[: self.positions] for x in directions]
-        both = zip(levels.columns(), self._positions[images.shape[1:]], strict=True)
-        return Levels(*(x - torch.einsum("nchw,kc,kd->ndhw", x, basis, basis) for x, basis in both))
-
     def encode(self, marked: Marked, context: float) -> Any:
         """The objects, in crops around them."""
         images, masks = self.query_crops(marked, marked.crops(context), self.config.input_size)
@@ -274,7 +252,7 @@ class Matching(NetworkRecipe):
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> Any:
         """The network's encoding of objects, from crops (N, S, S, 3) uint8 and the masks in them (N, S, S)."""
-        return self.network.encode(self.levels(images), masks)
+        return self.network.encode(self.encoder.levels(images), masks)
 
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Tensor, Tensor]:
         """A crop of each object's picture (N, side, side, 3), and the masks in the crops (N, side, side)."""
@@ -305,7 +283,7 @@ class Matching(NetworkRecipe):
 
     def picture_cells(self, images: Tensor) -> Tensor:
         """The locator's cells of whole pictures (N, H, W, 3), (N, h, w, C)."""
-        return self.network.locator.cells(self.levels(images))
+        return self.network.locator.cells(self.encoder.levels(images))
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:

@@ -45,7 +45,7 @@ class Strong(Matching):
     mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
 
     def encode_crops(self, images: Tensor, masks: Tensor) -> StrongObjects:
-        levels, mask_feat = self.levels(images), self.encoder.masks(masks)
+        levels, mask_feat = self.encoder.levels(images), self.encoder.masks(masks)
         with autocast(self.device, self.precision):
             return self.network.encode(levels, masks, mask_feat)
 
@@ -58,9 +58,9 @@ class Strong(Matching):
         unknown = [row for row, pair in enumerate(places.pair) if frame.kinds[frame.target[pair]] is None]
         if unknown:
             images, masks = self.query_crops(marked, marked.crops(CLOSE), side)
-            query, of = raw.cells(self.levels(images)), self.to_device([places.object[row] for row in unknown])
+            query, of = raw.cells(self.encoder.levels(images)), self.to_device([places.object[row] for row in unknown])
             crops = [cut(places.image[row], looks.crop[row], side) for row in unknown]
-            target = raw.cells(self.levels(self.stacked(crops)))
+            target = raw.cells(self.encoder.levels(self.stacked(crops)))
             matches = raw.match(query[of], coverage_of(masks, query.shape[1:3])[of], target)
             agreement[unknown] = matches.agreement(self.stacked(looks.prob[unknown] > THRESHOLD))
         return super().compare(frame, marked, places, looks) | {"raw_agreement": agreement}

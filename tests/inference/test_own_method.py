@@ -1,4 +1,4 @@
-"""A user's class predicts in place of the network: its answers reach the results file. So does the example."""
+"""A user's class predicts in place of the network: its answers reach the results file."""
 
 import json
 import signal
@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 
 import eval_segswap
-from common.drawing import write_picture
 from common.errors import UserError
 from formats.geometry import eval_size
 from formats.masks import decode_mask, encode_mask
 from formats.processed import ProcessedTake
 from tests.made import EGO, ROOT
-from tests.made.known_answer import scene
 from tests.made.processed import make_data_set
 from tests.made.processes import run_main
 from tests.made.results import eval_mask, read_results
@@ -29,7 +27,7 @@ class Method:
     '''Answers with the query's mask, and notes what it was given; remembers how many frames of a take it has seen.'''
 
     def __init__(self, side=None, notes=None, existence=0.75, text=""):
-        self.side, self.notes, self.existence, self.take_uid = side, notes, existence, None
+        self.letterbox_side, self.notes, self.existence, self.take_uid = side, notes, existence, None
 
     def predict(self, frame):
         if frame.take_uid != self.take_uid:
@@ -67,9 +65,10 @@ def run(data_path, out_path, *predictor, setting="ego-exo", more=("--num_workers
 
 
 @pytest.mark.parametrize(("setting", "side"), [("ego-exo", None), ("exo-ego", 97)])
-def test_a_method_gets_all_that_it_may_need_and_frames_in_order(data_path, method, tmp_path, setting, side):
+def test_a_method_gets_all_that_it_may_need_and_frames_in_order(data_path, method, tmp_path, capsys, setting, side):
     notes = tmp_path / "notes.txt"
     path = run(data_path, tmp_path / "out", f"{method}:Method", f"side={side}", f"notes={notes}", setting=setting)
+    assert ("in pictures letterboxed to 97 pixels, on 1 x cpu" in capsys.readouterr().out) == (side == 97)
     asked = [line.split() for line in notes.read_text().splitlines()]
     assert [words[0] for words in asked] == sorted(words[0] for words in asked)  # a take after the other
     results = read_results(path, setting)
@@ -193,7 +192,7 @@ ANSWER = """
 import torch
 
 class Method:
-    side = 96
+    letterbox_side = 96
 
     def __init__(self, share: float = 0.5):
         pass
@@ -247,24 +246,3 @@ def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, wo
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert BAD_PREDICTORS[words] in done.stderr and not (tmp_path / "out").exists()
-
-
-def test_what_looks_like_the_object_is_found_without_training(tmp_path):
-    """The object has a color of its own, and is elsewhere in each view and frame."""
-    masks = {"aria01": {}, "cam01": {}}
-    take = ProcessedTake("take", tmp_path / "processed" / "take", {"cup_0": masks}, [0, 30])
-    boxes = {"aria01": (0.3, 0.6, 0.5, 0.8), "cam01": (0.2, 0.6, 0.1, 0.4)}
-    for frame in take.subsample_idx:
-        for camera, size in (("aria01", (256, 256)), ("cam01", (216, 384))):
-            top, bottom, left, right = boxes[camera]
-            image, mask = scene(size, (top + frame / 300, bottom + frame / 300, left, right))
-            write_picture(take.frame_path(camera, frame), image)
-            masks[camera][frame] = encode_mask(mask)
-    take.write_annotation()
-    (tmp_path / "split.json").write_text(json.dumps({"val": ["take"]}))
-    example = f"{ROOT / 'examples' / 'masked_cosine.py'}:MaskedCosine"
-    results = read_results(run(take.folder.parent, tmp_path / "out", example, "side=192", "share=0.8"))
-    for frame, entry in results["take"]["masks"]["cup_0"]["aria01_cam01"].items():
-        mask, truth = decode_mask(entry["pred_mask"]), eval_mask(masks["cam01"][int(frame)])
-        assert np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth) > 0.5
-        assert entry["confidence"] > 0.5

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 
 import eval_segswap
 from common.errors import UserError
 from formats.masks import iou
-from inference import segment_pair
 from inference.predictor import Predictor
 from model.backbone import Backbone
 from recipes.matching import Matching
@@ -61,24 +59,10 @@ def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_by
         eval_segswap.main([*flags, "--input_size", "112", "--out_path", str(tmp_path / "whole")])
 
 
-def test_what_a_backbone_tells_of_positions_can_be_removed_and_then_other_answers_come(transformers, tmp_path, capsys):
-    pictures = [scene((96, 128), box) for box in ((0.3, 0.6, 0.2, 0.5), (0.2, 0.5, 0.5, 0.8))]
-    for name, (image, mask) in zip("ab", pictures, strict=True):
-        Image.fromarray(image).save(tmp_path / f"{name}.png")
-        Image.fromarray(mask * 255).save(tmp_path / f"{name}_given.png")
-    words = ["--query_image", "a.png", "--query_mask", "a_given.png", "--target_image", "b.png"]
-    words = [str(tmp_path / word) if word.endswith("png") else word for word in words]
-    for positions in "0", "0", "60":
-        out = ["--out", str(tmp_path / "found"), "--overwrite", "--positions", positions]
-        segment_pair.main([*words, *transformers[DINOV3], *out])
-    first, same, other = (lines for lines in capsys.readouterr().out.split(f"{DINOV3}: ")[1:])
-    assert first == same != other and first.startswith("matching in crops of 96 pixels, with nothing trained, in fp32")
-
-
 def test_what_does_not_go_together_is_said_in_one_line(checkpoint, tmp_path):
     with pytest.raises(UserError, match="has its own backbone; leave out --backbone"):
         Predictor.load(checkpoint, backbone="efficientnet_lite0")
-    with pytest.raises(UserError, match="go with --backbone"):
+    with pytest.raises(UserError, match="goes with --backbone"):
         Predictor.load(checkpoint, input_size=96)
     with pytest.raises(UserError, match="reads an earlier layer of the backbone, and one has none"):
         Matching.of(Backbone("one", torch.nn.Identity(), 3), torch.device("cpu"))

@@ -438,7 +438,7 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         (("--gpu=0,1",), "2 GPUs for 1 processes; give each one: torchrun --nproc_per_node 2 train/train.py --gpu 0,1"),
         (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
-        (("--recipe", "strong", "--frame_size", "-1"), "frame size -1, with input size 480, must be from 64"),
+        (("--recipe", "strong", "--frame_size", "-1"), "frame size -1, with input size 48, must be from 64"),
         (("--train-dir", "nowhere"), "run data/process_data.py first"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
     ],
