@@ -42,11 +42,11 @@ from common.arguments import (
     videos_and_offsets,
 )
 from common.constants import THRESHOLD
-from common.drawing import overlay, to_ascii, write_picture
+from common.drawing import Color, overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
 from formats.footage import Footage, open_footage
-from formats.geometry import resize
+from formats.geometry import Size, resize
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, mask_area, resize_mask
 from formats.processed import shrink
@@ -59,6 +59,7 @@ from recipes.frame import Frame, answered
 
 COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
 COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
+WHITE = (255, 255, 255)
 HEIGHT = 480  # height of the video's panels in pixels
 
 
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in cameras:
         if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
-            print(text + ", ".join(numbers[:12]) + ", ..." * (len(numbers) > 12))
+            print(text + ", ".join(numbers[:12] + ["..."] if len(numbers) > 12 else numbers))
     print(f"{counted(len(answerable), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
 
 
@@ -126,31 +127,36 @@ def find_moments(
     cameras: Mapping[str, Footage], query: str, masks: MaskFiles, offsets: Mapping[str, int], stride: int
 ) -> list[Moment]:
     """The moments of every `stride`-th frame with a mask. `offsets`: each camera's frame at a moment common to all."""
-    footage, masked = cameras[query], {number for frames in masks.objects.values() for number in frames}
+    footage, masked = cameras[query], set().union(*masks.objects.values())
     positions = [place for place, number in enumerate(footage.numbers) if number in masked][::stride]
-    shared_time = {name: camera.time(offsets.get(name, 0)) for name, camera in cameras.items()}  # of one instant
-    times = footage.seconds[positions] - shared_time[query]
-    matches = {name: match_frames(times + shared_time[name], camera) for name, camera in cameras.items()}
+    times = footage.seconds[positions] - footage.time(offsets.get(query, 0))  # since the moment common to all
+    matches = {name: match_frames(times, camera, offsets.get(name, 0)) for name, camera in cameras.items()}
     moments = []
     for place, position in enumerate(positions):
-        number, seen = footage.numbers[position], {name: match[place] for name, match in matches.items()}
-        seen = {name: of_camera for name, of_camera in seen.items() if of_camera}
-        rles = {}
-        if len(seen) > 1:
-            named = (name for name, frames in masks.objects.items() if number in frames)
-            rles = {name: rle for name in named if (rle := masks.read(name, number, footage.size))}
-            for name in (name for name, rle in rles.items() if mask_area(rle) > np.prod(footage.size) / 2):
-                ask_if_inverted(decode_mask(rles[name]), f"the mask of {name} in {masks.path}")
+        seen = {name: frame for name, frames in matches.items() if (frame := frames[place])}
+        number = footage.numbers[position]
+        rles = read_masks(masks, number, footage.size) if len(seen) > 1 else {}
         moments.append(Moment(number, float(footage.seconds[position]), query, rles, seen))
     return moments
 
 
-def match_frames(times: np.ndarray, camera: Footage) -> list[Seen | None]:
-    """The frame of a camera at each of these times on its clock; None where it has no picture."""
+def match_frames(times: np.ndarray, camera: Footage, shared: int) -> list[Seen | None]:
+    """The frame of a camera at each of these times, in seconds after its frame `shared`; None: it has no picture."""
+    times = times + camera.time(shared)
     has_picture = (times >= -camera.step / 2) & (times <= camera.seconds[-1] + camera.step / 2)
     nearest = camera.nearest(times)
     found = zip(nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
     return [Seen(position, gap) if is_there else None for position, gap, is_there in found]
+
+
+def read_masks(masks: MaskFiles, number: int, size: Size) -> dict[str, RLE]:
+    """The masks of a frame by object, of the video's `size` (H, W), without objects that are not visible."""
+    named = (name for name, frames in masks.objects.items() if number in frames)
+    rles = {name: rle for name in named if (rle := masks.read(name, number, size))}
+    for name, rle in rles.items():
+        if mask_area(rle) > size[0] * size[1] / 2:
+            ask_if_inverted(decode_mask(rle), f"the mask of {name} in {masks.path}")
+    return rles
 
 
 def answer_moments(
@@ -168,23 +174,35 @@ def answer_moments(
     size, fps = (HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
     # With the delay, no bar appears before an early error.
     frames = tqdm(read_frames(cameras, moments, ego), "segment", len(moments), unit="frame", delay=1, disable=None)
-    rows, gaps = {}, {}  # by the path of the mask
+    kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
         stream = answered(predictor.recipe, frames, predictor.predict, at_once=0)
         for moment, (frame, answers) in zip(moments, stream, strict=True):
             found = dict(zip(sought_in(moment), answers, strict=True))
-            for (name, camera), answer in found.items():
-                position, gap = moment.seen[camera]
-                number, target = cameras[camera].numbers[position], list(moment.seen).index(camera)
-                path = out / "masks" / camera / name / f"{number:05d}.png"
-                if gap < gaps.get(path, np.inf):
-                    gaps[path] = gap
-                    mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
-                    write_picture(path, mask.astype(np.uint8) * 255)
-                    share = round(float(mask.mean()), 6)
-                    rows[path] = moment.number, moment.seconds, camera, number, name, answer.existence, share
+            write_masks(moment, frame, found, cameras, out / "masks", kept)
             write(draw_moment(moment, frame, found, widths, objects))
-    return list(rows.values())
+    return [row for _, row in kept.values()]
+
+
+def write_masks(
+    moment: Moment,
+    frame: Frame,
+    found: Mapping[tuple[str, str], Answer],  # by object and camera
+    cameras: Mapping[str, Footage],
+    out: Path,
+    kept: dict[Path, tuple[float, tuple]],
+) -> None:
+    """Write the masks of a moment, unless a moment that is nearer in time was `kept`, and keep their rows."""
+    for (name, camera), answer in found.items():
+        position, gap = moment.seen[camera]
+        number, target = cameras[camera].numbers[position], list(moment.seen).index(camera)
+        path = out / camera / name / f"{number:05d}.png"
+        if path in kept and gap >= kept[path][0]:
+            continue
+        mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
+        write_picture(path, mask.astype(np.uint8) * 255)
+        share = round(float(mask.mean()), 6)
+        kept[path] = gap, (moment.number, moment.seconds, camera, number, name, answer.existence, share)
 
 
 def sought_in(moment: Moment) -> list[tuple[str, str]]:
@@ -223,28 +241,47 @@ def draw_moment(
 
     `found` has the answers by object and camera.
     """
-    panels, images = [], dict(zip(moment.seen, frame.pictures, strict=True))
-    for camera, width in widths.items():
-        size = HEIGHT, width
-        title = camera if camera in images else f"{camera}: no picture"
-        lines, image = [(title, (255, 255, 255))], images.get(camera, np.zeros((1, 1, 3), np.uint8))
-        panel = resize(image, size)
-        for name, color in zip(objects, cycle(COLORS), strict=False):
-            if camera == moment.query and name in moment.masks:
-                panel = overlay(panel, resize_mask(moment.masks[name], size), color)
-                lines.append((name, color))
-            elif (name, camera) in found:
-                existence = found[name, camera].existence
-                mask = cv2.resize(found[name, camera].in_image(image.shape[:2]), size[::-1]) > THRESHOLD
-                panel = overlay(panel, mask, color, dashed=existence < SURELY_VISIBLE)
-                lines.append((f"{name}: {verdict(existence)}", color))
-        picture, line = Image.fromarray(panel), HEIGHT // 26
-        draw, font = ImageDraw.Draw(picture), ImageFont.load_default(line)
-        for row, (text, color) in enumerate(lines):
-            place = line // 2, line // 2 + row * line * 5 // 4
-            draw.text(place, to_ascii(text)[:60], color, font, stroke_width=2, stroke_fill=(0, 0, 0))
-        panels.append(np.array(picture))
-    return np.hstack(panels)
+    images = dict(zip(moment.seen, frame.pictures, strict=True))
+    colors = dict(zip(objects, cycle(COLORS), strict=False))
+    return np.hstack(
+        [
+            draw_camera(moment, camera, images.get(camera), found, (HEIGHT, width), colors)
+            for camera, width in widths.items()
+        ]
+    )
+
+
+def draw_camera(
+    moment: Moment,
+    camera: str,
+    image: np.ndarray | None,
+    found: Mapping[tuple[str, str], Answer],
+    size: Size,
+    colors: Mapping[str, Color],
+) -> np.ndarray:
+    """What a camera shows at a moment, (H, W, 3) uint8 RGB of `size`, under a line for each object that is known."""
+    if image is None:
+        return captioned_inside(np.zeros((*size, 3), np.uint8), [(f"{camera}: no picture", WHITE)])
+    panel, lines = resize(image, size), [(camera, WHITE)]
+    for name, color in colors.items():
+        if camera == moment.query and name in moment.masks:
+            panel = overlay(panel, resize_mask(moment.masks[name], size), color)
+            lines.append((name, color))
+        elif answer := found.get((name, camera)):
+            mask = cv2.resize(answer.in_image(image.shape[:2]), size[::-1]) > THRESHOLD
+            panel = overlay(panel, mask, color, dashed=answer.existence < SURELY_VISIBLE)
+            lines.append((f"{name}: {verdict(answer.existence)}", color))
+    return captioned_inside(panel, lines)
+
+
+def captioned_inside(panel: np.ndarray, lines: Sequence[tuple[str, Color]]) -> np.ndarray:
+    """The panel with lines of text in its upper left corner, each in its color."""
+    picture, line = Image.fromarray(panel), len(panel) // 26
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(line)
+    for row, (text, color) in enumerate(lines):
+        place = line // 2, line // 2 + row * line * 5 // 4
+        draw.text(place, to_ascii(text)[:60], color, font, stroke_width=2, stroke_fill=(0, 0, 0))
+    return np.array(picture)
 
 
 if __name__ == "__main__":
