@@ -1,7 +1,9 @@
 """Errors that a user can cause end in one line on stderr and a non-zero exit status, never in a traceback."""
 
+import atexit
 import contextlib
 import functools
+import gc
 import os
 import re
 import sys
@@ -35,9 +37,11 @@ def counted(number: int, noun: str) -> str:
 def say_errors(module: str) -> None:
     """Scripts call this with their `__name__` before the imports that take seconds.
 
-    If the script is the program that runs, Ctrl-C or a missing package then ends these imports in one line, too.
+    If the script is the program that runs, Ctrl-C or a missing package then ends these imports in one line, too, and
+    its end does not wait for a last search for garbage in all that PyTorch has imported, which takes a second.
     """
     if module == "__main__":
+        atexit.register(gc.freeze)
         sys.excepthook = lambda kind, error, trace: _say(error) or sys.__excepthook__(kind, error, trace)
 
 
