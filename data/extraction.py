@@ -25,11 +25,88 @@ from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, 
 from formats.frame_files import delete_frames, frame_path, frames_of, pack_frames
 from formats.geometry import same_aspect_ratio
 from formats.masks import RLE, mask_size
-from formats.processed import ANNOTATION, SOURCE, ProcessedTake, read_source, shrink
+from formats.processed import ANNOTATION, SOURCE, ProcessedTake, is_processed, read_source, shrink
 from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 Masks = dict[int, RLE | str]  # by frame: the mask, or what is wrong with it if it is corrupt
+
+
+class TakeState:
+    """What the files in the folder of a take tell: what it was made of (source.json), what it lacks (failed.json), its
+    masks (annotation.json) and its frames.
+    """
+
+    def __init__(self, take: Take, folder: Path, videos: dict[str, Path]):
+        """`videos`: the paths of its videos by camera. Raises UserError if source.json, failed.json or frames.zip is
+        damaged.
+        """
+        self.take, self.folder, self.videos = take, folder, videos
+        self.made_of = read_source(folder)
+        self.source = self.current_source()
+        self.incomplete_cameras = {failure.camera for failure in read_failures(folder)[1]}
+        self.frames = frames_of(folder)
+
+    def current_source(self) -> dict[str, Any]:
+        """The content that source.json should have now. Entries are kept for videos that do not exist any more, and for
+        videos that differ only in their time, as copies do.
+        """
+        source = self.made_of | {"annotation": self.take.digest}
+        for path in filter(Path.exists, self.videos.values()):
+            entry, size, time = self.made_of.get(path.name, []), path.stat().st_size, path.stat().st_mtime_ns
+            if entry[:2] != [size, time] and entry[2:] != [digest := file_digest(path)]:
+                source[path.name] = [size, time, digest]
+        return dict(sorted(source.items()))
+
+    def is_done(self) -> bool:
+        """True if nothing is left to do: the take is complete, or its videos do not exist any more, so that its frames
+        must be kept.
+        """
+        try:
+            processed = ProcessedTake.read(self.folder.parent, self.take.uid)
+        except UserError:
+            return False
+        promised, wanted = processed.needed_frames(), set(wanted_frames(self.take, processed.subsample_idx))
+
+        def has_all(camera: str) -> bool:
+            frames = self.frames.get(camera, {}).keys()
+            if not frames and self.videos[camera].exists():  # the video was broken, and may have been replaced
+                return False
+            return frames >= (promised.get(camera, set()) if camera in self.incomplete_cameras else wanted)
+
+        if self.made_of == self.source and None not in self.incomplete_cameras and all(map(has_all, self.videos)):
+            return True
+        if all(self.videos[camera].exists() for camera in processed.cameras & self.videos.keys()):
+            return False
+        remedy = (
+            f"put its videos, which are gone, back into {next(iter(self.videos.values())).parent} and run this again"
+        )
+        if not self.name_changes(f"it stays as it was: {remedy}"):
+            warn_once(f"take {self.take.uid} ({self.take.name}) lacks frames; {remedy}")
+        return True
+
+    def name_changes(self, consequence: str) -> list[str]:
+        """Warn of sources that changed since the take was processed; returns their names, which are keys of
+        source.json.
+        """
+        changed = [name for name in self.made_of if self.made_of[name] != self.source[name]]
+        if changed:
+            names = f"take {self.take.uid} ({self.take.name}): {', '.join(changed)}"
+            warn_once(f"{names} changed since it was processed; {consequence}")
+        return changed
+
+    def drop_outdated(self) -> None:
+        """Delete files that were made from an annotation or a video which has changed, and write source.json."""
+        if self.made_of == self.source:
+            return
+        changed = self.name_changes("what was made of it is made anew")
+        # annotation.json goes first: after a kill in between, the take must not seem complete.
+        (self.folder / ANNOTATION).unlink(missing_ok=True)
+        for name in changed:
+            if name != "annotation":
+                delete_frames(self.folder, name.removesuffix(".mp4"))
+        self.frames = frames_of(self.folder)
+        write_json(self.folder / SOURCE, self.source)
 
 
 def process_take(
@@ -41,32 +118,32 @@ def process_take(
     A process waits while another one makes the same take. Raises OSError if the output cannot be written. Anything else
     that goes wrong with a camera is listed as a failure.
     """
+    folder = data_dir / take.uid
     paths = {camera: video_path(takes_dir, take.name, camera, downscaled) for camera in take.cameras}
     with claimed(data_dir, take.uid, f"processes take {take.uid}"):
-        make_take(take, takes_dir, data_dir / take.uid, paths, detail, threads, pack)
+        for path in (folder, *(folder / camera for camera in paths)):
+            remove_leftovers(path)
+        try:
+            state = TakeState(take, folder, paths)
+        except UserError as error:
+            write_failures(folder, take.name, [Failure(None, BROKEN_FILE, str(error))])
+            return
+        if not state.is_done():
+            make_take(state, takes_dir, detail, threads)
+        if pack and is_processed(data_dir, take.uid):
+            pack_frames(folder)
 
 
-def make_take(
-    take: Take, takes_dir: Path, folder: Path, paths: dict[str, Path], detail: int, threads: int, pack: bool
-) -> None:
-    """Do what `process_take` says in the take's `folder`, which no other process changes."""
-    for path in (folder, *(folder / camera for camera in paths)):
-        remove_leftovers(path)
-    try:
-        made_of = read_source(folder)
-        source = current_source(take, paths, made_of)
-        if is_done(take, folder, paths, made_of, source):
-            return pack_frames(folder) if pack else None
-    except UserError as error:  # source.json, failed.json or frames.zip is damaged
-        write_failures(folder, take.name, [Failure(None, BROKEN_FILE, str(error))])
-        return
-    videos, failures = index_videos(take, takes_dir, paths)
+def make_take(state: TakeState, takes_dir: Path, detail: int, threads: int) -> None:
+    """Make what a take lacks, as `process_take` says."""
+    take, folder = state.take, state.folder
+    videos, failures = index_videos(take, takes_dir, state.videos)
     masks: dict[str, dict[str, Masks]] = {}
     if "ego" in map(camera_kind, videos):
-        drop_outdated(take, folder, made_of, source)
+        state.drop_outdated()
         for name, tracks in take.objects.items():
             masks[name] = {camera: _decode_masks(track) for camera, track in tracks.items() if camera in videos}
-        failures += extract_videos(take, folder, videos, masks, detail, threads)
+        failures += extract_videos(state, videos, masks, detail, threads)
         broken = {failure.camera for failure in failures if failure.kind == BROKEN_FILE}
         videos = {camera: index for camera, index in videos.items() if camera not in broken}
     if "ego" not in map(camera_kind, videos):
@@ -80,70 +157,6 @@ def make_take(
         failures += corrupt_masks
     write_failures(folder, take.name, failures)  # before annotation.json, which says that the take is complete
     ProcessedTake(take.uid, folder, whole_masks, _frame_each_second(videos)).write_annotation()
-    if pack:
-        pack_frames(folder)
-
-
-def current_source(take: Take, paths: dict[str, Path], made_of: dict[str, Any]) -> dict[str, Any]:
-    """The content that a take's source.json should have now. `made_of` is the present content of source.json.
-    Entries of `made_of` are kept for videos that do not exist any more, and for videos that differ only in their time,
-    as copies do.
-    """
-    source = made_of | {"annotation": take.digest}
-    for path in paths.values():
-        if path.exists():
-            entry, size, time = made_of.get(path.name, []), path.stat().st_size, path.stat().st_mtime_ns
-            if entry[:2] != [size, time] and entry[2:] != [digest := file_digest(path)]:
-                source[path.name] = [size, time, digest]
-    return dict(sorted(source.items()))
-
-
-def is_done(take: Take, folder: Path, paths: dict[str, Path], made_of: dict[str, Any], source: dict[str, Any]) -> bool:
-    """True if nothing is left to do: the take is complete, or its videos do not exist any more, so that its frames must
-    be kept. Raises UserError if failed.json or the pack of its frames is damaged.
-    """
-    incomplete_cameras, there = {failure.camera for failure in read_failures(folder)[1]}, frames_of(folder)
-    try:
-        processed = ProcessedTake.read(folder.parent, take.uid)
-    except UserError:
-        return False
-    wanted_frames, promised_frames = set(_wanted_frames(take, processed.subsample_idx)), processed.needed_frames()
-
-    def has_all(camera: str) -> bool:
-        frames = there.get(camera, {}).keys()
-        if not frames and paths[camera].exists():  # the video was broken, and may have been replaced
-            return False
-        return frames >= (promised_frames.get(camera, set()) if camera in incomplete_cameras else wanted_frames)
-
-    if made_of == source and None not in incomplete_cameras and all(map(has_all, paths)):
-        return True
-    if all(paths[camera].exists() for camera in processed.cameras & paths.keys()):
-        return False
-    remedy = f"put its videos, which are gone, back into {next(iter(paths.values())).parent} and run this again"
-    if not name_changes(take, made_of, source, f"it stays as it was: {remedy}"):
-        warn_once(f"take {take.uid} ({take.name}) lacks frames; {remedy}")
-    return True
-
-
-def name_changes(take: Take, made_of: dict[str, Any], source: dict[str, Any], consequence: str) -> list[str]:
-    """Warn of sources that changed since the take was processed; returns their names, which are keys of source.json."""
-    changed = [name for name in made_of if made_of[name] != source[name]]
-    if changed:
-        warn_once(f"take {take.uid} ({take.name}): {', '.join(changed)} changed since it was processed; {consequence}")
-    return changed
-
-
-def drop_outdated(take: Take, folder: Path, made_of: dict[str, Any], source: dict[str, Any]) -> None:
-    """Delete files that were made from an annotation or a video which has changed since, and write source.json."""
-    if made_of == source:
-        return
-    changed = name_changes(take, made_of, source, "what was made of it is made anew")
-    # annotation.json goes first: after a kill in between, the take must not seem complete.
-    (folder / ANNOTATION).unlink(missing_ok=True)
-    for name in changed:
-        if name != "annotation":
-            delete_frames(folder, name.removesuffix(".mp4"))
-    write_json(folder / SOURCE, source)
 
 
 def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
@@ -170,29 +183,24 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
 
 
 def extract_videos(
-    take: Take,
-    folder: Path,
-    videos: dict[str, VideoIndex],
-    masks: dict[str, dict[str, Masks]],
-    detail: int,
-    threads: int,
+    state: TakeState, videos: dict[str, VideoIndex], masks: dict[str, dict[str, Masks]], detail: int, threads: int
 ) -> list[Failure]:
     """Write the frames of a take's videos, `threads` cameras at a time. Returns a failure for each video that is too
     short and for each broken video; no frame of a broken video is kept.
     """
-    wanted_frames, there, failures = _wanted_frames(take, _frame_each_second(videos)), frames_of(folder), []
+    wanted, failures = wanted_frames(state.take, _frame_each_second(videos)), []
     for camera, index in videos.items():
-        if num_lost := sum(frame >= len(index) for frame in wanted_frames):
+        if num_lost := sum(frame >= len(index) for frame in wanted):
             length, lost = counted(len(index), "frame"), counted(num_lost, "wanted frame")
-            reason = f"{index.path} ends after {length}; {lost} left out, up to frame {wanted_frames[-1]}"
+            reason = f"{index.path} ends after {length}; {lost} left out, up to frame {wanted[-1]}"
             failures.append(Failure(camera, MISSING_FILE, reason))
 
     def extract(camera: str) -> Failure | None:
         masks_of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
         short_side = detail * MAX_SHORT_SIDE[camera_kind(camera)]
-        index, written = videos[camera], there.get(camera, {})
-        missing = [frame for frame in wanted_frames if frame < len(index) and frame not in written]
-        return extract_frames(folder / camera, index, missing, masks_of_camera, short_side)
+        index, written = videos[camera], state.frames.get(camera, {})
+        missing = [frame for frame in wanted if frame < len(index) and frame not in written]
+        return extract_frames(state.folder / camera, index, missing, masks_of_camera, short_side)
 
     with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
         map_cameras = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
@@ -200,9 +208,9 @@ def extract_videos(
 
 
 def extract_frames(
-    folder: Path, index: VideoIndex, wanted_frames: list[int], tracks: list[Masks], short_side: int
+    folder: Path, index: VideoIndex, wanted: list[int], tracks: list[Masks], short_side: int
 ) -> Failure | None:
-    """Write the `wanted_frames` of a camera into its `folder`, with a shorter side of at most `short_side` pixels. If
+    """Write the `wanted` frames of a camera into its `folder`, with a shorter side of at most `short_side` pixels. If
     its video is damaged, or has another shape than the masks in `tracks`, the folder is deleted and the failure is
     returned.
 
@@ -213,7 +221,7 @@ def extract_frames(
         if other_size := next((size for size in sizes if not same_aspect_ratio(index.size, size)), None):
             shapes = f"{index.size[1]}x{index.size[0]}, masks of its camera are {other_size[1]}x{other_size[0]}"
             raise VideoError(f"{index.path} is {shapes}: it lies on its side, or one of them is of another camera")
-        for frame, image in read_frames(index, wanted_frames):
+        for frame, image in read_frames(index, wanted):
             _, encoded = cv2.imencode(".jpg", shrink(image, short_side))
             with atomic_write(frame_path(folder, frame), "wb") as file:
                 file.write(encoded)
@@ -269,7 +277,7 @@ def _frame_each_second(videos: dict[str, VideoIndex]) -> list[int]:
     return list(range(0, max(lengths), FRAME_STEP))
 
 
-def _wanted_frames(take: Take, frames_each_second: Collection[int]) -> list[int]:
+def wanted_frames(take: Take, frames_each_second: Collection[int]) -> list[int]:
     """The frames to extract from each camera, ascending; some may lie past the end of its video."""
     tracks = [track for cameras in take.objects.values() for track in cameras.values()]
     # Most annotations have masks only of the frames at each second; some have masks of further frames.

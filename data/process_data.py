@@ -31,10 +31,10 @@ from common.files import claimed, read_record, write_json
 from common.parallel import run_jobs
 from data.extraction import process_take
 from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
-from formats.processed import SOURCE_REMEDY, is_processed
+from formats.processed import SOURCE, SOURCE_REMEDY, is_processed
 from formats.takes import SPLITS, Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
-VIDEOS = "source.json"  # beside the takes: of which videos their frames are
+VIDEOS = "videos.json"  # beside the takes: of which videos their frames are
 MAX_PRINTED = 10  # at most so many failures of a split are printed
 
 
@@ -124,6 +124,8 @@ def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
     """
     kind = ("downscaled/448" if downscaled else "full size") + f", detail {detail}" * (detail > 1)
     path = data_dir / VIDEOS
+    if (former := data_dir / SOURCE).exists():  # its name until version 2.7
+        former.rename(path)
     if not path.exists():
         write_json(path, {"videos": kind})
     elif (before := read_record(path, {"videos": str}, SOURCE_REMEDY)["videos"]) != kind:

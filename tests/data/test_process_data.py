@@ -90,7 +90,7 @@ def test_ego_frames_are_halved_and_exo_frames_quartered_unless_more_detail_is_as
             size = (width // max(1, factor // detail), height // max(1, factor // detail))
             encoded = cv2.imencode(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))[1].tobytes()
             assert (folder / C / camera / "0.jpg").read_bytes() == encoded
-    assert json.loads((details[1] / "source.json").read_text()) == {"videos": "full size"}
+    assert json.loads((details[1] / "videos.json").read_text()) == {"videos": "full size"}
     assert process(root, "--split", "val", "--outputpath", details[2], "--detail", 4) == 1
     assert "made of videos full size, detail 2, not full size, detail 4;" in capsys.readouterr().err.splitlines()[-1]
     assert process(root, "--split", "val", "--detail", 2, "--downscaled") == 1
@@ -122,8 +122,10 @@ def test_downscaled_videos_are_read_by_a_flag_and_keep_their_size(root, capsys):
 def test_the_first_of_two_kinds_of_frames_claims_the_folder_before_it_has_any(root, capsys):
     claim_data_dir(root / "processed", downscaled=False, detail=2)  # by another job, which is about to write its frames
     assert process(root, "--split", "val") == 1
-    error, path = capsys.readouterr().err, root / "processed" / "source.json"
+    error, path = capsys.readouterr().err, root / "processed" / "videos.json"
     assert error.endswith(f"the same --downscaled and --detail; if it has no frames, delete {path}\n")
+    path.rename(path.with_name("source.json"))  # as version 2.7 called it
+    assert process(root, "--split", "val") == 1
     path.unlink()
     assert process(root, "--split", "val") == 0
 
@@ -168,7 +170,7 @@ def test_a_rerun_replaces_lost_frames_removes_leftovers_and_follows_a_changed_an
     (out / A / EXO_1 / "0.jpg").unlink()
     (out / B / "annotation.json").write_text("{")
     shutil.rmtree(out / C / EXO_1)
-    for leftover in (".annotation.json", ".failed.json", f"{EGO}/.30.jpg", "../.source.json"):
+    for leftover in (".annotation.json", ".failed.json", f"{EGO}/.30.jpg", "../.videos.json"):
         (out / A / f"{leftover}.0123abcd.tmp").write_bytes(b"left by a killed run")
     assert process(root) == 0
     assert tree(out) == undisturbed

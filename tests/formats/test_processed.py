@@ -58,8 +58,8 @@ def test_a_damaged_record_of_which_videos_were_read_is_refused(tmp_path):
     (tmp_path / "uid" / "cam01").mkdir(parents=True)
     (tmp_path / "uid" / "cam01" / "0.jpg").touch()
     for damaged in ("", "[]", "5", '{"videos": {}}'):
-        (tmp_path / "source.json").write_text(damaged)
-        with pytest.raises(UserError, match="source.json is not .*; delete it if its frames may stay, else its folder"):
+        (tmp_path / "videos.json").write_text(damaged)
+        with pytest.raises(UserError, match="videos.json is not .*; delete it if its frames may stay, else its folder"):
             claim_data_dir(tmp_path, downscaled=False)
 
 
