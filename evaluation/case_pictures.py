@@ -7,21 +7,19 @@ from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from common.constants import THRESHOLD
-from common.drawing import PREDICTION, QUERY, SHEET_GAP, TRUTH, Color, around, captioned, in_columns, overlay, to_ascii
+from common.drawing import PREDICTION, QUERY, TRUTH, Color, around, captioned, in_columns, overlay
 from common.errors import UserError
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
 from formats.pairs import Pairs
 
-BLACK, WHITE = (20, 20, 20), (255, 255, 255)
 GAP = 6  # pixels between panels
-PANEL_HEIGHT = 300  # pixels
-FONT_SIZE, SMALL_SIZE = 18, 12  # pixels, of the text in panels, and in narrow ones
+HEIGHT = 300  # pixels of a frame in a panel
+WHITE = (255, 255, 255)
 SHEET_WIDTH = 1200  # pixels
-MAX_ROWS = 65_500  # of a JPEG
+MOST_ON_SHEET = 150  # cases, none of which has more than 370 rows of a JPEG's 65,500
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
 Window = tuple[slice, slice]  # rows and columns of an image
 
@@ -29,7 +27,7 @@ Window = tuple[slice, slice]  # rows and columns of an image
 def draw_case(
     pairs: Pairs, row: int, names: Sequence[str], cases: np.ndarray, masks: Sequence[RLE]
 ) -> list[np.ndarray]:
-    """Draw a case as panels, (PANEL_HEIGHT, W, 3): the query with its mask, then the target, once with each prediction
+    """Draw a case as panels, all of one height: the query with its mask, then the target, once with each prediction
     and once with the true mask. `names` ("" if there is only one), `cases` (files,) and `masks` are those of the files.
 
     Small objects are also shown enlarged in a corner. The outline of a prediction that counts as hidden is dashed.
@@ -60,7 +58,7 @@ def _caption(name: str, case: np.void, is_seen: bool) -> str:
 
 
 def row_of_panels(panels: Sequence[np.ndarray]) -> np.ndarray:
-    gap = np.full((PANEL_HEIGHT, GAP, 3), WHITE, np.uint8)
+    gap = np.full((len(panels[0]), GAP, 3), WHITE, np.uint8)
     return np.hstack([part for panel in panels for part in (gap, panel)][1:])
 
 
@@ -69,7 +67,7 @@ def panel_styles(panels: Sequence[np.ndarray]) -> list[str]:
     widths = [panel.shape[1] + GAP for panel in panels]
     others = [sum(widths) - width for width in widths]
     return [
-        f"--shape: {(width - GAP) / PANEL_HEIGHT:.4f}; --place: {sum(widths[:number]) / other:.4%}"
+        f"--shape: {(width - GAP) / len(panels[0]):.4f}; --place: {sum(widths[:number]) / other:.4%}"
         for number, (width, other) in enumerate(zip(widths, others, strict=True))
     ]
 
@@ -77,10 +75,10 @@ def panel_styles(panels: Sequence[np.ndarray]) -> list[str]:
 def _draw_panel(
     frame: np.ndarray, rle: RLE | None, color: Color, caption: str, window: Window | None, dashed: bool = False
 ) -> np.ndarray:
-    """A frame with the outline of a mask, if any, (PANEL_HEIGHT, W, 3). `window` is also shown enlarged in a corner."""
+    """A frame with the outline of a mask, if any, below its caption. `window` is also shown enlarged in a corner."""
     rle = rle or EMPTY_MASK
-    image = resize(frame, (PANEL_HEIGHT, round(frame.shape[1] * PANEL_HEIGHT / frame.shape[0])))
-    side = min(PANEL_HEIGHT * 2 // 5, image.shape[1] // 2)
+    image = resize(frame, (HEIGHT, round(frame.shape[1] * HEIGHT / frame.shape[0])))
+    side = min(HEIGHT * 2 // 5, image.shape[1] // 2)
     close_up = resize(frame[window or ()], (side, side))
     shown_mask, mask = (resize_mask(rle, size) for size in (image.shape[:2], frame.shape[:2]))
     image = overlay(image, shown_mask, color, dashed)
@@ -91,18 +89,7 @@ def _draw_panel(
         cv2.rectangle(inset, (0, 0), (side - 1, side - 1), WHITE, 3)  # of which the image cuts off one pixel
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
-
-    size = min(FONT_SIZE, max(SMALL_SIZE, image.shape[1] // 14))
-    canvas, font = Image.fromarray(image), ImageFont.load_default(size)
-    draw = ImageDraw.Draw(canvas)  # the caption is in the upper left corner, beside a swatch of the mask's color
-    caption = to_ascii(caption)[:100]
-    if draw.textlength(caption, font) + 3 * size > image.shape[1]:
-        caption = caption.replace(" (", "\n(")
-    box = draw.textbbox((size * 2, size // 2), caption, font=font)
-    draw.rectangle((0, 0, box[2] + size // 2, box[3] + size // 2), fill=BLACK)
-    draw.rectangle((size // 2, size * 2 // 3, size * 3 // 2, size * 5 // 3), fill=color)
-    draw.text((size * 2, size // 2), caption, WHITE, font)
-    return np.array(canvas)
+    return captioned(image, caption, image.shape[1])
 
 
 def _close_up(size: Size, rle: RLE | None) -> Window | None:
@@ -112,16 +99,11 @@ def _close_up(size: Size, rle: RLE | None) -> Window | None:
 
 
 def draw_sheet(pictures: Iterable[np.ndarray], captions: Sequence[str]) -> np.ndarray:
-    """One image of pictures of cases, in as many columns as fit, each under its caption.
-
-    Raises UserError if there is no picture, or if there are too many.
+    """One image of pictures of cases, in as many columns as fit, each below its caption. Raises UserError if there is
+    no picture.
     """
     if not captions:
         raise UserError("no case to draw: --num must be above 0, and objects that are hidden need --order random")
-    cells, columns = [], SHEET_WIDTH
-    for picture, caption in zip(pictures, captions, strict=True):
-        cells.append(captioned(picture, caption, min(SHEET_WIDTH, picture.shape[1])))
-        columns = min(columns, SHEET_WIDTH // cells[-1].shape[1])
-        if sum(len(cell) + SHEET_GAP for cell in cells) > columns * MAX_ROWS:
-            raise UserError(f"{len(captions)} cases need more than {MAX_ROWS} rows of pixels; give a smaller --num")
-    return in_columns(cells, columns)
+    pairs = zip(pictures, captions, strict=True)
+    cells = [captioned(picture, caption, min(SHEET_WIDTH, picture.shape[1])) for picture, caption in pairs]
+    return in_columns(cells, SHEET_WIDTH // max(cell.shape[1] for cell in cells))

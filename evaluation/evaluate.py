@@ -37,7 +37,7 @@ from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.files import check_output, output_folder, write_json
 from common.provenance import provenance
-from evaluation.case_pictures import draw_case, draw_sheet, panel_styles, row_of_panels
+from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, panel_styles, row_of_panels
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
@@ -86,6 +86,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--seeds needs several results files of one method; name them with --pred_file")
     if args.sheet and args.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         parser.error(f"--sheet {args.sheet} does not end in .jpg or .png")
+    if args.sheet and (args.num or 0) > MOST_ON_SHEET:
+        parser.error(f"--num {args.num} is too much for --sheet, which shows at most {MOST_ON_SHEET} cases")
     return args
 
 
@@ -179,8 +181,8 @@ def figures_of(
         figures["extra"] = figures.pop("official") | figures["extra"]
     if args.protocol != OFFICIAL_RULE:
         rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
-        figures["protocols"] = without_nan({rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules})
-    return figures
+        figures["protocols"] = {rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules}
+    return without_nan(figures)
 
 
 def differing_options(made: Sequence[dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ All problems of a results file are found and named, not only the first one.
 import functools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,50 +60,70 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
 
     Only a few takes for each worker are in memory. The scores do not depend on `num_workers` (0: this process scores).
     """
-    pairs, not_in_truth, of_takes = truth.pairs, [], {}
-    cases, masks = np.zeros(len(pairs), CASE), np.full(len(pairs), None)
+    not_in_truth: list[str] = []
     results = truth.with_results(iter_results(path, options.setting, truth.split_options), not_in_truth)
+    cases, masks, found = score_takes(truth, results, options, num_workers)
+    problems, accepted = [], Counter()
+    for problem in found:
+        if problem.flag in options.accept:
+            accepted[problem.kind] += problem.count
+        else:
+            problems.append(problem)
+    is_empty = np.isnan(cases["existence"]).all() and all(problem.missing for problem in problems)
+    if is_empty and (not_in_truth or options.allow_missing):
+        raise UserError(f"{path} has no prediction for any scored case; check --split")
+    refuse_problems(problems, path, options.allow_missing)
+    warnings = [*warnings_of(truth, not_in_truth, accepted), *(problem.text for problem in problems)]
+    return FileScores(cases, masks, accepted, warnings, {"results": str(path), **read_provenance(path)})
+
+
+def score_takes(
+    truth: GroundTruth, results: Iterable[tuple[int, str, Any]], options: ScoreOptions, num_workers: int
+) -> tuple[np.ndarray, np.ndarray, list[Problem]]:
+    """Score the takes of `truth.with_results` -> the cases and the masks of all pairs, and the problems by take."""
+    pairs, of_takes = truth.pairs, {}
+    cases, masks = np.zeros(len(pairs), CASE), np.full(len(pairs), None)
     tasks = ((pairs.of_take(take), raw, options, take) for take, _, raw in results)
     jobs = run_jobs(score_take, tasks, num_workers if len(truth.infos) > 1 else 0)
     # With the delay, no bar appears above an error at the start.
     bar = tqdm(jobs, total=len(truth.infos), unit="take", desc="score", delay=1, disable=None)
     for (*_, take), (scored, predicted, of_takes[take]) in bar:
         rows = np.flatnonzero(pairs.take == take)
-        cases[rows], masks[rows] = scored, predicted if options.keep_masks else None
-    found = [Problem(f"take {uid}: ground truth: {why}", MISSING) for uid, why in truth.malformed.items()]
-    found += [problem for take in sorted(of_takes) for problem in of_takes[take]]
-    problems, accepted = [problem for problem in found if problem.flag not in options.accept], Counter()
-    for problem in found:
-        if problem.flag in options.accept:
-            accepted[problem.kind] += problem.count
-    is_empty = np.isnan(cases["existence"]).all() and all(problem.missing for problem in problems)
-    if is_empty and (not_in_truth or options.allow_missing):
-        raise UserError(f"{path} has no prediction for any scored case; check --split")
-    if refused := [problem for problem in problems if not (problem.missing and options.allow_missing)]:
+        cases[rows], masks[rows] = scored, predicted
+    problems = [Problem(f"take {uid}: ground truth: {why}", MISSING) for uid, why in truth.malformed.items()]
+    return cases, masks, problems + [problem for take in sorted(of_takes) for problem in of_takes[take]]
+
+
+def refuse_problems(problems: Sequence[Problem], path: Path, allow_missing: bool) -> None:
+    """Print the problems of a results file, and raise UserError, unless all are missing predictions that may miss."""
+    if refused := [problem for problem in problems if not (problem.missing and allow_missing)]:
         flags = sorted({problem.flag for problem in refused if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        hint += "" if options.allow_missing else MISSING_HINT
+        hint += "" if allow_missing else MISSING_HINT
         refuse([problem.text for problem in refused], str(path), hint)
+
+
+def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Counter[str]) -> list[str]:
+    """Lines on what the ground truth or the results lack, and on accepted forms."""
     warnings = []
     if truth.all_frames:
         warnings.append("not the official protocol: every frame counts, even if nobody looked at the target view")
     if truth.missing:
         warnings.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
-    warnings.append(truth.incomplete_line)
+    if truth.incomplete_line:
+        warnings.append(truth.incomplete_line)
     if not_in_truth:
         warnings.append(f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}")
     for kind, count in sorted(accepted.items()):
         _, noun, text = OTHER_FORMS[kind]
         warnings.append(f"accepted: {counted(count, noun)} {text}")
-    warnings += [problem.text for problem in problems]  # all are missing predictions
-    made = {"results": str(path), **read_provenance(path)}
-    return FileScores(cases, masks, accepted, list(filter(None, warnings)), made)
+    return warnings
 
 
 def score_take(task: tuple[Pairs, Any, ScoreOptions, int]) -> tuple[np.ndarray, np.ndarray, list[Problem]]:
     """Score the predictions for the pairs of a take: of its results in the file, None if the file lacks it.
 
-    Returns the cases, the masks in the file (None where the prediction is missing or has a problem), and the problems.
+    Returns the cases, the masks in the file (None unless they are kept, and where there is none), and the problems.
     """
     pairs, raw, options, _ = task
     cases, masks, problems = np.zeros(len(pairs), CASE), np.full(len(pairs), None), []
@@ -119,7 +139,9 @@ def score_take(task: tuple[Pairs, Any, ScoreOptions, int]) -> tuple[np.ndarray, 
 
     for row, predicted, existence in read_predictions(pairs, raw, options.accept, problems):
         file_size, sought = mask_size(predicted), int(pairs.sought[row])
-        masks[row], cases["existence"][row] = predicted, existence
+        cases["existence"][row] = existence
+        if options.keep_masks:
+            masks[row] = predicted
         cases["predicted_area"][row] = mask_area(predicted) / math.prod(file_size)
         if not cases["visible"][row]:
             continue

@@ -109,7 +109,7 @@ def percentile_interval(values: np.ndarray) -> tuple[float, float]:
 
 def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.ndarray) -> dict[str, Any]:
     """The figures of the cases (files, N) of a results file, or the means of several. `takes` (N,) has the number of
-    each case's take, and `labels` are what `labels_of` returns. A value without any case is None.
+    each case's take, and `labels` are what `labels_of` returns. A value without any case is nan.
     """
     sums = case_sums(cases).mean(0)
     total, drawn = group_figures(sums), bootstrap_metrics(sums_by_take(takes, sums))
@@ -122,7 +122,7 @@ def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.
     figures["official"] = {name: total[name] for name in OFFICIAL}
     figures["extra"] = {name: total[name] for name in METRICS if name not in OFFICIAL}
     figures["interval_95"] = {name: percentile_interval(drawn[name]) for name in METRICS}
-    return without_nan(figures | {"breakdown": breakdown})
+    return figures | {"breakdown": breakdown}
 
 
 def group_figures(sums: np.ndarray) -> dict[str, Any]:
@@ -150,14 +150,14 @@ def compare(
         }
         comparisons.append({"second": name, "metrics": paired_differences(takes, both), "by": by})
     counts = {"takes_compared": len(np.unique(takes)), "frames_compared": len(takes)}
-    return without_nan({"names": list(names), "first": names[0], **counts, "comparisons": comparisons})
+    return {"names": list(names), "first": names[0], **counts, "comparisons": comparisons}
 
 
 def spread_of(cases: np.ndarray) -> dict[str, dict[str, Any]]:
     """The metrics of each results file, by their cases (files, N), with their mean and standard deviation (n - 1)."""
     values = metrics_of_sums(case_sums(cases).sum(1))
     spread = {name: {"mean": float(x.mean()), "deviation": float(x.std(ddof=1))} for name, x in values.items()}
-    return without_nan({name: {"values": values[name].tolist(), **spread[name]} for name in METRICS})
+    return {name: {"values": values[name].tolist(), **spread[name]} for name in METRICS}
 
 
 def paired_differences(takes: np.ndarray, sums: np.ndarray) -> dict[str, dict[str, Any]]:

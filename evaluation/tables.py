@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import counted
 from common.files import atomic_write
-from evaluation.metrics import METRICS, OFFICIAL, SEVERAL, TABLE_METRICS, MaskScores
+from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS, MaskScores
 from evaluation.summary import SHORT_BREAKDOWNS
 from formats.pairs import Pair, Pairs
 
@@ -20,7 +20,6 @@ BREAKDOWN_TITLES = {"object size": "by share of the target image that the object
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
-NO_DIFFERENCE = {"first": None, "second": None, "difference": None, "interval_95": [None, None]}
 
 
 def headline(figures: dict[str, Any]) -> str:
@@ -42,43 +41,60 @@ def score_tables(figures: dict[str, Any]) -> list[Rows]:
     """The scores of the first results file, and the differences of each other one from it; or the scores of all runs of
     one method.
     """
+    lacks = lacking(figures["frames_scored"], figures["frames_visible"])
     if "seeds" in figures:
-        return [seeds_table(figures)]
+        return [seeds_table(figures, lacks)]
     others = figures.get("comparisons", [])
-    return [score_table(figures), *(difference_table(figures["first"], other) for other in others)]
+    return [score_table(figures, lacks), *(difference_table(figures["first"], other, lacks) for other in others)]
 
 
 def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
     """The scores and differences of `score_tables` for each group of the breakdown `kind`."""
-    others, first = figures.get("comparisons", []), group_table(figures, kind)
-    if "seeds" in figures:
-        return [first]
-    return [first, *(change_table(other["by"][kind], f"{other['second']} - {figures['first']}") for other in others)]
+    others = [] if "seeds" in figures else figures.get("comparisons", [])
+    return [group_table(figures, kind), *(change_table(figures, kind, other) for other in others)]
 
 
-def score_table(figures: dict[str, Any]) -> Rows:
+def lacking(frames: int, visible: int) -> str:
+    """Which objects a group of cases lacks: "visible" or "hidden" ones; "" if it has both."""
+    if not visible:
+        return "visible"
+    return "hidden" if visible == frames else ""
+
+
+def heading(name: str, lacks: str) -> str:
+    """The heading of a metric; if it needs the objects that the cases lack, with this reason."""
+    metric = METRICS[name]
+    return f"{metric.heading}, no {lacks} object" if lacks and metric.over in ("", lacks) else metric.heading
+
+
+def hides(name: str, lacks: str | bool) -> bool:
+    """Whether a metric is not shown: where an object is visible in all frames, or in none, the benchmark, and
+    metrics.json, average only the class that occurs, so that a constant answer can score 100.
+    """
+    return name == "balanced_accuracy" and bool(lacks)
+
+
+def score_table(figures: dict[str, Any], lacks: str) -> Rows:
     """The scores of the first results file with intervals."""
     rows: Rows = [("", figures.get("first", "value"), "95 % interval")]
-    values = printed_values({**figures.get("official", {}), **figures["extra"]})
+    values = {**figures.get("official", {}), **figures["extra"]}
     for name, metric in METRICS.items():
-        title = heading(name, values)
+        title, value = heading(name, lacks), None if hides(name, lacks) else values[name]
         if name == "right_object":
             several, chance = figures["frames_several_objects"], metric.as_text(figures["right_object_chance"])
             title += f", in {several:,} cases with several objects, chance {chance}"
-        interval = metric.interval_text(figures["interval_95"][name]) if values[name] is not None else ""
-        rows.append((title, metric.as_text(values[name]), interval or "-"))
+        interval = metric.interval_text(figures["interval_95"][name]) if value is not None else ""
+        rows.append((title, metric.as_text(value), interval or "-"))
     return rows
 
 
-def seeds_table(figures: dict[str, Any]) -> Rows:
+def seeds_table(figures: dict[str, Any], lacks: str) -> Rows:
     """The scores of several runs of one method, with mean and standard deviation."""
-    names = figures["names"]
-    rows: Rows = [("", *names, "mean", "deviation")]
-    nothing = {"values": [None] * len(names), "mean": None, "deviation": None}
-    printed = printed_values(figures["seeds"], nothing)
-    for name, runs in printed.items():
-        shown = (*runs["values"], runs["mean"], runs["deviation"])
-        rows.append((heading(name, printed, nothing), *map(METRICS[name].as_text, shown)))
+    rows: Rows = [("", *figures["names"], "mean", "deviation")]
+    for name, runs in figures["seeds"].items():
+        values = (*runs["values"], runs["mean"], runs["deviation"])
+        texts = ("-" if hides(name, lacks) else METRICS[name].as_text(value) for value in values)
+        rows.append((heading(name, lacks), *texts))
     return rows
 
 
@@ -87,52 +103,39 @@ def group_table(figures: dict[str, Any], kind: str) -> Rows:
     whose = "mean" if "seeds" in figures else figures.get("first", "")
     rows: Rows = [(whose, "cases", *BREAKDOWN_COUNTS[1:], *(METRICS[name].heading for name in TABLE_METRICS))]
     for group in figures["breakdown"][kind]:
-        values = printed_values(group)
-        counts = (f"{group[name]:,}" for name in BREAKDOWN_COUNTS)
-        rows.append((group["label"], *counts, *(METRICS[name].as_text(values[name]) for name in TABLE_METRICS)))
+        lacks = lacking(group["frames"], group["visible"])
+        texts = ("-" if hides(name, lacks) else METRICS[name].as_text(group[name]) for name in TABLE_METRICS)
+        rows.append((group["label"], *(f"{group[name]:,}" for name in BREAKDOWN_COUNTS), *texts))
     return rows
 
 
-def printed_values(values: dict[str, Any], nothing: Any = None) -> dict[str, Any]:
-    """The values of the metrics to print. If the target is visible in all frames, or in none, the balanced accuracy is
-    replaced by `nothing`: the benchmark, and metrics.json, then average only the class that occurs, so that a constant
-    answer can score 100. `nothing` stands for a value that does not exist.
-    """
-    one_class = nothing in (values["missed_existence"], values["false_existence"])
-    return {**values, "balanced_accuracy": nothing} if one_class else values
-
-
-def heading(name: str, values: dict[str, Any], nothing: Any = None) -> str:
-    """The heading of a metric; if its value, of `printed_values`, is `nothing`, with the reason."""
-    lacking = "hidden" if values["false_existence"] == nothing else "visible"
-    is_lacking = values[name] == nothing and METRICS[name].over != SEVERAL
-    return METRICS[name].heading + f", no {lacking} object" * is_lacking
-
-
-def difference_table(first: str, other: dict[str, Any]) -> Rows:
+def difference_table(first: str, other: dict[str, Any], lacks: str) -> Rows:
     """The differences of a results file from the file `first`; `other` is a member of its "comparisons"."""
     rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
-    printed = printed_values(other["metrics"], NO_DIFFERENCE)
-    for name, paired in printed.items():
-        metric = METRICS[name]
+    for name, metric in METRICS.items():
+        paired = other["metrics"][name]
         values = metric.as_text(paired["first"]), metric.as_text(paired["second"])
         change = metric.as_text(paired["difference"], "+"), metric.interval_text(paired["interval_95"], "+") or "-"
-        rows.append((heading(name, printed, NO_DIFFERENCE), *values, *change, better_or_worse(name, paired)))
+        cells = "-----" if hides(name, lacks) else (*values, *change, better_or_worse(name, paired))
+        rows.append((heading(name, lacks), *cells))
     return rows
 
 
-def change_table(groups: dict[str, dict[str, Any]], title: str) -> Rows:
-    """The differences of each group of a comparison, with intervals; groups are sorted by the size of the change of
-    IoU, the largest first. An arrow points up if the second file is better.
+def change_table(figures: dict[str, Any], kind: str, other: dict[str, Any]) -> Rows:
+    """The differences of a results file, a member of "comparisons", from the first one in each group of the breakdown
+    `kind`, with intervals. Groups are sorted by the size of the change of IoU, the largest first. An arrow points up if
+    the second file is better.
     """
-    rows: Rows = [(title, *(METRICS[name].heading for name in TABLE_METRICS))]
-    for label, group in sorted(groups.items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
-        cells, paired = [label], printed_values(group, NO_DIFFERENCE)
+    rows: Rows = [(f"{other['second']} - {figures['first']}", *(METRICS[name].heading for name in TABLE_METRICS))]
+    lacks_of = {x["label"]: lacking(x["frames"], x["visible"]) for x in figures["breakdown"][kind]}
+    for label, group in sorted(other["by"][kind].items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
+        cells = [label]
         for name in TABLE_METRICS:
-            metric, change = METRICS[name], paired[name]["difference"]
-            interval = metric.interval_text(paired[name]["interval_95"], "+")
+            metric, change = METRICS[name], group[name]["difference"]
+            interval = metric.interval_text(group[name]["interval_95"], "+")
             arrow = {"better": " ▲", "worse": " ▼", "": ""}[metric.verdict(change)]
-            cells.append(metric.as_text(change, "+") + arrow + (f" [{interval}]" if interval else ""))
+            text = metric.as_text(change, "+") + arrow + (f" [{interval}]" if interval else "")
+            cells.append("-" if hides(name, lacks_of[label]) else text)
         rows.append(cells)
     return rows
 
@@ -149,10 +152,8 @@ def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool) -> Ro
     """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
-        star = "" if name == "official" and not all_frames else "* "
-        has_both = figures["existence_classes"] == 2  # see printed_values
-        values = figures if has_both else {**figures, "balanced_accuracy": None}
-        cells = (METRICS[metric].as_text(values[metric]) for metric in OFFICIAL)
+        star, lacks = "" if name == "official" and not all_frames else "* ", figures["existence_classes"] < 2
+        cells = ("-" if hides(metric, lacks) else METRICS[metric].as_text(figures[metric]) for metric in OFFICIAL)
         rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
     return rows
 

@@ -181,6 +181,7 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json --sheet {root}/split.json/a.jpg": "cannot write into {root}/split.json (",
     "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
     "--pred_file {results} --seeds": "--seeds needs several results files of one method; name them with --pred_file",
+    "--pred_file {results} --sheet {tmp}/a.jpg --num 151": "--num 151 is too much for --sheet, which shows at most 150",
     "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
 }
 

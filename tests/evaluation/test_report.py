@@ -15,7 +15,7 @@ from common.drawing import QUERY
 from common.errors import UserError
 from common.files import output_folder
 from evaluation import evaluate
-from evaluation.case_pictures import BLACK, _draw_panel, draw_sheet, row_of_panels
+from evaluation.case_pictures import _draw_panel, draw_sheet, row_of_panels
 from evaluation.metrics import METRICS
 from formats.masks import encode_mask
 from formats.results import read_provenance
@@ -115,8 +115,8 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_others_st
 
 def test_upright_pictures_stand_in_columns_and_their_captions_end_in_them():
     panel = _draw_panel(np.full((320, 180, 3), 90, np.uint8), None, QUERY, "prediction (visible: wrong)", None)
-    is_black = (panel == BLACK).all(-1)
-    assert is_black.any() and not is_black[:, -5:].any() and is_black.mean() < 0.2
+    is_black = (panel < 60).all(-1)
+    assert is_black.any() and not is_black[:, -5:].any() and is_black.mean() < 0.05
     picture = row_of_panels([panel] * 3)
     for pictures, size in (([picture] * 4, (2, 2)), ([picture], (1, 1)), ([np.hstack([picture] * 4)] * 3, (3, 1))):
         sheet = draw_sheet(pictures, ["cup: IoU 50 %"] * len(pictures))
