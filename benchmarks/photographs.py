@@ -36,7 +36,7 @@ import numpy as np
 
 from common.arguments import Parser
 from common.drawing import write_picture
-from common.existence import SURELY_VISIBLE
+from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_write, file_digest, read_json
 from formats.masks import decode_mask
 from inference.pair_table import ABSENT, COLUMNS, answer_table, read_table
@@ -44,6 +44,7 @@ from inference.predictor import Found, Queries
 
 PAIRS = Path(__file__).with_suffix(".json")
 PARTS = "chooses", "reported", "strangers"
+LIMITS = 0.8, SURELY_VISIBLE  # of existence, from which on a thing is called there
 DRAWS = 10_000  # of pairs with replacement, for 95 % intervals
 MIN_INLIERS = 10  # with fewer, a homography counts as not found
 Answer = tuple[np.ndarray, float]  # mask in the target (H, W) uint8, existence
@@ -132,10 +133,10 @@ def print_figures(pairs: Sequence[Mapping], found: Path) -> None:
 
     show("mean IoU of visible things", iou, visible)
     show("IoU above 50 %", iou > 0.5, visible)
-    for limit in (SURELY_VISIBLE, 0.9):
+    for limit in LIMITS:
         show(f"absent, existence below {limit:.0%}", existence < limit, ~visible)
         show(f"existence of {limit:.0%} or more, and the mask is right", iou > 0.5, existence >= limit)
-    words = np.array([row["verdict"] for row in rows])
+    words = np.array([verdict(of_row).rpartition(" (")[0] for of_row in existence])
     for word in sorted(set(words)):
         said = words == word
         print(f"{word}: {said.sum()}, there {(said & visible).sum()}, mask right {(said & (iou > 0.5)).sum()}")

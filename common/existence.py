@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-# "There" begins at the first, "probably not there" ends at the second. If "there" began at 0.5, six more of the 20
-# absent things of benchmarks/photographs.py would be called there, and two more of the 55 visible ones.
-SURELY_VISIBLE, SURELY_HIDDEN = 0.8, 0.2
+# "There" begins at the first, "probably not there" ends at the second. From 0.8 on, "there" was right for 71 % of the
+# strangers in benchmarks/photographs.py, and 86 % of our own pairs; from 0.9 on, for 77 % and 92 %.
+SURELY_VISIBLE, SURELY_HIDDEN = 0.9, 0.2
 
 
 def verdict(existence: float) -> str:
     """An existence as a person is told it: "there (93 %)", "unsure (31 %)" or "probably not there (4 %)".
-    Between the two, a mask in a photograph is right in one case of four, so a number alone would promise too much.
+    Between the two, a mask in a photograph is right in one case of three, so a number alone would promise too much.
     The benchmark's scores know only visible and hidden, which common.constants.THRESHOLD separates.
     """
     unsure = "unsure" if existence >= SURELY_HIDDEN else "probably not there"
