@@ -242,3 +242,8 @@ def test_the_active_environment_is_used_if_it_has_the_requirements_and_named(tmp
         done = subprocess.run(["bash", "-c", script], **how)
         assert done.returncode == 0 and done.stdout.startswith(f"{line}\n"), done
         assert done.stdout.removesuffix("\n").endswith(used), done.stdout
+    version = tmp_path / ".venv/lib/python3.11/site-packages/torch/version.py"
+    version.parent.mkdir(parents=True)
+    for cuda, said in (("'12.8'", "with"), ("None", "without")):
+        version.write_text(f"cuda: Optional[str] = {cuda}\n")
+        assert f"using .venv: PyTorch {said} CUDA\n" in subprocess.run(["bash", "-c", script], **how).stdout
