@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
             if name[:2] == "--" != name and name not in flags:
                 near = [x for x in flags if x.startswith(name)] or difflib.get_close_matches(name, flags, 1, cutoff=0.8)
                 near = near or [x for x in flags if x.startswith(name.partition("_")[0] + "_")]  # the same first word
-                unknown.append(f"there is no {name}" + f", but {' and '.join(near)}" * bool(near))
+                unknown.append(f"there is no {name}, but {' and '.join(near)}" if near else f"there is no {name}")
         if unknown:
             self.error("; ".join(unknown))
         return super().parse_args(args, namespace)

@@ -7,8 +7,9 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 # The exceptions that code may raise when it takes values out of JSON of another form than expected.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -32,6 +33,11 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 take`, `2 takes`, `1,317 takes`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(names: Sequence[Any], most: int = 3) -> str:
+    """`a, b, c, ...`"""
+    return ", ".join([*map(str, names[:most]), *(["..."] if len(names) > most else [])])
 
 
 def say_errors(module: str) -> None:

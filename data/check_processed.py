@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, run_script, say_errors
+from common.errors import UserError, counted, first_few, run_script, say_errors
 
 say_errors(__name__)
 
@@ -25,7 +25,7 @@ from common.arguments import Parser, add_annotations, add_data_path, add_num_wor
 from common.constants import SETTINGS
 from common.parallel import run_jobs
 from formats.failures import BROKEN_FILE, MISSING_FILE, read_failures
-from formats.frame_files import PACK, frame_bytes, frames_of
+from formats.frame_files import PACK, frame_bytes, frame_path, frames_of
 from formats.pairs import BOTH, open_pairs
 from formats.pairs_file import listing_path
 from formats.processed import ProcessedTake, annotation_change, has_jpeg_end, is_processed
@@ -81,8 +81,8 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     checks = dict(tqdm(run_jobs(job, uids, args.num_workers), split, len(uids), unit="take", disable=None))
     problems = [problem for uid in uids for problem in checks[uid].problems]
     if unprocessed := [uid for uid in uids if checks[uid].numbers["unprocessed"]]:
-        first_uids = ", ".join(unprocessed[:3]) + ", ..." * (len(unprocessed) > 3)
-        problems.append(f"{counted(len(unprocessed), 'take')} not processed: {first_uids}; run data/process_data.py")
+        what = f"{counted(len(unprocessed), 'take')} not processed: {first_few(unprocessed)}"
+        problems.append(f"{what}; run data/process_data.py")
     missing = [line for uid in uids for line in checks[uid].missing]
     if (annotations := annotation_path(args.annotation_path, split)).is_file():
         for uid, take in iter_takes(annotations, uids):
@@ -111,21 +111,27 @@ def check_take(data_dir: Path, uid: str) -> Check:
     except UserError as error:
         return Check([f"take {uid}: {error}", *broken_lines], missing, numbers)
     for camera, needed in sorted(take.needed_frames().items()):
-        sizes = there.get(camera, {})
-        absent, present = sorted(needed - sizes.keys()), sorted(needed & sizes.keys())
-        # Behind the end mark, there are at most some zeros.
-        ends = [frame_bytes(take.frame_path(camera, frame), max(0, sizes[frame] - 4096)) for frame in present]
-        cut_off = [frame for frame, end in zip(present, ends, strict=True) if not has_jpeg_end(end)]
         numbers["frames"] += len(needed)
-        delete = f"if its video is there, delete them (if packed, {PACK}) and "
-        for fault, frames, remedy in (("missing", absent, ""), ("cut off", cut_off, delete)):
-            if frames:
-                first_frames = ", ".join(map(str, frames[:5])) + ", ..." * (len(frames) > 5)
-                count = f"{counted(len(frames), 'frame')} {fault}: {first_frames}"
-                problems.append(f"take {uid}, camera {camera}: {count}; {remedy}run data/process_data.py")
+        faults = frame_faults(take.folder / camera, needed, there.get(camera, {}))
+        problems += [f"take {uid}, camera {camera}: {fault}" for fault in faults]
     for setting, number in PAIR_NUMBERS.items():
         numbers[number] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
     return Check(problems + broken_lines, missing, numbers)
+
+
+def frame_faults(folder: Path, needed: set[int], sizes: dict[int, int]) -> list[str]:
+    """What is wrong with the frames that pairs need of a camera, whose frames there have these sizes in bytes."""
+    present = sorted(needed & sizes.keys())
+    # Behind the end mark, there are at most some zeros.
+    ends = [frame_bytes(frame_path(folder, frame), max(0, sizes[frame] - 4096)) for frame in present]
+    cut_off = [frame for frame, end in zip(present, ends, strict=True) if not has_jpeg_end(end)]
+    delete = f"if its video is there, delete them (if packed, {PACK}) and "
+    faults = ("missing", sorted(needed - sizes.keys()), ""), ("cut off", cut_off, delete)
+    return [
+        f"{counted(len(frames), 'frame')} {fault}: {first_few(frames, 5)}; {remedy}run data/process_data.py"
+        for fault, frames, remedy in faults
+        if frames
+    ]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, run_script, say_errors, warn_once
+from common.errors import UserError, counted, first_few, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
@@ -46,9 +46,8 @@ def main() -> None:
     for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
         uids = read_split(args.splits_path, split)
         if missing := sorted(uid for uid in uids if not is_processed(args.data_path, uid)):
-            first_uids = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
             count = f"{len(missing)} of {counted(len(uids), 'take')}"
-            print(f"{split} of {args.splits_path}: {count} not processed: {first_uids}")
+            print(f"{split} of {args.splits_path}: {count} not processed: {first_few(missing)}")
         if len(missing) == len(uids):
             continue
         found_none = False

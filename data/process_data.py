@@ -122,7 +122,7 @@ def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
     """Write of which videos the frames are, and their `detail` if it is not the benchmark's. Raises UserError if a job
     before wrote another kind.
     """
-    kind = ("downscaled/448" if downscaled else "full size") + f", detail {detail}" * (detail > 1)
+    kind = "downscaled/448" if downscaled else "full size" if detail == 1 else f"full size, detail {detail}"
     path = data_dir / VIDEOS
     if (former := data_dir / SOURCE).exists():  # its name until version 2.7
         former.rename(path)

@@ -12,7 +12,6 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
 import hashlib
 import json
 import shlex
-from array import array
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -66,9 +65,9 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     it is, without reading its annotation.json, and its state is (0, "").
     """
     states, malformed, missing, tracks, cameras = {}, {}, [], [], []
-    masks, counts, frames, sizes = [], bytearray(), array("i"), array("i")
+    masks, counts, files = [], bytearray(), []
     pool = ThreadPoolExecutor(ASKED_AT_ONCE)
-    files = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
+    asked = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
     pool.shutdown(wait=False)
     for uid in tqdm(uids, "list pairs", unit="take", delay=1, disable=None):  # no bar before an early error
         annotation = data_dir / uid / ANNOTATION
@@ -77,21 +76,19 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
             continue
         states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
-            take, there = in_memory.get(uid) or ProcessedTake.read(data_dir, uid), files.pop(uid).result()
+            take, there = in_memory.get(uid) or ProcessedTake.read(data_dir, uid), asked.pop(uid).result()
         except UserError as error:
             malformed[uid] = str(error)
             continue
-        for object_name, of_object in take.masks.items():
-            for camera, rles in of_object.items():
-                tracks.append((uid, object_name, camera, len(rles)))
-                for frame, rle in sorted(rles.items()):
-                    masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
-                    counts += rle["counts"].encode()
+        for name, camera, rles in take.tracks():
+            tracks.append((uid, name, camera, len(rles)))
+            for frame, rle in sorted(rles.items()):
+                masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
+                counts += rle["counts"].encode()
         for camera, needed in take.needed_frames().items():
-            frames.extend(sorted(needed))
-            sizes.extend(there.get(camera, {}).get(frame, 0) for frame in sorted(needed))
+            files += [(frame, there.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
-    arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array([frames, sizes], np.int32)
+    arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()
     return Listing(*arrays, states, malformed, missing, tracks, cameras)
 
 

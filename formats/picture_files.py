@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.errors import UserError, warn_once
+from common.errors import UserError, first_few, warn_once
 from common.files import name_number
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of the pictures in a folder
@@ -184,7 +184,7 @@ def _colors(channels: list[np.ndarray]) -> np.ndarray:
 def _value_names(labels: np.ndarray) -> str:
     numbers = np.unique(labels[labels != 0]).tolist()
     names = [f"0x{number:06x}" if labels.dtype == np.uint32 else str(number) for number in numbers]
-    return f"{', '.join(names[:12])}{', ...' * (len(names) > 12)}"
+    return first_few(names, 12)
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -109,6 +109,11 @@ class ProcessedTake:
         """Every camera in which an object is annotated."""
         return {camera for cameras in self.masks.values() for camera in cameras}
 
+    def tracks(self) -> Iterator[tuple[str, str, dict[int, RLE]]]:
+        """Yield each object with each of its cameras, and its masks there by frame."""
+        for object_name, cameras in self.masks.items():
+            yield from ((object_name, camera, rles) for camera, rles in cameras.items())
+
     def correspondences(self, setting: str) -> Iterator[Correspondence]:
         """Yield each object with each pair of its cameras that fits the setting (ego to exo, or exo to ego)."""
         for object_name, cameras in self.masks.items():

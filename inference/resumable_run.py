@@ -67,7 +67,7 @@ class ResumableRun:
             for folder in self.folder.parent.glob("*"):
                 remove_leftovers(folder)
             if other := {*self.folder.glob("*.json")} - {*self.parts, self.joined_path}:
-                what = "finished of other masks or frames, or by version 2.6, and predicted anew"
+                what = "finished of other masks or frames, and predicted anew"
                 print(f"{counted(len(other), 'take')} of {self.folder}: {what}")
             self.pairs.store.compare_frames(take for take, part in enumerate(self.parts) if part.exists())
             yield

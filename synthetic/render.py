@@ -149,8 +149,8 @@ def _draw_solid(camera: Camera, solid: Solid, picture: Picture, rows: slice, col
             continue
         depth, ahead = depth[nearer], [d[nearer] for d in direction]
         at = [o + depth * d for o, d in zip(origin, ahead, strict=True)]
-        color, normal = shape.surface(solid.texture, at, ahead, pixels, *(x[nearer] for x in details))
-        picture.colors[strip][nearer] = _lit_colors(solid, color, normal, lights)
+        surface = shape.surface(solid.texture, at, ahead, pixels, *(x[nearer] for x in details))
+        picture.colors[strip][nearer] = _lit_colors(solid, *surface, lights)
         picture.depth[strip][nearer] = depth
         picture.labels[strip][nearer] = solid.label
 
