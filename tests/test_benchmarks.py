@@ -105,10 +105,14 @@ def test_photographs_are_judged_by_part_with_absent_things_apart(tmp_path, monke
         masks = {"query_mask": encode_mask(mask), "target_mask": None if truth is None else encode_mask(truth)}
         known["pairs"] += [{"part": part, "object": "patch", "query": "here", "target": target} | masks] * 2
     known["pairs"].append(known["pairs"][0] | {"part": "strangers"})
+    known["packages"]["lost"] = {"get": "false lost"}  # a program that always fails
+    known["pictures"]["nowhere"] = known["pictures"]["there"] | {"package": "lost"}
+    known["pairs"].append(known["pairs"][0] | {"target": "nowhere"})
     write_json(tmp_path / "pairs.json", known)
     monkeypatch.setattr(photographs, "PAIRS", tmp_path / "pairs.json")
     words = ("--samples", tmp_path / "samples")
-    output_of(run_main(photographs.main, *words, "--fetch"))
+    fetched = run_main(photographs.main, *words, "--fetch")
+    assert fetched.returncode == 3 and "left out: 1 pair, since 1 package cannot be downloaded; " in fetched.stdout
     said = {}
     for part in ("chooses", "strangers"):
         done = run_main(photographs.main, *words, "--part", part, "--out", tmp_path / part)
