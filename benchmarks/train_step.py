@@ -7,7 +7,7 @@
 
 1. It times the loader in one process. The published way decodes, pads and resizes whole masks; this project samples
    masks from their run lengths.
-2. It times a training step on images that are read already. For this project it also times a step with cached features.
+2. It times a training step on images that are read already.
 
 The weights are random, since the time does not depend on them.
 
@@ -47,12 +47,11 @@ from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device, tf32
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import LetterboxedBatch, Paper, collate_letterboxed, read_letterboxed
-from recipes.samples import DrawnPairs, keys_of
+from recipes.samples import DrawnPairs
 from recipes.stream import TrainSamples
 from train.engine import Step
 
 PLAIN, OURS = "the published way", "this project"
-CACHE_BYTES = 1e9
 FRAMES = 61  # of takes in which operations are counted
 
 
@@ -87,11 +86,7 @@ def main() -> None:
         reads = {name: partial(read_batch, samples, args.loader_samples) for name, samples in loaders.items()}
         time_ways("loader", reads, args.rounds, "sample", args.loader_samples)
         batch: Any = read_batch(loaders[OURS], args.batch_size).to(device)
-    steps = {
-        PLAIN: make_step(args, batch, plain=True),
-        OURS: make_step(args, batch),
-        "cached features": make_step(args, batch, cached=True),
-    }
+    steps = {PLAIN: make_step(args, batch, plain=True), OURS: make_step(args, batch)}
     time_ways("training step", steps, args.rounds, "step")
 
 
@@ -104,7 +99,7 @@ def count_on_takes(args: argparse.Namespace) -> None:
 
 
 def time_ways(title: str, ways: Mapping[str, Callable[[], object]], rounds: int, unit: str, count: int = 1) -> None:
-    """Print the seconds per unit of each way (`count` units in a round), after a round that fills the cache."""
+    """Print the seconds per unit of each way (`count` units in a round), after a round to warm up."""
     time_in_turn(ways, 1)
     print_times(title, time_in_turn(ways, rounds)[0], unit, count)
 
@@ -114,7 +109,6 @@ def read_plainly(pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator, side
     rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
     query_mask = pad_and_resize(decode_mask(pairs.query_mask(drawn.query)), side)
     return {
-        "keys": keys_of(pairs, drawn),
         "visible": rle is not None,
         "query_image": pad_and_resize(pairs.query_image(drawn.query), side),
         "target_image": pad_and_resize(pairs.target_image(drawn.target), side),
@@ -144,15 +138,11 @@ class PlainPaper(Paper):
         return self.encoder.images(batch.query_image), self.encoder.images(batch.target_image), mask_feat
 
 
-def make_step(
-    args: argparse.Namespace, batch: LetterboxedBatch, plain: bool = False, cached: bool = False
-) -> Callable[[], None]:
+def make_step(args: argparse.Namespace, batch: LetterboxedBatch, plain: bool = False) -> Callable[[], None]:
     """A function that makes a training step, always on the same batch."""
     device, precision = batch.query_mask.device, "fp32" if plain else args.precision
     backbone, network = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=args.input_size))
-    recipe: Any = (PlainPaper if plain else Paper)(
-        network, backbone, device, precision, cache_size=CACHE_BYTES if cached else 0
-    )
+    recipe: Any = (PlainPaper if plain else Paper)(network, backbone, device, precision)
     step, optimizer = Step(recipe, World(), 1.0).train(), torch.optim.Adam(network.parameters(), lr=2e-4)
     if plain:
         recipe.encoder.backbone = backbone.to(device)

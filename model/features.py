@@ -1,8 +1,8 @@
-"""Images and masks -> features of the frozen backbone: the encoder of training and prediction, and a cache."""
+"""Images and masks -> features of the frozen backbone: the encoder of training and prediction."""
 
 import copy
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,45 +79,3 @@ def _features_agree(backbone: Backbone, folded: Backbone) -> bool:
 def coverage_of(masks: Tensor, size: Sequence[int]) -> Tensor:
     """Masks (B, H, W) -> the part of each cell of a grid of `size` (h, w) that they cover, (B, h, w) float32."""
     return F.adaptive_avg_pool2d(masks.float()[:, None], (size[0], size[1]))[:, 0]
-
-
-class FeatureCache:
-    """Keeps features of images and masks, which never change because the backbone is frozen, in float16 on the CPU,
-    until `size` bytes are used; then no more are added. Samples are drawn at random, so the first ones are as useful.
-    """
-
-    def __init__(self, size: int = 0):
-        self.entries: dict[Hashable, list[Tensor]] = {}  # features of a picture, (h, w, C) each
-        self.size = self._bytes_left = size
-
-    def __reduce__(self):  # a spawned loader process gets an empty cache, and reads the pictures
-        return FeatureCache, ()
-
-    def __call__(
-        self, keys: Sequence[Hashable], pictures: Tensor, encode: Callable[[Tensor], Sequence[Tensor]]
-    ) -> list[Tensor]:
-        """Features of N images or masks of the same size, (N, C, h, w) float32 each. `encode(pictures)` computes
-        features that are not in the cache, once for each key. All features are rounded to float16, so that the first
-        visit gives the same as later visits; if the cache has no size, nothing is rounded.
-        """
-        if not self.size:
-            return list(encode(pictures))
-        stored = [key for key in dict.fromkeys(keys) if key in self.entries]
-        # A row for each picture that is not in the cache.
-        rows = {key: row for row, key in enumerate(keys) if key not in self.entries}
-        features: dict[Hashable, tuple[Tensor, ...]] = {}
-        if stored:  # the stored features are copied to the device together
-            parts = (torch.stack(part) for part in zip(*(self.entries[key] for key in stored), strict=True))
-            parts = [part.to(pictures.device, non_blocking=True) for part in parts]
-            features |= zip(stored, zip(*parts, strict=True), strict=True)
-        if rows:
-            parts = encode(torch.stack([pictures[row] for row in rows.values()]))
-            compact = [part.movedim(1, -1).half() for part in parts]  # (N, h, w, C)
-            features |= zip(rows, zip(*compact, strict=True), strict=True)
-            for key, *entry in zip(rows, *(part.cpu() for part in compact), strict=True):
-                size = sum(part.nbytes for part in entry)
-                if size <= self._bytes_left:
-                    self.entries[key] = [part.clone() for part in entry]
-                    self._bytes_left -= size
-        parts = zip(*(features[key] for key in keys), strict=True)
-        return [torch.stack(part).movedim(-1, 1).float() for part in parts]

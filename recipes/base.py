@@ -25,7 +25,7 @@ from formats.masks import fit_mask, fit_rle, letterbox_mask
 from formats.pairs import Pairs
 from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
-from model.features import Encoder, FeatureCache
+from model.features import Encoder
 from model.rows import cat
 from model.xsegtx import Look
 from recipes.frame import Frame
@@ -132,21 +132,19 @@ class NetworkRecipe(Recipe):
         precision: str = "fp32",
         batch_size: int | None = None,
         looks: Any = None,
-        cache_size: float = 0,
         training: Any = None,
         loading: Mapping[str, Any] | None = None,
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
-        places in a target at which it looks. Training keeps backbone features in `cache_size` bytes, and searches pairs
-        that loaders read with `loading`, the result of `loader_options`; `training` is of the class
-        `Options`.
+        places in a target at which it looks. Training searches pairs that loaders read with `loading`, the result of
+        `loader_options`; `training` is of the class `Options`.
         """
         if looks and not self.looks_default:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
         self.network, self.config = network.to(device).eval(), network.config
         self.device, self.precision = device, precision
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])
-        self.cache, self.batch_size, self.looks = FeatureCache(int(cache_size)), batch_size or BATCH_SIZE, looks
+        self.batch_size, self.looks = batch_size or BATCH_SIZE, looks
         self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
         self.loading, self.training, self.options = loading or {}, training, {"precision": precision}
 

@@ -19,14 +19,13 @@ from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.base import Answer, NetworkRecipe, letterboxed_answers
 from recipes.frame import Frame
 from recipes.losses import compute_losses
-from recipes.samples import Batch, DrawnPairs, ViewKeys, keys_of
+from recipes.samples import Batch, DrawnPairs
 
 
 @dataclass
 class LetterboxedBatch(Batch):
     """B samples of S x S pixels."""
 
-    keys: list[ViewKeys]
     query_image: Tensor  # (B, S, S, 3) uint8 RGB
     target_image: Tensor  # (B, S, S, 3) uint8 RGB
     query_mask: Tensor  # (B, S, S) uint8 of 0 and 1
@@ -46,7 +45,6 @@ def read_letterboxed(
 
     target_rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
     return {
-        "keys": keys_of(pairs, drawn),
         "visible": target_rle is not None,
         "query_image": letterbox(pairs.query_image(drawn.query), side),
         "target_image": letterbox(pairs.target_image(drawn.target), side),
@@ -58,8 +56,7 @@ def read_letterboxed(
 
 def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
     block = torch.tensor([sample["block"] for sample in samples])  # attention without a mask has faster kernels
-    keys = [sample["keys"] for sample in samples]
-    return LetterboxedBatch.of(samples, keys=keys, block=block if block.any() else None)
+    return LetterboxedBatch.of(samples, block=block if block.any() else None)
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,8 @@ class Paper(NetworkRecipe):
 
     def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Features of query images, target images and query masks."""
-        images = torch.cat((batch.query_image, batch.target_image))
-        keys, targets, mask_keys = map(list, zip(*batch.keys, strict=True))
-        [features] = self.cache(keys + targets, images, lambda images: [self.encoder.images(images)])
-        [mask_feat] = self.cache(mask_keys, batch.query_mask, lambda masks: [self.encoder.masks(masks)])
-        query_feat, target_feat = features.chunk(2)
-        return query_feat, target_feat, mask_feat
+        query, target = self.encoder.images(torch.cat((batch.query_image, batch.target_image))).chunk(2)
+        return query, target, self.encoder.masks(batch.query_mask)
 
     # Prediction
 

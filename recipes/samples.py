@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from formats.pairs import Pairs
-
 
 class DrawnPairs(NamedTuple):
     """The pairs from which the two views of a sample come: the same pair, except in synthetic negatives."""
@@ -17,21 +15,6 @@ class DrawnPairs(NamedTuple):
     query: int  # the pair whose query view and mask are shown
     target: int  # the pair whose target view is shown; if it is another pair, the object is not in this view
     chance: float = 1.0  # a random number from 0 to 1, for a choice of the recipe
-
-
-class ViewKeys(NamedTuple):
-    """The keys of cached features of a sample: the numbers of take, camera and frame, and for a mask of the object."""
-
-    query: tuple[int, ...]
-    target: tuple[int, ...]
-    query_mask: tuple[int, ...]
-
-
-def keys_of(pairs: Pairs, drawn: DrawnPairs) -> ViewKeys:
-    query, target = drawn[:2]
-    shown = int(pairs.take[query]), int(pairs.query[query]), int(pairs.frame[query])
-    sought = int(pairs.take[target]), int(pairs.target[target]), int(pairs.frame[target])
-    return ViewKeys(shown, sought, (*shown, int(pairs.object[query])))
 
 
 @dataclass

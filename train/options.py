@@ -25,7 +25,7 @@ RESUME += "netLast.pth in --out-dir, if it exists and has the same recipe)"
 FOLDER = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
 MAY_CHANGE = (  # options that do not change what is learned: the same command may continue with other values of them
     *("out_dir", "moco_path", "gpu", "device", "num_workers"),
-    *("cache_features", "save_every", "log_every", "n_epoch"),
+    *("save_every", "log_every", "n_epoch"),
 )
 
 
@@ -64,7 +64,6 @@ class Options:
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
     precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISION_NAMES)
     num_workers: int | None = option(None, "loader processes of each process (default: its CPUs but one)", limits=[0])
-    cache_features: float = option(0, "GB of memory in which backbone features of images are kept", limits=[0])
     save_every: int = option(10, "keep every n-th epoch's checkpoint; 0: keep only last, best and warm-up", limits=[0])
     log_every: int = option(20, "steps between console and log lines", limits=[1])
 

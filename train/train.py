@@ -106,8 +106,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
 
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     parts = state.network, state.backbone, device, options.precision
-    loading, cache_size = loader_options(options.num_workers, device.type == "cuda"), options.cache_features * 1e9
-    recipe = RECIPES[options.recipe](*parts, cache_size=cache_size, training=options.training, loading=loading)
+    loading = loader_options(options.num_workers, device.type == "cuda")
+    recipe = RECIPES[options.recipe](*parts, training=options.training, loading=loading)
     samples = TrainSamples(pairs, recipe.read, options.seed)
 
     def search(function: Callable[..., list], share: float | None) -> list:  # other pairs in each mining and the fit

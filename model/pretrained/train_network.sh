@@ -56,7 +56,7 @@ make train/patterned_large "${large[@]}" "${learn[@]}" --num_train 64
 
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
   --resume-pth auto "${start[@]}" --batch-pos 4 --warmUpIter 100 --iter-epoch 2400 --n-epoch "$epochs" \
-  --val_size 240 --cache_features 6 --num_workers 0 --save_every 0 --log_every 200 --precision $precision
+  --val_size 240 --num_workers 0 --save_every 0 --log_every 200 --precision $precision
 [ "$seed" = 0 ] || exit 0
 python - "$out/seed_0/netLast.pth" model/pretrained/xsegtx_tiny.pth <<'END' # for prediction, in half precision
 import sys

@@ -16,7 +16,7 @@ from formats.crop import cut
 from formats.masks import iou
 from formats.pairs import Pairs
 from model.device import autocast
-from model.features import Levels, coverage_of
+from model.features import coverage_of
 from model.rows import rows_by_key
 from model.xsegtx import Look
 from recipes.base import Answer, Search
@@ -118,9 +118,8 @@ class Strong(Matching):
         described = self.network.describe(self.encoder.levels(batch.wide[rows]), batch.wide_mask[rows])
         for group in batch.frames:
             of_group, described = described[: len(group.rows)], described[len(group.rows) :]
-            with torch.autocast(self.device.type, enabled=False):  # under autocast, float16 cannot be stacked
-                levels = Levels(*self.cache(group.keys, group.images, lambda x: self.encoder.levels(x).columns()))
-            heat.append(self.network.locator.heat(of_group, self.network.locator.cells(levels)))
+            cells = self.network.locator.cells(self.encoder.levels(group.images))
+            heat.append(self.network.locator.heat(of_group, cells))
         return heat
 
     def look_at_crops(self, batch: CropBatch) -> Look:

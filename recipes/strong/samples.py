@@ -33,7 +33,7 @@ from recipes.crops import (
     size_ratios,
     spot_of,
 )
-from recipes.samples import Batch, DrawnPairs, keys_of
+from recipes.samples import Batch, DrawnPairs
 from recipes.strong.config import StrongConfig
 
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
@@ -52,7 +52,6 @@ TARGET_CROPS, RIVALS = 3, 1  # crops of each target, and how many of them show r
 class WholeFrame(NamedTuple):
     """A whole target frame, for the locator."""
 
-    key: tuple  # of the view, and the frame's long side
     image: np.ndarray  # (h, w, 3) uint8 RGB
     cells: np.ndarray  # (h / 8, w / 8) bool, the cells of the object
 
@@ -61,7 +60,6 @@ class FrameGroup(NamedTuple):
     """The frames of a batch that have the same size."""
 
     rows: Tensor  # (n,) int64, positions of the frames' samples in the batch
-    keys: list[tuple]
     images: Tensor  # (n, h, w, 3)
     cells: Tensor  # (n, h / 8, w / 8)
 
@@ -92,7 +90,7 @@ def read_crops(
     """
     views = read_views(pairs, drawn)
     wrong = (mined or {}).get(drawn.target, ()) if drawn.query == drawn.target else ()
-    return cut_sample(keys_of(pairs, drawn).target, views, draw_places(pairs, drawn, views, wrong, rng), config)
+    return cut_sample(views, draw_places(pairs, drawn, views, wrong, rng), config)
 
 
 class Views(NamedTuple):
@@ -150,7 +148,7 @@ def draw_places(pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Any, rng: 
     return DrawnPlaces(turn, share, context, targets, wide, query, rng.random() < LOCATED)
 
 
-def cut_sample(target_key: tuple, views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[str, Any]:
+def cut_sample(views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[str, Any]:
     """Cut the crops at the drawn places; returns the fields of a sample of `CropBatch`, and its "frame"."""
     size, side, wide_size = views.target.shape[:2], config.input_size, config.wide_size
     crops = [spot.crop(size, drawn.context) for spot in drawn.targets]
@@ -162,7 +160,7 @@ def cut_sample(target_key: tuple, views: Views, drawn: DrawnPlaces, config: Stro
     if drawn.is_located:
         height, width = frame_size(size, long_side)
         cells = object_cells(views.target_mask, (height // CELL, width // CELL))
-        frame = WholeFrame((target_key, long_side), resize(views.target, (height, width)), cells)
+        frame = WholeFrame(resize(views.target, (height, width)), cells)
     return {
         "visible": views.target_spot is not None,
         "wide": cut(views.query, wide_crop, wide_size, drawn.turn),
@@ -205,9 +203,8 @@ def grouped_by_size(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
     groups = []
     for size, rows in rows_by_key(frame and frame.image.shape for frame in frames).items():
         if size:
-            keys, images, cells = zip(*(frames[row] for row in rows), strict=True)
-            images, cells = (torch.from_numpy(np.stack(arrays)) for arrays in (images, cells))
-            groups.append(FrameGroup(torch.tensor(rows), list(keys), images, cells))
+            images, cells = (np.stack(arrays) for arrays in zip(*(frames[row] for row in rows), strict=True))
+            groups.append(FrameGroup(torch.tensor(rows), torch.from_numpy(images), torch.from_numpy(cells)))
     return groups
 
 

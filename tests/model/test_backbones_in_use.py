@@ -13,7 +13,7 @@ from inference.predictor import Predictor
 from model import checkpoint
 from model.backbone import Backbone
 from recipes.table import load_checkpoint
-from tests.made.training import losses, run_training
+from tests.made.training import run_training
 from tests.model.test_backbones import DINOV2, original_state
 from train import start
 
@@ -22,10 +22,8 @@ def test_training_and_inference_work_on_another_backbone(training_set, tmp_path)
     weights = tmp_path / "weights.pth"
     torch.save({key: tensor.half() for key, tensor in original_state(DINOV2).items()}, weights)
     backbone = ["--backbone", DINOV2, "--backbone_weights", weights, "--warmUpIter", 1, "--iter-epoch", 2]
-    last = tmp_path / "plain" / "netLast.pth"
-    for name, cached in (("plain", ()), ("cached", ("--cache_features", 1))):
-        assert run_training(training_set, tmp_path / name, *backbone, *cached) is None
-    assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)
+    last = tmp_path / "netLast.pth"
+    assert run_training(training_set, tmp_path, *backbone) is None
     assert set(torch.load(last, weights_only=True)["backbone"]) == {"name", "digest", "weights"}
 
     words = ["--setting", "ego-exo", "--ckpt_path", last, "--data_path", training_set, "--out_path", tmp_path / "out"]

@@ -87,8 +87,8 @@ def compare(training_set: str, out_dir: str, *networks: str) -> None:
             checkpoint = load_checkpoint(Path(path))
             with PretendedDevice() if is_pretended else contextlib.nullcontext() as gpu:
                 device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
-                options = {"cache_size": 1e8, "training": checkpoint.recipe.Options()}
-                recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, **options)
+                training = checkpoint.recipe.Options()
+                recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, training=training)
                 samples, frame = TrainSamples(pairs, recipe.read, 0), Frames(pairs, [rows], recipe.prepare)[0]
                 training = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
                 state = TrainState(training, checkpoint.backbone, recipe.network, device, {})

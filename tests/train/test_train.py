@@ -525,7 +525,7 @@ def test_run_both_trains_as_the_network_of_the_repository_was_trained():
     run, _ = choose_start(parse(["--both", "--recipe", "strong", "--n-epoch", "12"], ""), torch.device("cpu"))
     other = {name for name, value in run.stored.items() if shipped.get(name, value) != value}
     steps = {"batch_pos", "iter_epoch", "warmUpIter", "val_size", "lr_schedule"}  # which drops after epoch 50 of its 12
-    assert other <= steps | {"train_dir", "out_dir", "num_workers", "cache_features", "save_every", "log_every"}
+    assert other <= steps | {"train_dir", "out_dir", "num_workers", "save_every", "log_every"}
     assert run.training.mine_epochs == [2, 6, 10] and run.lr_falls == 6
 
 
