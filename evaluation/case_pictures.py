@@ -42,19 +42,10 @@ def draw_case(
     query_window = _close_up(query.shape[:2], query_mask)
     window = _close_up(target.shape[:2], next((mask for mask in (true_mask, *drawn) if mask), None))
     panels = [_draw_panel(query, query_mask, QUERY, f"query {pairs.named(row).query_camera}", query_window)]
-    for name, case, mask, is_seen in zip(names, cases, drawn, seen, strict=True):
-        caption = _caption(name or "prediction", case, is_seen)
-        panels.append(_draw_panel(target, mask, PREDICTION, caption, window, dashed=not is_seen))
+    for name, mask, is_seen in zip(names, drawn, seen, strict=True):
+        panels.append(_draw_panel(target, mask, PREDICTION, name or "prediction", window, dashed=not is_seen))
     caption = "truth" if pairs.visible[row] else "truth: not there"
     return [*panels, _draw_panel(target, true_mask, TRUTH, caption, window)]
-
-
-def _caption(name: str, case: np.void, is_seen: bool) -> str:
-    """The caption of a prediction; `is_seen`: it says, by the official limit, that the object is visible."""
-    notes = ["empty"] if case["visible"] and case["predicted_pixels"] == 0 else []
-    if not (case["visible"] and is_seen):
-        notes.append(f"{'visible' if is_seen else 'hidden'}: {'right' if is_seen == case['visible'] else 'wrong'}")
-    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def row_of_panels(panels: Sequence[np.ndarray]) -> np.ndarray:

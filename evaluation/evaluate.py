@@ -131,8 +131,9 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     figures |= {"results": str(files[0]), "accepted": dict(scores[0].accepted)}
     figures["provenance"] = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
     warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
-    if args.seeds and (differing := differing_options([of_file.made for of_file in scores])):
-        warnings.append(f"not runs of one method, by {differing}; leave out --seeds to compare them")
+    methods = dict.fromkeys(filter(None, (method_of(of_file.made) for of_file in scores)))
+    if args.seeds and len(methods) > 1:
+        warnings.append(f"not runs of one method, but of {' and '.join(methods)}; leave out --seeds to compare them")
 
     def draw(row: int) -> list[np.ndarray]:
         return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
@@ -185,13 +186,11 @@ def figures_of(
     return without_nan(figures)
 
 
-def differing_options(made: Sequence[dict[str, Any]]) -> str:
-    """The options, with their values, by which results files differ that have a record; "" if there are none."""
-    known, differing = [run for run in made if "date" in run], []
-    for name in sorted(set().union(*known) - OF_ONE_RUN):
-        values = list(dict.fromkeys(str(run.get(name, "none")) for run in known))
-        differing += [f"{name} ({', '.join(values)})"] if len(values) > 1 else []
-    return ", ".join(differing)
+def method_of(made: dict[str, Any]) -> str:
+    """The options by which a results file was predicted, besides those that runs of one method may differ in; "" if the
+    file has no record.
+    """
+    return ", ".join(f"{name} {value}" for name, value in sorted(made.items()) if name not in OF_ONE_RUN)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -61,17 +61,15 @@ def lacking(frames: int, visible: int) -> str:
     return "hidden" if visible == frames else ""
 
 
-def heading(name: str, lacks: str) -> str:
-    """The heading of a metric; if it needs the objects that the cases lack, with this reason."""
-    metric = METRICS[name]
-    return f"{metric.heading}, no {lacks} object" if lacks and metric.over in ("", lacks) else metric.heading
-
-
-def hides(name: str, lacks: str | bool) -> bool:
-    """Whether a metric is not shown: where an object is visible in all frames, or in none, the benchmark, and
-    metrics.json, average only the class that occurs, so that a constant answer can score 100.
+def undefined(name: str, lacks: str) -> bool:
+    """Whether a metric needs the objects that the cases lack. The balanced accuracy needs both: the benchmark, and
+    metrics.json, then average only the class that occurs, so that a constant answer can score 100.
     """
-    return name == "balanced_accuracy" and bool(lacks)
+    return bool(lacks) and METRICS[name].over in ("", lacks)
+
+
+def heading(name: str, lacks: str) -> str:
+    return METRICS[name].heading + (f", no {lacks} object" if undefined(name, lacks) else "")
 
 
 def score_table(figures: dict[str, Any], lacks: str) -> Rows:
@@ -79,7 +77,7 @@ def score_table(figures: dict[str, Any], lacks: str) -> Rows:
     rows: Rows = [("", figures.get("first", "value"), "95 % interval")]
     values = {**figures.get("official", {}), **figures["extra"]}
     for name, metric in METRICS.items():
-        title, value = heading(name, lacks), None if hides(name, lacks) else values[name]
+        title, value = heading(name, lacks), None if undefined(name, lacks) else values[name]
         if name == "right_object":
             several, chance = figures["frames_several_objects"], metric.as_text(figures["right_object_chance"])
             title += f", in {several:,} cases with several objects, chance {chance}"
@@ -93,7 +91,7 @@ def seeds_table(figures: dict[str, Any], lacks: str) -> Rows:
     rows: Rows = [("", *figures["names"], "mean", "deviation")]
     for name, runs in figures["seeds"].items():
         values = (*runs["values"], runs["mean"], runs["deviation"])
-        texts = ("-" if hides(name, lacks) else METRICS[name].as_text(value) for value in values)
+        texts = ("-" if undefined(name, lacks) else METRICS[name].as_text(value) for value in values)
         rows.append((heading(name, lacks), *texts))
     return rows
 
@@ -104,7 +102,7 @@ def group_table(figures: dict[str, Any], kind: str) -> Rows:
     rows: Rows = [(whose, "cases", *BREAKDOWN_COUNTS[1:], *(METRICS[name].heading for name in TABLE_METRICS))]
     for group in figures["breakdown"][kind]:
         lacks = lacking(group["frames"], group["visible"])
-        texts = ("-" if hides(name, lacks) else METRICS[name].as_text(group[name]) for name in TABLE_METRICS)
+        texts = ("-" if undefined(name, lacks) else METRICS[name].as_text(group[name]) for name in TABLE_METRICS)
         rows.append((group["label"], *(f"{group[name]:,}" for name in BREAKDOWN_COUNTS), *texts))
     return rows
 
@@ -116,7 +114,7 @@ def difference_table(first: str, other: dict[str, Any], lacks: str) -> Rows:
         paired = other["metrics"][name]
         values = metric.as_text(paired["first"]), metric.as_text(paired["second"])
         change = metric.as_text(paired["difference"], "+"), metric.interval_text(paired["interval_95"], "+") or "-"
-        cells = "-----" if hides(name, lacks) else (*values, *change, better_or_worse(name, paired))
+        cells = "-----" if undefined(name, lacks) else (*values, *change, better_or_worse(name, paired))
         rows.append((heading(name, lacks), *cells))
     return rows
 
@@ -135,7 +133,7 @@ def change_table(figures: dict[str, Any], kind: str, other: dict[str, Any]) -> R
             interval = metric.interval_text(group[name]["interval_95"], "+")
             arrow = {"better": " ▲", "worse": " ▼", "": ""}[metric.verdict(change)]
             text = metric.as_text(change, "+") + arrow + (f" [{interval}]" if interval else "")
-            cells.append("-" if hides(name, lacks_of[label]) else text)
+            cells.append("-" if undefined(name, lacks_of[label]) else text)
         rows.append(cells)
     return rows
 
@@ -152,8 +150,9 @@ def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool) -> Ro
     """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, figures in protocols.items():
-        star, lacks = "" if name == "official" and not all_frames else "* ", figures["existence_classes"] < 2
-        cells = ("-" if hides(metric, lacks) else METRICS[metric].as_text(figures[metric]) for metric in OFFICIAL)
+        star = "" if name == "official" and not all_frames else "* "
+        lacks = "hidden" if figures["existence_classes"] == 1 else ""
+        cells = ("-" if undefined(metric, lacks) else METRICS[metric].as_text(figures[metric]) for metric in OFFICIAL)
         rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
     return rows
 

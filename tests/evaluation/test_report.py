@@ -260,8 +260,8 @@ def test_files_of_different_methods_are_no_runs_of_one(scored_data, tmp_path, ca
         record = {"results_sha256": hashlib.sha256(Path(files[-1]).read_bytes()).hexdigest(), "provenance": made}
         (tmp_path / model / "ego-exo_val_run.json").write_text(json.dumps(record))
     compare_main(scored_data, tmp_path, "--pred_file", *files, "--num", "0", "--seeds")
-    line = "not runs of one method, by looks (5, 1); leave out --seeds to compare them"
-    assert line in capsys.readouterr().out.splitlines() and line in (tmp_path / "index.html").read_text()
+    line = "not runs of one method, but of looks 5, precision fp32 and looks 1, precision fp32; leave out --seeds"
+    assert line in capsys.readouterr().out and line in (tmp_path / "index.html").read_text()
 
 
 def test_a_comparison_says_what_any_of_the_files_lacks(scored_data, tmp_path, capsys):
