@@ -128,12 +128,13 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
         raise UserError("these results files have no scored case in common")
     pairs, cases = truth.pairs[rows], np.stack([of_file.cases[rows] for of_file in scores])
     figures = figures_of(truth, args, names, pairs, cases)
-    figures |= {"results": str(files[0]), "accepted": dict(scores[0].accepted)}
-    figures["provenance"] = {"predictions": [of_file.made for of_file in scores], "evaluation": provenance()}
-    warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
+    figures["warnings"] = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
     methods = dict.fromkeys(filter(None, (method_of(of_file.made) for of_file in scores)))
     if args.seeds and len(methods) > 1:
-        warnings.append(f"not runs of one method, but of {' and '.join(methods)}; leave out --seeds to compare them")
+        what = f"not runs of one method, but of {' and '.join(methods)}; leave out --seeds to compare them"
+        figures["warnings"].append(what)
+    made = [of_file.made for of_file in scores]
+    figures |= {"results": str(files[0]), "provenance": {"predictions": made, "evaluation": provenance()}}
 
     def draw(row: int) -> list[np.ndarray]:
         return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
@@ -141,7 +142,7 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     def card_of(number: int, row: int) -> dict[str, Any]:
         return make_card(number, names, truth.take_names[pairs.take[row]], pairs.named(row), cases[:, row])
 
-    chosen, cards, sheet, lines = [], [], None, [*warnings]
+    chosen, cards, sheet = [], [], None
     if args.report:
         number = args.num if args.num is not None else 40 if several else 100
         chosen = choose_rows(pairs, cases, args.order, number, with_hidden=True)
@@ -149,7 +150,6 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
         on_sheet = choose_rows(pairs, cases, args.order, 8 if args.num is None else args.num)
         captions = ["{title}, {caption}".format(**card_of(0, row)) for row in on_sheet]
         sheet = draw_sheet(map(row_of_panels, map(draw, on_sheet)), captions)
-        lines.append(f"{counted(len(on_sheet), 'case')}: {args.sheet}")
     with output_folder(args.out) as folder:
         for number, row in enumerate(tqdm(chosen, unit="picture", desc="pictures", delay=1, disable=None)):
             panels, card = draw(row), card_of(number, row)
@@ -158,9 +158,9 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
         if sheet is not None:
             write_picture(args.sheet, sheet)
         write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)
-        write_page(folder, figures, warnings, cards, args.order)
+        write_page(folder, figures, cards, args.order)
         write_cases(folder / "cases.csv", names, pairs, cases)
-    lines = [*printed_lines(figures, truth.all_frames), *lines, f"report: open {args.out / PAGE}"]
+    lines = [*printed_lines(figures), f"report: open {args.out / PAGE}"]
     print("\n".join(map(printable, lines)))
 
 

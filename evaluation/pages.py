@@ -118,7 +118,7 @@ def case_text(case: np.void) -> str:
     return f"{iou}, said {verdict(case['existence'])}"
 
 
-def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], cards: list[dict], order: str) -> None:
+def write_page(folder: Path, figures: dict[str, Any], cards: list[dict], order: str) -> None:
     """Write the page with its style and script. `figures` is the content of metrics.json or comparison.json; `order` is
     the order of `choose_rows`. A section is left out if it has no cards and only one-row tables.
     """
@@ -130,7 +130,7 @@ def write_page(folder: Path, figures: dict[str, Any], warnings: Sequence[str], c
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("page.html")
     with atomic_write(folder / PAGE) as file:
-        file.write(page.render(title=title, lead=lead, warnings=warnings, sections=sections, wide=len(names) > 1))
+        file.write(page.render(title=title, lead=lead, figures=figures, sections=sections))
 
 
 def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> list[dict[str, Any]]:

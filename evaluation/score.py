@@ -49,7 +49,6 @@ class FileScores(NamedTuple):
 
     cases: np.ndarray  # (N,) of type CASE: a row for each pair of the ground truth
     masks: np.ndarray  # (N,): the predicted mask of each pair as in the file, an RLE; None if missing, or not kept
-    accepted: Counter[str]  # number of predictions in each form that is not the official one
     warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
     made: dict[str, Any]  # the path of the results file, and how it was made, if its run record says so
 
@@ -74,7 +73,7 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
         raise UserError(f"{path} has no prediction for any scored case; check --split")
     refuse_problems(problems, path, options.allow_missing)
     warnings = [*warnings_of(truth, not_in_truth, accepted), *(problem.text for problem in problems)]
-    return FileScores(cases, masks, accepted, warnings, {"results": str(path), **read_provenance(path)})
+    return FileScores(cases, masks, warnings, {"results": str(path), **read_provenance(path)})
 
 
 def score_takes(

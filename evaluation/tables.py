@@ -146,19 +146,19 @@ def better_or_worse(name: str, paired: dict[str, Any]) -> str:
     return change if low > 0 or high < 0 else f"{change}, uncertain"
 
 
-def protocol_table(protocols: dict[str, dict[str, Any]], all_frames: bool) -> Rows:
+def protocol_table(figures: dict[str, Any]) -> Rows:
     """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
     rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
-    for name, figures in protocols.items():
-        star = "" if name == "official" and not all_frames else "* "
-        lacks = "hidden" if figures["existence_classes"] == 1 else ""
-        cells = ("-" if undefined(metric, lacks) else METRICS[metric].as_text(figures[metric]) for metric in OFFICIAL)
-        rows.append((star + name, *cells, counted(figures["count"], figures["averaged_over"].removesuffix("s"))))
+    for name, scores in figures["protocols"].items():
+        star = "" if name == "official" and "official" in figures else "* "
+        lacks = "hidden" if scores["existence_classes"] == 1 else ""
+        cells = ("-" if undefined(metric, lacks) else METRICS[metric].as_text(scores[metric]) for metric in OFFICIAL)
+        rows.append((star + name, *cells, counted(scores["count"], scores["averaged_over"].removesuffix("s"))))
     return rows
 
 
-def printed_lines(figures: dict[str, Any], all_frames: bool) -> list[str]:
-    """The lines that evaluate.py prints: scores or differences, intervals, breakdowns, the scores by other rules."""
+def printed_lines(figures: dict[str, Any]) -> list[str]:
+    """The lines that evaluate.py prints: scores or differences, breakdowns, the scores by other rules, warnings."""
     lines, scored = [headline(figures)], figures["frames_scored"]
     if scored < (wanted := figures["frames_wanted"]):
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} cases are missing")
@@ -173,9 +173,9 @@ def printed_lines(figures: dict[str, Any], all_frames: bool) -> list[str]:
         if len(table) > 2:
             lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}", *format_table(table)]
     if "protocols" in figures:
-        lines += ["", *format_table(protocol_table(figures["protocols"], all_frames))]
+        lines += ["", *format_table(protocol_table(figures))]
         lines.append("* not the benchmark's rule; docs/evaluation.md says what each does")
-    return lines
+    return lines + figures["warnings"]
 
 
 def format_table(rows: Rows) -> list[str]:
