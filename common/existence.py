@@ -9,13 +9,13 @@ import numpy as np
 SURELY_VISIBLE, SURELY_HIDDEN = 0.9, 0.2
 
 
-def verdict(existence: float) -> str:
+def verdict(existence: float, low: float = SURELY_HIDDEN, high: float = SURELY_VISIBLE) -> str:
     """An existence as a person is told it: "there (93 %)", "unsure (31 %)" or "probably not there (4 %)".
     Between the two, a mask in a photograph is right in one case of three, so a number alone would promise too much.
     The benchmark's scores know only visible and hidden, which common.constants.THRESHOLD separates.
     """
-    unsure = "unsure" if existence >= SURELY_HIDDEN else "probably not there"
-    return f"{'there' if existence >= SURELY_VISIBLE else unsure} ({int(100 * existence)} %)"  # 19.7 % are not yet 20 %
+    unsure = "unsure" if existence >= low else "probably not there"
+    return f"{'there' if existence >= high else unsure} ({int(100 * existence)} %)"  # 19.7 % are not yet 20 %
 
 
 def balanced_accuracy(visible_recall: Any, hidden_recall: Any) -> Any:

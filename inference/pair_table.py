@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
-from common.existence import SURELY_VISIBLE, verdict
+from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
 from common.files import atomic_write, claimed, file_digest, is_file_name, remove_leftovers
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
@@ -32,7 +33,10 @@ ABSENT, MADE_OF = "absent", "made of"  # a truth; the entry of a mask's file
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
 SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
-MOST_SHOWN, TILE = 100, 320  # answers on the sheet; pixels of the width of each
+MOST_SHOWN, TILE = 100, 320  # answers on the sheet; pixels of the width of each view
+SHEET_WIDTH = 4 * (TILE + 16)
+TRIED_LIMITS = 0.5, 0.6, 0.7, 0.8, 0.9, 0.95
+Limits = Sequence[float]  # existences: "probably not there" ends at the first, "there" begins at the second
 Find = Callable[..., Sequence[Sequence[Found]]]  # `Predictor.find`, or another function of queries, [target], size=...
 
 
@@ -93,7 +97,15 @@ class Answer(NamedTuple):
     existence: float
     verdict: str
     share: float  # of the target's pixels
-    iou: float | str | None  # with the truth; ABSENT; None: unknown
+    iou: float | None  # with the truth, if this is known and shows the object
+    absent: bool | None  # by the truth
+
+    @property
+    def error(self) -> float:
+        """0 to 1: how far the answer is from the truth; 0 if nobody knows this."""
+        if self.iou is not None:
+            return 1 - min(self.iou, self.existence)
+        return self.existence if self.absent else 0
 
 
 def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
@@ -128,45 +140,54 @@ def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
 
 
 def answer_table(
-    rows: Sequence[Row], broken: dict[str, UserError], out: Path, find: Find, made_by: str, ranked: bool = False
+    rows: Sequence[Row],
+    broken: dict[str, UserError],
+    out: Path,
+    find: Find,
+    made_by: str,
+    limits: Limits = (SURELY_HIDDEN, SURELY_VISIBLE),
+    ranked: bool = False,
 ) -> int:
     """Answer rows by `find`, which `made_by` tells from others, and print the scores; rows that cannot be answered join
-    the `broken` ones. Returns the exit status. If `ranked`, the likeliest answers come first, and a sheet shows them.
+    the `broken` ones. Returns the exit status. A sheet shows the answers: the likeliest first if `ranked`, else those
+    that are furthest from the truth.
     """
     answers = []
-    with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}"):
-        for name in ("answers.csv", SHEET) if ranked else ("answers.csv",):
+    with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}", [SHEET]):
+        for name in "answers.csv", SHEET:
             (out / name).unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
         for row in (bar := tqdm(rows, "segment", unit="pair", leave=False, disable=None)):
             try:
-                answers.append(found := answer(row, out, find, made_by))
+                answers.append(found := answer(row, out, find, made_by, limits))
             except UserError as error:
                 broken[row.name] = error
                 continue
-            score = f", IoU {found.iou:.2f}" if isinstance(found.iou, float) else ""
-            bar.write(f"{row.name}: {verdict(found.existence)}, {found.share:.2%} of the target{score}")
-        if ranked and answers:
+            score = f", IoU {found.iou:.2f}" if found.iou is not None else ""
+            bar.write(f"{row.name}: {verdict(found.existence, *limits)}, {found.share:.2%} of the target{score}")
+        if ranked:
             answers.sort(key=lambda found: -found.existence)
-            draw_sheet(answers[:MOST_SHOWN], out)
         with atomic_write(out / "answers.csv") as file:
             csv.writer(file, lineterminator="\n").writerows([Answer._fields, *answers])
-    print_scores(answers)
+        if answers:
+            shown = answers if ranked else sorted(answers, key=lambda found: -found.error)
+            draw_sheet({row.name: row for row in rows}, shown[:MOST_SHOWN], out, limits)
+    print_scores(answers, limits)
     for name, error in broken.items():
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
-    shown = f", the likeliest first in {out / SHEET}" if ranked and answers else ""
+    sheet = f", {'the likeliest' if ranked else 'wrong ones'} first in {out / SHEET}" if answers else ""
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
-    print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{shown}{left_out}")
+    print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{sheet}{left_out}")
     return 3 if broken else 0  # as eval_segswap.py does
 
 
-def answer(row: Row, out: Path, find: Find, made_by: str) -> Answer:
+def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Answer:
     """The answer to a row, once its mask and picture are written; they stay if they were made from the same before.
     Raises UserError if an input is not as it should be, and if the mask or picture would replace another file.
     """
     if not is_file_name(row.name.lstrip("-.")):
         raise UserError("its name is too long or not of readable letters; rename it")
     digest, mask_path, picture_path = row.digest(made_by), out / f"{row.name}.png", out / f"{row.name}.jpg"
-    truth = read_mask(row.truth) if isinstance(row.truth, Path) else np.zeros((1, 1), np.uint8)
+    truth = truth_of(row)
     found = former_answer(mask_path, picture_path, row.files, digest)
     if not found:
         queries, target = row.read()
@@ -179,11 +200,12 @@ def answer(row: Row, out: Path, find: Find, made_by: str) -> Answer:
         info = PngInfo()
         info.add_text(MADE_OF, f"{digest} {float(found.existence)!r}")
         write_picture(mask_path, found.mask * 255, pnginfo=info)
-        shown = overlay(outlined(target, found), fit_mask(truth, target.shape[:2]), TRUTH, dashed=True)
+        shown = overlay(outlined(target, found, limits), fit_mask(truth, target.shape[:2]), TRUTH, dashed=True)
         write_picture(picture_path, side_by_side([*outlined_queries(queries), shown]))
     mask, existence = found
-    score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else ABSENT if row.truth else None
-    return Answer(row.name, existence, verdict(existence).rpartition(" (")[0], round(float(mask.mean()), 6), score)
+    word, share = verdict(existence, *limits).rpartition(" (")[0], round(float(mask.mean()), 6)
+    score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else None
+    return Answer(row.name, existence, word, share, score, not truth.any() if row.truth else None)
 
 
 def former_answer(mask_path: Path, picture_path: Path, inputs: Sequence[Path], digest: str) -> Found | None:
@@ -200,32 +222,50 @@ def former_answer(mask_path: Path, picture_path: Path, inputs: Sequence[Path], d
     return Found(read_mask(mask_path), float(before[1])) if before[:1] == [digest] and picture_path.exists() else None
 
 
-def outlined(target: np.ndarray, found: Found) -> np.ndarray:
-    return overlay(target, found.mask, PREDICTION, dashed=found.existence < SURELY_VISIBLE)
+def truth_of(row: Row) -> np.ndarray:
+    """The true mask; an empty one if the object is absent, or if nobody knows."""
+    return read_mask(row.truth) if isinstance(row.truth, Path) else np.zeros((1, 1), np.uint8)
+
+
+def outlined(target: np.ndarray, found: Found, limits: Limits) -> np.ndarray:
+    return overlay(target, found.mask, PREDICTION, dashed=found.existence < limits[1])
 
 
 def outlined_queries(queries: Queries) -> list[np.ndarray]:
     return [overlay(image, fit_mask(mask, image.shape[:2]), QUERY) for image, mask in queries]
 
 
-def draw_sheet(answers: Sequence[Answer], out: Path) -> None:
-    """Draw what was found in each target, with its surroundings, from the pictures and masks of the rows."""
+def draw_sheet(rows: Mapping[str, Row], answers: Sequence[Answer], out: Path, limits: Limits) -> None:
+    """Draw answers, each with its surroundings: where the object is marked, what was found, and the truth
+    if this lies elsewhere.
+    """
     tiles = []
     for found in answers:
-        picture, mask = read_picture(out / f"{found.name}.jpg"), read_mask(out / f"{found.name}.png")
-        target = picture[:, -round(mask.shape[1] * len(picture) / len(mask)) :]  # without the query
-        close_up = target[around(fit_mask(mask, target.shape[:2]), 4)]
-        tiles.append(captioned(close_up, f"{verdict(found.existence)}: {found.name}", TILE))
-    write_picture(out / SHEET, in_columns(tiles, 4))
+        row = rows[found.name]
+        queries, target = row.read()
+        mask, truth = (fit_mask(x, target.shape[:2]) for x in (read_mask(out / f"{row.name}.png"), truth_of(row)))
+        shown = overlay(outlined(target, Found(mask, found.existence), limits), truth, TRUTH, dashed=True)
+        views = [image[around(query, 4)] for image, (_, query) in zip(outlined_queries(queries), queries, strict=True)]
+        views += [shown[around(x, 4)] for x in ([mask] if not truth.any() or (mask & truth).any() else [mask, truth])]
+        score = f", IoU {found.iou:.2f}" if found.iou is not None else ""
+        caption = f"{verdict(found.existence, *limits)}{score}: {found.name}"
+        tiles.append(captioned(side_by_side(views), caption, len(views) * TILE))
+    columns = max(1, SHEET_WIDTH // max(tile.shape[1] for tile in tiles))
+    write_picture(out / SHEET, in_columns(tiles, columns))
 
 
-def print_scores(answers: Sequence[Answer]) -> None:
-    """Print how good the answers are whose truth is known. An IoU above 0.5 is right."""
-    visible = [(x.iou, x.existence >= SURELY_VISIBLE) for x in answers if isinstance(x.iou, float)]
-    absent = [x.existence >= SURELY_VISIBLE for x in answers if x.iou == ABSENT]
+def print_scores(answers: Sequence[Answer], limits: Limits) -> None:
+    """Print how good the answers are whose truth is known, and how often "there" would be said with other limits."""
+    visible = [found for found in answers if found.iou is not None]
+    absent = [found for found in answers if found.absent]
     if visible:
-        ious, said = np.array(visible).T
-        score = f"mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}"
-        print(f"visible: {len(ious)}, {score}, called there {said.sum():.0f}")
-    if absent:
-        print(f"absent: {len(absent)}, called there {sum(absent)}")
+        ious = np.array([found.iou for found in visible])
+        print(f"visible: {len(ious)}, mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}")
+    for name, those in (("visible", visible), ("absent", absent)):
+        words = Counter(found.verdict for found in those)
+        said = ", ".join(f"{word} {words[word]}" for word in ("there", "unsure", "probably not there"))
+        if those:
+            print(f"{name}: {len(those)}, called {said}")
+    for limit in [x for x in TRIED_LIMITS if x >= limits[0]] if visible or absent else []:
+        there = [sum(found.existence >= limit for found in those) for those in (visible, absent)]
+        print(f"--limits {limits[0]:g} {limit:g}: there {there[0]} visible, {there[1]} absent")

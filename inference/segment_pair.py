@@ -5,8 +5,8 @@
     python inference/segment_pair.py --query_image a.jpg c.jpg --query_mask a.png c.png --target_image b.jpg
 
 Writes the mask b_mask.png (0 and 255, in the size of the target image) and b_overlay.jpg, which shows all pictures with
-the object; if such files exist, b_2_mask.png and b_2_overlay.jpg. --out gives them another name than the target's. With
---places 3, the masks of the next places are b_mask_2.png and b_mask_3.png, and b_overlay.jpg shows all places from
+the object, into the current folder or into --out; if such files exist, b_2_mask.png and b_2_overlay.jpg. With --places
+3, the masks of the next places are b_place2_mask.png and b_place3_mask.png, and b_overlay.jpg shows all places from
 nearby. assets/samples/ has pictures to try.
 
     python inference/segment_pair.py --pairs pairs.csv --out answers
@@ -34,11 +34,11 @@ tune_cpu(__name__)
 
 from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
 from common.constants import SIZES
-from common.drawing import around, side_by_side, write_picture
-from common.existence import verdict
-from common.files import check_output, claimed
+from common.drawing import around, captioned, in_columns, side_by_side, write_picture
+from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
+from common.files import check_output, check_writable, claimed
 from formats.picture_files import SUFFIXES, label_values, pictures_in
-from inference.pair_table import Row, answer_table, outlined, outlined_queries, read_table
+from inference.pair_table import TILE, Row, answer_table, outlined, outlined_queries, read_table
 from inference.predictor import Predictor
 
 
@@ -60,13 +60,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     text = "size of the object in the target: smaller if only the query's camera is head-worn (default: unknown)"
     add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the answer first")
-    add("--out", type=Path, help="beginning of the output files' names (default: as above); of many pairs, a folder")
+    add("--out", type=Path, help="folder for the output files (default, of one pair: the current folder)")
     add("--overwrite", action="store_true", help="replace output files that exist")
+    text = "existence below which an object counts as probably not there, and from which on it counts as there"
+    limits = {"type": at_least(0, float, 1), "default": (SURELY_HIDDEN, SURELY_VISIBLE), "metavar": ("LOW", "HIGH")}
+    add("--limits", nargs=2, help=text, **limits)
     add_network_options(parser, CKPT_HELP)
     args = parser.parse_args(argv)
     pair = args.query_image, args.query_mask or args.query_box, args.target_image
     if any((*pair, args.size, args.object)) if args.pairs else not all(pair):
         parser.error("give either --pairs, or --query_image, --target_image, and --query_mask or --query_box")
+    if args.limits[0] > args.limits[1]:
+        parser.error("--limits takes LOW before HIGH")
     if is_many(args) and not args.out:
         parser.error("--pairs, --object all and several targets need a folder for the answers: add --out FOLDER")
     if is_many(args) and (args.places > 1 or args.overwrite):
@@ -100,8 +105,8 @@ def main(argv: list[str] | None = None) -> int | None:
     if not rows and not broken:
         raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
     predictor = load(args)
-    made_by = f"{predictor.digest} {predictor.recipe.options}"
-    return answer_table(rows, broken, args.out, predictor.find, made_by, ranks(args))
+    made_by = f"{predictor.digest} {predictor.recipe.options} {args.limits}"
+    return answer_table(rows, broken, args.out, predictor.find, made_by, args.limits, ranks(args))
 
 
 def rows_of(args: argparse.Namespace) -> list[Row]:
@@ -140,31 +145,34 @@ def load(args: argparse.Namespace) -> Predictor:
 
 def answer_pair(row: Row, args: argparse.Namespace) -> None:
     """Answer one pair, at --places of the target, and write the masks and the overlay."""
-    out, is_named = args.out or Path(row.name), bool(args.out or args.overwrite)
-    if not out.name:
-        raise UserError(f"--out {out} is a folder; give the beginning of a file's name: {out / row.name}")
-    for path in output_paths(out, args.places) if is_named else ():
-        check_output(path, args.overwrite, [*row.files, args.ckpt_path, args.backbone_weights])
+    out = args.out or Path()
+    check_writable(out)
+    for path in output_paths(out / row.name, args.places) if args.overwrite else ():
+        check_output(path, True, [*row.files, args.ckpt_path, args.backbone_weights])
     queries, target = row.read()  # errors come before the network is loaded
     found = load(args).find(queries, [target], args.places, row.size)[0]
-    for mask, existence in found:
-        print(f"{verdict(existence)}, {mask.mean():.2%} of the target image")
+    said = [verdict(place.existence, *args.limits) for place in found]
+    for text, place in zip(said, found, strict=True):
+        print(f"{text}, {place.mask.mean():.2%} of the target image")
     if len(found) < args.places:
         print(f"{counted(len(found), 'place')} found, not {args.places}: no further place has a mask of its own")
 
-    shown = [outlined(target, place) for place in found]
+    shown = outlined_queries(queries) + [outlined(target, place, args.limits) for place in found]
     if args.places > 1:
-        shown = [image[around(place.mask, 4)] for image, place in zip(shown, found, strict=True)]
-    with claimed(out.parent, out.name, f"writes {out}_mask.png"):
-        paths, numbers = output_paths(out, args.places), itertools.count(2)
-        while not is_named and any(path.exists() for path in paths):
-            paths = output_paths(out.with_name(f"{out.name}_{next(numbers)}"), args.places)
+        windows = [around(mask, 4) for _, mask in queries] + [around(place.mask, 4) for place in found]
+        texts = ["query"] * len(queries) + said
+        shown = [captioned(x[near], text, TILE) for x, near, text in zip(shown, windows, texts, strict=True)]
+    picture = in_columns(shown, 4) if args.places > 1 else side_by_side(shown)
+    with claimed(out, row.name, f"writes {out / row.name}_mask.png"):
+        paths, numbers = output_paths(out / row.name, args.places), itertools.count(2)
+        while not args.overwrite and any(path.exists() for path in paths):
+            paths = output_paths(out / f"{row.name}_{next(numbers)}", args.places)
         *mask_paths, overlay_path = paths
         for path, place in zip(mask_paths, found, strict=False):  # fewer places may be found
             write_picture(path, place.mask * 255)
         for path in mask_paths[len(found) :]:
             path.unlink(missing_ok=True)  # of a former run, which --overwrite allows to replace
-        write_picture(overlay_path, side_by_side([*outlined_queries(queries), *shown]))
+        write_picture(overlay_path, picture)
     print(*mask_paths[: len(found)], overlay_path, sep="\n")
     if row.box:
         print(f"look at {overlay_path}: if the box's object is outlined badly, paint it with inference/demo.py")
@@ -172,9 +180,9 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
 
 def output_paths(out: Path, places: int) -> list[Path]:
     """The files of the masks and of the overlay; they have more places if a former run had."""
-    while out.with_name(f"{out.name}_mask_{places + 1}.png").exists():
+    while out.with_name(f"{out.name}_place{places + 1}_mask.png").exists():
         places += 1
-    ends = "_mask.png", *(f"_mask_{place}.png" for place in range(2, places + 1)), "_overlay.jpg"
+    ends = "_mask.png", *(f"_place{place}_mask.png" for place in range(2, places + 1)), "_overlay.jpg"
     return [out.with_name(out.name + end) for end in ends]
 
 

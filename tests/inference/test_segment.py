@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.drawing import PREDICTION, write_picture
+from common.drawing import PREDICTION, TRUTH, write_picture
 from common.errors import UserError, warn_once
 from common.existence import verdict
 from common.files import file_digest
@@ -188,8 +188,10 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
     predictor, out = Predictor.load(strong_checkpoint, "cpu"), tmp_path / "three"
     segment(files | {"places": "3", "out": str(out)})
     places = predictor.places(files["query_image"], files["query_mask"], files["target_image"], 3)
-    names = [f"three_mask{end}.png" for end in ("", "_2", "_3")][: len(places)]
-    assert len(places) > 1 and {path.name for path in tmp_path.glob("three*")} == {*names, "three_overlay.jpg"}
+    names = [f"target{place}_mask.png" for place in ("", "_place2", "_place3")][: len(places)]
+    assert len(places) > 1 and {path.name for path in out.iterdir()} == {*names, "target_overlay.jpg"}
+    with Image.open(out / "target_overlay.jpg") as sheet:
+        assert sheet.width > (1 + len(places)) * segment_pair.TILE  # each place and the query have a captioned tile
     capsys.readouterr()
     segment(files | {"places": "99", "out": str(tmp_path / "all")})
     assert " places found, not 99: no further place has a mask of its own\n" in capsys.readouterr().out
@@ -197,21 +199,18 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
         segment(files | {"places": "3", "object": "all", "out": str(out)})
     assert "--places and --overwrite are for one pair; leave them out" in capsys.readouterr().err
     for name, place in zip(names, places, strict=True):
-        assert np.array_equal(read_mask(tmp_path / name), place.mask)
-    (tmp_path / "three_mask_4.png").touch()
+        assert np.array_equal(read_mask(out / name), place.mask)
+    (out / "target_place4_mask.png").touch()
     segment(files | {"out": str(out)}, "--overwrite")  # nothing of a run with more places lies beside the new answer
-    assert {path.name for path in tmp_path.glob("three*")} == {names[0], "three_overlay.jpg"}
-    (tmp_path / "four_mask_3.png").touch()
-    with pytest.raises(UserError, match="four_mask_3.png exists; name another file"):
-        segment(files | {"places": "3", "out": str(tmp_path / "four")})
+    assert {path.name for path in out.iterdir()} == {names[0], "target_overlay.jpg"}
 
 
 def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(files, monkeypatch, capsys):
     monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
     segment({name: path for name, path in files.items() if name != "ckpt_path"})
-    mask = cv2.imread(files["out"] + "_mask.png", cv2.IMREAD_UNCHANGED)
+    mask = cv2.imread(files["out"] + "/target_mask.png", cv2.IMREAD_UNCHANGED)
     assert mask.shape == (90, 160) and set(np.unique(mask)) <= {0, 255}
-    assert cv2.imread(files["out"] + "_overlay.jpg").shape == (90, 90 + 160, 3)
+    assert cv2.imread(files["out"] + "/target_overlay.jpg").shape == (90, 90 + 160, 3)
     printed = capsys.readouterr().out
     assert printed.startswith(f"{Path(files['ckpt_path']).name}: tiny network of 96 pixels")
     assert re.search(r"\n(unsure|(probably not )?there) \(\d+ %\), [\d.]+% of the target image\n", printed)
@@ -245,18 +244,11 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
 
 def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(files, monkeypatch, tmp_path):
     monkeypatch.delattr(segment_pair.Predictor, "load")  # it is said before any work
-    mask = shutil.copy(files["query_mask"], tmp_path / "a_mask.png")
-    given, before = files | {"query_mask": str(mask), "out": str(tmp_path / "a")}, mask.read_bytes()
-    words = [word for name, path in given.items() for word in (f"--{name}", path)]
-    for more in ([], ["--overwrite"]):
-        with pytest.raises(UserError, match="a_mask.png is an input of this command, or lies in one; name another"):
-            segment_pair.main([*words, *more])
-    (tmp_path / "b_overlay.jpg").touch()
-    with pytest.raises(UserError, match="b_overlay.jpg exists; name another file to write, or give --overwrite"):
-        segment(given | {"out": str(tmp_path / "b")})
-    with pytest.raises(UserError, match="--out . is a folder; give the beginning of a file's name: target$"):
-        segment(given | {"out": "."})
-    assert mask.read_bytes() == before and not (tmp_path / "b_overlay.jpg").read_bytes()
+    mask = shutil.copy(files["query_mask"], tmp_path / "target_mask.png")
+    given, before = files | {"query_mask": str(mask), "out": str(tmp_path)}, mask.read_bytes()
+    with pytest.raises(UserError, match="target_mask.png is an input of this command, or lies in one; name another"):
+        segment(given, "--overwrite")
+    assert mask.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -288,8 +280,9 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     labels = ["--query_mask", f"{tmp_path}/query_labels.png"]
     for flags in ["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2", "--overwrite"]:
         segment_pair.main([*common, *flags])
-        assert np.array_equal(read_mask(tmp_path / "found_mask.png"), read_mask(tmp_path / "target_mask.png"))
-    segment_pair.main([*common, *labels, "--object", "all"])  # into a folder of the same name
+        found = read_mask(tmp_path / "found" / "target_mask.png")
+        assert np.array_equal(found, read_mask(tmp_path / "target_mask.png"))
+    segment_pair.main([*common, *labels, "--object", "all"])
     rows = list(csv.DictReader((tmp_path / "found" / "answers.csv").open()))
     assert [row["name"] for row in rows] == ["target_1", "target_2"]
     assert np.array_equal(read_mask(tmp_path / "found" / "target_2.png"), read_mask(tmp_path / "target_mask.png"))
@@ -297,7 +290,7 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     write_picture(tmp_path / "query.png", np.zeros((38, 760, 3), np.uint8))
     write_picture(tmp_path / "target.png", np.zeros((8000, 400, 3), np.uint8))
     segment_pair.main([*common, "--query_box", "9", "1", "19", "9"])
-    with Image.open(tmp_path / "found_overlay.jpg") as picture:  # a JPEG has at most 65535 pixels
+    with Image.open(tmp_path / "found" / "target_overlay.jpg") as picture:  # a JPEG has at most 65535 pixels
         assert picture.size == (32_000 + 80, 1600)
     with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
         segment_pair.main([*common, *labels])
@@ -345,20 +338,27 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
     done = run_main(segment_pair.main, "--pairs", table, "--out", out)
     assert (done.returncode, done.stderr) == (3, f"left out: lost: {folder}/gone.png does not exist\n")
     rows = {row["name"]: row for row in csv.DictReader((out / "answers.csv").open())}
-    assert {name: (row["verdict"], row["iou"]) for name, row in rows.items()} == {
-        "a": ("there", "1.0"),
-        "b": ("there", "absent"),
-        "c": ("there", ""),
+    assert {name: (row["verdict"], row["iou"], row["absent"]) for name, row in rows.items()} == {
+        "a": ("there", "1.0", "False"),
+        "b": ("there", "", "True"),
+        "c": ("there", "", ""),
     }
-    assert done.stdout.endswith(
-        "\nvisible: 1, mean IoU 1.000, right (IoU above 0.5) 1, called there 1\nabsent: 1, called there 1\n"
-        f"3 answers in {out / 'answers.csv'}, 1 row left out\n"
-    )
+    assert (
+        "\nvisible: 1, mean IoU 1.000, right (IoU above 0.5) 1\n"
+        "visible: 1, called there 1, unsure 0, probably not there 0\n"
+        "absent: 1, called there 1, unsure 0, probably not there 0\n"
+        "--limits 0.2 0.5: there 1 visible, 1 absent\n"
+    ) in done.stdout
+    shown = f"wrong ones first in {out / 'answers.jpeg'}"
+    assert done.stdout.endswith(f"\n3 answers in {out / 'answers.csv'}, {shown}, 1 row left out\n")
+    sheet = np.asarray(Image.open(out / "answers.jpeg")).astype(int)
+    is_blue = abs(sheet - TRUTH).max(2) < 60  # only a has a truth to draw, and b, which is wrong, comes before it
+    assert is_blue[:, sheet.shape[1] // 2 :].any() and not is_blue[:, : sheet.shape[1] // 2].any()
     pair = "--query_image", folder / "there.png", "--query_mask", folder / "there_mask.png", "--target_image"
     done = run_main(segment_pair.main, *pair, folder / "gone.png", "--out", folder / "alone")
     assert (done.returncode, done.stderr) == (1, f"error: {folder}/gone.png does not exist\n")
     assert run_main(segment_pair.main, *pair, folder / "here.png", "--out", folder / "alone").returncode == 0
-    assert np.array_equal(read_mask(folder / "alone_mask.png"), read_mask(out / "c.png"))
+    assert np.array_equal(read_mask(folder / "alone" / "here_mask.png"), read_mask(out / "c.png"))
 
     before, times = contents(out), {path: path.stat().st_mtime_ns for path in out.glob("?.*")}
     shutil.copy(folder / "there.png", folder / "gone.png")

@@ -61,7 +61,7 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     pair = "--query_image", query, "--query_mask", tmp_path / "mask.png", "--target_image", target
     segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
     assert "netLast.pth: OwnConfig(width=8, input_size=48" in capsys.readouterr().out
-    assert read_picture(tmp_path / "pair_mask.png").shape == read_picture(target).shape
+    assert read_picture(tmp_path / "pair" / "0_mask.png").shape == read_picture(target).shape
     del table.RECIPES["mine"]
     with pytest.raises(UserError, match=r"netLast.pth holds .* knows \(recipes/table.py has no recipe 'mine'\)"):
         segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}", "--overwrite"])
