@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -81,6 +81,12 @@ def resnet50_backbone() -> Backbone:
     return Moco("moco", ResNet50(), channels=1024, detail_channels=512)
 
 
+def empty_backbone() -> Backbone:
+    """The published backbone for weights from a file: to draw random ones first would take a quarter of a second."""
+    with torch.device("meta"):
+        return cast(Backbone, resnet50_backbone().to_empty(device="cpu"))
+
+
 def moco_backbone(path: Path | None = None) -> Backbone:
     """ResNet-50 with MoCo v2 weights from `path`, by default from model/pretrained (download_model.sh) or model/.
 
@@ -100,7 +106,7 @@ def moco_backbone(path: Path | None = None) -> Backbone:
         child, _, rest = name.removeprefix("encoder_q.").partition(".")
         if child in CHILDREN:
             state[f"{CHILDREN[child]}.{rest}"] = tensor
-    backbone = resnet50_backbone()
+    backbone = empty_backbone()
     load_state(backbone.network, state, str(path))
     return backbone
 

@@ -21,7 +21,7 @@ from torch import nn
 from common.errors import MALFORMED, UserError
 from common.files import atomic_write
 from model.backbone import STRIDE, Backbone
-from model.backbones import make_backbone, resnet50_backbone
+from model.backbones import empty_backbone, make_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch
 from model.xsegtx import MODES
 
@@ -106,7 +106,7 @@ def load_optimizer(optimizer: torch.optim.Adam, state: Any, what: str) -> None:
 def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
     """Make the backbone of a checkpoint. `stored` has the weights, or the backbone's name and the weights' digest."""
     if not names_backbone(stored):
-        backbone = resnet50_backbone()
+        backbone = empty_backbone()
         load_state(backbone.network, stored, f"{path}, backbone")
         return backbone
     name, file = str(stored.get("name")), stored.get("weights")

@@ -7,11 +7,10 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,8 +20,6 @@ from PIL import Image
 from common.drawing import PREDICTION
 from common.errors import UserError
 from formats.picture_files import FORMATS, read_mask
-from inference import demo
-from inference.demo import answer_visitor, mask_of_marks
 from inference.predictor import Found, Predictor
 from tests.made import ROOT
 from tests.made.browser import Page, needs_browser
@@ -33,20 +30,26 @@ needs_gradio = pytest.mark.skipif(
 SAMPLES = ROOT / "assets/samples"
 QUERY, TARGET = SAMPLES / "jar/query.jpg", SAMPLES / "jar/target.jpg"
 SENT = [{"path": str(path)} for path in (QUERY, TARGET)]  # as the browser sends them
-NOT_KNOWN = list(demo.SIZE_WORDS)[-1]
+NOT_KNOWN = "I don't know"
 BRUSH = {"tool": "brush", "width": 40, "lines": [[[100, 100], [140, 100]]]}
 
 
-def test_marks_are_drawn_as_the_browser_shows_them():
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    """The module. It imports gradio, which takes as long as all else that tests import together."""
+    return importlib.import_module("inference.demo")
+
+
+def test_marks_are_drawn_as_the_browser_shows_them(demo):
     image = np.full((200, 300, 3), 150, np.uint8)
     disc = cv2.circle(np.zeros((200, 300), np.uint8), (120, 90), 40, 1, -1)
     image[disc > 0] = 20, 60, 200
     box = {"tool": "box", "width": 9, "lines": [[[75, 135], [165, 45]]]}
-    cut = mask_of_marks(image, [box])
+    cut = demo.mask_of_marks(image, [box])
     assert (cut & disc).sum() / (cut | disc).sum() > 0.95
-    both = mask_of_marks(image, [box, BRUSH | {"lines": [[[250, 150], [250, 150]]]}])
+    both = demo.mask_of_marks(image, [box, BRUSH | {"lines": [[[250, 150], [250, 150]]]}])
     assert both[150, 265] and both[150, 235] and not both[150, 275] and both[90, 120]
-    rest = mask_of_marks(image, [box, BRUSH | {"tool": "eraser", "lines": [[[60, 90], [200, 90]]]}])
+    rest = demo.mask_of_marks(image, [box, BRUSH | {"tool": "eraser", "lines": [[[60, 90], [200, 90]]]}])
     assert not rest[75:106].any() and rest[60, 120] and rest[120, 120]
     tiny, stroke = box | {"lines": [[[9, 9], [9, 9]]]}, BRUSH["lines"][0]
     for wrong, line in (
@@ -56,25 +59,25 @@ def test_marks_are_drawn_as_the_browser_shows_them():
         ([BRUSH | {"lines": [stroke * 6000]}], "at most 10 boxes"),  # of 12,000 points
     ):
         with pytest.raises(UserError, match=line):
-            mask_of_marks(image, wrong)
-    assert mask_of_marks(image, [BRUSH | {"width": 1e9, "lines": [[[9, 9], [9, 9]]]}]).mean() < 0.2
+            demo.mask_of_marks(image, wrong)
+    assert demo.mask_of_marks(image, [BRUSH | {"width": 1e9, "lines": [[[9, 9], [9, 9]]]}]).mean() < 0.2
 
 
 @needs_gradio
-def test_the_page_finds_in_its_samples_what_the_predictor_finds(checkpoint, tmp_path, monkeypatch):
+def test_the_page_finds_in_its_samples_what_the_predictor_finds(demo, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     predictor = Predictor.load(checkpoint, "cpu")
     for number, name in enumerate(demo.SAMPLES):
         mask = read_mask(SAMPLES / name / "query_mask.png")
         *_, query, marks, target = demo.load_sample(number)
         expected, _ = predictor.segment(query, mask, target, size="larger")
-        _, _, found, _, marked, *_ = answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
+        _, _, found, _, marked, *_ = demo.answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
         assert np.array_equal(read_white(found), expected) and np.array_equal(read_white(marked), mask), name
     packet = SAMPLES / "packet/query.jpg"
     _, kept, _, next_picture, no_marks = demo.keep_picture({"path": str(packet)}, [BRUSH], [])
-    images, masks = [packet, query], [mask_of_marks(np.asarray(Image.open(packet)), [BRUSH]), mask]
+    images, masks = [packet, query], [demo.mask_of_marks(np.asarray(Image.open(packet)), [BRUSH]), mask]
     for given, count in (((next_picture, no_marks), 1), (({"path": query}, marks), 2)):  # kept pictures are enough
-        _, _, found, *_ = answer_visitor(predictor, *given, {"path": target}, "larger", kept)
+        _, _, found, *_ = demo.answer_visitor(predictor, *given, {"path": target}, "larger", kept)
         expected, _ = predictor.segment(images[:count], masks[:count], target, size="larger")
         assert np.array_equal(read_white(found), expected)
 
@@ -85,13 +88,13 @@ def read_white(path: str | io.BytesIO) -> np.ndarray:
 
 @needs_gradio
 @pytest.mark.parametrize(("existence", "text"), [(0.93, "There"), (0.75, "Unsure"), (0.08, "Probably not there")])
-def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existence, text):
+def test_what_is_not_visible_has_a_dashed_outline(demo, tmp_path, monkeypatch, existence, text):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
     small = cv2.circle(np.zeros((540, 960), np.uint8), (100, 400), 10, 1, -1)
     found = [Found(disc, existence), Found(1 - disc, 0.04), Found(small, 0.03)]
     predictor = SimpleNamespace(places=lambda *inputs, size: found)
-    said, picture, *_, gallery, places = answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
+    said, picture, *_, gallery, places = demo.answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
     assert [caption for _, caption in gallery] == [f"{round(100 * existence)} %", "4 %", "3 %"]
     with Image.open(gallery[2][0]) as close_up:  # is cut to what was found, which one could not see otherwise
         assert close_up.size == (108, 108)
@@ -105,7 +108,7 @@ def test_what_is_not_visible_has_a_dashed_outline(tmp_path, monkeypatch, existen
 
 
 @needs_gradio
-def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tmp_path, monkeypatch):
+def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(demo, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
@@ -117,7 +120,7 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
         (({"path": str(text)}, [BRUSH], SENT[1]), f"text.jpg cannot be read as a picture; give {', '.join(FORMATS)}"),
         ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
-        assert answer_visitor(None, *inputs, NOT_KNOWN) == (line, *[None] * 6)
+        assert demo.answer_visitor(None, *inputs, NOT_KNOWN) == (line, *[None] * 6)
     three = [(SENT[0], [BRUSH], "shown")] * 3
     for marks, kept, line in (
         ([], [], "mark the object in the first picture"),
@@ -127,14 +130,14 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(tm
         assert said.startswith(line) and all(other == demo.gr.skip() for other in others)  # nothing changes
 
 
-def test_without_gradio_one_line_says_what_to_install(monkeypatch):
+def test_without_gradio_one_line_says_what_to_install(demo, monkeypatch):
     monkeypatch.setattr(demo, "gr", None)
     with pytest.raises(UserError, match="gradio is not installed; run pip install -r requirements-demo.txt"):
         demo.main([])
 
 
 @needs_gradio
-def test_a_page_that_cannot_open_is_said_in_one_line_before_the_network_is_loaded(monkeypatch):
+def test_a_page_that_cannot_open_is_said_in_one_line_before_the_network_is_loaded(demo, monkeypatch):
     monkeypatch.delattr(demo.Predictor, "load")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -146,12 +149,12 @@ def test_a_page_that_cannot_open_is_said_in_one_line_before_the_network_is_loade
 
 
 @pytest.fixture(scope="module")
-def address(strong_checkpoint, tmp_path_factory) -> str:
+def address(warm_python, strong_checkpoint, tmp_path_factory) -> str:
     """The address of a page in a process of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, ROOT / "inference/demo.py", "--ckpt_path", strong_checkpoint, "--port", str(port)]
+    command = [warm_python, ROOT / "inference/demo.py", "--ckpt_path", strong_checkpoint, "--port", str(port)]
     folder, console = tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("console") / "console.txt"
     killed, other = folder / "xsegtx-page-killed", folder / "xsegtx-page-other"
     for left in killed, other:
@@ -218,13 +221,13 @@ class Visitor:
 
 
 @needs_gradio
-def test_ten_visitors_at_once_each_get_their_own_answer(address):
+def test_ten_visitors_at_once_each_get_their_own_answer(demo, address):
     def visit(number: int) -> bool:
         visitor = Visitor(address)
         mark = BRUSH | {"lines": [[[60 * number + 10, 100], [60 * number + 40, 300]]]}
         inputs = [visitor.upload(QUERY), [mark], visitor.upload(TARGET), NOT_KNOWN]
         file = io.BytesIO(visitor.http.get(visitor.find(*inputs)["data"][4]["url"]).content)
-        return np.array_equal(read_white(file), mask_of_marks(np.asarray(Image.open(QUERY)), [mark]))
+        return np.array_equal(read_white(file), demo.mask_of_marks(np.asarray(Image.open(QUERY)), [mark]))
 
     with ThreadPoolExecutor(10) as visitors:
         assert all(visitors.map(visit, range(10)))
