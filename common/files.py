@@ -168,6 +168,11 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def json_digest(value: Any) -> str:
+    """SHA-256 of a value as JSON, hexadecimal; an object counts as the dict of its fields."""
+    return hashlib.sha256(json.dumps(value, default=vars, sort_keys=True).encode()).hexdigest()
+
+
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write `value` as JSON, atomically.
 

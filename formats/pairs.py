@@ -9,7 +9,6 @@ formats/pairs_file.py has the form in which data/create_pairs.py writes them.
 """
 
 import functools
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from common.constants import SETTINGS
 from common.errors import UserError, warn_once
+from common.files import json_digest
 from common.parallel import in_threads
 from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
 from formats.geometry import Size
@@ -85,18 +85,17 @@ class Store:
         there = in_threads(lambda take: frames_of(self.folders[take], sized=True), takes, threads=ASKED_AT_ONCE)
         for take, sizes in zip(takes, there, strict=True):
             for camera, view in self.views[take].items():
-                name = self.cameras[camera]
-                now = np.array([sizes.get(name, {}).get(frame, 0) for frame in view.frames.tolist()], np.int64)
-                for place in np.flatnonzero(now != view.sizes)[:1]:
-                    path = frame_path(self.folders[take] / name, view.frames[place])
-                    raise replaced(path, int(view.sizes[place]), int(now[place]))
+                now = sizes.get(self.cameras[camera], {})
+                for frame, size in zip(view.frames.tolist(), view.sizes.tolist(), strict=True):
+                    if now.get(frame, 0) != size:
+                        path = frame_path(self.folders[take] / self.cameras[camera], frame)
+                        raise replaced(path, size, now.get(frame, 0))
 
     def digest(self, take: int) -> str:
         """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames."""
         source = self.folders[take] / SOURCE
         views = [(self.cameras[number], x.frames.tolist(), x.sizes.tolist()) for number, x in self.views[take].items()]
-        content = [self.states[take], source.read_text() if source.exists() else "", sorted(views)]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return json_digest([self.states[take], source.read_text() if source.exists() else "", sorted(views)])
 
     @functools.cached_property
     def tracks_of_masks(self) -> np.ndarray:

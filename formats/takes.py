@@ -6,8 +6,6 @@
 """
 
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Any
 
 from common.constants import DATA_FOLDER
 from common.errors import MALFORMED, UserError
-from common.files import has_form, is_file_name, iter_json, read_json
+from common.files import has_form, is_file_name, iter_json, json_digest, read_json
 from formats.masks import RLE, check_rle, decode_lzstring
 
 SPLITS = ("train", "val", "test")
@@ -118,8 +116,7 @@ class Take:
     @property
     def digest(self) -> str:
         """SHA-256 of the take's annotation, hexadecimal."""
-        content = vars(self) | {"stated_ego": {}}  # a field of version 2.1, so that its takes stay up to date
-        return hashlib.sha256(json.dumps(content, default=vars, sort_keys=True).encode()).hexdigest()
+        return json_digest(vars(self) | {"stated_ego": {}})  # a field of version 2, so that its takes stay up to date
 
 
 def iter_takes(path: Path, uids: Iterable[str]) -> Iterator[tuple[str, Take | UserError]]:

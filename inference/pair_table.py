@@ -6,9 +6,7 @@ continues, and a row is answered anew if its pictures, its masks or the network 
 """
 
 import csv
-import hashlib
 import io
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +21,7 @@ from tqdm import tqdm
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
-from common.files import atomic_write, claimed, file_digest, is_file_name, remove_leftovers
+from common.files import atomic_write, claimed, file_digest, is_file_name, json_digest, remove_leftovers
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
 from inference.pictures import as_mask
@@ -82,7 +80,7 @@ class Row:
         except (ValueError, OSError) as error:
             raise UserError(f"{error}; look at the row's files") from None
         form = len(self.queries), len(self.masks), self.box, self.value, self.size, self.truth == ABSENT
-        return hashlib.sha256(json.dumps([made_by, digests, form]).encode()).hexdigest()
+        return json_digest([made_by, digests, form])
 
     def read(self) -> tuple[Queries, np.ndarray]:
         """The queries and the target. Raises UserError if a picture or mask is not as it should be."""

@@ -16,8 +16,6 @@ pictures of another size in bytes therefore have other names and are not used.
 """
 
 import contextlib
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +25,7 @@ import numpy as np
 
 from common.constants import THRESHOLD
 from common.errors import UserError, counted
-from common.files import claimed, file_digest, iter_json, read_record, remove_leftovers, write_json
+from common.files import claimed, file_digest, iter_json, json_digest, read_record, remove_leftovers, write_json
 from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
@@ -48,8 +46,7 @@ class ResumableRun:
         self.name = f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
-        decisive = options | {"setting": setting, "checkpoint": None}
-        self.digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        self.digest = json_digest(options | {"setting": setting, "checkpoint": None})
         self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
         self.joined_path = self.folder / self.results_path.name  # the results until they are moved to their place
         store, self.failed = pairs.store, pairs.store.left_out
