@@ -42,12 +42,10 @@ from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
 from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, spread_of, summarize, without_nan
-from evaluation.tables import printed_lines, write_cases
+from evaluation.tables import METHOD, made_with, printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
 from formats.results import RESULTS_DIR, path_beside, results_path
-
-OF_ONE_RUN = {"results", "date", "command", "commit", "checkpoint", "checkpoint_sha256", "predictor_args"}  # may differ
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -129,7 +127,7 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     pairs, cases = truth.pairs[rows], np.stack([of_file.cases[rows] for of_file in scores])
     figures = figures_of(truth, args, names, pairs, cases)
     figures["warnings"] = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
-    methods = dict.fromkeys(filter(None, (method_of(of_file.made) for of_file in scores)))
+    methods = dict.fromkeys(filter(None, (made_with(of_file.made, METHOD) for of_file in scores)))
     if args.seeds and len(methods) > 1:
         what = f"not runs of one method, but of {' and '.join(methods)}; leave out --seeds to compare them"
         figures["warnings"].append(what)
@@ -184,13 +182,6 @@ def figures_of(
         rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
         figures["protocols"] = {rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules}
     return without_nan(figures)
-
-
-def method_of(made: dict[str, Any]) -> str:
-    """The options by which a results file was predicted, besides those that runs of one method may differ in; "" if the
-    file has no record.
-    """
-    return ", ".join(f"{name} {value}" for name, value in sorted(made.items()) if name not in OF_ONE_RUN)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -120,10 +120,9 @@ def case_text(case: np.void) -> str:
 
 def write_page(folder: Path, figures: dict[str, Any], cards: list[dict], order: str) -> None:
     """Write the page with its style and script. `figures` is the content of metrics.json or comparison.json; `order` is
-    the order of `choose_rows`. A section is left out if it has no cards and only one-row tables.
+    the order of `choose_rows`.
     """
     sections = make_sections(figures, cards, order)
-    sections = [section for section in sections if section["cards"] or any(len(rows) > 2 for rows in section["tables"])]
     names, lead = figures.get("names", [Path(figures["results"]).name]), headline(figures)
     title, lead = f"Object correspondence, {lead.partition(':')[0]}", f"{lead}; results of {' and '.join(names)}"
     loader = FileSystemLoader(Path(__file__).parent / "web")
@@ -134,10 +133,12 @@ def write_page(folder: Path, figures: dict[str, Any], cards: list[dict], order: 
 
 
 def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> list[dict[str, Any]]:
-    """The sections of the page: scores, cards, breakdowns."""
+    """The sections of the page: scores, cards, breakdowns into several groups."""
     scores, shown = f"{STARS} {interval_note(figures).capitalize()}.", SHOWN.format(CASE_ORDERS.get(order, DISAGREEING))
-    sections = [("Scores", scores, score_tables(figures), []), ("Cases", shown, [], cards)]
-    for kind in figures["breakdown"]:
-        title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
-        sections.append((title, GROUPS, breakdown_tables(figures, kind), []))
-    return [dict(zip(("title", "note", "tables", "cards"), section, strict=True)) for section in sections]
+    sections = [{"title": "Scores", "note": scores, "tables": score_tables(figures)}]
+    sections += [{"title": "Cases", "note": shown, "cards": cards}] if cards else []
+    for kind, groups in figures["breakdown"].items():
+        if len(groups) > 1:
+            title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
+            sections.append({"title": title, "note": GROUPS, "tables": breakdown_tables(figures, kind)})
+    return sections

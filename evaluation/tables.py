@@ -20,6 +20,7 @@ BREAKDOWN_TITLES = {"object size": "by share of the target image that the object
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
+METHOD = ("backbone", "looks", "predictor", "precision")  # in which runs of one method do not differ
 
 
 def headline(figures: dict[str, Any]) -> str:
@@ -163,8 +164,7 @@ def printed_lines(figures: dict[str, Any]) -> list[str]:
     if scored < (wanted := figures["frames_wanted"]):
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} cases are missing")
     for run in figures["provenance"]["predictions"]:
-        if made := ", ".join(f"{name} {run[name]}" for name in MADE_WITH if run.get(name)):
-            lines.append(made)
+        lines += filter(None, [made_with(run, MADE_WITH)])
     for table in score_tables(figures):
         lines += ["", *format_table(table)]
     lines.append(f"* not part of the benchmark; {interval_note(figures)}")
@@ -176,6 +176,11 @@ def printed_lines(figures: dict[str, Any]) -> list[str]:
         lines += ["", *format_table(protocol_table(figures))]
         lines.append("* not the benchmark's rule; docs/evaluation.md says what each does")
     return lines + figures["warnings"]
+
+
+def made_with(run: dict[str, Any], names: Sequence[str]) -> str:
+    """What a run's record says of these names."""
+    return ", ".join(f"{name} {run[name]}" for name in names if run.get(name))
 
 
 def format_table(rows: Rows) -> list[str]:
