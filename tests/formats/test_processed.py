@@ -38,7 +38,7 @@ def test_what_the_original_writes_for_a_mask_that_it_cannot_decode_is_no_mask(tm
 MALFORMED = [
     {"subsample_idx": [30.9]},
     {"masks": []},
-    *({"masks": {"a": {name: {}}}} for name in ("../c", "c\x1b[2J", "c" * 300)),
+    *({"masks": {"a": {name: {}}}} for name in ("../c", "c\x1b[2J", "c" * 300, "c\ud800")),
     {"masks": {"a": {"c": {str(1 << 31): RLE}}}},
     {"masks": {"a": {"c": {"0": {"size": [2, 2], "counts": "3"}}}}},
 ]
