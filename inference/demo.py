@@ -66,7 +66,7 @@ SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger"
 TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Up to three more
 pictures of the object can help. Give a second picture, and press Find."""
-LIMITS = """Look at each answer; it can be wrong. For 9 of 24 photographs that show only something of the same kind, the
+LIMITS = """Look at each answer; it can be wrong. For 8 of 24 photographs that show only something of the same kind, the
 answer was "there". More than half of the small things, such as a cup across a room, are missed."""
 
 
