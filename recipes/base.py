@@ -40,7 +40,7 @@ class Searched(NamedTuple):
     found: Any
 
 
-# search(function, share) applies a function(frame) to training pairs: see `search_pairs` in train/searches.py.
+# search(function, share) applies a function(frame) to training pairs: see `Run.search` in train/engine.py.
 Search = Callable[[Callable[[Frame], list], float | None], list[Searched]]
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 

@@ -1,20 +1,28 @@
-"""The training loop: all epochs with their validation, and the steps of one."""
+"""The training loop: all epochs with their mining and validation, and the steps of one."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
-from recipes.base import NetworkRecipe
+from formats.pairs import Pairs
+from recipes.base import NetworkRecipe, Searched
+from recipes.frame import Frames, answered
 from recipes.samples import Batch
+from recipes.stream import TrainSamples, sample_numbers_by_step
 from train.log import Log
 from train.options import Options
-from train.state import BEST, LAST, WARMUP, TrainState
+from train.state import WARMUP, TrainState
 from train.validation import Validation
+
+SHARE, SEARCH_AT_LEAST = 0.1, 20_000  # of the training pairs that are searched, unless another share is given
 
 
 class Step(nn.Module):
@@ -33,34 +41,104 @@ class Step(nn.Module):
         return {"total": total, **losses}
 
 
-def train_epochs(
-    options: Options, state: TrainState, step: nn.Module, load_batches: Callable, validation: Validation, log: Log
-) -> None:
-    """Train and validate from the step of `state` to the last epoch; epoch 0 is the warm-up. `load_batches` gives those
-    from this step on, and is told whether mining is due before them.
+@dataclass
+class Run:
+    """A training as one of its processes sees it."""
+
+    options: Options
+    world: World
+    state: TrainState
+    recipe: NetworkRecipe
+    pairs: Pairs  # of training
+    validation: Validation
+    log: Log
+
+    def search(self, function: Callable[..., list], share: float | None) -> list[Searched]:
+        """What `function` finds for each pair of `random_frames`, without pairs whose query mask is empty. It is given
+        a `Frame` with true masks, and returns a list with an element for each pair. Each mining, and `finish`, gets
+        other frames. The processes share them, and all get all results. Raises Stopped after a signal.
+        """
+        self.recipe.network.eval()
+        groups = random_frames(self.pairs, share, (self.options.seed, self.state.step))
+        own = Frames(self.pairs, groups[self.world.rank :: self.world.size], self.recipe.prepare, with_truths=True)
+        frames, found = DataLoader(own, batch_size=None, **self.recipe.loading), {}
+        bar = self.log.bar(frames, "search", "frame")
+        for frame, results in answered(self.recipe, bar, function, world=self.world):
+            found |= zip(frame.row, results, strict=True)
+        signals, parts = zip(*self.world.gather((self.world.signal, found)), strict=True)
+        if any(signals):
+            raise Stopped
+        found = dict(chain.from_iterable(part.items() for part in parts))
+        takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in found]
+        return [Searched(row, takes[self.pairs.take[row]], found[row]) for row in rows]
+
+    @property
+    def is_mining_due(self) -> bool:
+        """True if nothing was mined since the last epoch of mine_epochs ended, or if `starting_state` has dropped it,
+        because the training pairs are others.
+        """
+        epochs = getattr(self.options.training, "mine_epochs", ())
+        ends = [end for end in map(self.state.schedule.epoch_end, epochs) if end <= self.state.step]
+        return self.state.mined.get("step", -1) < max(ends, default=-1)
+
+    def mine(self) -> None:
+        self.log.say("mining rivals in the training pairs ...")
+        self.state.mined = {"step": self.state.step, **self.recipe.mine(self.search)}
+        self.log.say(f"mined {self.state.mined['searched']:,} of {len(self.pairs):,} pairs")
+        self.state.save_last()
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's parts of the batches from `state.step` on. Its loader processes copy what is mined by now."""
+        options, state, recipe = self.options, self.state, self.recipe
+        if state.mined:
+            recipe.use_mined(state.mined, self.pairs)
+        steps = range(state.step, state.schedule.total_steps)
+        numbers = sample_numbers_by_step(steps, options.batch_pos, self.world.rank, self.world.size)
+        samples = TrainSamples(self.pairs, recipe.read, options.seed)
+        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **recipe.loading))  # pyrefly: ignore
+
+
+def random_frames(pairs: Pairs, share: float | None, seed: Sequence[int]) -> list[np.ndarray]:
+    """The rows of random frames with this share of all pairs (None: the default) or a few more. Those of a take follow
+    each other.
     """
-    schedule, history = state.schedule, state.history
-    mining = [schedule.epoch_end(epoch) for epoch in getattr(options.training, "mine_epochs", ())]  # steps
-    batches: Any = None  # until there is a step to take
+    size = share * len(pairs) if share is not None else min(len(pairs), max(SEARCH_AT_LEAST, SHARE * len(pairs)))
+    frames = pairs.groups("take", "frame")
+    order = np.random.default_rng(seed).permutation(len(frames))
+    counts = np.cumsum([len(frames[i]) for i in order])
+    chosen = order[: np.searchsorted(counts, size) + 1]
+    return [frames[i] for i in np.sort(chosen)]
+
+
+def train_epochs(run: Run) -> None:
+    """Train and validate from the step of `run.state` to the last epoch; epoch 0 is the warm-up."""
+    options, state, schedule, history = run.options, run.state, run.state.schedule, run.state.history
+    step = run.world.data_parallel(Step(run.recipe, run.world, options.existence_weight))
+    batches: Any = None
     if "start_iou" not in history:
-        history["start_iou"] = validation.run(state.step, "start")
+        history["start_iou"] = run.validation.run(state.step, "start")
     for epoch in range(state.next_epoch, schedule.epochs + 1):
         if state.step < schedule.epoch_end(epoch):
-            is_lost = not state.mined and any(end < state.step for end in mining)  # it was of other pairs
-            mines_now = is_lost or state.step in mining and state.mined.get("step") != state.step
-            if mines_now or batches is None:
-                batches = load_batches(mines_now)
-        train_one_epoch(state, step, batches, log, epoch)
+            if run.is_mining_due:
+                run.mine()
+                batches = None
+            if batches is None:
+                batches = run.batches()
+            train_one_epoch(state, step, batches, run.log, epoch)
         if epoch == 0:
             history["epoch"] = 0
             if schedule.warmup:
-                state.save(WARMUP, LAST)
+                state.save_copy(WARMUP)
+                state.save_last()
             continue
-        state.save(LAST)  # before validation, which may take longer than the time that a preempted job still has
+        state.save_last()  # before validation, which may take longer than the time that a preempted job still has
         validates = epoch % options.val_every == 0 or epoch == schedule.epochs
-        is_best = validates and state.note_validation(epoch, validation.run(state.step, schedule.epoch_name(epoch)))
-        names = [f"net{epoch:03d}.pth"] if options.save_every and epoch % options.save_every == 0 else []
-        state.save(*names, *([BEST] if is_best else []), LAST)
+        is_best = validates and state.note_validation(epoch, run.validation.run(state.step, schedule.epoch_name(epoch)))
+        if options.save_every and epoch % options.save_every == 0:
+            state.save_copy(f"net{epoch:03d}.pth")
+        if is_best:
+            state.save_best()
+        state.save_last()
 
 
 def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch], log: Log, epoch: int) -> None:

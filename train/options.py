@@ -23,10 +23,8 @@ NETWORK = "network (if training starts from a checkpoint, its values are the def
 RESUME = "checkpoint to continue; auto: netLast.pth in --out-dir, if it exists, even if flags have changed (default: "
 RESUME += "netLast.pth in --out-dir, if it exists and has the same recipe)"
 FOLDER = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with --both …_both"
-MAY_CHANGE = (  # options that do not change what is learned: the same command may continue with other values of them
-    *("out_dir", "moco_path", "gpu", "device", "num_workers"),
-    *("save_every", "log_every", "n_epoch"),
-)
+# Options that do not change what is learned: the same command may continue with other values of them.
+MAY_CHANGE = {"out_dir", "moco_path", "gpu", "device", "num_workers", "save_every", "log_every", "n_epoch"}
 
 
 @dataclass(frozen=True)

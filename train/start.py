@@ -2,7 +2,6 @@
 continues a checkpoint.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,10 +70,11 @@ def continued(
 ) -> tuple[Options, Start]:
     """Go on from a checkpoint, which must have the same options if the run `keeps_recipe`."""
     content = read_checkpoint(path, *[WAYS] * is_own)[0]
-    network, arguments = stored_options(content, path), content.get("arguments", {})
-    kept = {x: arguments[x] for x in ("warmUpIter", *["resume_pth"] * is_own) if x in arguments}
-    options = merged_options(typed, network, kept, device)
-    say_changes(path, arguments, network, options, keeps_recipe)
+    network = stored_options(content, path)
+    then = {**content.get("arguments", {}), **network}
+    kept = {name: then[name] for name in ("warmUpIter", *["resume_pth"] * is_own) if name in then}
+    options = merged_options(typed, network | kept, device)
+    say_changes(path, then, network.keys() - FREE, options.stored, keeps_recipe)
     return options, Start(path, content, continues=True, is_own=is_own, keeps_backbone=True)
 
 
@@ -84,21 +84,19 @@ def begun(typed: dict[str, Any], device: torch.device) -> tuple[Options, Start]:
     content = read_torch(path, "give the file of a trained model")[0] if path else {}
     network = stored_options(content, path) if path else {}
     keeps_backbone = bool(network) and not {"backbone", "moco_path"} & typed.keys()
-    options = merged_options(typed, network, {}, device)
+    options = merged_options(typed, network, device)
     return options, Start(path, content, continues=False, is_own=False, keeps_backbone=keeps_backbone)
 
 
-def merged_options(
-    typed: dict[str, Any], network: dict[str, Any], kept: dict[str, Any], device: torch.device
-) -> Options:
-    """Give each option its value from the first of these that has one: the command line, the network of the file to
-    start from, what is kept of the run that wrote this file, the recipe's defaults.
+def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.device) -> Options:
+    """Each option's value is the one that was typed, else the one `known` from the file to start from, else the
+    recipe's default.
     """
-    name = ({"recipe": Options.recipe} | network | typed)["recipe"]
+    name = ({"recipe": Options.recipe} | known | typed)["recipe"]
     defaults = defaults_of(name, typed.get("n_epoch", Options.n_epoch))
     for other in typed.keys() - defaults.keys():
         raise UserError(f"--{other}: the {name} recipe has no such option; leave it out, or give another --recipe")
-    values = defaults | kept | network | typed
+    values = defaults | known | typed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
     values["precision"] = resolve_precision(values["precision"], device)
     if values["warmUpIter"] is None:  # 1000 as in the paper, or a tenth of the steps that follow, if these are fewer
@@ -111,26 +109,22 @@ def merged_options(
     return replace(options, config=config, training=training)
 
 
-def say_changes(
-    path: Path, arguments: dict[str, Any], network: Mapping[str, Any], options: Options, keeps_recipe: bool
-) -> None:
-    """Print each option that has changed since the run with these `arguments` wrote the checkpoint `path`. A longer
-    `--n-epoch` changes others, too, whose defaults depend on it: the strong recipe's mine_epochs and lr_falls.
+def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str, Any], keeps_recipe: bool) -> None:
+    """Print each option that has changed since a run with the options `then` wrote the checkpoint `path`. A longer
+    `--n-epoch` also moves mine_epochs and lr_falls of the strong recipe.
 
-    Raises UserError if a difference makes another network, or with `keeps_recipe`, if the training were another one.
+    Raises UserError if an option of the network is another (`fixed`), or with `keeps_recipe`, one of the training.
     """
-    then, now = {**arguments, **network}, options.stored
     changed = {name: f"{name} {then[name]} -> {x}" for name, x in now.items() if then.get(name, x) != x}
-    if other_network := [text for name, text in changed.items() if name in network and name not in FREE]:
+    if other_network := [text for name, text in changed.items() if name in fixed]:
         what = f"{path} holds another network ({', '.join(other_network)})"
         raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
-    others = [text for name, text in changed.items() if name not in MAY_CHANGE]
-    if others and keeps_recipe:
-        others = filter(None, (changed.get("n_epoch"), *others))  # which can be the reason for the others
-        what = f"{path.parent} holds a run with other options ({', '.join(others)})"
+    if keeps_recipe and changed.keys() - MAY_CHANGE:
+        of_recipe = [text for name, text in changed.items() if name == "n_epoch" or name not in MAY_CHANGE]
+        what = f"{path.parent} holds a run with other options ({', '.join(of_recipe)})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
-    changed |= {name: f"{name} {x} is no option any more" for name, x in arguments.items() if name not in now}
-    for text in changed.values():
+    gone = [f"{name} {x} is no option any more" for name, x in then.items() if name not in now]
+    for text in (*changed.values(), *gone):
         print(f"changed since then: {text}")
 
 

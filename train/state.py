@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,7 +18,13 @@ from train.log import LOG_NAME
 from train.options import Options
 
 LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
-TRAINED = "trained"  # key in a finished file: the network before `finish`, with which a training goes on
+
+
+class Finished(NamedTuple):
+    """A network whose recipe has finished it: two entries of its checkpoint, state dicts."""
+
+    encoder: dict[str, torch.Tensor]  # the finished network, which predicts
+    trained: dict[str, torch.Tensor]  # the network as the last step left it, with which a training goes on
 
 
 class TrainState:
@@ -27,8 +33,8 @@ class TrainState:
     history: `{"epoch": the last finished epoch, "start_iou", "best_iou", "best_epoch", "last_iou"}`. If a run ended
     after the last step of an epoch but before the end of its validation, the history lacks this epoch.
 
-    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: the "step" and the
-    options of `finish` if the checkpoint that is continued has its result.
+    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: of which "step",
+    pairs and options the finished networks are that the continued checkpoint has, if it has them.
     """
 
     def __init__(
@@ -76,14 +82,36 @@ class TrainState:
         parts = {"encoder": self.network, "optimiser": self.optimizer, "scaler": self.scaler}
         return self.origin | content | {name: part.state_dict() for name, part in parts.items()}
 
-    def save(self, *names: str, **changes: Any) -> None:
-        """Write a checkpoint under each of `names`, from which training continues as if it had never stopped. All that
-        a run has to know is in LAST: it writes BEST, but never reads it. `changes` replace what the others would hold.
+    def save_last(self, **more: Any) -> None:
+        """Write LAST, from which training continues as if it had never stopped. It also holds the best network: a run
+        writes BEST and never reads it, so that BEST may be deleted.
         """
-        content = self.content() | {"mined": self.mined} | changes
-        contents = {BEST: self.best, LAST: content | {"best": self.best}}
-        for path in [self.folder / name for name in names] if self.folder else []:
-            save_checkpoint(path, self.recipe, self.backbone, self.network, **contents.get(path.name, content))
+        self._write(LAST, self.content() | {"mined": self.mined, "best": self.best} | more)
+
+    def save_best(self) -> None:
+        if self.best:
+            self._write(BEST, self.best)
+
+    def save_copy(self, name: str) -> None:
+        """Write a checkpoint of this state to keep, from which another run can continue."""
+        self._write(name, self.content() | {"mined": self.mined})
+
+    def trained_networks(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The networks to finish by the files that they go to: the last one, and the best one if it is another."""
+        networks = {LAST: self.network.state_dict()}
+        if self.best.get("step", self.step) != self.step:
+            networks[BEST] = self.best.get("trained", self.best["encoder"])
+        return as_read(networks)
+
+    def save_finished(self, networks: Mapping[str, Finished], made_of: dict[str, Any]) -> None:
+        """Write LAST with finished networks, those of `trained_networks`. `made_of`: see `finished`."""
+        if self.best:
+            self.best = as_read(self.best | networks.get(BEST, networks[LAST])._asdict())
+        self.save_last(finished=made_of, **networks[LAST]._asdict())
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        if self.folder:
+            save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, **content)
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
         """Continue from the content of a checkpoint. Returns the kinds of pairs ("training", "validation") that have
@@ -99,7 +127,7 @@ class TrainState:
             what = f"{path}: its step, {', '.join(form)} are not as train.py writes them"
             raise UserError(f"{what}; take an earlier file")
         for part in filter(None, (stored["best"], content)):
-            load_state(self.network, part.get(TRAINED, part.get("encoder")), f"{path}, encoder")
+            load_state(self.network, part.get("trained", part.get("encoder")), f"{path}, encoder")
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
         self.step, self.history = stored["step"], dict(stored["history"])

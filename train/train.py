@@ -13,7 +13,6 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,26 +27,21 @@ tune_cpu(__name__)
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
 from common.files import claimed, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
-from formats.pairs import Pairs, open_pairs
+from formats.pairs import open_pairs
 from model.device import memory_errors, resolve_device, tf32
 from model.weights import as_read
-from recipes.base import NetworkRecipe, Search
-from recipes.samples import Batch
-from recipes.stream import TrainSamples, sample_numbers_by_step
 from recipes.table import RECIPES
-from train.engine import Step, train_epochs
+from train.engine import Run, train_epochs
 from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
 from train.schedule import LR_DROP
-from train.searches import search_pairs
 from train.start import Start, choose_start, starting_state
-from train.state import BEST, LAST, TRAINED, TrainState, remove_run
+from train.state import BEST, Finished, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -83,6 +77,23 @@ def device_of(typed: dict[str, Any], world: World) -> torch.device:
 
 def train(options: Options, start: Start, world: World, device: torch.device) -> int | None:
     """Train on one of the processes. Returns the exit status of a run that a signal stopped."""
+    run = prepare(options, start, world, device)
+    world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
+    try:
+        train_epochs(run)
+        finish(run)
+        run.state.save_best()
+    except Stopped:
+        return stopped(run)
+    finally:
+        run.log.close()
+    run.log.count_unreadable()
+    print_best_iou(options, run.log, run.state)
+    return None
+
+
+def prepare(options: Options, start: Start, world: World, device: torch.device) -> Run:
+    """Open the pairs, load the network, and begin or continue the log."""
     if options.batch_pos % world.size:
         raise UserError(f"--batch-pos {options.batch_pos} cannot be split evenly over {world.size} processes")
     if world.is_main:
@@ -94,112 +105,84 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     if world.is_main:
         print("loading the network ...", flush=True)
     state, notes = starting_state(options, start, device, world.broadcast(digests))
+    state.origin = {**provenance(), "arguments": options.stored}
     if world.is_main:
+        state.folder = options.out_dir
         remove_leftovers(options.out_dir)
         if options.overwrite:
             remove_run(options.out_dir)
         cut_log(options.out_dir / LOG_NAME, state.step if start.is_own else 0, state.is_validated)
-    state.origin = {**provenance(), "arguments": options.stored}
-    state.folder = options.out_dir if world.is_main else None
     log = Log(options.out_dir, state.step, world, options.log_every)
-    print_introduction(options, log, state, notes, pairs, val_pairs)
-
-    world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
-    parts = state.network, state.backbone, device, options.precision
     loading = loader_options(options.num_workers, device.type == "cuda")
+    parts = state.network, state.backbone, device, options.precision
     recipe = RECIPES[options.recipe](*parts, training=options.training, loading=loading)
-    samples = TrainSamples(pairs, recipe.read, options.seed)
-
-    def search(function: Callable[..., list], share: float | None) -> list:  # other pairs in each mining and the fit
-        return search_pairs(recipe, pairs, (options.seed, state.step), world, function, share)
-
-    def load_batches(mines: bool) -> Iterator[Batch]:  # anew after each mining, of which loaders have a copy
-        if mines:
-            log.say("mining rivals in the training pairs ...")
-            state.mined = {"step": state.step, **recipe.mine(search)}
-            log.say(f"mined {state.mined['searched']:,} of {len(pairs):,} pairs")
-            state.save(LAST)
-        if state.mined:
-            recipe.use_mined(state.mined, pairs)
-        steps = range(state.step, state.schedule.total_steps)
-        numbers = sample_numbers_by_step(steps, options.batch_pos, world.rank, world.size)
-        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **loading))  # pyrefly: ignore
-
-    validation = Validation(val_pairs, options.val_size, recipe, log)
-    step = world.data_parallel(Step(recipe, world, options.existence_weight))
-    try:
-        train_epochs(options, state, step, load_batches, validation, log)
-        finish(options, state, recipe, pairs, log, search)
-        if state.best:
-            state.save(BEST)
-    except Stopped:
-        if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be the best one
-            state.save(LAST)
-        log.count_unreadable()
-        reason = world.signal.name if world.signal else "another process"
-        again = " without --overwrite" if options.overwrite else ""
-        log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
-        return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as shells report signals
-    finally:
-        log.close()
-    log.count_unreadable()
-    print_best_iou(options, log, state)
-    return None
+    run = Run(options, world, state, recipe, pairs, Validation(val_pairs, options.val_size, recipe, log), log)
+    print_introduction(run, notes)
+    return run
 
 
-def finish(options: Options, state: TrainState, recipe: NetworkRecipe, pairs: Pairs, log: Log, search: Search) -> None:
+def finish(run: Run) -> None:
     """Let the recipe finish the best network and the last one, which may be the same, unless this has been done."""
-    done = {"step": state.step, "pairs": pairs.digest, **asdict(options.training)}
-    if state.finished == done:
+    state = run.state
+    made_of = {"step": state.step, "pairs": run.pairs.digest, **asdict(run.options.training)}
+    if state.finished == made_of:
         return
-    networks = {LAST: state.network.state_dict()}
-    if state.best.get("step", state.step) != state.step:
-        networks[BEST] = state.best.get(TRAINED, state.best["encoder"])
-    results: dict[str, dict[str, Any]] = {}
-    for name, trained in as_read(networks).items():
+    finished = {}
+    for name, trained in state.trained_networks().items():
         state.network.load_state_dict(trained)
-        if not (text := recipe.finish(search, options.seed)):  # this recipe has no such step
+        if not (text := run.recipe.finish(run.search, run.options.seed)):  # this recipe has no such step
             return
-        log.say(f"{name}: {text}")
-        results[name] = {"encoder": as_read(state.network.state_dict()), TRAINED: trained}
-    if state.best:
-        state.best = as_read(state.best | results.get(BEST, results[LAST]))
-    state.save(LAST, **results[LAST], finished=done)
+        run.log.say(f"{name}: {text}")
+        finished[name] = Finished(as_read(state.network.state_dict()), trained)
+    state.save_finished(finished, made_of)
 
 
-def print_introduction(
-    options: Options, log: Log, state: TrainState, notes: list[str], pairs: Pairs, val_pairs: Pairs
-) -> None:
+def stopped(run: Run) -> int:
+    """Save a run that a signal has stopped. Returns its exit status."""
+    state, world = run.state, run.world
+    if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be the best one
+        state.save_last()
+    run.log.count_unreadable()
+    reason = world.signal.name if world.signal else "another process"
+    again = " without --overwrite" if run.options.overwrite else ""
+    run.log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
+    return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as shells report signals
+
+
+def print_introduction(run: Run, notes: list[str]) -> None:
     """Print and log the data, the network and the recipe of a run."""
-    schedule, arguments = options.schedule, state.origin["arguments"]
+    options, schedule, arguments = run.options, run.options.schedule, run.state.origin["arguments"]
     names = [name for name in ("existence_weight", *asdict(options.training)) if arguments[name] is not None]
-    takes = counted(len(np.unique(pairs.take)), "take")
+    takes = counted(len(np.unique(run.pairs.take)), "take")
+    rate = f"{schedule.lr:g}"
+    if schedule.milestones:
+        rate += f", times {LR_DROP} after epoch {list(schedule.milestones)}"
+    if schedule.falls is not None:
+        rate += f", falling after epoch {schedule.falls}"
     facts = {
         "setting": options.setting,
         "data": arguments["train_dir"],
-        "train_pairs": f"{len(pairs)} of {takes}, {(~pairs.visible).sum()} of them negatives",
-        "val_pairs": f"{min(options.val_size, len(val_pairs)) or len(val_pairs)} of {len(val_pairs)}",
+        "train_pairs": f"{len(run.pairs)} of {takes}, {(~run.pairs.visible).sum()} of them negatives",
+        "val_pairs": f"{run.validation.size} of {len(run.validation.pairs)}",
         "start": notes[0],
         "recipe": ", ".join([options.recipe, *(f"{name} {arguments[name]}" for name in names)]),
         "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
         "warm-up": counted(schedule.warmup, "step"),
-        "rate": f"{schedule.lr:g}"
-        + f", times {LR_DROP} after epoch {list(schedule.milestones)}" * bool(schedule.milestones)
-        + f", falling after epoch {schedule.falls}" * (schedule.falls is not None),
-        "device": f"{log.world.size} x {state.device}, {options.precision}",
+        "rate": rate,
+        "device": f"{run.world.size} x {run.state.device}, {options.precision}",
         "out_dir": str(options.out_dir),
-        **{name: state.origin[name] for name in ("commit", "command")},
+        **{name: run.state.origin[name] for name in ("commit", "command")},
     }
     for name, value in facts.items():
-        log.say(f"{name.replace('_', ' ')}: {value}")
+        run.log.say(f"{name.replace('_', ' ')}: {value}")
     for note in notes[1:]:
-        log.say(note)
-    if left_out := pairs.store.left_out | val_pairs.store.left_out:
+        run.log.say(note)
+    if left_out := run.pairs.store.left_out | run.validation.pairs.store.left_out:
         count, (uid, reason) = counted(len(left_out), "take"), next(iter(left_out.items()))
-        log.say(f"warning: {count} left out, which data/check_processed.py names; the first is {uid}: {reason}")
+        run.log.say(f"warning: {count} left out, which data/check_processed.py names; the first is {uid}: {reason}")
     if late := [epoch for epoch in getattr(options.training, "mine_epochs", ()) if epoch >= options.n_epoch]:
-        log.say(f"warning: nothing is mined after epochs {late}, since --n-epoch is {options.n_epoch}")
-    log.write("start", state.step, **facts, arguments=arguments)
+        run.log.say(f"warning: nothing is mined after epochs {late}, since --n-epoch is {options.n_epoch}")
+    run.log.write("start", run.state.step, **facts, arguments=arguments)
 
 
 def print_best_iou(options: Options, log: Log, state: TrainState) -> None:

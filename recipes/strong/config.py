@@ -7,7 +7,7 @@ from common.options import option
 from model.xsegtx import XSegTxConfig
 from recipes.crops import MatchingConfig
 
-SHARE = "(default: a tenth, but at least 20,000 pairs)"  # see `random_frames` in train/searches.py
+SHARE = "(default: a tenth, but at least 20,000 pairs)"  # see `random_frames` in train/engine.py
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
 from dataclasses import replace
-from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-import train.searches
+import train.engine
 from common.distributed import World
 from common.errors import UserError
 from common.parallel import loader_options
@@ -22,13 +22,15 @@ from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint
 from tests.made.networks import random_backbone, strong_config, strong_network
 from tests.made.training import arguments, log_lines, run_training
+from train.engine import Run, random_frames
 from train.options import parse
-from train.searches import random_frames, search_pairs
 from train.start import choose_start
 
 
 def searching(recipe: Strong, pairs: Pairs):
-    return partial(search_pairs, recipe, pairs, [0], World())
+    options, state = SimpleNamespace(seed=0), SimpleNamespace(step=0)
+    log = SimpleNamespace(bar=lambda frames, name, unit: frames)
+    return Run(options, World(), state, recipe, pairs, None, log).search
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
@@ -79,9 +81,7 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
 ):
     """And its last step is fitted to other pairs than those that were mined."""
     drawn = []
-    monkeypatch.setattr(
-        train.searches, "random_frames", lambda *given: drawn.append(random_frames(*given)) or drawn[-1]
-    )
+    monkeypatch.setattr(train.engine, "random_frames", lambda *given: drawn.append(random_frames(*given)) or drawn[-1])
     flags = ("--recipe", "strong", "--frame_size", 160, "--fit_share", 0, "--warmUpIter", 2, "--val_size", 1)
     mining = (*flags, "--mine_epochs", 0, 9, "--mine_share", 0.25, "--fit_share", 0.25)
     run_training(training_set, tmp_path / "plain", *flags)
@@ -101,25 +101,31 @@ def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_o
         assert ("mining rivals in the training pairs" in capsys.readouterr().out) == is_said
 
 
-def test_epochs_of_mining_that_nobody_gave_follow_the_length_of_the_run_and_options_of_2_6_that_are_gone_are_named(
+def test_a_longer_run_moves_the_schedule_only_where_it_is_asked_to_and_says_what_has_moved_or_is_gone(
     training_set, tmp_path, capsys
 ):
-    flags = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--val_size", 1)
+    strong = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--val_size", 1)
 
     def options(*more):
-        words = arguments(training_set, tmp_path, *flags, *more)
+        words = arguments(training_set, tmp_path, *strong, *more)
         words = [word for word in words if word not in ("--mine_epochs", "--fit_share", "0.1")]
         return choose_start(parse(words, ""), torch.device("cpu"))[0]
 
-    run_training(training_set, tmp_path / "run", *flags, "--fit_share", 0, "--n-epoch", 0)
+    run_training(training_set, tmp_path / "run", *strong, "--fit_share", 0, "--n-epoch", 0)
     content, _ = read_checkpoint(tmp_path / "run" / "netLast.pth")
     stored = options("--n-epoch", 12).stored
     torch.save(content | {"arguments": stored}, tmp_path / "netLast.pth")
-    for epochs, expected in {12: ([2, 6, 10], 6), 24: ([4, 12, 20], 12), 2: ([1], 1)}.items():
-        longer = options("--n-epoch", epochs)
+    moved = r"n_epoch 12 -> 24, lr_falls 6 -> {}, mine_epochs \[2, 6, 10\] -> \[4, 12, 20\]"
+    for fall in ((), ("--lr_falls", 3)):
+        with pytest.raises(
+            UserError, match=rf"other options \({moved.format(*fall[1:] or [12])}\): .* --resume-pth auto"
+        ):
+            options("--n-epoch", 24, *fall)
+    for epochs, expected in {24: ([4, 12, 20], 12), 2: ([1], 1)}.items():
+        capsys.readouterr()
+        longer = options("--n-epoch", epochs, "--resume-pth", "auto")
         assert (longer.training.mine_epochs, longer.lr_falls) == expected
-    with pytest.raises(UserError, match=r"holds a run with other options \(lr_falls 6 -> 3\)"):
-        options("--n-epoch", 24, "--lr_falls", 3)
+        assert f"changed since then: mine_epochs [2, 6, 10] -> {expected[0]}\n" in capsys.readouterr().out
 
     former = {name: value for name, value in stored.items() if not name.endswith("_share")}
     torch.save(content | {"arguments": former | {"mine_pairs": 20_000, "fit_pairs": 300}}, tmp_path / "netLast.pth")

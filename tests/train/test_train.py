@@ -322,8 +322,6 @@ def test_a_network_is_continued_with_the_options_that_it_has(training_set, tmp_p
         for change, words in changes.items():
             error = error_line(capsys, training_set, tmp_path / out_dir, "--n-epoch", 0, *change, *flags)
             assert f"holds another network ({words}" in error
-    error = error_line(capsys, training_set, tmp_path / "run", *again, "--n-epoch", 6)  # which moves the schedule
-    assert "(n_epoch 0 -> 6, lr_falls 0 -> 3): continue it with --resume-pth auto" in error
     error = error_line(capsys, training_set, tmp_path / "run", "--block", 0)  # of the recipe that was not named
     assert "--block: the strong recipe has no such option; leave it out" in error
 
