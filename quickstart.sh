@@ -5,7 +5,7 @@
 # change one of these environment variables:
 #   QUICKSTART_DIR    where everything goes (default: quickstart)
 #   QUICKSTART_TAKES  takes for training; an eighth as many for validation, a third for testing (default: 24)
-#   QUICKSTART_STEPS  training steps per epoch, of two epochs (default: 36)
+#   QUICKSTART_STEPS  training steps per epoch, of two epochs (default: 30)
 #   QUICKSTART_SEED   seed of the order of the samples (default: 0)
 #   PYTHON            an interpreter that has the requirements; if it is set, nothing is installed
 # If an environment (venv or conda) is active that has the requirements, it is used; otherwise .venv is made.
@@ -16,7 +16,7 @@ source tests/setup_env.sh
 
 out=${QUICKSTART_DIR:-quickstart}
 takes=${QUICKSTART_TAKES:-24}
-steps=${QUICKSTART_STEPS:-36}
+steps=${QUICKSTART_STEPS:-30}
 seed=${QUICKSTART_SEED:-0}
 precision=fp32 # if the CPU computes in bfloat16, training with it is faster and as accurate
 if grep -qsw avx512_bf16 /proc/cpuinfo; then precision=bf16; fi
