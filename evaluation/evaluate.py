@@ -6,6 +6,7 @@
     python evaluation/evaluate.py --setting ego-exo --split test --pred_file a/results.json b/results.json
     python evaluation/evaluate.py --setting ego-exo --split test --pred_file seed_*/results.json --seeds
     python evaluation/evaluate.py --split test --write_gt gt_test.json
+    python evaluation/evaluate.py --setting ego-exo --split test --list_cases cases.csv
 
 One file: the script prints the benchmark's four numbers and further numbers (marked *), and writes metrics.json,
 cases.csv and index.html, which any browser opens. With --report, index.html also shows pictures of cases.
@@ -42,7 +43,7 @@ from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
 from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, spread_of, summarize, without_nan
-from evaluation.tables import METHOD, made_with, printed_lines, write_cases
+from evaluation.tables import METHOD, list_cases, made_with, printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
 from formats.results import RESULTS_DIR, path_beside, results_path
@@ -61,7 +62,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, help="output folder (default: {name}_evaluation or _comparison beside the first file)")
     text = "write the benchmark's ground-truth JSON to this file; without --setting, do only this"
     add("--write_gt", "--output_path", type=Path, help=text)
-    add("--overwrite", action="store_true", help="replace a file of --write_gt or --sheet that exists")
+    text = "write a CSV file with the pictures and the query mask of each case, which a program must answer"
+    add("--list_cases", type=Path, help=text)
+    add("--overwrite", action="store_true", help="replace a file that exists, except in the folder --out")
     add_num_workers(parser)
     add = parser.add_argument_group("pictures").add_argument
     add("--report", action="store_true", help="show pictures of cases in index.html")
@@ -70,7 +73,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "number of cases (default: 100 in a report, and 20 with hidden objects; 8 in a sheet; 40 in a comparison)"
     add("--num", type=at_least(0), help=text)
     args = parser.parse_args(argv)
-    if not args.setting and (args.pred_file or args.report or args.sheet or not args.write_gt):
+    if not args.setting and (args.pred_file or args.report or args.sheet or args.list_cases or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:
         parser.error("--write_gt needs the annotated frames that --all_frames does without; drop one of them")
@@ -93,14 +96,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth = open_truth(args, args.setting or BOTH)
     files = args.pred_file or []
-    if args.setting and not files:
+    if args.setting and not files and not args.list_cases:
         if truth.split is None:
             raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
         files = [results_path(RESULTS_DIR, args.setting, truth.split)]
     inputs = [*files, *truth.sources]
     if files and not args.out:
         args.out = path_beside(files[0], "evaluation" if len(files) == 1 else "comparison")
-    for path in filter(None, (args.write_gt, args.sheet)):
+    for path in filter(None, (args.write_gt, args.list_cases, args.sheet)):
         check_output(path, args.overwrite, inputs)
     if files:
         for name in (PAGE, "cases.csv", "metrics.json", "comparison.json"):
@@ -108,6 +111,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.infos), 'take')} written to {args.write_gt}")
+    if args.list_cases:
+        list_cases(args.list_cases, truth.pairs)
+        print(f"{counted(len(truth.pairs), 'case')} listed in {args.list_cases}")
     if files:
         at_file_size, draws = args.protocol in ("omama", "all"), bool(args.report or args.sheet)
         options = ScoreOptions(args.setting, args.accept, at_file_size, args.allow_missing, keep_masks=draws)

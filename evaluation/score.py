@@ -107,6 +107,8 @@ def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Count
     warnings = []
     if truth.all_frames:
         warnings.append("not the official protocol: every frame counts, even if nobody looked at the target view")
+    if not any(info.scenario for info in truth.infos.values()):
+        warnings.append("no scores by scenario, which only an annotation file names")
     if truth.missing:
         warnings.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
     if truth.incomplete_line:

@@ -89,16 +89,17 @@ def sums_by_take(takes: np.ndarray, sums: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_metrics(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Sums (takes, len(SUMS)) -> for each of METRICS, RESAMPLES values, each from takes drawn with replacement. Takes
-    are drawn and not frames, because frames of a take are alike.
+    """Sums (files, takes, len(SUMS)) -> for each of METRICS, RESAMPLES values, each from takes drawn with replacement,
+    and from as many files. Takes are drawn and not frames, because frames of a take are alike.
 
     The drawn takes depend only on the number of takes. For a single take all values are nan.
     """
-    n_takes = len(rows)
+    n_files, n_takes = rows.shape[:2]
     if n_takes < 2:
         return dict.fromkeys(METRICS, np.full(RESAMPLES, np.nan))
-    draw_counts = np.random.default_rng(0).multinomial(n_takes, np.full(n_takes, 1 / n_takes), RESAMPLES)
-    return metrics_of_sums(draw_counts @ rows)
+    rng = np.random.default_rng(0)
+    takes, files = (rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) for count in (n_takes, n_files))
+    return metrics_of_sums(sum(files[:, [number]] * (takes @ of_file) for number, of_file in enumerate(rows)) / n_files)
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float, float]:
@@ -111,8 +112,9 @@ def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.
     """The figures of the cases (files, N) of a results file, or the means of several. `takes` (N,) has the number of
     each case's take, and `labels` are what `labels_of` returns. A value without any case is nan.
     """
-    sums = case_sums(cases).mean(0)
-    total, drawn = group_figures(sums), bootstrap_metrics(sums_by_take(takes, sums))
+    of_files = case_sums(cases)
+    sums = of_files.mean(0)
+    total, drawn = group_figures(sums), bootstrap_metrics(sums_by_take(takes, of_files))
     breakdown = {
         kind: [{"label": label, **group_figures(sums[rows])} for label, rows in rows_by_label(of_kind).items()]
         for kind, of_kind in labels.items()
@@ -166,7 +168,7 @@ def paired_differences(takes: np.ndarray, sums: np.ndarray) -> dict[str, dict[st
     """
     take_sums = sums_by_take(takes, sums)
     first, second = map(metrics_of_sums, take_sums.sum(1))
-    first_drawn, second_drawn = map(bootstrap_metrics, take_sums)
+    first_drawn, second_drawn = (bootstrap_metrics(rows[None]) for rows in take_sums)
     return {
         name: {
             "first": first[name],

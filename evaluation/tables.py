@@ -3,6 +3,7 @@ the table of all cases, cases.csv. `figures` is the content of metrics.json, or 
 """
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from common.errors import counted
 from common.files import atomic_write
 from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS, MaskScores
 from evaluation.summary import SHORT_BREAKDOWNS
+from formats.frame_files import frame_path
 from formats.pairs import Pair, Pairs
 
 Rows = list[Sequence[str]]
@@ -32,7 +34,7 @@ def headline(figures: dict[str, Any]) -> str:
 def interval_note(figures: dict[str, Any]) -> str:
     """A text that says how intervals or deviations are computed, or why there are no intervals."""
     if "seeds" in figures:
-        return "deviation: the standard deviation of the files' scores"
+        return "deviation: the standard deviation of the files' scores; intervals: of the mean, takes and files drawn"
     if all(low is None for low, _ in figures["interval_95"].values()):
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     return "intervals: takes drawn with replacement"
@@ -89,11 +91,11 @@ def score_table(figures: dict[str, Any], lacks: str) -> Rows:
 
 def seeds_table(figures: dict[str, Any], lacks: str) -> Rows:
     """The scores of several runs of one method, with mean and standard deviation."""
-    rows: Rows = [("", *figures["names"], "mean", "deviation")]
+    rows: Rows = [("", *figures["names"], "mean", "deviation", "95 % interval")]
     for name, runs in figures["seeds"].items():
-        values = (*runs["values"], runs["mean"], runs["deviation"])
-        texts = ("-" if undefined(name, lacks) else METRICS[name].as_text(value) for value in values)
-        rows.append((heading(name, lacks), *texts))
+        texts = [METRICS[name].as_text(value) for value in (*runs["values"], runs["mean"], runs["deviation"])]
+        texts.append(METRICS[name].interval_text(figures["interval_95"][name]) or "-")
+        rows.append((heading(name, lacks), *("-" * len(texts) if undefined(name, lacks) else texts)))
     return rows
 
 
@@ -207,3 +209,16 @@ def write_cases(path: Path, names: Sequence[str], pairs: Pairs, cases: np.ndarra
             of_files = [values if values[0] else (*values[:2], *hidden) for values in shown[:, row].tolist()]
             values = [*pairs.named(row), *(value for values in of_files for value in values)]
             writer.writerow(["" if x != x else int(x) if isinstance(x, bool) else x for x in values])
+
+
+def list_cases(path: Path, pairs: Pairs) -> None:
+    """Write a CSV file: a line for each case that a program must answer, with the paths of both pictures, and the query
+    mask in COCO's run lengths, as JSON, in the size of the video.
+    """
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow((*Pair._fields, "query_picture", "target_picture", "query_mask"))
+        for row in range(len(pairs)):
+            pair, folder = pairs.named(row), pairs.store.folders[pairs.take[row]].absolute()
+            pictures = (frame_path(folder / camera, pair.frame) for camera in (pair.query_camera, pair.target_camera))
+            writer.writerow((*pair, *pictures, json.dumps(pairs.query_mask(row))))

@@ -4,6 +4,7 @@ Differences: training gets a tiny network and two steps, and downloads are repla
 reasons).
 """
 
+import csv
 import json
 import os
 import re
@@ -137,7 +138,7 @@ def test_every_block_of_every_page_runs_after_the_ones_before_it_in_one_folder(t
     for page in PAGES:
         printed[page] = ""
         if page == "docs/evaluation.md":
-            write_masks_of_results(folder)
+            write_masks_of_cases(folder)
         for _, block in blocks(folder / page):
             if file := FILES.get(block.split("\n")[0].partition(",")[0]):
                 with (folder / file).open("a") as opened:
@@ -176,22 +177,17 @@ def test_every_block_of_every_page_runs_after_the_ones_before_it_in_one_folder(t
     assert "1 take, 3 cases scored, 2 of them with a visible target" in capsys.readouterr().out
 
 
-def write_masks_of_results(folder: Path) -> None:
-    """The true masks of the test split, as my_masks/{take}/{object}/{query}_{target}/{frame}.png."""
+def write_masks_of_cases(folder: Path) -> None:
+    """The true masks of the test split, as my_masks/{number of the listed case}.png."""
     data_dir = folder / "data" / "egoexo" / "processed"
-    for uid in json.loads((data_dir.parent / "split.json").read_text())["test"]:
-        take = ProcessedTake.read(data_dir, uid)
-        for pair in take.correspondences("ego-exo"):
-            of_pair = folder / "my_masks" / uid / pair.object_name / f"{pair.query_camera}_{pair.target_camera}"
-            of_pair.mkdir(parents=True)
-            truth = take.masks[pair.object_name][pair.target_camera]
-            for frame in take.masks[pair.object_name][pair.query_camera]:
-                mask = (
-                    eval_mask(truth[frame])
-                    if frame in truth
-                    else np.zeros(eval_size(take.video_size(pair.target_camera)))
-                )
-                cv2.imwrite(str(of_pair / f"{frame:05d}.png"), mask * 255)
+    where = ["--setting", "ego-exo", "--split", "test", "--data_path", data_dir]
+    evaluate.main([*map(str, where), "--list_cases", str(folder / "listed.csv")])
+    (folder / "my_masks").mkdir()
+    for number, case in enumerate(csv.DictReader((folder / "listed.csv").open())):
+        take, camera, frame = ProcessedTake.read(data_dir, case["take_uid"]), case["target_camera"], int(case["frame"])
+        rle = take.masks[case["object_name"]].get(camera, {}).get(frame)
+        mask = np.zeros(eval_size(take.video_size(camera))) if rle is None else eval_mask(rle)
+        cv2.imwrite(str(folder / "my_masks" / f"{number}.png"), mask * 255)
 
 
 SMALL = """#!/bin/sh

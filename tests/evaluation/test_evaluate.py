@@ -16,7 +16,7 @@ from common.errors import UserError
 from evaluation import evaluate
 from formats.masks import encode_mask, resize_mask
 from formats.pairs_file import listing_path
-from formats.processed import ANNOTATION, SOURCE
+from formats.processed import ANNOTATION, SOURCE, ProcessedTake
 from formats.takes import iter_takes
 from tests.made import EGO, official_evaluation
 from tests.made.golden import GOLDEN, golden
@@ -104,6 +104,24 @@ def test_the_official_ground_truth_file_the_order_of_takes_and_worker_processes_
     run(*pred, "--data_path", golden_root / "processed", "--out", tmp_path / "c", workers=2)
     expected = (tmp_path / "a" / "cases.csv").read_bytes()
     assert (tmp_path / "b" / "cases.csv").read_bytes() == (tmp_path / "c" / "cases.csv").read_bytes() == expected
+
+
+def test_the_listed_cases_are_the_scored_ones_with_their_pictures_and_query_masks(scored_data, tmp_path):
+    run(*options(scored_data), "--out", tmp_path / "out", "--list_cases", tmp_path / "cases.csv")
+    scored, listed = read_cases(tmp_path / "out"), read_cases(tmp_path)
+    assert len(listed) == 16
+    for case, mine in zip(scored, listed, strict=True):
+        assert [*case.values()][:5] == [*mine.values()][:5]
+        take = ProcessedTake.read(scored_data / "processed", case["take_uid"])
+        frame, query = int(case["frame"]), case["query_camera"]
+        assert json.loads(mine["query_mask"]) == take.masks[case["object_name"]][query][frame]
+        pictures = [take.frame_path(camera, frame) for camera in (query, case["target_camera"])]
+        assert [mine["query_picture"], mine["target_picture"]] == list(map(str, pictures))
+    before = (tmp_path / "cases.csv").read_bytes()
+    with pytest.raises(UserError, match="cases.csv exists; name another file to write, or give --overwrite"):
+        run(*options(scored_data)[:-2], "--list_cases", tmp_path / "cases.csv")
+    run(*options(scored_data)[:-2], "--list_cases", tmp_path / "cases.csv", "--overwrite")  # and nothing is scored
+    assert (tmp_path / "cases.csv").read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +320,7 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     run(*where, tmp_path / "two", "--pred_file", *files)
     assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
     run(*where, tmp_path / "seeds", "--pred_file", *files, "--seeds")
-    assert re.search(f"^{line} +- +- +- +-$", capsys.readouterr().out, re.M)
+    assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
     visible = [float(case["confidence"]) > 0.5 for case in read_cases(tmp_path / "one")]
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())  # of all frames, nothing is official
     accuracy = official_evaluation.balanced_accuracy([1] * len(visible), visible)

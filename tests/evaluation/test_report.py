@@ -245,7 +245,7 @@ def test_runs_of_one_method_are_shown_with_mean_and_deviation_and_breakdowns_of_
         values = [scores[name] for scores in alone]
         expected = [*values, mean(values), stdev(values)]
         assert [*seeds[name]["values"], seeds[name]["mean"], seeds[name]["deviation"]] == pytest.approx(expected)
-        shown = list(map(metric.as_text, expected))
+        shown = [*map(metric.as_text, expected), metric.interval_text(comparison["interval_95"][name])]
         assert re.search(f"^{re.escape(metric.heading)} +{' +'.join(shown)}$", printed, re.M)
         assert "".join(f"<td>{x}</td>" for x in (metric.heading, *shown)) in re.sub(r">\s+<", "><", page)
     assert "is worse" not in printed and "deviation: the standard deviation" in printed

@@ -52,6 +52,16 @@ def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_tha
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
+def test_the_interval_of_the_mean_of_runs_is_that_of_one_run_if_they_are_equal_and_wider_if_not():
+    cases, better = cases_of_takes(), cases_of_takes(better=0.3)
+
+    def width(*runs):
+        low, high = summarize(TAKES, {}, np.stack(runs))["interval_95"]["iou"]
+        return high - low
+
+    assert width(cases, cases) == pytest.approx(width(cases)) and width(cases, better) > 2 * width(cases)
+
+
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
     assert better_or_worse("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
     assert better_or_worse("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
