@@ -48,6 +48,8 @@ def open_picture(path: Path) -> Image.Image:
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
         if str(mimetypes.guess_type(path)[0]).startswith("video/"):
             raise UserError(f"{path} is a video; inference/segment_video.py finds objects in videos")
+        if Path(path).suffix.lower() in (".heic", ".heif"):
+            raise UserError(f"{path} is HEIC; save it as JPEG (iPhone: Camera, Formats, Most Compatible)")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as image:
             image.verify()  # checks the checksums of a PNG, which decoding does not

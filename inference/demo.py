@@ -48,7 +48,7 @@ from common.existence import SURELY_VISIBLE, verdict
 from formats.masks import fit_mask
 from formats.picture_files import read_mask, read_picture
 from inference.cut_out import MIN_SIDE, cut_out
-from inference.predictor import Predictor
+from inference.predictor import Found, Predictor
 
 WEB = Path(__file__).resolve().parent / "web"
 SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
@@ -65,7 +65,8 @@ SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Up to three more
-pictures of the object can help. Give a second picture, and press Find."""
+pictures of the object can help. Give a second picture, and press Find. Your pictures stay on the machine that serves
+this page, and are deleted when it ends."""
 LIMITS = """Look at each answer; it can be wrong. For 8 of 24 photographs that show only something of the same kind, the
 answer was "there". More than half of the small things, such as a cup across a room, are missed."""
 
@@ -96,16 +97,35 @@ def answer_visitor(
         found = predictor.places(images, masks, target_image, PLACES, size=SIZE_WORDS[size])
     except UserError as error:
         return str(error), *[None] * 6
-    places, gallery, marked = [], [], masks[-1]
-    for mask, existence in found:
-        is_dashed, near = existence < SURELY_VISIBLE, around(mask, 3)
-        shown = outline(target_image, mask, PREDICTION, is_dashed)
-        files = file_of(shown, "found", "webp"), file_of(mask * 255, "found_mask")
-        places.append((verdict(existence).capitalize(), *files))
-        close_up = outline(target_image[near], mask[near], PREDICTION, is_dashed)
-        gallery.append((file_of(close_up, "place", "webp"), f"{int(100 * existence)} %"))
-    marked_files = file_of(outline(images[-1], marked, QUERY), "marked", "webp"), file_of(marked * 255, "marked_mask")
-    return *places[0], *marked_files, gallery if len(places) > 1 else None, places
+    places = [shown_place(target_image, place) for place in found]
+    gallery = [close_up_of(target_image, place) for place in found] if len(found) > 1 else None
+    marked = file_of(outline(images[-1], masks[-1], QUERY), "marked", "webp"), file_of(masks[-1] * 255, "marked_mask")
+    return *places[0], *marked, gallery, places
+
+
+def shown_place(target: np.ndarray, place: Found) -> tuple[str, str, str]:
+    """What is said of a place, the target with its outline, and its mask."""
+    shown = outline(target, place.mask, PREDICTION, place.existence < SURELY_VISIBLE)
+    files = file_of(shown, "found", "webp"), file_of(place.mask * 255, "found_mask")
+    return verdict(place.existence).capitalize(), *files
+
+
+def close_up_of(target: np.ndarray, place: Found) -> tuple[str, str]:
+    """A place from nearby, and its existence, for the gallery."""
+    near = around(place.mask, 3)
+    close_up = outline(target[near], place.mask[near], PREDICTION, place.existence < SURELY_VISIBLE)
+    return file_of(close_up, "place", "webp"), f"{int(100 * place.existence)} %"
+
+
+def show_cut_out(query: Any, marks: list) -> str | None:
+    """The picture with the outline of what counts as marked, if a box is among the marks: nobody has painted that."""
+    try:
+        if any(mark["tool"] == "box" for mark in marks):
+            image = read_upload(query, "first")
+            return file_of(outline(image, mask_of_marks(image, marks), QUERY), "marked", "webp")
+    except UserError:
+        pass  # is said after Find
+    return None
 
 
 def keep_picture(query: Any, marks: list, kept: list[tuple]) -> tuple:
@@ -206,7 +226,9 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 query = gr.Image(label="First picture", elem_id="query", **upload)
                 script, color = (WEB / "marking.js").read_text(), "rgb({}, {}, {})".format(*QUERY)
                 marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
-                marked = gr.Image(label="What counted as marked", elem_id="marked", **output)
+                marked = gr.Image(
+                    label="What counts as marked", elem_id="marked", **output | {"elem_classes": "picture"}
+                )
                 keep = gr.Button("Keep this, and mark it in one more picture", size="sm", elem_id="keep")
                 kept_gallery = gr.Gallery(label="Also marked: click one to remove it", elem_id="kept", **gallery_look)
                 kept = gr.State([])
@@ -218,7 +240,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
             with gr.Column(scale=5, min_width=300):
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
                 label = "In the second picture (dashed: not surely there)"
-                found_picture = gr.Image(label=label, elem_id="found", **output)
+                found_picture = gr.Image(label=label, elem_id="found", **output | {"buttons": ["download"]})
                 gallery = gr.Gallery(label="Likely places: click one to see it", elem_id="places", **gallery_look)
                 places = gr.State()
                 with gr.Row(elem_classes="answer"):
@@ -254,6 +276,8 @@ def build_page(predictor: Predictor, limits: str) -> Any:
         script = "marks => ['', null, null, null, null, null]"
         changed = [query.change, marks.input, target.change, size.change, kept_gallery.change]
         gr.on(changed, None, marks, outputs, js=script, cancels=find)
+        quiet = {"preprocess": False, "show_progress": "hidden", "trigger_mode": "always_last"}
+        marks.input(show_cut_out, [query, marks], marked, **quiet)
     return page.queue(max_size=30, api_open=False)
 
 

@@ -8,6 +8,7 @@ element.innerHTML = `
   <label><input type="radio" name="tool" value="eraser">Erase</label>
   <label><input type="radio" name="tool" value="box">Box</label>
   <label>Pen<input type="range" name="width" min="2" max="60" value="14"></label>
+  <label>Zoom<input type="range" name="zoom" min="1" max="4" step="0.5" value="1"></label>
   <button name="undo">Undo</button><button name="clear">Clear</button>`;
 const canvas = document.createElement("canvas"); // lies on the picture
 const paint = document.createElement("canvas");
@@ -76,7 +77,17 @@ canvas.onpointermove = event => {
   newMark.lines[0].push(pointAt(event));
   draw();
 };
-canvas.onpointerup = canvas.onpointercancel = () => newMark && change([...props.value, newMark]);
+canvas.onpointerup = () => newMark && change([...props.value, newMark]);
+canvas.onpointercancel = () => { newMark = null; draw(); }; // two fingers enlarge the page
+find("zoom").oninput = event => { // the middle of what is seen stays there
+  if (!document.querySelector("#query .image-frame")) return;
+  const frame = document.querySelector("#query .image-frame");
+  const x = (frame.scrollLeft + frame.clientWidth / 2) / frame.scrollWidth;
+  const y = (frame.scrollTop + frame.clientHeight / 2) / frame.scrollHeight;
+  document.querySelector("#query").style.setProperty("--zoom", event.target.value);
+  draw();
+  frame.scrollTo(x * frame.scrollWidth - frame.clientWidth / 2, y * frame.scrollHeight - frame.clientHeight / 2);
+};
 find("undo").onclick = () => change(props.value.slice(0, -1));
 find("clear").onclick = () => change([]);
 watch("value", draw);

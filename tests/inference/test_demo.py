@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -114,13 +115,16 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(de
     text.write_text("no picture")
     Image.new("RGB", (10_001, 600)).save(tmp_path / "long.png")
     long = {"path": str(tmp_path / "long.png")}  # in a square of its length, it would take the memory of all
+    heic = {"path": str(shutil.copy(text, tmp_path / "IMG_1.HEIC"))}
     for inputs, line in [
+        ((heic, [BRUSH], SENT[1]), "IMG_1.HEIC is HEIC; save it as JPEG (iPhone: Camera, Formats, Most Compatible)"),
         ((None, [], SENT[1]), "give the first picture"),
         ((SENT[0], [BRUSH], None), "give the second picture"),
         (({"path": str(text)}, [BRUSH], SENT[1]), f"text.jpg cannot be read as a picture; give {', '.join(FORMATS)}"),
         ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
         assert demo.answer_visitor(None, *inputs, NOT_KNOWN) == (line, *[None] * 6)
+    assert demo.show_cut_out({"path": str(text)}, [BRUSH | {"tool": "box"}]) is None
     three = [(SENT[0], [BRUSH], "shown")] * 3
     for marks, kept, line in (
         ([], [], "mark the object in the first picture"),
@@ -197,6 +201,7 @@ class Visitor:
         self.config = self.http.get("config").json()
         numbers = {len(call["inputs"]): call["id"] for call in self.config["dependencies"]}
         self.number, self.keep = numbers[5], numbers[3]  # of Find, whose last input stays at the server, and of Keep
+        self.cut_out = numbers[2]
 
     def upload(self, path: Path) -> dict:
         (stored,) = self.http.post("gradio_api/upload", files={"files": path.open("rb")}).json()
@@ -263,6 +268,8 @@ def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(addre
             assert len(answers) == 1 and "probability" not in answers.pop().lower(), (form, place)
         for name in "there.png", "where.png":
             assert "error" in visitor.call(visitor.keep, {"path": str(tmp_path / name), **form}, [BRUSH], None)
+            box = BRUSH | {"tool": "box", "lines": [[[0, 0], [9, 9]]]}
+            assert "error" in visitor.call(visitor.cut_out, {"path": str(tmp_path / name), **form}, [box])
         for call in visitor.config["dependencies"]:  # the samples' and those without a function
             if len(call["inputs"]) == 1:
                 assert "error" in visitor.call(call["id"], {"path": str(tmp_path / "there.png"), **form})
@@ -299,6 +306,8 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         page.run("document.querySelectorAll('#marks input')[arguments[0]].click()", tool)
         page.drag("#query canvas", (0.5 + tool / 50, 0.4), (0.7, 0.6))
         answers(page, "")
+        if tool == 2:  # what a box has cut out is seen before anybody asks
+            page.wait_for("return document.querySelector('#marked img')?.naturalWidth")
         page.run("document.querySelector('#find').click()")
         page.wait_for("return /\\(\\d+ %\\)/.test(document.querySelector('#answer textarea').value)")
         page.wait_for("return document.querySelector('#found img')?.naturalWidth")
@@ -335,6 +344,8 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
     for width in 390, 1280:
         page.resize(width, 800)
         page.wait_for("return document.documentElement.scrollWidth <= innerWidth", seconds=10)
+        tools = "[...document.querySelectorAll('#marks label, #marks button')]"
+        assert page.run(f"return {tools}.every(tool => tool.offsetHeight >= 32)")
         widths = "return ['#query', '#query img', '#query canvas'].map(x => document.querySelector(x).offsetWidth)"
         page.wait_for(
             f"{widths}.every((width, i, all) => width >= all[0] - 4)", seconds=10
