@@ -128,14 +128,14 @@ def train_epochs(run: Run) -> None:
         if epoch == 0:
             history["epoch"] = 0
             if schedule.warmup:
-                state.save_copy(WARMUP)
+                state.save(WARMUP)
                 state.save_last()
             continue
         state.save_last()  # before validation, which may take longer than the time that a preempted job still has
         validates = epoch % options.val_every == 0 or epoch == schedule.epochs
         is_best = validates and state.note_validation(epoch, run.validation.run(state.step, schedule.epoch_name(epoch)))
         if options.save_every and epoch % options.save_every == 0:
-            state.save_copy(f"net{epoch:03d}.pth")
+            state.save(f"net{epoch:03d}.pth")
         if is_best:
             state.save_best()
         state.save_last()

@@ -21,10 +21,10 @@ LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 
 
 class Finished(NamedTuple):
-    """A network whose recipe has finished it: two entries of its checkpoint, state dicts."""
+    """Two entries of a checkpoint: the finished network, which predicts, and the one before, which goes on training."""
 
-    encoder: dict[str, torch.Tensor]  # the finished network, which predicts
-    trained: dict[str, torch.Tensor]  # the network as the last step left it, with which a training goes on
+    encoder: dict[str, torch.Tensor]
+    trained: dict[str, torch.Tensor]
 
 
 class TrainState:
@@ -82,36 +82,21 @@ class TrainState:
         parts = {"encoder": self.network, "optimiser": self.optimizer, "scaler": self.scaler}
         return self.origin | content | {name: part.state_dict() for name, part in parts.items()}
 
+    def save(self, name: str, content: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint of this state, or of another `content`."""
+        if self.folder:
+            content = content or self.content() | {"mined": self.mined}
+            save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, **content)
+
     def save_last(self, **more: Any) -> None:
         """Write LAST, from which training continues as if it had never stopped. It also holds the best network: a run
         writes BEST and never reads it, so that BEST may be deleted.
         """
-        self._write(LAST, self.content() | {"mined": self.mined, "best": self.best} | more)
+        self.save(LAST, self.content() | {"mined": self.mined, "best": self.best} | more)
 
     def save_best(self) -> None:
         if self.best:
-            self._write(BEST, self.best)
-
-    def save_copy(self, name: str) -> None:
-        """Write a checkpoint of this state to keep, from which another run can continue."""
-        self._write(name, self.content() | {"mined": self.mined})
-
-    def trained_networks(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The networks to finish by the files that they go to: the last one, and the best one if it is another."""
-        networks = {LAST: self.network.state_dict()}
-        if self.best.get("step", self.step) != self.step:
-            networks[BEST] = self.best.get("trained", self.best["encoder"])
-        return as_read(networks)
-
-    def save_finished(self, networks: Mapping[str, Finished], made_of: dict[str, Any]) -> None:
-        """Write LAST with finished networks, those of `trained_networks`. `made_of`: see `finished`."""
-        if self.best:
-            self.best = as_read(self.best | networks.get(BEST, networks[LAST])._asdict())
-        self.save_last(finished=made_of, **networks[LAST]._asdict())
-
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        if self.folder:
-            save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, **content)
+            self.save(BEST, self.best)
 
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
         """Continue from the content of a checkpoint. Returns the kinds of pairs ("training", "validation") that have

@@ -41,7 +41,7 @@ from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
 from train.schedule import LR_DROP
 from train.start import Start, choose_start, starting_state
-from train.state import BEST, Finished, TrainState, remove_run
+from train.state import BEST, LAST, Finished, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -122,19 +122,24 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
 
 
 def finish(run: Run) -> None:
-    """Let the recipe finish the best network and the last one, which may be the same, unless this has been done."""
+    """Let the recipe finish the last network, and the best one if it is another, unless this has been done."""
     state = run.state
     made_of = {"step": state.step, "pairs": run.pairs.digest, **asdict(run.options.training)}
     if state.finished == made_of:
         return
+    networks = {LAST: state.network.state_dict()}
+    if state.best.get("step", state.step) != state.step:
+        networks[BEST] = state.best.get("trained", state.best["encoder"])
     finished = {}
-    for name, trained in state.trained_networks().items():
+    for name, trained in as_read(networks).items():
         state.network.load_state_dict(trained)
         if not (text := run.recipe.finish(run.search, run.options.seed)):  # this recipe has no such step
             return
         run.log.say(f"{name}: {text}")
-        finished[name] = Finished(as_read(state.network.state_dict()), trained)
-    state.save_finished(finished, made_of)
+        finished[name] = Finished(as_read(state.network.state_dict()), trained)._asdict()
+    if state.best:
+        state.best = as_read(state.best | finished.get(BEST, finished[LAST]))
+    state.save_last(finished=made_of, **finished[LAST])
 
 
 def stopped(run: Run) -> int:
