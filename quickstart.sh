@@ -84,3 +84,4 @@ made "$out"/{ego-exo,exo-ego}_comparison/index.html "$out/ego-exo_report/index.h
 printf '\nDone in %d s. %s/ego-exo.jpg shows eight test cases, chosen at random: query with mask, prediction, truth.\n' \
   "$SECONDS" "$out"
 printf 'The report, with all cases: %s/ego-exo_report/index.html\n' "$out"
+printf 'So few takes show how training works, hardly what it brings: "uncertain" is what other test takes may reverse.\n'
