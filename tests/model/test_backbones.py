@@ -20,6 +20,7 @@ from inference.predictor import Predictor
 from model import backbones
 from model.backbone import Backbone, mask_to_image
 from model.backbones import create_network, make_backbone, moco_backbone, timm_backbone
+from model.efficientnet import LITES
 from model.features import Encoder, fold_batch_norm
 from model.mask_features import MaskFeatures
 from recipes.matching import Matching
@@ -27,7 +28,7 @@ from recipes.table import load_checkpoint
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
 TRANSFORMERS = {DINOV2: 14, DINOV3: 16, "vit_pe_spatial_base_patch16_512.fb": 16}  # name: stride
-PYRAMIDS = {"convnext_tiny.dinov3_lvd1689m": 2, "resnet50": 3, "tf_efficientnet_lite0": 3}  # name: layer of stride 16
+PYRAMIDS = {"convnext_tiny.dinov3_lvd1689m": 2, "resnet50": 3, **dict.fromkeys(LITES, 3)}  # name: layer of stride 16
 LAYOUTS = {  # original repository's names of what timm calls otherwise
     DINOV2: {"reg_token": "register_tokens"},
     DINOV3: {"reg_token": "storage_tokens", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"},
@@ -38,7 +39,9 @@ LAYOUTS = {  # original repository's names of what timm calls otherwise
 def timm_network(name: str, **options: object) -> nn.Module:
     """Random weights; of a transformer the first two blocks, to be quick. Shared: do not change it."""
     torch.manual_seed(0)
-    network = create_network(name, **({"depth": 2} if name in TRANSFORMERS else {}), **options).eval()
+    network = create_network(
+        f"tf_{name}" if name in LITES else name, **({"depth": 2} if name in TRANSFORMERS else {}), **options
+    ).eval()
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -47,8 +50,11 @@ def timm_network(name: str, **options: object) -> nn.Module:
     return network
 
 
-def backbone_of(name: str) -> Backbone:
-    return timm_backbone(name, copy.deepcopy(timm_network(name)))
+def backbone_of(name: str, folder: Path) -> Backbone:
+    if name not in LITES:
+        return timm_backbone(name, copy.deepcopy(timm_network(name)))
+    torch.save(timm_network(name).state_dict(), folder / "weights.pth")
+    return make_backbone(name, folder / "weights.pth")
 
 
 def random_images(side: int, count: int = 1, seed: int = 0) -> Tensor:
@@ -57,8 +63,8 @@ def random_images(side: int, count: int = 1, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [*TRANSFORMERS, *PYRAMIDS])
-def test_features_are_those_of_timms_own_forward_pass_for_images_of_any_size(name):
-    backbone, side = backbone_of(name), 192
+def test_features_are_those_of_timms_own_forward_pass_for_images_of_any_size(name, tmp_path):
+    backbone, side = backbone_of(name, tmp_path), 192
     images = backbone.normalize(random_images(side))
     if name in TRANSFORMERS:
         network, cells = copy.deepcopy(timm_network(name)), side // 16
@@ -76,9 +82,9 @@ def test_features_are_those_of_timms_own_forward_pass_for_images_of_any_size(nam
     assert (features - F.normalize(expected, dim=1)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("name", [DINOV2, "convnext_tiny.dinov3_lvd1689m", "tf_efficientnet_lite0"])
-def test_folding_masks_and_half_precision_agree_with_the_plain_pass(name):
-    backbone = backbone_of(name)
+@pytest.mark.parametrize("name", [DINOV2, "convnext_tiny.dinov3_lvd1689m", "efficientnet_lite0"])
+def test_folding_masks_and_half_precision_agree_with_the_plain_pass(name, tmp_path):
+    backbone = backbone_of(name, tmp_path)
     images, folded = backbone.normalize(random_images(48, 2)), fold_batch_norm(backbone)
     exact = backbone(images)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
