@@ -36,7 +36,7 @@ from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, n
 from common.constants import SIZES
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
-from common.files import check_output, check_writable, claimed
+from common.files import check_output, check_writable, claimed, remove_leftovers
 from formats.picture_files import SUFFIXES, label_values, pictures_in
 from inference.pair_table import TILE, Row, answer_table, outlined, outlined_queries, read_table
 from inference.predictor import Predictor
@@ -167,6 +167,8 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
         paths, numbers = output_paths(out / row.name, args.places), itertools.count(2)
         while not args.overwrite and any(path.exists() for path in paths):
             paths = output_paths(out / f"{row.name}_{next(numbers)}", args.places)
+        for path in paths:
+            remove_leftovers(out, path.name)
         *mask_paths, overlay_path = paths
         for path, place in zip(mask_paths, found, strict=False):  # fewer places may be found
             write_picture(path, place.mask * 255)

@@ -15,6 +15,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Iterator
@@ -100,6 +101,7 @@ def become_script(client: socket.socket) -> list[str]:
     multiprocessing.process.ORIGINAL_DIR = folder  # processes that the script spawns look for the script here
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # the folder that a library asked for in the server; TMPDIR may name another one
     return words
 
 
