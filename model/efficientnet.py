@@ -18,8 +18,8 @@ DETAIL = 2  # the last stage of stride 8
 
 
 class HalvingConv(nn.Conv2d):
-    """A convolution of stride 2 with the padding of TensorFlow, which begins a pixel later for even sides. Pads by two
-    more rows, and cuts off the first cell, since a padded copy of the input takes longer.
+    """A convolution of stride 2 with TensorFlow's padding, for even sides: one pixel less before the input than behind
+    it. To pad a copy of the input takes longer than to pad by two pixels more and to drop the first cell.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class EfficientNetLite(nn.Module):
         return self.levels(images)[1]
 
     def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The features of the last layer of stride 8, (N, D, H / 8, W / 8), and those of stride 16."""
+        """Features (N, D, H / 8, W / 8) of the last layer of stride 8, and (N, C, H / 16, W / 16) of stride 16."""
         x = F.relu6(self.bn1(self.conv_stem(F.pad(images, (0, 1, 0, 1)))), inplace=True)
         detail = self.blocks[: DETAIL + 1](x)
         return detail, self.blocks[DETAIL + 1 :](detail)

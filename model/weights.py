@@ -79,7 +79,7 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
 
 
 def check_weights(module: nn.Module, what: str) -> None:
-    """Raises UserError, which begins with `what`, if weights of the network are damaged."""
+    """Raises UserError if weights of the network are damaged; its text begins with `what`, such as the file's path."""
     limits = {name: torch.inf for name, _ in module.named_buffers()}  # variances of batch norms may be large
     values = [(name, x) for name, x in module.state_dict().items() if x.is_floating_point()]
     if broken := [name for name, x in values if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
