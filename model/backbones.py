@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -87,7 +87,7 @@ def resnet50_backbone() -> Backbone:
 def empty_backbone() -> Backbone:
     """The published backbone for weights from a file: to draw random ones first would take a quarter of a second."""
     with torch.device("meta"):
-        return cast(Backbone, resnet50_backbone().to_empty(device="cpu"))
+        return resnet50_backbone().to_empty(device="cpu")
 
 
 def moco_backbone(path: Path | None = None) -> Backbone:
