@@ -52,11 +52,11 @@ def main() -> None:
             continue
         found_none = False
         listing = write_listing(args.data_path, split, args.splits_path)
-        malformed |= listing.malformed
+        malformed |= {uid: why for uid, why in listing.left_out.items() if why}
         counts = {setting: len(pairs_of([(args.data_path, listing)], setting)) for setting in SETTINGS}
         text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
         print(f"{listing_path(args.data_path, split)}: {text}")
-        if not any(counts.values()) and not listing.malformed:
+        if not any(counts.values()) and not malformed:
             views = "of a head-worn camera (its name begins with aria) and of another camera"
             warn_once(f"split {split} has no pairs: no object in it has masks {views}; a pair needs both")
     if found_none:

@@ -26,8 +26,8 @@ from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
 from formats.geometry import Size
 from formats.masks import RLE
 from formats.pairs_file import Listing, digest_of, list_takes, listing_command, listing_path, read_listing
-from formats.processed import SOURCE, read_frame, replaced
-from formats.takes import camera_kind, find_split_path, read_split
+from formats.processed import ANNOTATION, SOURCE, read_frame, replaced
+from formats.takes import camera_kind, camera_pairs, find_split_path, read_split
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
 
@@ -63,6 +63,7 @@ class Store:
     counts: np.ndarray  # the run lengths of all masks
     views: list[dict[int, CameraFrames]]  # of each take, by camera
     tracks: np.ndarray  # (tracks, 4) int32: take, object, camera and number of masks, in the order of `masks`
+    contents: list[list]  # of each take: the names of its objects, also of those without cameras, and its subsample_idx
     left_out: dict[str, str]  # uids of the splits whose takes cannot be read, with the reasons
 
     def mask(self, row: int) -> RLE:
@@ -203,7 +204,7 @@ class Pairs:
         arrays["files"] = np.concatenate([np.stack(view[:2]) for *_, view in views], 1)
         views = [(take, camera, len(view.frames), view.video) for take, camera, view in views]
         names = json.dumps([store.takes, store.objects, store.cameras, views]).encode()
-        return f"2.7 {digest_of(arrays | {'names': np.frombuffer(names, np.uint8)}).tobytes().hex()}"
+        return f"2.7 {digest_of(arrays | {'names': np.frombuffer(names, np.uint8)}, '2.7').tobytes().hex()}"
 
 
 def open_pairs(data_dirs: Iterable[Path], split: str, setting: str) -> Pairs:
@@ -250,8 +251,9 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
     tracks = []
     for of_set, way in itertools.product(rows_of.values(), settings):
         for key, rows in of_set.items():
-            queries, targets = ([x for x in rows if camera_kind(store.cameras[x]) == kind] for kind in SETTINGS[way])
-            tracks += [((*key, x, y), rows[x], rows[y]) for x, y in itertools.product(queries, targets)]
+            camera_of = {store.cameras[number]: number for number in rows}
+            numbers = ((camera_of[query], camera_of[target]) for query, target in camera_pairs(camera_of, way))
+            tracks += [((*key, x, y), rows[x], rows[y]) for x, y in numbers]
     return pairs_of_tracks(store, tracks)
 
 
@@ -260,15 +262,17 @@ def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
     not copies. Raises UserError if a take is in two data sets.
     """
     takes, objects, cameras = _Numbering(), _Numbering(), _Numbering()
-    folders, states, views, tracks, left_out = [], [], [], [], {}
+    folders, states, contents, views, tracks, left_out = [], [], [], [], [], {}
     for data_dir, listing in listings:
-        readable = [uid for uid in listing.states if uid not in listing.malformed]
+        readable = [*listing.contents]
         if shared := next((uid for uid in readable if uid in takes), None):
             raise UserError(f"take {shared} is in {folders[takes[shared]].parent} and in {data_dir}; drop one")
         folders += [data_dir / uid for uid in readable]
         states += [listing.states[uid][1] for uid in readable]
         views += [{} for _ in readable]
-        left_out |= listing.left_out(data_dir)
+        contents += listing.contents.values()
+        for uid, reason in listing.left_out.items():
+            left_out[uid] = reason or f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first"
         takes.update(zip(readable, itertools.count(len(takes))))
         ends = np.cumsum([count for _, _, count, _ in listing.cameras], dtype=int)
         for (uid, camera, _, size), (frames, sizes) in zip(
@@ -278,7 +282,7 @@ def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
         tracks += [(takes[uid], objects[name], cameras[camera], count) for uid, name, camera, count in listing.tracks]
     masks, counts = _joined_masks([listing for _, listing in listings])
     table = np.array(tracks, np.int32).reshape(-1, 4)
-    return Store([*takes], folders, states, [*objects], [*cameras], masks, counts, views, table, left_out)
+    return Store([*takes], folders, states, [*objects], [*cameras], masks, counts, views, table, contents, left_out)
 
 
 def _joined_masks(listings: Sequence[Listing]) -> tuple[np.ndarray, np.ndarray]:

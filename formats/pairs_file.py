@@ -10,6 +10,7 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
 """
 
 import hashlib
+import itertools
 import json
 import shlex
 from collections.abc import Collection, Mapping
@@ -27,6 +28,7 @@ from formats.geometry import Size
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
+VERSION = "3.0"  # of this form
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
 
 
@@ -38,16 +40,11 @@ class Listing:
     counts: np.ndarray  # (N,) uint8
     files: np.ndarray  # (2, F) int32
     states: dict[str, list]  # by take: the time of its annotation.json in nanoseconds, and its SHA-256
-    malformed: dict[str, str]  # by take: what is wrong with its annotation.json or with the pack of its frames
-    missing: list[str]  # takes that are not processed yet
+    left_out: dict[str, str]  # by take: why it cannot be read; "" if it is not processed yet
+    contents: dict[str, list]  # by take that can be read: the names of its objects, and its subsample_idx
     tracks: list[tuple[str, str, str, int]]  # (take, object, camera, number of masks), in the order of `masks`
     cameras: list[tuple[str, str, int, Size | None]]  # (take, camera, number of frames, video's size), as in `files`
     splits_path: str | None = None  # the split file, if it is not the default one
-
-    def left_out(self, data_dir: Path) -> dict[str, str]:
-        """The takes that cannot be used, with the reasons."""
-        missing = (f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first" for uid in self.missing)
-        return self.malformed | dict(zip(self.missing, missing, strict=True))
 
 
 def listing_path(data_dir: Path, split: str) -> Path:
@@ -64,15 +61,15 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     """List the masks of the takes `uids`, and the frames that their pairs need. A take that is `in_memory` is used as
     it is, without reading its annotation.json, and its state is (0, "").
     """
-    states, malformed, missing, tracks, cameras = {}, {}, [], [], []
-    masks, counts, files = [], bytearray(), []
+    states, contents, malformed, missing = {}, {}, {}, {}
+    tracks, cameras, masks, counts, files = [], [], [], bytearray(), []
     pool = ThreadPoolExecutor(ASKED_AT_ONCE)
     asked = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
     pool.shutdown(wait=False)
     for uid in tqdm(uids, "list pairs", unit="take", delay=1, disable=None):  # no bar before an early error
         annotation = data_dir / uid / ANNOTATION
         if uid not in in_memory and not annotation.is_file():
-            missing.append(uid)
+            missing[uid] = ""
             continue
         states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
@@ -80,16 +77,17 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
         except UserError as error:
             malformed[uid] = str(error)
             continue
-        for name, camera, rles in take.tracks():
-            tracks.append((uid, name, camera, len(rles)))
-            for frame, rle in sorted(rles.items()):
+        contents[uid] = [*take.masks], take.subsample_idx
+        for name, of_object in take.masks.items():
+            tracks += [(uid, name, camera, len(rles)) for camera, rles in of_object.items()]
+            for frame, rle in itertools.chain(*(sorted(rles.items()) for rles in of_object.values())):
                 masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
                 counts += rle["counts"].encode()
         for camera, needed in take.needed_frames().items():
             files += [(frame, there.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
     arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()
-    return Listing(*arrays, states, malformed, missing, tracks, cameras)
+    return Listing(*arrays, states, malformed | missing, contents, tracks, cameras)
 
 
 def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
@@ -103,7 +101,7 @@ def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
         about = json.dumps({name: value for name, value in vars(listing).items() if name not in arrays})
         arrays["about"] = np.frombuffer(about.encode(), np.uint8)
         with atomic_write(path, "wb") as file:
-            np.savez(file, **arrays, digest=digest_of(arrays))  # pyrefly: ignore[bad-argument-type]
+            np.savez(file, **arrays, digest=digest_of(arrays, VERSION))  # pyrefly: ignore[bad-argument-type]
     return listing
 
 
@@ -115,7 +113,7 @@ def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) ->
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
-        if arrays.pop("digest", np.empty(0)).tobytes() != digest_of(arrays).tobytes():
+        if arrays.pop("digest", np.empty(0)).tobytes() != digest_of(arrays, VERSION).tobytes():
             raise ValueError("damaged, or of another version")
         listing = Listing(**json.loads(arrays.pop("about").tobytes()), **arrays)
     except FileNotFoundError:
@@ -129,9 +127,9 @@ def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) ->
     return listing
 
 
-def digest_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
+def digest_of(arrays: dict[str, np.ndarray], version: str) -> np.ndarray:
     """SHA-256 of all arrays, types and shapes, (32,) uint8. If the digest is right, a file needs no other check."""
-    digest = hashlib.sha256(b"pairs of version 2.7")
+    digest = hashlib.sha256(f"pairs of version {version}".encode())
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.descr} {values.shape}".encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8))  # pyrefly: ignore[bad-argument-type]
@@ -143,7 +141,7 @@ def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: Listing
 
     If a file's time has changed, as in a copied data set, its content is compared. The split file may be missing.
     """
-    if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*listing.states, *listing.missing}:
+    if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*listing.states, *listing.left_out}:
         return f"its takes are not the takes of {split} in {splits_path}"
     for uid, (mtime_ns, digest) in listing.states.items():
         path = data_dir / uid / ANNOTATION
@@ -151,10 +149,9 @@ def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: Listing
             return f"{path} is gone"
         if path.stat().st_mtime_ns != mtime_ns and file_digest(path) != digest:
             return f"{path} has changed"
-    for uid in listing.missing:
-        if is_processed(data_dir, uid):
-            return f"take {uid} has been processed"
-    still_malformed = list_takes(data_dir, listing.malformed).malformed
-    if mended := next((uid for uid in listing.malformed if uid not in still_malformed), None):
-        return f"take {mended} was left out, and can be read now"
+    malformed = [uid for uid in listing.left_out if uid in listing.states]
+    if processed := [uid for uid in listing.left_out if uid not in listing.states and is_processed(data_dir, uid)]:
+        return f"take {processed[0]} has been processed"
+    if mended := [*list_takes(data_dir, malformed).contents]:
+        return f"take {mended[0]} was left out, and can be read now"
     return None

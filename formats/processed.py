@@ -25,7 +25,7 @@ from common.files import is_file_name, json_errors, read_record, write_json
 from formats.frame_files import PACK, frame_bytes, frame_path
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.takes import Take, camera_kind, parse_frame, parse_frame_keys
+from formats.takes import Take, camera_pairs, parse_frame, parse_frame_keys
 
 ANNOTATION = "annotation.json"
 SOURCE = "source.json"
@@ -57,27 +57,25 @@ class ProcessedTake:
     subsample_idx: list[int]
 
     @classmethod
-    def read(cls, data_dir: Path, uid: str, checked: bool = True) -> "ProcessedTake":
-        """Read a take's annotation.json. Raises UserError if the file is missing, malformed or cannot be read. Unless
-        `checked`, the masks are not checked; reading then takes a tenth of the time.
-        """
+    def read(cls, data_dir: Path, uid: str) -> "ProcessedTake":
+        """Read a take's annotation.json. Raises UserError if the file is missing, malformed or cannot be read."""
         folder = data_dir / uid
         path = folder / ANNOTATION
         with json_errors(path, f"run data/process_data.py for take {uid} first"):
             raw = json.loads(path.read_bytes())
         try:
-            return cls.parse(uid, folder, raw, checked)
+            return cls.parse(uid, folder, raw)
         except ValueError as error:
             raise UserError(f"{path} is malformed ({error}); delete it and run data/process_data.py again") from None
 
     @classmethod
-    def parse(cls, uid: str, folder: Path, raw: Any, checked: bool = True) -> "ProcessedTake":
+    def parse(cls, uid: str, folder: Path, raw: Any) -> "ProcessedTake":
         """The content of an annotation.json -> ProcessedTake. Raises ValueError if the content is malformed."""
         try:
             masks = {
                 object_name: {
                     camera: {
-                        frame: check_rle(rle) if checked else rle
+                        frame: check_rle(rle)
                         for frame, rle in parse_frame_keys(frames).items()
                         if rle is not None  # the original writes null for a mask that it cannot decode
                     }
@@ -109,17 +107,10 @@ class ProcessedTake:
         """Every camera in which an object is annotated."""
         return {camera for cameras in self.masks.values() for camera in cameras}
 
-    def tracks(self) -> Iterator[tuple[str, str, dict[int, RLE]]]:
-        """Yield each object with each of its cameras, and its masks there by frame."""
-        for object_name, cameras in self.masks.items():
-            yield from ((object_name, camera, rles) for camera, rles in cameras.items())
-
     def correspondences(self, setting: str) -> Iterator[Correspondence]:
         """Yield each object with each pair of its cameras that fits the setting (ego to exo, or exo to ego)."""
         for object_name, cameras in self.masks.items():
-            queries, targets = ([c for c in cameras if camera_kind(c) == kind] for kind in SETTINGS[setting])
-            for query, target in itertools.product(queries, targets):
-                yield Correspondence(object_name, query, target)
+            yield from (Correspondence(object_name, *pair) for pair in camera_pairs(cameras, setting))
 
     def needed_frames(self) -> dict[str, set[int]]:
         """For each camera, the frames that pairs of any setting need, as query or as target."""

@@ -6,13 +6,14 @@
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.constants import DATA_FOLDER
+from common.constants import DATA_FOLDER, SETTINGS
 from common.errors import MALFORMED, UserError
 from common.files import has_form, is_file_name, iter_json, json_digest, read_json
 from formats.masks import RLE, check_rle, decode_lzstring
@@ -35,6 +36,12 @@ MAX_SHORT_SIDE = {"ego": 1408 // 2, "exo": 2160 // 4}  # pixels that the short s
 def camera_kind(camera: str) -> str:
     """Return "ego" for a head-worn camera, whose name starts with `aria` (after the Aria glasses), otherwise "exo"."""
     return "ego" if camera.startswith("aria") else "exo"
+
+
+def camera_pairs(cameras: Iterable[str], setting: str) -> list[tuple[str, str]]:
+    """Each pair of a query and a target camera that fits the setting."""
+    queries, targets = ([name for name in cameras if camera_kind(name) == kind] for kind in SETTINGS[setting])
+    return [*itertools.product(queries, targets)]
 
 
 def video_path(takes_dir: Path, take_name: str, camera: str, downscaled: bool = False) -> Path:

@@ -29,8 +29,8 @@ from common.files import claimed, file_digest, iter_json, json_digest, read_reco
 from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
-from formats.processed import ANNOTATION, ProcessedTake
 from formats.results import camera_pair_key, results_path, write_results
+from formats.takes import camera_pairs
 from recipes.base import Answer
 from recipes.frame import Frame
 
@@ -98,19 +98,22 @@ class ResumableRun:
 
     def write_part(self, take: int) -> None:
         """Write the results of a take, in which every object has a key, and in "left_out" the number of pairs that are
-        left out, by reason. Raises UserError if its annotation.json has changed since the pairs were listed.
+        left out, by reason.
         """
-        found = {self.pairs.named(row)[1:]: entry for row, entry in self._found.pop(take, {}).items()}
-        store, reasons = self.pairs.store, Counter(entry for entry in found.values() if isinstance(entry, str))
-        annotated = ProcessedTake.read(store.folders[take].parent, store.takes[take], checked=False)
-        if file_digest(annotated.folder / ANNOTATION) != store.states[take]:
-            raise UserError(f"take {annotated.uid} was processed again in the meantime; run the same command again")
-        masks: dict[str, dict] = {name: {} for name in annotated.masks}
-        for pair in annotated.correspondences(self.setting):
-            entries = {frame: found[(*pair, frame)] for frame in annotated.masks[pair.object_name][pair.query_camera]}
-            entries = {frame: entry for frame, entry in entries.items() if not isinstance(entry, str)}
-            masks[pair.object_name][camera_pair_key(*pair[1:])] = entries
-        result: dict[str, Any] = {"masks": masks, "subsample_idx": annotated.subsample_idx}
+        found, store = self._found.pop(take, {}), self.pairs.store
+        reasons = Counter(entry for entry in found.values() if isinstance(entry, str))
+        names, subsample_idx = store.contents[take]
+        cameras_of: dict[str, list[str]] = {name: [] for name in names}
+        for _, name, camera, _ in store.tracks[store.tracks[:, 0] == take].tolist():
+            cameras_of[store.objects[name]].append(store.cameras[camera])
+        masks: dict[str, dict[str, dict]] = {
+            name: {camera_pair_key(*pair): {} for pair in camera_pairs(cameras, self.setting)}
+            for name, cameras in cameras_of.items()
+        }
+        for row in sorted(row for row, entry in found.items() if not isinstance(entry, str)):
+            _, name, query, target, frame = self.pairs.named(row)
+            masks[name][camera_pair_key(query, target)][frame] = found[row]
+        result: dict[str, Any] = {"masks": masks, "subsample_idx": subsample_idx}
         write_json(self.parts[take], result | {"left_out": reasons} if reasons else result)
 
     def made_already(self) -> dict[str, Any] | None:
