@@ -7,6 +7,7 @@
     python evaluation/evaluate.py --setting ego-exo --split test --pred_file seed_*/results.json --seeds
     python evaluation/evaluate.py --split test --write_gt gt_test.json
     python evaluation/evaluate.py --setting ego-exo --split test --list_cases cases.csv
+    python evaluation/evaluate.py --row results/*_test_evaluation/metrics.json --names "My method"
 
 One file: the script prints the benchmark's four numbers and further numbers (marked *), and writes metrics.json,
 cases.csv and index.html, which any browser opens. With --report, index.html also shows pictures of cases.
@@ -15,6 +16,9 @@ Several files: it compares each with the first, on the cases that all have. It p
 intervals, and writes comparison.json, cases.csv and index.html, which also have them by scenario, object size and
 camera; index.html shows the cases on which the files disagree most. With --seeds, they are runs of one method, and it
 prints their scores with mean and deviation, and breakdowns of the mean.
+
+--row prints what was written for both settings, metrics.json or comparison.json, as rows for a paper: the official
+scores with their intervals in LaTeX, and as docs/published_results.csv has them.
 
 If predictions cannot be scored, it lists them all and writes no scores.
 """
@@ -35,15 +39,16 @@ import numpy as np
 from tqdm import tqdm
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
+from common.constants import SETTINGS
 from common.drawing import write_picture
-from common.files import check_output, output_folder, write_json
+from common.files import check_output, output_folder, read_record, write_json
 from common.provenance import provenance
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, panel_styles, row_of_panels
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, write_page
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
 from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, spread_of, summarize, without_nan
-from evaluation.tables import METHOD, list_cases, made_with, printed_lines, write_cases
+from evaluation.tables import METHOD, list_cases, made_with, paper_lines, printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
 from formats.results import RESULTS_DIR, path_beside, results_path
@@ -65,6 +70,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "write a CSV file with the pictures and the query mask of each case, which a program must answer"
     add("--list_cases", type=Path, help=text)
     add("--overwrite", action="store_true", help="replace a file that exists, except in the folder --out")
+    text = "print rows for a paper's table from metrics.json, or comparison.json, of both settings, and do only this"
+    add("--row", type=Path, nargs=2, metavar=("JSON", "JSON"), help=text)
     add_num_workers(parser)
     add = parser.add_argument_group("pictures").add_argument
     add("--report", action="store_true", help="show pictures of cases in index.html")
@@ -73,6 +80,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "number of cases (default: 100 in a report, and 20 with hidden objects; 8 in a sheet; 40 in a comparison)"
     add("--num", type=at_least(0), help=text)
     args = parser.parse_args(argv)
+    if args.row:
+        return args
     if not args.setting and (args.pred_file or args.report or args.sheet or args.list_cases or not args.write_gt):
         parser.error("--setting is missing: ego-exo or exo-ego; only --write_gt needs none")
     if args.write_gt and args.all_frames:
@@ -94,6 +103,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.row:
+        print_rows(args.row, args.names)
+        return
     truth = open_truth(args, args.setting or BOTH)
     files = args.pred_file or []
     if args.setting and not files and not args.list_cases:
@@ -121,6 +133,20 @@ def main(argv: list[str] | None = None) -> None:
         evaluate(truth, files, scores, args)
 
 
+def print_rows(paths: Sequence[Path], names: Sequence[str] | None) -> None:
+    """Print the figures of both settings, in two files, as `paper_lines`. Raises UserError if they do not fit."""
+    remedy = "write it with --setting, without --all_frames"
+    form = {"setting": str, "official": dict, "interval_95": dict, "frames_visible": int, "warnings": [str]}
+    both = sorted((read_record(path, form, remedy) for path in paths), key=lambda x: x["setting"])
+    names_of = [["mean"] if "seeds" in x else x.get("names", [x["results"]]) for x in both]
+    names = names or names_of[0]
+    if [x["setting"] for x in both] != [*SETTINGS] or not len(names) == len(names_of[0]) == len(names_of[1]):
+        raise UserError(
+            "--row takes one file of ego-exo and one of exo-ego, of as many results files as --names has names"
+        )
+    print(*map(printable, paper_lines(both, names)), sep="\n")
+
+
 def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], args: argparse.Namespace) -> None:
     """Print and write the figures of a results file, or the differences of several on the cases that all of them have,
     with the pictures that the options ask for.
@@ -131,14 +157,7 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     if several and not len(rows):
         raise UserError("these results files have no scored case in common")
     pairs, cases = truth.pairs[rows], np.stack([of_file.cases[rows] for of_file in scores])
-    figures = figures_of(truth, args, names, pairs, cases)
-    figures["warnings"] = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
-    methods = dict.fromkeys(filter(None, (made_with(of_file.made, METHOD) for of_file in scores)))
-    if args.seeds and len(methods) > 1:
-        what = f"not runs of one method, but of {' and '.join(methods)}; leave out --seeds to compare them"
-        figures["warnings"].append(what)
-    made = [of_file.made for of_file in scores]
-    figures |= {"results": str(files[0]), "provenance": {"predictions": made, "evaluation": provenance()}}
+    figures = figures_of(truth, args, names, pairs, cases) | made_from(scores, args.seeds)
 
     def draw(row: int) -> list[np.ndarray]:
         return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
@@ -164,8 +183,7 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
         write_json(folder / ("comparison.json" if several else "metrics.json"), figures, indent=1)
         write_page(folder, figures, cards, args.order)
         write_cases(folder / "cases.csv", names, pairs, cases)
-    lines = [*printed_lines(figures), f"report: open {args.out / PAGE}"]
-    print("\n".join(map(printable, lines)))
+    print(*map(printable, [*printed_lines(figures), f"report: open {args.out / PAGE}"]), sep="\n")
 
 
 def figures_of(
@@ -188,6 +206,17 @@ def figures_of(
         rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
         figures["protocols"] = {rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules}
     return without_nan(figures)
+
+
+def made_from(scores: Sequence[FileScores], are_seeds: bool) -> dict[str, Any]:
+    """The figures' last members: what to know of the results files, and how they were made."""
+    warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
+    methods = dict.fromkeys(filter(None, (made_with(of_file.made, METHOD) for of_file in scores)))
+    if are_seeds and len(methods) > 1:
+        warnings.append(f"not runs of one method, but of {' and '.join(methods)}; leave out --seeds to compare them")
+    made = [of_file.made for of_file in scores]
+    how = {"predictions": made, "evaluation": provenance()}
+    return {"warnings": warnings, "results": made[0]["results"], "provenance": how}
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -3,7 +3,10 @@ the table of all cases, cases.csv. `figures` is the content of metrics.json, or 
 """
 
 import csv
+import io
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -158,6 +161,39 @@ def protocol_table(figures: dict[str, Any]) -> Rows:
         cells = ("-" if undefined(metric, lacks) else METRICS[metric].as_text(scores[metric]) for metric in OFFICIAL)
         rows.append((star + name, *cells, counted(scores["count"], scores["averaged_over"].removesuffix("s"))))
     return rows
+
+
+def paper_lines(both: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """The official scores of both settings as rows of a paper's table: for each results file, or the mean of seeds, two
+    rows in LaTeX, of scores and intervals, and then one of docs/published_results.csv. Files after the first have the
+    intervals of their differences from the first, and a star at a score whose interval lacks 0.
+    """
+    latex, text = [], io.StringIO()
+    warnings = "; ".join(dict.fromkeys(line for figures in both for line in figures["warnings"]))
+    for name, *of_settings in zip(names, *map(official_cells, both), strict=True):
+        scores, intervals = zip(*itertools.chain(*of_settings), strict=True)
+        cells = re.sub(r"([_%&#])", r"\\\1", name), *(score.replace("*", "$^{*}$") for score in scores)
+        latex += [" & ".join(row) + r" \\" for row in (cells, ("", *intervals))]
+        about = name, "", "", "official", "", warnings
+        csv.writer(text, lineterminator="\n").writerow([*about, *(score.strip("-*") for score in scores)])
+    return [*latex, *text.getvalue().splitlines()]
+
+
+def official_cells(figures: dict[str, Any]) -> list[list[tuple[str, str]]]:
+    """For each results file, or the mean of seeds, each official score and its interval, as `paper_lines` has them."""
+    lacks = lacking(figures["frames_scored"], figures["frames_visible"])
+    files = [[(figures["official"][name], figures["interval_95"][name], "") for name in OFFICIAL]]
+    for other in [] if "seeds" in figures else figures.get("comparisons", []):
+        paired = (other["metrics"][name] for name in OFFICIAL)
+        files.append([(x["second"], x["interval_95"], "+") for x in paired])
+    cells = []
+    for of_file in files:
+        cells.append([])
+        for name, (score, (low, high), sign) in zip(OFFICIAL, of_file, strict=True):
+            text, interval = METRICS[name].as_text(score), METRICS[name].interval_text((low, high), sign)
+            star = "*" if sign and low is not None and (low > 0 or high < 0) else ""
+            cells[-1].append(("-", "") if undefined(name, lacks) else (text + star, interval))
+    return cells
 
 
 def printed_lines(figures: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from common.constants import SETTINGS
 from common.errors import UserError
 from evaluation import evaluate
+from evaluation.metrics import METRICS, OFFICIAL
 from formats.masks import encode_mask, resize_mask
 from formats.pairs_file import listing_path
 from formats.processed import ANNOTATION, SOURCE, ProcessedTake
@@ -122,6 +123,44 @@ def test_the_listed_cases_are_the_scored_ones_with_their_pictures_and_query_mask
         run(*options(scored_data)[:-2], "--list_cases", tmp_path / "cases.csv")
     run(*options(scored_data)[:-2], "--list_cases", tmp_path / "cases.csv", "--overwrite")  # and nothing is scored
     assert (tmp_path / "cases.csv").read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+
+
+def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_difference_is_sure(
+    scored_data, tmp_path, capsys
+):
+    rows = {}
+    for setting in SETTINGS:
+        files = [scored_data / model / f"{setting}_val_results.json" for model in ("a", "b")]
+        where = [
+            "--setting",
+            setting,
+            "--data_path",
+            scored_data / "processed",
+            "--num",
+            0,
+            "--out",
+            tmp_path / setting,
+        ]
+        run(*where, "--pred_file", *files, "--names", "my_a", "b")
+        figures = json.loads((tmp_path / setting / "comparison.json").read_text())["comparisons"][0]["metrics"]
+        rows[setting] = [figures[name] for name in OFFICIAL]
+    capsys.readouterr()
+    files = [tmp_path / setting / "comparison.json" for setting in reversed(SETTINGS)]
+    run("--row", *files)
+    *latex, mine, other = capsys.readouterr().out.splitlines()
+    texts = {way: [METRICS[n].as_text(x[way]) for xs in rows.values() for n, x in zip(OFFICIAL, xs, strict=True)]
+             for way in ("first", "second")}  # fmt: skip
+    sure = [x["interval_95"][0] > 0 or x["interval_95"][1] < 0 for xs in rows.values() for x in xs]
+    starred = [text + "$^{*}$" * star for text, star in zip(texts["second"], sure, strict=True)]
+    assert latex[::2] == [" & ".join([r"my\_a", *texts["first"]]) + r" \\", " & ".join(["b", *starred]) + r" \\"]
+    interval = METRICS["iou"].interval_text(rows["ego-exo"][0]["interval_95"], "+")
+    assert latex[3].startswith(f" & {interval} & ") and 0 < sum(sure) < 8
+    assert [mine, other] == [
+        ",".join([x, "", "", "official", "", "", *y]) for x, y in zip(["my_a", "b"], texts.values(), strict=True)
+    ]
+    for wrong in (files[:1] * 2, [*files, "--names", "a"]):
+        with pytest.raises(UserError, match="--row takes one file of ego-exo and one of exo-ego"):
+            run("--row", *wrong)
 
 
 @pytest.fixture(scope="module")
