@@ -4,7 +4,8 @@
         loss = network(images)
     print(counter.operations, counter.flop, counter.bytes)
 
-`print_counts` does this for both recipes, and computes the table of hours in docs/training.md.
+`print_counts` does this for both recipes, and computes the table of hours in docs/training.md. `print_matching` does it
+for matching with any backbone.
 """
 
 import math
@@ -14,8 +15,9 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -25,10 +27,12 @@ from common.distributed import World
 from formats.pairs import Pairs
 from model import features
 from model.backbone import Backbone
-from model.backbones import resnet50_backbone
+from model.backbones import create_network, make_backbone, resnet50_backbone, timm_backbone
+from model.efficientnet import LITES
 from model.transformer import Attention
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.frame import Frame, Frames, frames_at_once, joined
+from recipes.matching import Matching
 from recipes.stream import TrainSamples
 from recipes.table import RECIPES, load_checkpoint
 from train.engine import Step
@@ -36,7 +40,7 @@ from train.engine import Step
 # What an H100 reaches in large operations, less than its data sheet says: assumed, not measured.
 START = 8e-6  # seconds in which a CPU starts an operation
 TRAFFIC = 3e12  # bytes of memory a second
-PRODUCTS = 3e14  # FLOP a second, in bfloat16
+PRODUCTS, TF32, FP32 = 3e14, 1.5e14, 5e13  # FLOP a second in bfloat16, and in float32 with and without TensorFloat-32
 READ = {"paper": 110, "strong": 90}  # samples that a core reads in a second: measured on an AMD EPYC, a million files
 STEPS, GPUS, CORES = 251_000, 8, (4, 8, 16, 32, 64)  # of the table of hours
 
@@ -56,20 +60,28 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):  # pyrefly: ignore
         kwargs = kwargs or {}
+        if op.namespace == "prim":  # such as the device of a fake tensor
+            return op(*args, **kwargs)
         with self:
             out = op.decompose(*args, **kwargs)  # such as aten.linear in inference mode
         if out is not NotImplemented:
             return out
         out = op(*args, **kwargs)
         read, written = (tensors_of(part) for part in ((args, kwargs), out))
-        known = {tensor.untyped_storage().data_ptr() for tensor in read}
-        is_view = not op._schema.is_mutable and all(x.untyped_storage().data_ptr() in known for x in written)
+        known = {tensor.untyped_storage()._cdata for tensor in read}
+        is_view = not op._schema.is_mutable and all(x.untyped_storage()._cdata in known for x in written)
         if written and not is_view and "empty" not in str(op):
             formula, moved = FORMULAS.get(op.overloadpacket), sum(map(size_of, read + written))
             flop = formula(*args, **kwargs, out_val=out) if formula else 0
-            self.operations, self.flop, self.bytes = self.operations + 1, self.flop + flop, self.bytes + moved
-            self.busy += max(moved / TRAFFIC, flop / PRODUCTS)
+            rate = PRODUCTS
+            if written[0].dtype == torch.float32:
+                rate = TF32 if torch.backends.cuda.matmul.allow_tf32 else FP32
+            self.add(1, flop, moved, max(moved / TRAFFIC, flop / rate))
         return out
+
+    def add(self, operations: int, flop: int, moved: int, busy: float) -> None:
+        self.operations, self.flop, self.bytes = self.operations + operations, self.flop + flop, self.bytes + moved
+        self.busy += busy
 
 
 def tensors_of(part: Any) -> list[Tensor]:
@@ -143,6 +155,39 @@ def make_recipe(name: str, input_size: int, precision: str) -> Any:
     return recipe
 
 
+class Pretended(nn.Module):
+    """A backbone's network that computes nothing: features are random, and what they would cost is added to `total`.
+    A CPU would compute for hours what a large transformer does for a few pairs.
+    """
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network, self.total = network, Counter()
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        with _disable_current_modes(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            with self.total:
+                features = self.network.levels(mode.from_tensor(images))
+            shapes = [tuple(x.shape) for x in features]
+        return [torch.randn(shape, dtype=images.dtype) for shape in shapes]
+
+
+def print_matching(name: str, pairs: Pairs, setting: str, precision: str) -> None:
+    """Print what matching with a backbone does for pairs that a GPU computes at once. Weights are random: they hardly
+    change how often it looks.
+    """
+    features.KEPT_BYTES = 0  # only a CPU keeps features of pictures
+    backbone = make_backbone(name) if name in LITES else timm_backbone(name, create_network(name))
+    recipe = Matching.of(backbone, torch.device("cpu"), precision)
+    frame = first_frames(recipe, pairs)
+    recipe.encoder.backbone.network = network = Pretended(recipe.encoder.backbone.network)
+    counter, of_backbone = count(lambda: recipe.predict(frame)), network.total
+    counter.add(of_backbone.operations, of_backbone.flop, of_backbone.bytes, of_backbone.busy)
+    print_line(f"{setting}, {len(frame.row)} pairs matched", counter)
+    own, whole = (1e3 * x.busy / len(frame.row) for x in (of_backbone, counter))
+    print(f"the GPU needs {whole:.1f} ms a pair, {own:.1f} of them for the backbone")
+
+
 def training_step(recipe: Any, batch: Any) -> Callable[[], None]:
     """A function that makes a step of train/engine.py on a batch."""
     step = Step(recipe, World(), 1.0).train()
@@ -165,8 +210,7 @@ def print_predictions(name: str, recipe: Any, pairs: Pairs) -> None:
     if it does so.
     """
     recipe.network.eval()
-    frames = Frames(pairs, pairs.groups("take", "frame"), recipe.prepare, with_truths=True)
-    frame = joined(frames_at_once((frames[number] for number in range(len(frames))), BATCH_SIZE))
+    frame = first_frames(recipe, pairs)
 
     def search(what: str, function: Callable[[Frame], list]) -> list:
         print_line(f"{name}, {len(frame.row)} pairs {what}", count(lambda: function(frame)))
@@ -176,6 +220,12 @@ def print_predictions(name: str, recipe: Any, pairs: Pairs) -> None:
     if hasattr(recipe.training, "mine_epochs"):
         recipe.mine(lambda function, share: search("mined", function))
         recipe.finish(lambda function, share: search("searched for the fit", function), 0)
+
+
+def first_frames(recipe: Any, pairs: Pairs) -> Frame:
+    """The first frames of the pairs, as many as a GPU predicts together."""
+    frames = Frames(pairs, pairs.groups("take", "frame"), recipe.prepare, with_truths=True)
+    return joined(frames_at_once((frames[number] for number in range(len(frames))), BATCH_SIZE))
 
 
 def print_line(what: str, counter: Counter) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py                             # 480-pixel input, one process
     python benchmarks/train_step.py --count --precision bf16    # what a GPU would do, counted without one
+    python benchmarks/train_step.py --count --precision bf16 --backbone vit_large_patch16_dinov3    # what matching does
 
 The published way decodes, pads and resizes whole masks; this project samples masks from their run lengths.
 
@@ -26,9 +27,10 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 
-from benchmarks.counting import print_counts
+from benchmarks.counting import print_counts, print_matching
 from benchmarks.measure import make_takes, print_times, process_takes, time_in_turn
 from common.arguments import Parser, at_least
+from common.constants import SETTINGS
 from common.errors import run_script
 from formats.masks import decode_mask
 from formats.pairs import BOTH, Pairs, open_pairs
@@ -50,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     add("--size", default="native", help="size of the rendered videos, one of make_takes.py's")
     add("--count", action="store_true", help="count operations, FLOP and bytes of both recipes, and time nothing")
     add("--precision", choices=PRECISIONS, default="fp32", help="of the steps that are counted")
+    add("--backbone", help="with --count: count matching with this backbone, for both settings, and no steps")
     return parser.parse_args()
 
 
@@ -71,8 +74,11 @@ def count_on_takes(args: argparse.Namespace) -> None:
     real = ("--object_size", "real", "--num_objects", 6, "--num_frames", FRAMES, "--num_exo", 1, "--size", args.size)
     with tempfile.TemporaryDirectory() as folder:
         make_takes(Path(folder), "train", 2, *real)
-        pairs = open_pairs([process_takes(Path(folder))], "train", BOTH)
-        print_counts(pairs, args.batch_size, args.input_size, args.precision)
+        processed = process_takes(Path(folder))
+        for setting in SETTINGS if args.backbone else ():
+            print_matching(args.backbone, open_pairs([processed], "train", setting), setting, args.precision)
+        if not args.backbone:
+            print_counts(open_pairs([processed], "train", BOTH), args.batch_size, args.input_size, args.precision)
 
 
 def read_plainly(pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator, side: int, block: float) -> dict[str, Any]:

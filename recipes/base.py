@@ -114,7 +114,8 @@ class NetworkRecipe(Recipe):
     """A recipe of a network on a frozen backbone, which can also be trained (read, collate, losses, finish).
 
     `precision`: fp32 is exact; tf32 rounds the factors of products to TensorFloat-32 (CUDA); bf16 and fp16 compute the
-    backbone and the transformer's products in half precision, and normalization, softmax and outputs in float32.
+    backbone and the transformer's products in half precision, and normalization, softmax and outputs in float32 (in
+    predictions, products in float32 are then as with tf32).
     """
 
     network: Any  # of the class `Network`
@@ -204,7 +205,7 @@ class NetworkRecipe(Recipe):
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
         """The context of all predictions. Raises UserError if the device's memory is too small."""
-        with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision == "tf32"):
+        with torch.inference_mode(), memory_errors(MEMORY_REMEDY), tf32(self.precision != "fp32"):
             yield
 
     def in_batches(self, function: Callable[..., Any], *inputs: Any) -> Any:

@@ -15,7 +15,6 @@ from model.backbone import STRIDE
 
 CONTEXT = 3.0  # width of a crop in which the network finds an object, as a multiple of the object's width
 CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
-CELL = STRIDE // 2  # pixels of a cell of the locator
 COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
 LEAST_PART = 0.25  # parts of a mask that are smaller than this, beside the largest one, are crumbs
 LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
@@ -59,6 +58,7 @@ class MatchingConfig:
 
     input_size: int = 240  # side of the crops in which it looks, in pixels
     frame_size: int = 1024  # long side of the whole pictures that the locator reads
+    cell: int = STRIDE // 2  # pixels of a cell of the locator; those of a plain vision transformer are twice as long
 
     def __post_init__(self):
         if not 4 * STRIDE <= self.frame_size <= 1 << 13:
@@ -149,11 +149,14 @@ def frame_size(size: Size, long_side: int) -> Size:
     return height, width
 
 
-def spots_at(peaks: Sequence[Sequence[float]], size: Size, long_side: int, share: float) -> list[tuple[float, Spot]]:
+def spots_at(
+    peaks: Sequence[Sequence[float]], size: Size, long_side: int, share: float, cell: int
+) -> list[tuple[float, Spot]]:
     """The spots, with their similarities, of an object that spans the part `share` of the long side of an image of
-    `size` (H, W). Its similarity map, of the frame with this `long_side`, has these peaks: similarity, row and column.
+    `size` (H, W). Its similarity map, of the frame with this `long_side`, has these peaks: similarity, row and column,
+    in cells of `cell` pixels.
     """
-    found, grid = [], [length // CELL for length in frame_size(size, long_side)]
+    found, grid = [], [length // cell for length in frame_size(size, long_side)]
     for similarity, row, col in peaks:
         if math.isfinite(similarity):  # the map may have fewer peaks
             spot = Spot((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1], share * max(size))

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.backbone import STRIDE
 from model.features import Levels, coverage_of
 from model.rows import Rows
 
 PARTS = 5  # number of parts, which look different, that describe an object
-REACH = 2  # cells of 8 pixels by which a part may be away from its place in the query view
-APART = 2  # cells between two peaks of a similarity map, at least
+REACH = 16  # pixels by which a part may be away from its place in the query view
+APART = 16  # pixels between two peaks of a similarity map, at least
 EPS = 1e-6
 NOTHING = 1e-3  # a mask that covers less than this, in cells, shows no object
 
@@ -55,7 +56,7 @@ class Matches(Rows):
 
 
 class Locator(nn.Module):
-    """1. Two layers of the backbone, on a grid of 8 pixels a cell, make a vector of C numbers for each cell.
+    """1. Two layers of the backbone, on a grid of `cell` pixels a cell, make a vector of C numbers for each cell.
     2. The object is described by the mean of the cells that it covers, and by the means of `PARTS` parts from k-means.
     3. The mean of all cells of both views is subtracted, and cells are compared by cosine similarity.
     4. The similarity map has for each cell of the target the cosine with the object's mean, plus the cosines with the
@@ -63,16 +64,18 @@ class Locator(nn.Module):
        because parts lie in the target only roughly as in the query.
     """
 
-    def __init__(self):
+    def __init__(self, cell: int = STRIDE // 2):
         super().__init__()
+        self.cell, self.reach, self.apart = cell, REACH // cell, APART // cell
         self.part_weight: Any = 1.0
         self.scale: Any = 10.0  # turns similarities into logits of a softmax over cells
         self.sharpness: Any = 60.0  # turns cosines into logits, for `propagate`
 
     def cells(self, levels: Levels) -> Tensor:
-        """Features of N images -> cells (N, 2h, 2w, C) float32: both layers side by side, of about the same length."""
+        """Features of N images -> cells (N, H, W, C) float32: both layers side by side, of about the same length."""
         with torch.autocast(levels.feat.device.type, enabled=False):
-            coarse, fine = (x / x.shape[1] ** 0.5 for x in (normalized(levels.feat.float()), detail_of(levels)))
+            both = normalized(levels.feat.float()), detail_of(levels, self.cell)
+            coarse, fine = (x / x.shape[1] ** 0.5 for x in both)
             coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
             return torch.cat((coarse, fine), 1).movedim(1, 3)
 
@@ -115,8 +118,9 @@ class Locator(nn.Module):
             parts = F.normalize(description.parts - center, dim=2)
             unit = F.normalize(cells - center[:, None], dim=3)
             cosine = (unit.flatten(1, 2) @ torch.cat((mean, parts), 1).mT).mT.unflatten(2, cells.shape[1:3])
-            reached = F.max_pool2d(cosine[:, 1:], (2 * REACH + 1, 1), 1, (REACH, 0))  # rows, then columns: less work
-            reached = F.max_pool2d(reached, (1, 2 * REACH + 1), 1, (0, REACH))
+            reach = self.reach
+            reached = F.max_pool2d(cosine[:, 1:], (2 * reach + 1, 1), 1, (reach, 0))  # rows, then columns: less work
+            reached = F.max_pool2d(reached, (1, 2 * reach + 1), 1, (0, reach))
             return cosine[:, 0] + self.part_weight * (reached * description.shares[..., None, None]).sum(1)
 
     def propagate(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Tensor:
@@ -156,9 +160,9 @@ def shown_cells(coverage: Tensor) -> Tensor:
     return (coverage > coverage.amax(1, keepdim=True) / 2).float()
 
 
-def detail_of(levels: Levels) -> Tensor:
-    """The detail of N images on a grid of 8 pixels a cell, normalized in each image -> (N, D, 2h, 2w) float32."""
-    detail, size = levels.detail.float(), [2 * length for length in levels.feat.shape[2:]]
+def detail_of(levels: Levels, cell: int = STRIDE // 2) -> Tensor:
+    """The detail of N images on a grid of `cell` pixels a cell, normalized in each image -> (N, D, H, W) float32."""
+    detail, size = levels.detail.float(), [length * STRIDE // cell for length in levels.feat.shape[2:]]
     if list(detail.shape[2:]) != size:
         detail = F.interpolate(detail, size, mode="bilinear", align_corners=False)
     return normalized(detail)
@@ -170,11 +174,11 @@ def normalized(features: Tensor) -> Tensor:
     return features / features.std((1, 2, 3), keepdim=True).clamp(min=EPS)
 
 
-def peaks(heat: Tensor, count: int) -> Tensor:
-    """The `count` highest local maxima of maps (B, H, W), more than `APART` cells from each other, as values, rows and
+def peaks(heat: Tensor, count: int, apart: int) -> Tensor:
+    """The `count` highest local maxima of maps (B, H, W), more than `apart` cells from each other, as values, rows and
     columns: (B, count, 3) float32. If a map has fewer maxima, the other values are -inf.
     """
-    highest = heat == F.max_pool2d(heat[:, None], 2 * APART + 1, 1, APART)[:, 0]
+    highest = heat == F.max_pool2d(heat[:, None], 2 * apart + 1, 1, apart)[:, 0]
     values, cell = heat.masked_fill(~highest, -torch.inf).flatten(1).topk(min(count, heat[0].numel()))
     found = torch.stack((values, cell // heat.shape[2], cell % heat.shape[2]), 2)
     return F.pad(found, (0, 0, 0, count - found.shape[1]), value=-torch.inf)

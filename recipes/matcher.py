@@ -14,7 +14,7 @@ from common.constants import THRESHOLD
 from model.features import Levels, coverage_of
 from model.rows import Rows
 from model.xsegtx import Look
-from recipes.locator import APART, EPS, Description, Locator
+from recipes.locator import EPS, Description, Locator
 from recipes.places import LookNumbers
 
 # What the fixed sums read. Existence reads nothing whose scale the backbone decides: a cosine counts beside the highest
@@ -48,8 +48,8 @@ def weighted(numbers: LookNumbers, weights: Mapping[str, float]) -> Tensor:
 class ObjectCrops(Rows):
     """The encoded query crops of B objects."""
 
-    cells: Tensor  # (B, 2h, 2w, C) cells of the locator
-    coverage: Tensor  # (B, 2h, 2w): the part of each cell that the object covers
+    cells: Tensor  # (B, h, w, C) cells of the locator
+    coverage: Tensor  # (B, h, w): the part of each cell that the object covers
     description: Description
 
 
@@ -57,7 +57,7 @@ class ObjectCrops(Rows):
 class TargetCrops(Rows):
     """B encoded target crops."""
 
-    cells: Tensor  # (B, 2h, 2w, C) cells of the locator
+    cells: Tensor  # (B, h, w, C) cells of the locator
 
 
 class Matcher(nn.Module):
@@ -65,7 +65,7 @@ class Matcher(nn.Module):
 
     def __init__(self, config: Any):
         super().__init__()
-        self.config, self.locator = config, Locator()
+        self.config, self.locator = config, Locator(config.cell)
         self.choice: Any = FixedChoice()
 
     def describe(self, wide: Levels, masks: Tensor) -> Description:
@@ -101,7 +101,7 @@ class Matcher(nn.Module):
         cells: (B, h, w, C), the locator's cells of query frames; objects: (B, h, w) bool, the cells of the object.
         """
         heat = self.locator.heat(answers, cells)
-        back, away = highest_on_and_away(heat, objects).unbind(1)
+        back, away = highest_on_and_away(heat, objects, self.locator.apart).unbind(1)
         return (back - away) / heat.std((1, 2)).clamp(min=EPS)
 
     def at_home(self, objects: Description, cells: Tensor, on_objects: Tensor) -> Tensor:
@@ -110,10 +110,10 @@ class Matcher(nn.Module):
 
         cells: (B, h, w, C), the locator's cells of query frames; on_objects: (B, h, w) bool, the objects' cells.
         """
-        return highest_on_and_away(self.locator.heat(objects, cells), on_objects)
+        return highest_on_and_away(self.locator.heat(objects, cells), on_objects, self.locator.apart)
 
 
-def highest_on_and_away(heat: Tensor, objects: Tensor) -> Tensor:
-    """The highest values of maps (B, h, w) on objects (B, h, w) and away from them: (B, 2)."""
-    around = F.max_pool2d(objects[:, None].float(), 2 * APART + 1, 1, APART)[:, 0] > 0
+def highest_on_and_away(heat: Tensor, objects: Tensor, apart: int) -> Tensor:
+    """The highest values of maps (B, h, w) on objects (B, h, w), and `apart` cells or more away from them: (B, 2)."""
+    around = F.max_pool2d(objects[:, None].float(), 2 * apart + 1, 1, apart)[:, 0] > 0
     return torch.stack([heat.masked_fill(x, -1).amax((1, 2)) for x in (~objects, around)], 1)

@@ -45,8 +45,8 @@ from recipes.places import LookNumbers, Looks, Marked, Places, Sought, highest_r
 
 SEARCH = 9  # version of the prediction, stored in a run's record; raise it with each change of the answers
 CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
-# Side of crops and long side of whole pictures, in pixels. A plain vision transformer has cells of 16 pixels alone.
-SIZES, PLAIN_SIZES = (240, 1024), (448, 1440)
+# Side of crops, long side of whole pictures and side of cells, in pixels. Plain vision transformers have large cells.
+SIZES, PLAIN_SIZES = (240, 1024, 8), (448, 1440, 16)
 CELL_BYTES = 2**28  # of the cells of pictures, at most, that a step compares with objects at the same time
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 OUTLINE_SIDE, SURE = 192, 0.95  # the crop in which outlines are sharpened, in pixels, and what stays as it is
@@ -78,9 +78,9 @@ class Matching(NetworkRecipe):
         backbone is unfit.
         """
         cls.channels_of(backbone)
-        side, long_side = PLAIN_SIZES if backbone.is_plain else SIZES
+        side, long_side, cell = PLAIN_SIZES if backbone.is_plain else SIZES
         size = (input_size or side) // STRIDE * STRIDE
-        config = MatchingConfig(size, size * long_side // side)
+        config = MatchingConfig(size, size * long_side // side, cell)
         made = cls(Matcher(config), backbone, device, precision, **options)
         made.options |= {"backbone": backbone.name} | asdict(config)
         return made
@@ -151,12 +151,14 @@ class Matching(NetworkRecipe):
         described = described[positions(((x.object, x.share) for x in sought), wide)]
 
         def highest(rows: list[int], cells: Tensor) -> Tensor:
-            return peaks(self.network.locator.heat(described[rows], cells), 2 * count)  # some are next to others
+            locator = self.network.locator
+            return peaks(locator.heat(described[rows], cells), 2 * count, locator.apart)  # some are next to others
 
         of_rows = self.in_pictures(frame, [(x.target, x.long_side) for x in sought], highest).tolist()
         found: list[list] = [[] for _ in frame.row]
         for x, of_row in zip(sought, of_rows, strict=True):
-            found[x.pair] += spots_at(of_row, frame.pictures[x.target].shape[:2], x.long_side, x.share)
+            size = frame.pictures[x.target].shape[:2]
+            found[x.pair] += spots_at(of_row, size, x.long_side, x.share, self.config.cell)
         return Places.of(frame, [likeliest_spots(of_pair, count) for of_pair in found])
 
     def look(self, objects: Any, places: Places, context: float) -> Looks:
@@ -209,7 +211,10 @@ class Matching(NetworkRecipe):
         described, lengths = described[places.object], []
         for spot, mask in zip(marked.spot, marked.mask, strict=True):
             [share] = expected_shares(spot, mask.shape, [1.0])
-            lengths.append(self.config.frame_length(share))
+            length = self.config.frame_length(share)
+            if self.config.cell == STRIDE:  # to enlarge a picture costs a transformer much, and shows no more
+                length = min(length, max(mask.shape))
+            lengths.append(length)
 
         def numbers(rows: list[int], cells: Tensor) -> Tensor:
             masks = [marked.mask[places.object[row]] for row in rows]

@@ -95,7 +95,7 @@ class Looks(Rows):
     matches: Matches  # of the object's cells with the crop's
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches
-    cells: Tensor  # (N, 2h, 2w, C), the locator's cells of the crop
+    cells: Tensor  # (N, h, w, C), the locator's cells of the crop
 
 
 @dataclass

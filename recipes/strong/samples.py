@@ -22,7 +22,6 @@ from formats.pairs import Pairs
 from formats.takes import camera_kind
 from model.rows import rows_by_key
 from recipes.crops import (
-    CELL,
     CLOSE,
     CONTEXT,
     LARGEST,
@@ -159,7 +158,7 @@ def cut_sample(views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[s
     frame = None
     if drawn.is_located:
         height, width = frame_size(size, long_side)
-        cells = object_cells(views.target_mask, (height // CELL, width // CELL))
+        cells = object_cells(views.target_mask, (height // config.cell, width // config.cell))
         frame = WholeFrame(resize(views.target, (height, width)), cells)
     return {
         "visible": views.target_spot is not None,

@@ -1,6 +1,7 @@
 """Matching: objects are found by the features of a frozen backbone alone, with nothing trained."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,18 @@ def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_by
     assert [made_by[key] for key in ("checkpoint", "backbone", "input_size")] == [name, name, 96]
     with pytest.raises(UserError, match="made by another run"):  # another size, other answers
         eval_segswap.main([*flags, "--input_size", "112", "--out_path", str(tmp_path / "whole")])
+
+
+def test_a_transformer_is_compared_cell_by_cell_and_looks_back_at_pictures_that_are_not_enlarged(transformers):
+    query, query_mask = scene((90, 60), (0.3, 0.42, 0.5, 0.62))
+    target, _ = scene((60, 120), (0.25, 0.35, 0.1, 0.2))
+    name, weights = transformers[DINOV3][1:4:2]
+    predictor = Predictor.load(backbone=name, backbone_weights=Path(weights), input_size=96, device="cpu")
+    levels, read = predictor.recipe.encoder.levels, []
+    predictor.recipe.encoder.levels = lambda images: read.append(tuple(images.shape[1:3])) or levels(images)
+    predictor.segment(query, query_mask, target)
+    assert {height for height, width in read if height > width} == {96}  # 90, to whole cells
+    assert predictor.recipe.picture_cells(torch.zeros(1, 96, 64, 3, dtype=torch.uint8)).shape[1:3] == (6, 4)
 
 
 def test_what_does_not_go_together_is_said_in_one_line(checkpoint, tmp_path):
