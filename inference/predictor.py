@@ -67,8 +67,8 @@ class Predictor:
         """Load a checkpoint's network, by default this repository's, or match with a `backbone`, with nothing trained.
 
         backbone_weights: see `load_checkpoint` and `make_backbone`. options: such as `batch_size` and `looks`, see
-        `NetworkRecipe`, and with a `backbone` also `Matching.of`. precision: None picks the fastest one that is safe on
-        the device, as the scripts do. Raises UserError if an option is unfit.
+        `NetworkRecipe`, and with a `backbone` also those of `Matching.of` and `make_backbone`. precision: None picks
+        the fastest one that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
         """
         if precision not in (*PRECISIONS, None):
             raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
@@ -77,11 +77,13 @@ class Predictor:
         if backbone:
             if path:
                 raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
-            encoder = make_backbone(backbone, backbone_weights)
+            chosen = options.pop("blocks", None), options.pop("no_positions", None) or False
+            encoder = make_backbone(backbone, backbone_weights, *chosen)
             matching = Matching.of(encoder, device, precision, **options)
             return cls(matching, f"{backbone}: {matching.config}, in {precision}", (), encoder.digest)
-        if options.pop("input_size", None):
-            raise UserError("--input_size goes with --backbone; a checkpoint has its own")
+        for name in ("input_size", "blocks", "no_positions"):
+            if options.pop(name, None):
+                raise UserError(f"--{name} goes with --backbone; a checkpoint has its own")
         path = Path(path or SHIPPED)
         recipe, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)
         description = f"{path.name}: {network.config} on {encoder.name} features, in {precision}"

@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, recipe: str, backbone: Backbone, network: Any, *
         stored = backbone.network.state_dict()
     else:
         weights = backbone.weights and str(backbone.weights)
-        stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
+        stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights, **backbone.chosen}
     content = {"recipe": recipe, "config": asdict(network.config), "backbone": stored, "encoder": network.state_dict()}
     torch.save(content | extra, buffer := io.BytesIO())  # a full disk would make it raise RuntimeError, not OSError
     with atomic_write(path, "wb") as file:
@@ -112,7 +112,7 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
     name, file = str(stored.get("name")), stored.get("weights")
     if weights is None and isinstance(file, str) and Path(file).is_file():
         weights = Path(file)
-    backbone = make_backbone(name, weights)
+    backbone = make_backbone(name, weights, stored.get("blocks"), stored.get("no_positions", False))
     if backbone.digest != stored["digest"]:
         raise UserError(
             f"{path} was trained on other weights of {name} than {weights or 'those found now'} (digest "

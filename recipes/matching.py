@@ -82,7 +82,7 @@ class Matching(NetworkRecipe):
         size = (input_size or side) // STRIDE * STRIDE
         config = MatchingConfig(size, size * long_side // side, cell)
         made = cls(Matcher(config), backbone, device, precision, **options)
-        made.options |= {"backbone": backbone.name} | asdict(config)
+        made.options |= {"backbone": backbone.name, **backbone.chosen} | asdict(config)
         return made
 
     @classmethod
