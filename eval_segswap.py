@@ -42,11 +42,11 @@ from common.parallel import default_workers, loader_failures, loader_options
 from formats.pairs import open_or_list_pairs
 from formats.results import RESULTS_DIR
 from inference.own_method import OwnMethod
-from inference.predictor import Predictor
 from inference.resumable_run import ResumableRun
 from model.device import resolve_device
 from recipes.base import Recipe
 from recipes.frame import Frames, answered
+from recipes.table import load_recipe
 
 ROOT = Path(__file__).resolve().parent
 CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
@@ -105,15 +105,15 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
             if getattr(args, name):
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
         recipe = OwnMethod(*args.predictor, device=device)
-        source, digest, description = recipe.path, recipe.digest, recipe.description
+        source, description = recipe.path, recipe.description
     else:
         source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
-        predictor = Predictor.load(source, device, **network_options(args))
-        recipe, digest, description = predictor.recipe, predictor.digest, predictor.description
+        recipe = load_recipe(source, device, **network_options(args))
+        description = recipe.description
         if source:
             description = f"{source.parent}/{description}"  # tells whose netBest.pth it is
-        if predictor.settings and args.setting not in predictor.settings:
-            warn_once(f"{source} was trained for {' and '.join(predictor.settings)}, not for {args.setting}")
+        if recipe.settings and args.setting not in recipe.settings:
+            warn_once(f"{source} was trained for {' and '.join(recipe.settings)}, not for {args.setting}")
     pairs = None
     if world.is_main:
         pairs = open_or_list_pairs(args.data_path, args.split, args.setting, args.splits_path)
@@ -125,7 +125,7 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
     if isinstance(recipe, OwnMethod):
         recipe.pairs = pairs
     name = source.name if source else args.backbone
-    options = {"checkpoint": name, "checkpoint_sha256": digest} | recipe.options
+    options = {"checkpoint": name, "checkpoint_sha256": recipe.digest} | recipe.options
     return recipe, ResumableRun(args.out_path, args.setting, args.split, options, pairs)
 
 

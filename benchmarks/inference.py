@@ -150,9 +150,9 @@ def predict_our_way(recipe: Paper, frames: Frames) -> dict[int, dict]:
     """The entries that `predict_plainly` returns, computed in the way of eval_segswap.py."""
     entries = {}
     for frame, answers in answered(recipe, (frames[number] for number in range(len(frames)))):
-        for row, target, answer in zip(frame.row, frame.target, answers, strict=True):
-            mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
-            entries[row] = {"pred_mask": encode_mask(mask), "confidence": answer.existence}
+        for pair, answer in enumerate(answers):
+            mask = encode_mask(frame.compared(pair, answer))
+            entries[frame.row[pair]] = {"pred_mask": mask, "confidence": answer.existence}
     return entries
 
 

@@ -19,7 +19,7 @@ from common.options import option
 from formats.pairs import Pairs
 from model.features import coverage_of
 from model.xsegtx import Look
-from recipes.base import Answer, NetworkRecipe, letterboxed_answers
+from recipes.base import Answer, Trained, letterboxed_answers
 from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.paper import LetterboxedBatch, collate_letterboxed, read_letterboxed
@@ -64,12 +64,12 @@ class OwnNetwork(nn.Module):
         return Look(target_prob, logits[1].amax((1, 2, 3)), query_prob)
 
 
-class OwnRecipe(NetworkRecipe):
+class OwnRecipe(Trained):
     Config, Options, Network = OwnConfig, OwnOptions, OwnNetwork
 
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """A training sample, in a loader process. Both views are mirrored together, as in a mirrored world."""
-        sample = read_letterboxed(pairs, drawn, rng, self.side)
+        sample = read_letterboxed(pairs, drawn, rng, self.config.input_size)
         if rng.random() < self.training.flip:
             sample |= {name: value[:, ::-1] for name, value in sample.items() if isinstance(value, np.ndarray)}
         return sample
@@ -84,6 +84,10 @@ class OwnRecipe(NetworkRecipe):
 
     def weights(self, existence: float) -> dict[str, float]:
         return {"mask": 1.0, "dice": 1.0, "existence": existence}
+
+    def prepare(self, frame: Frame) -> Frame:
+        """The frame to predict, letterboxed to squares, in a loader process."""
+        return frame.prepared(self.config.input_size)
 
     def predict(self, frame: Frame) -> list[Answer]:
         """The answers for a frame's pairs; each picture is encoded once."""

@@ -115,6 +115,9 @@ class OwnMethod(Recipe):
         letterboxed = f", in pictures letterboxed to {self.side} pixels" if self.side else ""
         self.description = f"{' '.join((name, *arguments))}{letterboxed}"
 
+    def prepare(self, frame: Frame) -> Frame:
+        return frame.prepared(self.side)
+
     def predict(self, frame: Frame) -> list[Answer]:
         """The method's answers. Raises UserError, naming take and frame, if one has not the form that is asked for."""
         named = TakeFrame.of(frame, self.pairs)

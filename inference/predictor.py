@@ -21,17 +21,14 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from common.constants import SETTINGS, SHIPPED, SIZES, THRESHOLD
+from common.constants import SIZES, THRESHOLD
 from common.errors import UserError, counted
 from formats.masks import iou
 from inference.cut_out import cut_out
 from inference.pictures import as_image, as_mask
-from model.backbones import make_backbone
-from model.device import PRECISIONS, resolve_device, resolve_precision
 from recipes.base import Answer, Recipe
 from recipes.frame import Frame
-from recipes.matching import Matching
-from recipes.table import load_checkpoint
+from recipes.table import load_recipe
 
 Picture = np.ndarray | Image | Path | str  # an image or a mask
 Query = Picture | Sequence[Picture]  # one picture of the object, or several
@@ -46,51 +43,17 @@ class Found(NamedTuple):
 
 
 class Predictor:
-    """Finds objects in pictures with `segment`. Its `description` is a line about the network. It was trained for the
-    `settings`, which are empty if that is unknown. `digest` is the SHA-256 of the checkpoint or, if nothing was
-    trained, of the backbone's weights.
-    """
+    """Finds objects in pictures with `segment`, by a `recipe`."""
 
-    def __init__(self, recipe: Recipe, description: str = "", settings: Sequence[str] = (), digest: str = ""):
-        self.recipe, self.description, self.settings, self.digest = recipe, description, settings, digest
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
 
     @classmethod
-    def load(
-        cls,
-        path: Path | str | None = None,
-        device: torch.device | str = "auto",
-        precision: str | None = "fp32",
-        backbone_weights: Path | None = None,
-        backbone: str | None = None,
-        **options: Any,
-    ) -> "Predictor":
-        """Load a checkpoint's network, by default this repository's, or match with a `backbone`, with nothing trained.
-
-        backbone_weights: see `load_checkpoint` and `make_backbone`. options: such as `batch_size` and `looks`, see
-        `NetworkRecipe`, and with a `backbone` also those of `Matching.of` and `make_backbone`. precision: None picks
-        the fastest one that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
+    def load(cls, path: Path | str | None = None, device: torch.device | str = "auto", **options: Any) -> "Predictor":
+        """With the network of a checkpoint, by default this repository's, or with backbone=NAME, with nothing trained.
+        `load_recipe` explains the options, and what it raises.
         """
-        if precision not in (*PRECISIONS, None):
-            raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
-        device = resolve_device(str(device))
-        precision = resolve_precision(precision, device)
-        if backbone:
-            if path:
-                raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
-            chosen = options.pop("blocks", None), options.pop("no_positions", None) or False
-            encoder = make_backbone(backbone, backbone_weights, *chosen)
-            matching = Matching.of(encoder, device, precision, **options)
-            return cls(matching, f"{backbone}: {matching.config}, in {precision}", (), encoder.digest)
-        for name in ("input_size", "blocks", "no_positions"):
-            if options.pop(name, None):
-                raise UserError(f"--{name} goes with --backbone; a checkpoint has its own")
-        path = Path(path or SHIPPED)
-        recipe, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)
-        description = f"{path.name}: {network.config} on {encoder.name} features, in {precision}"
-        single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
-        settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
-        made = recipe(network, encoder, device, precision, **options)
-        return cls(made, description, settings if arguments else (), digest)
+        return cls(load_recipe(Path(path) if path else None, device, **options))
 
     def predict(self, frame: Frame) -> list[Answer]:
         """The answer for each pair of a frame that was read."""

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from common.constants import THRESHOLD
 from common.errors import UserError, counted
 from common.files import claimed, file_digest, iter_json, json_digest, read_record, remove_leftovers, write_json
 from common.provenance import provenance
@@ -87,9 +86,9 @@ class ResumableRun:
     def note(self, frame: Frame, answers: list[Answer]) -> None:
         """Note the answers of a frame, and the pairs that are left out. A take that is complete gets its file."""
         found: dict[int, Any] = dict(frame.left_out)
-        for row, target, answer in zip(frame.row, frame.target, answers, strict=True):
-            mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
-            found[row] = {"pred_mask": encode_mask(mask), "confidence": answer.existence}
+        for pair, answer in enumerate(answers):
+            mask = encode_mask(frame.compared(pair, answer))
+            found[frame.row[pair]] = {"pred_mask": mask, "confidence": answer.existence}
         for row, entry in found.items():
             take = int(self.pairs.take[row])
             self._found[take][row] = entry

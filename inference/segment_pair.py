@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int | None:
     if not rows and not broken:
         raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
     predictor = load(args)
-    made_by = f"{predictor.digest} {predictor.recipe.options} {args.limits}"
+    made_by = f"{predictor.recipe.digest} {predictor.recipe.options} {args.limits}"
     return answer_table(rows, broken, args.out, predictor.find, made_by, args.limits, ranks(args))
 
 
@@ -139,7 +139,7 @@ def targets_of(paths: Sequence[Path]) -> list[Path]:
 
 def load(args: argparse.Namespace) -> Predictor:
     predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
-    print(predictor.description)
+    print(predictor.recipe.description)
     return predictor
 
 

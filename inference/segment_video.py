@@ -193,13 +193,13 @@ def write_masks(
     kept: dict[Path, tuple[float, tuple]],
 ) -> None:
     """Write the masks of a moment, unless a moment that is nearer in time was `kept`, and keep their rows."""
-    for (name, camera), answer in found.items():
+    for pair, ((name, camera), answer) in enumerate(found.items()):
         position, gap = moment.seen[camera]
-        number, target = cameras[camera].numbers[position], list(moment.seen).index(camera)
+        number = cameras[camera].numbers[position]
         path = out / camera / name / f"{number:05d}.png"
         if path in kept and gap >= kept[path][0]:
             continue
-        mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
+        mask = frame.compared(pair, answer)
         write_picture(path, mask.astype(np.uint8) * 255)
         share = round(float(mask.mean()), 6)
         kept[path] = gap, (moment.number, moment.seconds, camera, number, name, answer.existence, share)

@@ -58,9 +58,8 @@ def is_checkpoint(content: Any) -> bool:
     return has_networks and isinstance(content.get("arguments", {}), dict)  # a published file has no arguments
 
 
-def load_matching(network: nn.Module, state: Any, path: Path) -> tuple[list[str], list[str]]:
-    """Load the tensors of a related model (such as SegSwap's hard_mining_neg5.pth) whose names and shapes fit. A part
-    with the attribute `is_whole` is loaded only if all of its tensors fit.
+def load_fitting(network: nn.Module, state: Any, path: Path) -> tuple[list[str], list[str]]:
+    """Load the tensors of a related model (such as SegSwap's hard_mining_neg5.pth) whose names and shapes fit.
 
     Returns the names of the loaded tensors, and descriptions of tensors of both models that did not fit. Raises
     UserError if fewer than half of the network's tensors are in the file.
@@ -75,11 +74,6 @@ def load_matching(network: nn.Module, state: Any, path: Path) -> tuple[list[str]
             left_out.append(f"{name}: {tuple(state[name].shape)} instead of {tuple(tensor.shape)}")
         else:
             fitting[name] = state[name]
-    for part in (f"{name}." for name, module in network.named_modules() if getattr(module, "is_whole", False)):
-        names = [name for name in own if name.startswith(part)]
-        if not fitting.keys() >= set(names):
-            alone = [name for name in names if fitting.pop(name, None) is not None]
-            left_out += [f"{name}: not all of {part[:-1]} fits" for name in alone]
     left_out += [f"{name}: unknown here" for name in state if name not in own]
     if 2 * len(fitting) < len(own):
         raise UserError(

@@ -1,15 +1,16 @@
 """A recipe is a method: how it predicts frames and, for a network, how it is trained. recipes/table.py lists them.
 
-    [(prob, existence, crop)] = recipe.predict(recipe.prepare(frame))    # for each pair of a frame
-    losses = recipe.losses(recipe.collate([recipe.read(pairs, drawn, rng), ...]), world)
+    [(prob, existence, crop)] = recipe.predict(recipe.prepare(frame))                       # a `Recipe`
+    losses = recipe.losses(recipe.collate([recipe.read(pairs, drawn, rng), ...]), world)    # a `Trained`
     recipe.finish(...)                                                   # after the last training step
 
 examples/own_recipe.py is a complete one, from its options to the answers.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,8 +21,7 @@ from common.arguments import BATCH_SIZE
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, put_back
-from formats.geometry import Size, eval_size, letterbox, sample_for_score
-from formats.masks import fit_mask, fit_rle, letterbox_mask
+from formats.geometry import Size, eval_size, sample_for_score
 from formats.pairs import Pairs
 from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
@@ -40,8 +40,8 @@ class Searched(NamedTuple):
     found: Any
 
 
-# search(function, share) applies a function(frame) to training pairs: see `Run.search` in train/engine.py.
-Search = Callable[[Callable[[Frame], list], float | None], list[Searched]]
+# search_pairs(function, share) applies a function(frame) to training pairs: see `Run.search` in train/engine.py.
+SearchPairs = Callable[[Callable[[Frame], list], float | None], list[Searched]]
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
 
@@ -71,13 +71,15 @@ def letterboxed_answers(frame: Frame, look: Look) -> list[Answer]:
     return list(map(Answer, look.target_mask_prob.cpu().numpy(), look.logit.sigmoid().tolist(), crops))
 
 
-class Recipe:
+class Recipe(ABC):
     """A method that predicts: eval_segswap.py, the predictor and validation need nothing else of it."""
 
     device: Any  # torch.device
-    side: Any = None  # `prepare` letterboxes images and masks to squares of this side; None: they stay
     options: dict[str, Any]  # all that decides the answers besides the checkpoint; a run's record stores the options
     pairs_at_once: int = 0  # frames of a take are predicted together until they have so many pairs; 0: each by itself
+    description: str = ""  # a line for people
+    digest: str = ""  # the SHA-256 of the checkpoint, the backbone's weights or the code
+    settings: Sequence[str] = ()  # for which it was trained; empty if that is unknown
 
     def __getstate__(self) -> dict[str, Any]:
         """What a loader process gets if it does not share this process's memory: it prepares and reads, no more."""
@@ -86,24 +88,12 @@ class Recipe:
         }
 
     def prepare(self, frame: Frame) -> Frame:
-        """Turn a frame that was read into the frame that `predict` takes, in a loader process. Masks become (H, W)
-        uint8 of 0 and 1 in the size of their images, which stay or are letterboxed (`side`).
-        """
-        pictures, side = frame.pictures, self.side
-        if side is not None:
-            pictures = [letterbox(image, side) for image in pictures]
+        """Turn a frame that was read into the frame that `predict` takes, in a loader process."""
+        return frame.prepared()
 
-        def prepared(mask: Any, size: Size) -> np.ndarray:
-            if isinstance(mask, np.ndarray):
-                return fit_mask(mask, size) if side is None else letterbox(mask, side)
-            return fit_rle(mask, size) if side is None else letterbox_mask(mask, side)
-
-        sizes = [pictures[number].shape[:2] for number in frame.view]
-        return replace(frame, pictures=pictures, masks=list(map(prepared, frame.masks, sizes)))
-
+    @abstractmethod
     def predict(self, frame: Frame) -> list[Answer]:
         """The answer for each of the frame's pairs, in the order of the pairs. A frame has at least one pair."""
-        raise NotImplementedError
 
     def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
         """For each pair, the answers at up to `count` places: first that of `predict`, then the next best ones."""
@@ -111,7 +101,7 @@ class Recipe:
 
 
 class NetworkRecipe(Recipe):
-    """A recipe of a network on a frozen backbone, which can also be trained (read, collate, losses, finish).
+    """A recipe of a network on a frozen backbone.
 
     `precision`: fp32 is exact; tf32 rounds the factors of products to TensorFloat-32 (CUDA); bf16 and fp16 compute the
     backbone and the transformer's products in half precision, and normalization, softmax and outputs in float32 (in
@@ -121,9 +111,7 @@ class NetworkRecipe(Recipe):
     network: Any  # of the class `Network`
     config: Any  # of the class `Config`
     Config: ClassVar[type]  # of its network; its `option` fields are flags of train.py
-    Options: ClassVar[type]  # of its training, also flags; `Options.defaults(epochs)` has its own defaults of any flag
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
-    looks_default: ClassVar[Any] = None  # places in a target at which it looks; None if it does not look there
 
     def __init__(
         self,
@@ -132,75 +120,28 @@ class NetworkRecipe(Recipe):
         device: torch.device,
         precision: str = "fp32",
         batch_size: int | None = None,
-        looks: Any = None,
+        looks: int | None = None,
         training: Any = None,
         loading: Mapping[str, Any] | None = None,
     ):
-        """`batch_size` images, masks or pairs are computed at a time when the recipe predicts. `looks` is the number of
-        places in a target at which it looks. Training searches pairs that loaders read with `loading`, the result of
-        `loader_options`; `training` is of the class `Options`.
+        """`batch_size` images, masks or pairs are computed at a time when the recipe predicts; `looks` is for a
+        `Search`. Training searches pairs that loaders read with `loading`, the result of `loader_options`; `training`
+        is of the class `Options` of a `Trained`.
         """
-        if looks and not self.looks_default:
+        if looks:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
         self.network, self.config = network.to(device).eval(), network.config
         self.device, self.precision = device, precision
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])
-        self.batch_size, self.looks = batch_size or BATCH_SIZE, looks
+        self.batch_size = batch_size or BATCH_SIZE
         self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
         self.loading, self.training, self.options = loading or {}, training, {"precision": precision}
-
-    @property
-    def side(self) -> Any:  # pyrefly: ignore
-        """The side of the network's input. A recipe that reads whole images has `side = None`."""
-        return self.config.input_size
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
         """The fields of the configuration that depend on the backbone. Raises UserError if the backbone is unfit."""
         channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
         return {field.name: channels[field.name] for field in fields(cls.Config) if field.name in channels}
-
-    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """Read one training sample, with `visible`. All that is random comes from `rng`.
-
-        Raises UserError or ValueError if a frame or a mask cannot be read.
-        """
-        raise NotImplementedError
-
-    def collate(self, samples: list[dict[str, Any]]) -> Batch:
-        """Make a batch of samples from `TrainSamples`, which have lists "unreadable" besides what `read` gives."""
-        raise NotImplementedError
-
-    def losses(self, batch: Any, world: World) -> dict[str, Tensor]:
-        """The losses of a batch by name, scalars on the device. With several processes, each returns its part, and the
-        sum of the parts is the loss of the global batch: divide by the counts' sum over all (`world.sum`).
-        """
-        raise NotImplementedError
-
-    def weights(self, existence: float) -> dict[str, float]:
-        """The weight of each loss by its name; `existence` is the value of --existence_weight."""
-        raise NotImplementedError
-
-    def mine(self, search: Search) -> dict[str, Tensor]:
-        """Search training pairs with the network as it is, for what training should look at from now on. This is done
-        after the epochs `mine_epochs` of the recipe's options, if it has any (0: the warm-up). The result is stored in
-        checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. All processes
-        get the same; raises Stopped after a signal.
-        """
-        raise NotImplementedError
-
-    def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
-        """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
-        of the form that `mine` returns.
-        """
-        raise NotImplementedError
-
-    def finish(self, search: Search, seed: int) -> str:
-        """The last step of a training, after the last step of its optimizer: the network may change once more, by what
-        it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
-        step. All processes do this together; raises Stopped after a signal.
-        """
-        return ""
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -223,3 +164,50 @@ class NetworkRecipe(Recipe):
     def stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Stack arrays of the same shape to a tensor on the device."""
         return self.to_device(np.stack(list(arrays)))
+
+
+class Trained(NetworkRecipe):
+    """A recipe whose network train.py trains."""
+
+    Options: ClassVar[type]  # of its training, also flags; `Options.defaults(epochs)` has its own defaults of any flag
+
+    @abstractmethod
+    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+        """Read one training sample, with `visible`. All that is random comes from `rng`.
+
+        Raises UserError or ValueError if a frame or a mask cannot be read.
+        """
+
+    @abstractmethod
+    def collate(self, samples: list[dict[str, Any]]) -> Batch:
+        """Make a batch of samples from `TrainSamples`, which have lists "unreadable" besides what `read` gives."""
+
+    @abstractmethod
+    def losses(self, batch: Any, world: World) -> dict[str, Tensor]:
+        """The losses of a batch by name, scalars on the device. With several processes, each returns its part, and the
+        sum of the parts is the loss of the global batch: divide by the counts' sum over all (`world.sum`).
+        """
+
+    @abstractmethod
+    def weights(self, existence: float) -> dict[str, float]:
+        """The weight of each loss by its name; `existence` is the value of --existence_weight."""
+
+    def mine(self, search_pairs: SearchPairs) -> dict[str, Tensor]:
+        """Search training pairs with the network as it is, for what training should look at from now on. This is done
+        after the epochs `mine_epochs` of the recipe's options, if it has any (0: the warm-up). The result is stored in
+        checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. All processes
+        get the same; raises Stopped after a signal.
+        """
+        return {}
+
+    def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
+        """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
+        of the form that `mine` returns.
+        """
+
+    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
+        """The last step of a training, after the last step of its optimizer: the network may change once more, by what
+        it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
+        step. All processes do this together; raises Stopped after a signal.
+        """
+        return ""

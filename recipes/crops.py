@@ -94,7 +94,7 @@ class Part(NamedTuple):
     """A connected part of a mask in a crop."""
 
     spot: Spot
-    is_whole: bool  # False if the crop cuts the part off
+    is_uncut: bool  # False if the crop cuts the part off
     mask: np.ndarray  # (S, S) bool
 
 
@@ -112,9 +112,9 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
         if area < LEAST_PART * areas.max():
             break
         row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
-        is_whole = min(left, top) > 0 and max(left + width, top + height) < len(mask)
+        is_uncut = min(left, top) > 0 and max(left + width, top + height) < len(mask)
         extent = min(max(width, height) * pixel, LARGEST * max(size))
-        parts.append(Part(Spot(row, col, extent), is_whole, labels == 1 + number))
+        parts.append(Part(Spot(row, col, extent), is_uncut, labels == 1 + number))
     return parts
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from common.constants import THRESHOLD
 from common.errors import UserError
-from formats.geometry import Size
-from formats.masks import RLE, fit_rle
+from formats.geometry import Size, letterbox
+from formats.masks import RLE, fit_mask, fit_rle, letterbox_mask
 from formats.pairs import Pairs
 from formats.takes import camera_kind
 
@@ -25,8 +26,8 @@ AnyMask = RLE | np.ndarray  # a mask of any size; an array is uint8 of 0 and 1
 class Frame:
     """C pictures, O objects and P pairs: in each pair, an object that is marked in one picture is sought in another.
 
-    A frame that is read has masks of any size. A recipe's `prepare` makes them (H, W) uint8 of 0 and 1, in the size of
-    their pictures.
+    A frame that is read has masks of any size; `prepared` makes them (H, W) uint8 of 0 and 1, as large as their
+    pictures.
     """
 
     pictures: list[np.ndarray] = field(default_factory=list)  # C: (H, W, 3) uint8 RGB
@@ -58,6 +59,23 @@ class Frame:
         self.object.append(object)
         self.target.append(target)
         self.row.append(row)
+
+    def prepared(self, side: int | None = None) -> "Frame":
+        """The frame with masks in the size of their pictures. With a `side`, both are letterboxed to squares of it."""
+        pictures = self.pictures if side is None else [letterbox(image, side) for image in self.pictures]
+
+        def fitted(mask: AnyMask, size: Size) -> np.ndarray:
+            if isinstance(mask, np.ndarray):
+                return fit_mask(mask, size) if side is None else letterbox(mask, side)
+            return fit_rle(mask, size) if side is None else letterbox_mask(mask, side)
+
+        sizes = [pictures[number].shape[:2] for number in self.view]
+        return replace(self, pictures=pictures, masks=list(map(fitted, self.masks, sizes)))
+
+    def compared(self, pair: int, answer: Any) -> np.ndarray:
+        """The mask of an `Answer` to a pair at the pixels that the benchmark compares, (h, w) bool."""
+        target = self.target[pair]
+        return answer.for_score(self.sizes[target], self.videos[target]) > THRESHOLD
 
     def with_objects(self) -> "Frame":
         """Drop the pairs whose object has an empty mask in the prepared frame, where a small thing can vanish."""
@@ -156,7 +174,7 @@ def answered(
     """
     frames, ask, at_once = iter(frames), ask or recipe.predict, recipe.pairs_at_once if at_once is None else at_once
     while group := frames_at_once(frames, at_once):
-        frame = joined(group)
+        frame = group[0] if len(group) == 1 else joined(group)
         yield frame, ask(frame) if frame.row else []
         if world and world.signal:
             return

@@ -35,6 +35,15 @@ class Description(Rows):
 
 
 @dataclass
+class ObjectCrops(Rows):
+    """The query crops of B objects."""
+
+    cells: Tensor  # (B, h, w, C)
+    coverage: Tensor  # (B, h, w): the part of each cell that the object covers
+    description: Description
+
+
+@dataclass
 class Matches(Rows):
     """For each cell of B crops that show objects, the nearest cell of a target crop, by cosine similarity. Both crops
     have h x h cells.
@@ -78,6 +87,12 @@ class Locator(nn.Module):
             coarse, fine = (x / x.shape[1] ** 0.5 for x in both)
             coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
             return torch.cat((coarse, fine), 1).movedim(1, 3)
+
+    def object_crops(self, levels: Levels, masks: Tensor) -> ObjectCrops:
+        """Objects, from features of N crops and the masks in them (N, S, S) of 0 and 1."""
+        cells = self.cells(levels)
+        coverage = coverage_of(masks, cells.shape[1:3])
+        return ObjectCrops(cells, coverage, self.describe(cells, coverage))
 
     def describe(self, cells: Tensor, coverage: Tensor) -> Description:
         """Describe B objects, from cells of views (B, h, w, C) and the covered part of each cell (B, h, w)."""
@@ -146,6 +161,13 @@ class Locator(nn.Module):
         here = torch.arange(back.shape[1], device=back.device)
         rows, cols = (back // width - here // width).abs(), (back % width - here % width).abs()
         return Matches(shown_cells(coverage), nearest, cosine, torch.maximum(rows, cols) <= 1)
+
+    def on_and_away(self, heat: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
+        """The highest values of maps (B, h, w) on objects (B, h, w) bool, and away from them, (B,) each. It is -1 away
+        from an object that fills its map.
+        """
+        around = F.max_pool2d(objects[:, None].float(), 2 * self.apart + 1, 1, self.apart)[:, 0] > 0
+        return heat.masked_fill(~objects, -1).amax((1, 2)), heat.masked_fill(around, -1).amax((1, 2))
 
 
 def unit_vectors(cells: Tensor, target: Tensor) -> list[Tensor]:

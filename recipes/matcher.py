@@ -1,8 +1,7 @@
 """The matcher looks for objects in crops, with nothing trained: it propagates masks from cell to cell of a frozen
-backbone, and fixed sums of numbers choose among places. The strong network, in its place, has learned to do both.
+backbone, and fixed sums of numbers choose among places. The strong network has learned to do both.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,47 +9,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.constants import THRESHOLD
-from model.features import Levels, coverage_of
+from model.features import Levels
 from model.rows import Rows
 from model.xsegtx import Look
-from recipes.locator import EPS, Description, Locator
-from recipes.places import LookNumbers
-
-# What the fixed sums read. Existence reads nothing whose scale the backbone decides: a cosine counts beside the highest
-# similarity of the object to its own place. Its weights were fitted to rendered takes, with EfficientNet-Lite0.
-GLANCE = {"cosine": 1.0, "agreement": 0.2, "similarity": 0.1}
-SCORE = {"close_cosine": 1.0, "close_agreement": 0.2, "similarity": 0.1, "color": 0.1}
-EXISTENCE = {"agreement": 1.5, "close_agreement": 4.3, "color": 2.1, "contrast": 0.2, "back": 0.4}
-LIKENESS, EXISTENCE_BIAS = 2.0, -3.8
+from recipes.locator import EPS, Description, Locator, ObjectCrops
+from recipes.places import Compared, Glanced, Judged
 
 
 class FixedChoice:
-    """The judges of places, as `Choice` of the strong recipe has them, but as sums whose weights never change."""
+    """The judges of places, as `Choice` has them, but as sums whose weights never change. Existence reads nothing whose
+    scale the backbone decides: a cosine counts beside the highest similarity of the object to its own place. Its
+    weights were fitted to rendered takes, with EfficientNet-Lite0.
+    """
 
-    def glance(self, numbers: LookNumbers) -> Tensor:
-        return weighted(numbers, GLANCE)
+    def glance(self, x: Glanced) -> Tensor:
+        return added(1.0 * x.cosine, 0.2 * x.agreement, 0.1 * x.similarity)
 
-    def score(self, numbers: LookNumbers) -> Tensor:
-        return weighted(numbers, SCORE)
+    def score(self, x: Compared) -> Tensor:
+        return added(1.0 * x.close_cosine, 0.2 * x.close_agreement, 0.1 * x.similarity, 0.1 * x.color)
 
-    def existence(self, numbers: LookNumbers) -> Tensor:
-        likeness = numbers.close_cosine / numbers.home.clamp(min=0.2)  # pyrefly: ignore
-        return weighted(numbers, EXISTENCE) + LIKENESS * likeness + EXISTENCE_BIAS
-
-
-def weighted(numbers: LookNumbers, weights: Mapping[str, float]) -> Tensor:
-    """The sum of these numbers of looks, each times its weight."""
-    return torch.stack([weight * getattr(numbers, name) for name, weight in weights.items()]).sum(0)
+    def existence(self, x: Judged) -> Tensor:
+        alike = added(1.5 * x.agreement, 4.3 * x.close_agreement, 2.1 * x.color, 0.2 * x.contrast, 0.4 * x.back)
+        return alike + 2.0 * (x.close_cosine / x.home.clamp(min=0.2)) - 3.8
 
 
-@dataclass
-class ObjectCrops(Rows):
-    """The encoded query crops of B objects."""
-
-    cells: Tensor  # (B, h, w, C) cells of the locator
-    coverage: Tensor  # (B, h, w): the part of each cell that the object covers
-    description: Description
+def added(*numbers: Tensor) -> Tensor:
+    return torch.stack(numbers).sum(0)
 
 
 @dataclass
@@ -63,57 +47,30 @@ class TargetCrops(Rows):
 class Matcher(nn.Module):
     """Looks for objects in crops without parameters."""
 
+    reads_masks = False
+
     def __init__(self, config: Any):
         super().__init__()
-        self.config, self.locator = config, Locator(config.cell)
-        self.choice: Any = FixedChoice()
+        self.config, self.locator, self.choice = config, Locator(config.cell), FixedChoice()
 
-    def describe(self, wide: Levels, masks: Tensor) -> Description:
-        """Describe objects for the locator, from wide query crops (B, ...) and the masks in them (B, N, N)."""
-        cells = self.locator.cells(wide)
-        return self.locator.describe(cells, coverage_of(masks, cells.shape[1:3]))
-
-    def encode(self, levels: Levels, masks: Tensor, mask_feat: Any = None) -> Any:
+    def encode(self, levels: Levels, masks: Tensor) -> ObjectCrops:
         """Encode B objects, from query crops (B, ...) and the masks in them (B, S, S) of 0 and 1."""
-        cells = self.locator.cells(levels)
-        coverage = coverage_of(masks, cells.shape[1:3])
-        return ObjectCrops(cells, coverage, self.locator.describe(cells, coverage))
+        return self.locator.object_crops(levels, masks)
 
-    def encode_target(self, levels: Levels) -> Any:
+    def encode_target(self, levels: Levels) -> TargetCrops:
         """Encode B target crops (B, ...)."""
         return TargetCrops(self.locator.cells(levels))
 
-    def look(self, query: Any, target: Any) -> Look:
+    def look(self, query: ObjectCrops, target: TargetCrops) -> Look:
         """Look for B objects, each in one target crop."""
         propagated = self.locator.propagate(query.cells, query.coverage, target.cells)
         size = 2 * (self.config.input_size,)
         prob = F.interpolate(propagated[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         return Look(prob, torch.zeros_like(prob[:, 0, 0]))  # without a logit of existence, which must be learned
 
-    def describe_answers(self, cells: Tensor, mask_prob: Tensor) -> Description:
-        """Describe for the locator what predicted masks (B, S, S) show, from the cells of their target crops."""
-        return self.locator.describe(cells, coverage_of(mask_prob > THRESHOLD, cells.shape[1:3]))
-
-    def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
-        """How well answers lead back to their objects, (B,) float32. The locator seeks the answer in the whole query
-        frame: how much higher is the similarity on the object than away from it, in standard deviations of the map?
-
-        cells: (B, h, w, C), the locator's cells of query frames; objects: (B, h, w) bool, the cells of the object.
+    def back(self, heat: Tensor, answers: Description, objects: Tensor) -> Tensor:
+        """How well answers lead back to objects (B, h, w) bool of query frames, by their similarity maps (B, h, w) in
+        these: how much higher is the similarity on the object than away from it, in deviations of the map? (B,)
         """
-        heat = self.locator.heat(answers, cells)
-        back, away = highest_on_and_away(heat, objects, self.locator.apart).unbind(1)
+        back, away = self.locator.on_and_away(heat, objects)
         return (back - away) / heat.std((1, 2)).clamp(min=EPS)
-
-    def at_home(self, objects: Description, cells: Tensor, on_objects: Tensor) -> Tensor:
-        """The highest similarity of objects to the cells of their own frames, on them and away from them: (B, 2). It is
-        -1 away from an object that fills its frame.
-
-        cells: (B, h, w, C), the locator's cells of query frames; on_objects: (B, h, w) bool, the objects' cells.
-        """
-        return highest_on_and_away(self.locator.heat(objects, cells), on_objects, self.locator.apart)
-
-
-def highest_on_and_away(heat: Tensor, objects: Tensor, apart: int) -> Tensor:
-    """The highest values of maps (B, h, w) on objects (B, h, w), and `apart` cells or more away from them: (B, 2)."""
-    around = F.max_pool2d(objects[:, None].float(), 2 * apart + 1, 1, apart)[:, 0] > 0
-    return torch.stack([heat.masked_fill(x, -1).amax((1, 2)) for x in (~objects, around)], 1)

@@ -16,7 +16,7 @@ from model.backbone import STRIDE
 from model.device import autocast
 from model.rows import positions
 from model.xsegtx import XSegTx, XSegTxConfig
-from recipes.base import Answer, NetworkRecipe, letterboxed_answers
+from recipes.base import Answer, Trained, letterboxed_answers
 from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.samples import Batch, DrawnPairs
@@ -68,7 +68,7 @@ class PaperOptions:
         return {}
 
 
-class Paper(NetworkRecipe):
+class Paper(Trained):
     Config, Options, Network = XSegTxConfig, PaperOptions, XSegTx
     network: XSegTx
     config: XSegTxConfig
@@ -76,7 +76,7 @@ class Paper(NetworkRecipe):
     # Training
 
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_letterboxed(pairs, drawn, rng, self.side, self.training.block)
+        return read_letterboxed(pairs, drawn, rng, self.config.input_size, self.training.block)
 
     def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
         return collate_letterboxed(samples)
@@ -96,6 +96,9 @@ class Paper(NetworkRecipe):
         return query, target, self.encoder.masks(batch.query_mask)
 
     # Prediction
+
+    def prepare(self, frame: Frame) -> Frame:
+        return frame.prepared(self.config.input_size)
 
     def predict(self, frame: Frame) -> list[Answer]:
         """Encode each image and each mask once, then predict the pairs. The CPU waits for a GPU only at the end."""

@@ -99,35 +99,44 @@ class Looks(Rows):
 
 
 @dataclass
-class LookNumbers(Rows):
-    """What the judges read about N places; what is not known yet is None."""
+class Glanced(Rows):
+    """What is known of N places after the looks: the glance reads it."""
 
     similarity: Tensor  # in the similarity map of the whole target
-    logit: Tensor  # of existence, by the look in a crop with context
+    logit: Tensor  # of existence
     agreement: Tensor  # the share of the object's cells whose matches are mutual and lie in the look's mask
     cosine: Tensor  # the mean cosine of the matches of the object's cells
-    close_logit: Tensor | None = None  # the same, by the close look
-    close_agreement: Tensor | None = None
-    close_cosine: Tensor | None = None
-    back: Tensor | None = None  # how well what was found leads back to the object, by `look_back` of the network
-    home: Tensor | None = None  # the highest similarity of the object's own place in the query frame to its description
-    elsewhere: Tensor | None = None  # the highest similarity away from this place, where look-alikes are
-    color: Tensor | None = None  # whether the close look shows the object's colors, by `same_color`
-    contrast: Tensor | None = None  # and its contrasts, by `same_contrast`
-    raw_agreement: Tensor | None = None  # of the close look, by features as they are (`Strong.compare`)
 
     @classmethod
-    def of(cls, places: Places, looks: Looks) -> "LookNumbers":
+    def of(cls, places: Places, looks: Looks) -> "Glanced":
         similarity = torch.tensor(places.similarity).to(looks.logit.device, non_blocking=True)
         return cls(similarity, looks.logit, looks.agreement, looks.cosine)
 
-    def with_close(self, closer: Looks) -> "LookNumbers":
-        return replace(self, close_logit=closer.logit, close_agreement=closer.agreement, close_cosine=closer.cosine)
+
+@dataclass
+class Compared(Glanced):
+    """What is known of N places after the close looks: the score reads it."""
+
+    close_logit: Tensor  # the same three numbers, by the close look
+    close_agreement: Tensor
+    close_cosine: Tensor
+    color: Tensor  # whether the close look shows the object's colors, by `same_color`
+    contrast: Tensor  # and its contrasts, by `same_contrast`
+    opinion: Tensor  # what `Search.second_opinion` adds to the logit of existence
+
+
+@dataclass
+class Judged(Compared):
+    """What is known of N places after the look back: existence reads it."""
+
+    back: Tensor  # how well what was found leads back to the object, by `back` of the network
+    home: Tensor  # the highest similarity of the object's own place in the query frame to its description
+    elsewhere: Tensor  # the highest similarity away from this place, where look-alikes are
 
 
 def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:
     """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first. The
-    first `near` rows of a pair come before its others.
+    first `near` rows of a pair, which got a close look, outrank its others, whatever the scores.
     """
     best = []
     for rows in rows_by_key(pairs).values():

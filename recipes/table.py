@@ -1,25 +1,30 @@
-"""The recipes by their names, which no other module knows, and networks from checkpoints of any recipe."""
+"""The recipes by their names, which no other module knows, and recipes from checkpoints or backbones."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
+from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError
 from common.options import option_values
 from model.backbone import Backbone
+from model.backbones import make_backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
+from model.device import PRECISIONS, resolve_device, resolve_precision
 from model.weights import load_state
-from recipes.base import NetworkRecipe
+from recipes.base import NetworkRecipe, Trained
+from recipes.matching import Matching
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
 
-RECIPES: dict[str, type[NetworkRecipe]] = {"paper": Paper, "strong": Strong}
+RECIPES: dict[str, type[Trained]] = {"paper": Paper, "strong": Strong}
 
 
 class Checkpoint(NamedTuple):
-    recipe: type[NetworkRecipe]
+    recipe: type[Trained]
     backbone: Backbone
     network: nn.Module  # in eval mode, on the CPU
     arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown
@@ -41,6 +46,46 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     network = RECIPES[name].Network(config)
     load_state(network, content["encoder"], f"{path}, encoder")
     return Checkpoint(RECIPES[name], backbone, network.eval(), content.get("arguments", {}), digest)
+
+
+def load_recipe(
+    path: Path | None = None,
+    device: torch.device | str = "auto",
+    precision: str | None = "fp32",
+    backbone_weights: Path | None = None,
+    backbone: str | None = None,
+    **options: Any,
+) -> NetworkRecipe:
+    """The recipe of a checkpoint, by default this repository's, or matching with a `backbone`, with nothing trained.
+
+    backbone_weights: see `load_checkpoint` and `make_backbone`. options: such as `batch_size` and `looks`, see
+    `NetworkRecipe`, and with a `backbone` also those of `Matching.of` and `make_backbone`. precision: None picks the
+    fastest one that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
+    """
+    if precision not in (*PRECISIONS, None):
+        raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
+    device = resolve_device(str(device))
+    precision = resolve_precision(precision, device)
+    if backbone:
+        if path:
+            raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
+        chosen = options.pop("blocks", None), options.pop("no_positions", None) or False
+        encoder = make_backbone(backbone, backbone_weights, *chosen)
+        recipe = Matching.of(encoder, device, precision, **options)
+        recipe.description, recipe.digest = f"{backbone}: {recipe.config}, in {precision}", encoder.digest
+        return recipe
+    for name in ("input_size", "blocks", "no_positions"):
+        if options.pop(name, None):
+            raise UserError(f"--{name} goes with --backbone; a checkpoint has its own")
+    path = path or SHIPPED
+    kind, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)
+    recipe = kind(network, encoder, device, precision, **options)
+    recipe.description = f"{path.name}: {network.config} on {encoder.name} features, in {precision}"
+    recipe.digest = digest
+    if arguments:
+        single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
+        recipe.settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
+    return recipe
 
 
 def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.predictor import SHIPPED
+from common.constants import SHIPPED
 from tests.made import ROOT
 from tests.made.processes import copy_repository
 

@@ -11,7 +11,7 @@ import torch
 from common.errors import UserError
 from common.options import option_values
 from model.backbones import make_backbone
-from model.checkpoint import load_matching, read_checkpoint, stored_backbone
+from model.checkpoint import load_fitting, read_checkpoint, stored_backbone
 from model.device import resolve_precision
 from model.weights import read_torch
 from model.xsegtx import FREE
@@ -159,7 +159,7 @@ def starting_state(
         return state, [f"{start.path}, continued at step {state.step}", *changes]
     if not start.path:
         return state, [f"{options.backbone} backbone, new transformer"]
-    loaded, left_out = load_matching(network, start.content, start.path)
+    loaded, left_out = load_fitting(network, start.content, start.path)
     tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
     note = f"{options.backbone} backbone, transformer with {tensors} from {start.path}"
     return state, [note, *(f"not taken from {start.path}: {text}" for text in left_out)]

@@ -44,9 +44,8 @@ class Validation:
         for frame, answers in answered(self.recipe, frames, world=self.log.world):
             reasons = [f"{' '.join(map(str, self.pairs.named(row)))}: {why}" for row, why in frame.left_out.items()]
             self.log.note_unreadable(reasons)
-            for row, target, answer in zip(frame.row, frame.target, answers, strict=True):
-                mask = answer.for_score(frame.sizes[target], frame.videos[target]) > THRESHOLD
-                scores.append(self.score(row, mask, answer.existence))
+            for pair, answer in enumerate(answers):
+                scores.append(self.score(frame.row[pair], frame.compared(pair, answer), answer.existence))
         # Processes meet at the end alone, as their groups of frames differ.
         signals, parts = zip(*self.log.world.gather((self.log.world.signal, scores)), strict=True)
         if any(signals):

@@ -1,8 +1,8 @@
-"""The form in which checkpoints keep mined places: those at which a search of training pairs is wrong."""
+"""Mined places: those at which a search of training pairs is wrong, as a checkpoint stores them."""
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,25 +10,35 @@ from torch import Tensor
 
 from common.errors import UserError
 from recipes.base import Searched
+from recipes.crops import Spot
 
 
 def as_mined(searched: Sequence[Searched]) -> dict[str, Tensor]:
-    """The wrong places of the pairs that were `searched`, as a checkpoint stores them. For each of N places: the pair's
-    number, "pairs" (N,) int32, and the fields of the `Spot`, "spots" (N, 3) float32, in the order of the pairs.
+    """The `Spot`s that were found for the pairs. For each of N spots: the pair's number, "pairs" (N,) int32, and the
+    fields, "spots" (N, 3) float32; in the order of the pairs, and for each pair of the fields.
     """
-    of_pairs = sorted(searched, key=attrgetter("row"))
-    rows = np.array([of_pair.row for of_pair in of_pairs for _ in of_pair.found], np.int32)
-    spots = np.concatenate([np.empty((0, 3), np.float32), *(of_pair.found for of_pair in of_pairs)])
-    found = {"pairs": torch.from_numpy(rows), "spots": torch.from_numpy(spots)}
-    return found | {"searched": torch.tensor(len(of_pairs))}
+    found = [
+        (of_pair.row, spot) for of_pair in sorted(searched, key=attrgetter("row")) for spot in sorted(of_pair.found)
+    ]
+    spots = torch.tensor([spot for _, spot in found], dtype=torch.float32).reshape(-1, 3)
+    pairs = torch.tensor([row for row, _ in found], dtype=torch.int32)
+    return {"pairs": pairs, "spots": spots, "searched": torch.tensor(len(searched))}
 
 
-def mined_by_pair(mined: dict[str, Any], count: int) -> dict[int, np.ndarray]:
-    """The wrong places of each of `count` pairs that has some. Raises UserError if `as_mined` has not written them."""
-    rows, spots = (np.asarray(mined.get(name)) for name in ("pairs", "spots"))
-    fits = (rows.dtype, spots.dtype, spots.shape) == (np.int32, np.float32, (*rows.shape, 3)) and rows.ndim == 1
-    if not fits or (np.diff(rows, prepend=0, append=count - 1) < 0).any() or not np.isfinite(spots).all():
-        what = f"the checkpoint's mined places are no int32 numbers of {count} pairs and float32 spots (N, 3)"
-        raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
-    numbers, firsts = np.unique(rows, return_index=True)
-    return dict(zip(numbers.tolist(), np.split(spots, firsts[1:]), strict=False))
+class Mined(NamedTuple):
+    pairs: np.ndarray  # (N,) int32, ascending
+    spots: np.ndarray  # (N, 3) float32
+
+    @classmethod
+    def checked(cls, mined: dict[str, Any], count: int) -> "Mined":
+        """What `as_mined` gave for some of `count` pairs. Raises UserError if this is of another form."""
+        rows, spots = (np.asarray(mined.get(name)) for name in cls._fields)
+        fits = (rows.dtype, spots.dtype, spots.shape) == (np.int32, np.float32, (*rows.shape, 3)) and rows.ndim == 1
+        if not fits or (np.diff(rows, prepend=0, append=count - 1) < 0).any() or not np.isfinite(spots).all():
+            what = f"the checkpoint's mined places are no int32 numbers of {count} pairs and float32 spots (N, 3)"
+            raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
+        return cls(rows, spots)
+
+    def of(self, pair: int) -> list[Spot]:
+        first, end = np.searchsorted(self.pairs, (pair, pair + 1))
+        return [Spot(*spot) for spot in self.spots[first:end].tolist()]

@@ -2,22 +2,21 @@
 
 A look is the answer for a query crop and a target crop. The tokens of the crops pass the paper's layers; besides them,
 the network reads two maps of the target crop from the locator, the similarity map and the propagated mask, and its mask
-decoder reads a finer layer of the backbone. `Matching.search` calls it.
+decoder reads a finer layer of the backbone. `Search.search` calls it.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.features import Levels, coverage_of
+from model.rows import Rows
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
-from recipes.locator import NOTHING, Description, Locator, detail_of
-from recipes.matcher import Matcher, ObjectCrops, TargetCrops
-from recipes.strong.choice import Choice
+from recipes.choice import Choice
+from recipes.locator import NOTHING, Description, Locator, ObjectCrops, detail_of
 from recipes.strong.config import StrongConfig
 
 WIDTH = 128  # dimensions of a cell's vector
@@ -32,7 +31,8 @@ class StrongObjects(ObjectCrops):
 
 
 @dataclass
-class StrongTargets(TargetCrops):
+class StrongTargets(Rows):
+    cells: Tensor  # (B, 2h, 2w, WIDTH) of the locator
     tokens: Tensor  # (B, L, C)
     detail: Tensor  # (B, D, 2h, 2w)
 
@@ -88,12 +88,18 @@ def residual_block(channels: int) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), second)
 
 
-class StrongNetwork(Matcher):
+class StrongNetwork(nn.Module):
+    """It takes the place of the `Matcher` in a search, and has its methods."""
+
+    reads_masks = True  # `encode` also gets the backbone's features of the masks
+
     def __init__(self, config: StrongConfig):
-        super().__init__(config)
+        super().__init__()
+        self.config = config
         width, channels = config.width, config.detail_channels
-        self.net = Parts(config, lambda width: DetailDecoder(width, channels + MAPS))
+        net = Parts(config, lambda width: DetailDecoder(width, channels + MAPS))
         self.locator = LearnedLocator(config.feature_channels, channels)
+        self.net = net  # after the locator: Adam's moments in checkpoints have this order
         self.query_mark = nn.Parameter(0.1 * torch.randn(width))
         self.target_mark = nn.Parameter(0.1 * torch.randn(4 * MAPS, width))
         # slope * (highest similarity in a look - threshold) is added to the look's existence logit.
@@ -104,14 +110,13 @@ class StrongNetwork(Matcher):
             if isinstance(layer, InnerLayer):
                 layer.cross_encoder_layer.requires_grad_(False)
 
-    def encode(self, levels: Levels, masks: Tensor, mask_feat: Any = None) -> StrongObjects:
-        """Encode B objects as the matcher does, and to tokens; `mask_feat` are the features of the masks."""
+    def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> StrongObjects:
+        """Encode B objects, from query crops, the masks in them (B, S, S) and the masks' features (B, F, h, w)."""
         project, side = self.net.feat_proj, self.config.cells
         marks = coverage_of(masks, (side, side)).flatten(1)[..., None] * self.query_mark  # (B, L, C)
         tokens, mask = project.image(levels.feat) + marks, project(mask_feat)
         tokens = self.net.encoder_blocks.encode_query(tokens, mask)
-        base = super().encode(levels, masks)
-        return StrongObjects(base.cells, base.coverage, base.description, tokens, mask)
+        return StrongObjects(**vars(self.locator.object_crops(levels, masks)), tokens=tokens, mask=mask)
 
     def encode_target(self, levels: Levels) -> StrongTargets:
         tokens = self.net.encoder_blocks.encode_target(self.net.feat_proj.image(levels.feat))
@@ -126,10 +131,10 @@ class StrongNetwork(Matcher):
         logit = self.net.cls_branch(grid).float() + self.slope * (heat.amax((1, 2)) - self.threshold)
         return Look(probabilities(self.net.decoder(grid, torch.cat((target.detail, maps), 1))), logit)
 
-    def look_back(self, answers: Description, cells: Tensor, objects: Tensor) -> Tensor:
-        """The matcher's map, as probabilities: the logarithm of the share that lies on the object. An empty answer has
-        none.
+    def back(self, heat: Tensor, answers: Description, objects: Tensor) -> Tensor:
+        """As the matcher's, but by the map as probabilities: the logarithm of the share on the object. An empty answer
+        has none.
         """
-        share = (self.locator.scale * self.locator.heat(answers, cells)).flatten(1).softmax(1)
+        share = (self.locator.scale * heat).flatten(1).softmax(1)
         back = (share * objects.flatten(1)).sum(1) * (answers.area[:, 0] > NOTHING)
         return (back + 1e-3).log()

@@ -1,9 +1,10 @@
 """The strong recipe: a locator finds the places that may show an object, and the network looks at them in crops.
 
-docs/strong_recipe.md explains it; samples.py draws the crops of training, choice.py chooses among looks. Training
-searches its own pairs, for mining.py and fit.py.
+docs/strong_recipe.md explains it; samples.py draws the crops of training. Training searches its own pairs, to mine
+places (mining.py) and to fit judges (recipes/fit.py).
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,67 +14,58 @@ from torch import Tensor
 from common.constants import THRESHOLD
 from common.distributed import World
 from formats.crop import cut
-from formats.masks import iou
 from formats.pairs import Pairs
 from model.device import autocast
 from model.features import coverage_of
-from model.rows import rows_by_key
 from model.xsegtx import Look
-from recipes.base import Answer, Search
-from recipes.crops import CLOSE, spot_of
+from recipes.base import SearchPairs, Trained
+from recipes.crops import CLOSE, Spot, spot_of
+from recipes.fit import all_looks, fit_choice
 from recipes.frame import Frame
 from recipes.locator import Locator
 from recipes.losses import compute_losses
-from recipes.matching import Matching
-from recipes.places import LookNumbers, Looks, Marked, Places
+from recipes.places import Looks, Marked, Places
 from recipes.samples import DrawnPairs
+from recipes.search import Search
 from recipes.strong.config import StrongConfig, StrongOptions
-from recipes.strong.fit import fit_choice
-from recipes.strong.mining import as_mined, mined_by_pair
-from recipes.strong.network import StrongNetwork, StrongObjects
-from recipes.strong.samples import TARGET_CROPS, CropBatch, grouped_by_size, read_crops
+from recipes.strong.mining import Mined, as_mined
+from recipes.strong.network import StrongNetwork
+from recipes.strong.samples import TARGET_CROPS, CropBatch, cut_sample, draw_places, grouped_by_size, read_views
 
 MINED_LOOKS = 5  # places at which a pair is searched for wrong ones
 PLACE_WEIGHT = 0.15  # of the loss `place`
 SECOND_OPINION = 3.0, 0.5  # how much the agreement of features that have not learned counts, and what changes nothing
 
 
-class Strong(Matching):
+class Strong(Search, Trained):
     Config, Options, Network = StrongConfig, StrongOptions, StrongNetwork
     network: StrongNetwork
     config: StrongConfig
-    mined: dict[int, np.ndarray] | None = None  # wrong places by pair, which `read` shows
+    mined: Mined | None = None  # the wrong places that `read` shows
 
-    def encode_crops(self, images: Tensor, masks: Tensor) -> StrongObjects:
-        levels, mask_feat = self.encoder.levels(images), self.encoder.masks(masks)
-        with autocast(self.device, self.precision):
-            return self.network.encode(levels, masks, mask_feat)
-
-    def compare(self, frame: Frame, marked: Marked, places: Places, looks: Looks) -> dict[str, Tensor]:
-        """4. The matcher's numbers, and in pictures of unknown cameras a second opinion: the agreement of features that
-        have learned nothing, and so nothing wrong from renderings. In takes, it is the value that changes nothing.
+    def second_opinion(self, frame: Frame, marked: Marked, places: Places, closer: Looks) -> Tensor:
+        """In pictures of unknown cameras, the agreement by features that have learned nothing, and so nothing wrong
+        from renderings. In takes it changes nothing.
         """
-        side, raw = self.config.input_size, Locator()
-        agreement = torch.full((len(places),), SECOND_OPINION[1], device=self.device)
+        side, raw, (weight, neutral) = self.config.input_size, Locator(), SECOND_OPINION
+        agreement = torch.full((len(places),), neutral, device=self.device)
         unknown = [row for row, pair in enumerate(places.pair) if frame.kinds[frame.target[pair]] is None]
         if unknown:
             images, masks = self.query_crops(marked, marked.crops(CLOSE), side)
             query, of = raw.cells(self.encoder.levels(images)), self.to_device([places.object[row] for row in unknown])
-            crops = [cut(places.image[row], looks.crop[row], side) for row in unknown]
+            crops = [cut(places.image[row], closer.crop[row], side) for row in unknown]
             target = raw.cells(self.encoder.levels(self.stacked(crops)))
             matches = raw.match(query[of], coverage_of(masks, query.shape[1:3])[of], target)
-            agreement[unknown] = matches.agreement(self.stacked(looks.prob[unknown] > THRESHOLD))
-        return super().compare(frame, marked, places, looks) | {"raw_agreement": agreement}
+            agreement[unknown] = matches.agreement(self.stacked(closer.prob[unknown] > THRESHOLD))
+        return weight * (agreement - neutral)
 
-    def existence(self, numbers: LookNumbers) -> Tensor:
-        opinion, neutral = SECOND_OPINION
-        return self.network.choice.existence(numbers) + opinion * (numbers.raw_agreement - neutral)  # pyrefly: ignore
-
-    def outlined(self, answers: list[Answer], images: list[np.ndarray]) -> list[Answer]:
-        return answers  # the decoder has drawn the outlines
+    # Training
 
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_crops(pairs, drawn, rng, self.config, self.mined)
+        """The fields of a `CropBatch`. Raises ValueError if the query mask is empty."""
+        views = read_views(pairs, drawn)
+        wrong = self.mined.of(drawn.target) if self.mined and drawn.query == drawn.target else []
+        return cut_sample(views, draw_places(pairs, drawn, views, wrong, rng), self.config)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
         return CropBatch.of(samples, frames=grouped_by_size([sample["frame"] for sample in samples]))
@@ -115,11 +107,11 @@ class Strong(Matching):
         if not batch.frames:
             return []
         rows, heat = torch.cat([group.rows for group in batch.frames]), []
-        described = self.network.describe(self.encoder.levels(batch.wide[rows]), batch.wide_mask[rows])
+        locator, wide = self.network.locator, self.encoder.levels(batch.wide[rows])
+        described = locator.object_crops(wide, batch.wide_mask[rows]).description
         for group in batch.frames:
             of_group, described = described[: len(group.rows)], described[len(group.rows) :]
-            cells = self.network.locator.cells(self.encoder.levels(group.images))
-            heat.append(self.network.locator.heat(of_group, cells))
+            heat.append(locator.heat(of_group, locator.cells(self.encoder.levels(group.images))))
         return heat
 
     def look_at_crops(self, batch: CropBatch) -> Look:
@@ -132,11 +124,11 @@ class Strong(Matching):
 
     # What training learns from searches
 
-    def mine(self, search: Search) -> dict[str, Tensor]:
-        return as_mined(search(self.wrong_places, self.training.mine_share))
+    def mine(self, search_pairs: SearchPairs) -> dict[str, Tensor]:
+        return as_mined(search_pairs(self.wrong_places, self.training.mine_share))
 
-    def wrong_places(self, frame: Frame) -> list[np.ndarray]:
-        """The candidates of each pair that are not at the object, as the fields of `Spot`s, (n, 3)."""
+    def wrong_places(self, frame: Frame) -> list[list[Spot]]:
+        """The candidates of each pair that are not at the object."""
         with self.computing():
             marked = Marked.of(frame)
             places = self.locate(frame, marked, self.sizes(frame, marked), MINED_LOOKS)
@@ -144,23 +136,13 @@ class Strong(Matching):
         for pair, place in zip(places.pair, places.spot, strict=True):
             if not ((spot := true[pair]) and spot.is_near(place)):
                 wrong[pair].append(place)
-        return [np.array(sorted(of_pair), np.float32).reshape(-1, 3) for of_pair in wrong]
+        return wrong
 
     def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
-        self.mined = mined_by_pair(mined, len(pairs))
+        self.mined = Mined.checked(mined, len(pairs))
 
-    def finish(self, search: Search, seed: int) -> str:
+    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
         share = self.training.fit_share
-        return "" if share == 0 else fit_choice(self.network.choice, search(self.all_looks, share), seed)
-
-    def all_looks(self, frame: Frame) -> list[tuple[LookNumbers, Tensor, bool]]:
-        """All looks at each pair: their numbers, their IoUs (K,), and whether the object is visible."""
-        with self.computing():
-            places, numbers, answers = self.search(frame, self.looks, close=self.looks)
-            numbers, found = LookNumbers(*torch.stack(numbers.columns()).cpu()), []
-        rows_of = rows_by_key(places.pair)
-        for pair, truth in enumerate(frame.truths):
-            shown = [answers[row].in_image(truth.shape) > THRESHOLD for row in rows_of[pair]]
-            ious = torch.tensor([iou(mask, truth.astype(bool)) for mask in shown])
-            found.append((numbers[rows_of[pair]], ious, bool(truth.any())))
-        return found
+        if share == 0:
+            return ""
+        return fit_choice(self.network.choice, search_pairs(partial(all_looks, self), share), seed)

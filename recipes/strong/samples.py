@@ -7,7 +7,7 @@ in this pair. If the object is hidden, all crops are around rivals. Half of the 
 to train the locator.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ from recipes.strong.config import StrongConfig
 # Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
 SHIFT, STRETCH = 0.25, 0.4  # for query crops
 TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; larger, since ratios of objects' sizes differ among takes
-CLOSE_LOOKS = 0.8  # the share of samples with close looks
+CLOSE_SHARE = 0.8  # the share of samples with close looks
 CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half of this for query crops of close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
 LOCATED = 0.5  # the share of samples that train the locator
@@ -77,21 +77,6 @@ class CropBatch(Batch):
     frames: list[FrameGroup]  # the whole targets of the samples that train the locator
 
 
-def read_crops(
-    pairs: Pairs,
-    drawn: DrawnPairs,
-    rng: np.random.Generator,
-    config: StrongConfig,
-    mined: Mapping[int, np.ndarray] | None = None,
-) -> dict[str, Any]:
-    """Read one sample, which has the fields of a `CropBatch`. `mined` has the wrong places of pairs, (n, 3) with the
-    fields of a `Spot`. Raises ValueError if the query mask is empty.
-    """
-    views = read_views(pairs, drawn)
-    wrong = (mined or {}).get(drawn.target, ()) if drawn.query == drawn.target else ()
-    return cut_sample(views, draw_places(pairs, drawn, views, wrong, rng), config)
-
-
 class Views(NamedTuple):
     """The two views of a sample, with the object's masks and spots."""
 
@@ -126,7 +111,9 @@ def read_views(pairs: Pairs, drawn: DrawnPairs) -> Views:
     return Views(query, query_mask, query_spot, target, target_mask, spot_of(target_mask))
 
 
-def draw_places(pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Any, rng: np.random.Generator) -> DrawnPlaces:
+def draw_places(
+    pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Sequence[Spot], rng: np.random.Generator
+) -> DrawnPlaces:
     """`wrong` has the places in the target, if any, at which the search was wrong."""
     size, spot = views.target.shape[:2], views.target_spot
     turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
@@ -136,9 +123,9 @@ def draw_places(pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Any, rng: 
     if spot is not None:
         share = min(spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
     context, jitter, query_jitter, rivals = CONTEXT, (TARGET_SHIFT, TARGET_STRETCH), (SHIFT, STRETCH), RIVALS
-    if rng.random() < CLOSE_LOOKS:
+    if rng.random() < CLOSE_SHARE:
         context, jitter, query_jitter = CLOSE, (CLOSE_SHIFT, CLOSE_STRETCH), (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2)
-        rivals = RIVALS if len(wrong) else 0
+        rivals = RIVALS if wrong else 0
     if spot is None:
         rivals = TARGET_CROPS
     targets = [jittered_spot(spot, rng, *jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
@@ -173,12 +160,14 @@ def cut_sample(views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[s
     }
 
 
-def rival(pairs: Pairs, drawn: DrawnPairs, size: Size, extent: float, wrong: Any, rng: np.random.Generator) -> Spot:
+def rival(
+    pairs: Pairs, drawn: DrawnPairs, size: Size, extent: float, wrong: Sequence[Spot], rng: np.random.Generator
+) -> Spot:
     """A place in the target view of `size` (H, W) that probably is not the place of the object: one of the `wrong`
     places, the place of another object, or any place, with this `extent`.
     """
-    if len(wrong) and rng.random() < MINED:
-        return jittered_spot(Spot(*rng.choice(wrong).tolist()), rng, SHIFT, STRETCH)
+    if wrong and rng.random() < MINED:
+        return jittered_spot(wrong[rng.choice(len(wrong))], rng, SHIFT, STRETCH)
     spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
     other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
     if other is not None:

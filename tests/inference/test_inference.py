@@ -27,7 +27,7 @@ from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
-from recipes import matching
+from recipes import search
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
 from tests.made import EGO, ROOT
@@ -277,7 +277,7 @@ def test_results_of_another_value_of_any_option_are_another_runs(strong_checkpoi
         run(*how, "1")  # the second time it is complete already
     with pytest.raises(UserError, match="was made by another run"):
         run(*how, "2")
-    monkeypatch.setattr(matching, "SEARCH", 100)
+    monkeypatch.setattr(search, "SEARCH", 100)
     with pytest.raises(UserError, match="was made by another run"):
         run(*how, "1")
     monkeypatch.undo()

@@ -21,6 +21,7 @@ from formats.mask_files import find_masks
 from formats.picture_files import read_mask
 from inference import pair_table, predictor, segment_pair, segment_video
 from inference.predictor import Predictor
+from recipes import table as recipes
 from tests.made.known_answer import KnownAnswer, scene
 from tests.made.processes import killed_at, run_main
 from tests.made.videos import make_video, read_number
@@ -206,7 +207,7 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
 
 
 def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(files, monkeypatch, capsys):
-    monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
+    monkeypatch.setattr(recipes, "SHIPPED", Path(files["ckpt_path"]))
     segment({name: path for name, path in files.items() if name != "ckpt_path"})
     mask = cv2.imread(files["out"] + "/target_mask.png", cv2.IMREAD_UNCHANGED)
     assert mask.shape == (90, 160) and set(np.unique(mask)) <= {0, 255}
@@ -235,9 +236,9 @@ def test_without_a_name_for_the_output_it_is_the_targets_or_the_first_free_numbe
 
 
 def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files, monkeypatch, tmp_path):
-    monkeypatch.setattr(predictor, "SHIPPED", Path(files["ckpt_path"]))
+    monkeypatch.setattr(recipes, "SHIPPED", Path(files["ckpt_path"]))
     assert predictor.Predictor.load(device="cpu").recipe.network.config.input_size == 96
-    monkeypatch.setattr(predictor, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
+    monkeypatch.setattr(recipes, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
     with pytest.raises(UserError, match="^no file [^\n]*xsegtx_tiny.pth[^\n]*$"):
         predictor.Predictor.load()
 

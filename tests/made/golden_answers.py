@@ -2,7 +2,7 @@
 
     python -m tests.made.golden_answers     # writes the present answers to tests/golden/answers/answers.json
 
-If answers have changed on purpose, first raise SEARCH in recipes/matching.py: no run that was stopped before then
+If answers have changed on purpose, first raise SEARCH in recipes/search.py: no run that was stopped before then
 goes on with other answers.
 
 tests/golden/answers also holds one frame of a rendered take, of the head-worn camera and a static one, as processed
@@ -20,14 +20,15 @@ import json
 import math
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import eval_segswap
-from common.constants import SETTINGS
+from common.constants import SETTINGS, SHIPPED
 from formats.picture_files import read_mask
-from inference.predictor import SHIPPED, Predictor
+from inference.predictor import Predictor
 from tests.made import ROOT
 from tests.made.golden import GOLDEN
 from tests.made.results import keyed_entries, read_results
@@ -51,13 +52,15 @@ def sample_answers(method: str) -> dict[str, dict[str, Any]]:
     recipe: Any = predictor.recipe
     for name in SAMPLES:
         folder = ROOT / "assets" / "samples" / name
-        spies = (patch.object(recipe, name, wraps=getattr(recipe, name)) for name in ("look", "existence"))
-        with next(spies) as look, next(spies) as existence:
+        search, searched = recipe.search, []
+        note = partial(lambda search, notes, *given: notes.append(search(*given)) or notes[0], search, searched)
+        with patch.object(recipe, "look", wraps=recipe.look) as look, patch.object(recipe, "search", note):
             found = predictor.segment(*(folder / x for x in ("query.jpg", "query_mask.png", "target.jpg")))
         places, closely = (call.args[1] for call in look.call_args_list[:2])
         mask, truth = found.mask != 0, read_mask(folder / "target_mask.png") != 0
         iou = (truth & mask).sum() / (truth | mask).sum() if truth.any() else 1 - mask.mean()
-        score = recipe.network.choice.score(*existence.call_args.args)  # of the chosen place's numbers
+        [(_, judged, _)] = searched  # of the chosen place
+        score = recipe.network.choice.score(judged)
         answers[name] = {
             "answer": rounded(iou, math.log(found.existence / (1 - found.existence)), score),
             "places": [rounded(*row) for row in zip(places.similarity, *zip(*places.spot, strict=True), strict=True)],
@@ -91,7 +94,7 @@ def main() -> None:
     former = json.loads(PATH.read_text()) if PATH.exists() else {}
     changed = [name for name in golden if golden[name] != former.get(name)]
     if former and changed and not set(RECORDED) & set(changed):
-        sys.exit("error: the answers have changed; raise SEARCH in recipes/matching.py, then run this again")
+        sys.exit("error: the answers have changed; raise SEARCH in recipes/search.py, then run this again")
     PATH.write_text(json.dumps(golden, indent=1) + "\n")
 
 

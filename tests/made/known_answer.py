@@ -25,10 +25,11 @@ OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
 class KnownAnswer(Paper):
     """Finds exactly the target pixels that have the color of the marked query pixels."""
 
-    side = 0
-
     def __init__(self, side: int):
         self.side, self.options = side, {}
+
+    def prepare(self, frame: Frame) -> Frame:
+        return frame.prepared(self.side)
 
     def predict(self, frame: Frame) -> list[Answer]:
         answers = []

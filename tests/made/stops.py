@@ -9,6 +9,7 @@ from typing import Any
 import timm  # noqa: F401, imported here once for all copies of this process
 import torch._dynamo  # noqa: F401, which an optimizer imports
 
+import recipes.strong.recipe
 import train.state
 from common.errors import run_script
 from recipes.paper import Paper
@@ -81,7 +82,7 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
     for recipe in (Paper, Strong):
         note_calls(recipe, "predict", "frame of a validation")
     note_calls(Strong, "wrong_places", "frame of a mining")
-    note_calls(Strong, "all_looks", "frame of a fit")
+    note_calls(recipes.strong.recipe, "all_looks", "frame of a fit")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(Log, "write", "line of the log", write_half)
     try:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.constants import SHIPPED
 from common.errors import UserError
-from inference.predictor import SHIPPED
 from model.backbones import make_backbone
-from model.checkpoint import load_matching, load_optimizer, save_checkpoint
+from model.checkpoint import load_fitting, load_optimizer, save_checkpoint
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 from recipes.table import load_checkpoint, stored_options
 from tests.made import ROOT
@@ -218,7 +218,7 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(tmp_p
     state["net.other"] = torch.zeros(1)
     model, content = XSegTx(), {"backbone": {"conv1.weight": torch.zeros(1)}, "encoder": state, "optimiser": {}}
     untouched = model.state_dict()["net.cls_branch.mlp.0.weight"].clone()
-    loaded, left_out = load_matching(model, content, tmp_path)
+    loaded, left_out = load_fitting(model, content, tmp_path)
     assert set(loaded) == {n for n in source if "layer1.cross_encoder_layer" not in n and "mlp.0.weight" not in n}
     assert all(torch.equal(model.state_dict()[name], source[name]) for name in loaded)
     assert torch.equal(model.state_dict()["net.cls_branch.mlp.0.weight"], untouched)
@@ -227,16 +227,6 @@ def test_a_related_model_gives_the_tensors_that_fit_and_the_rest_is_listed(tmp_p
     assert "net.cls_branch.mlp.0.weight: (32, 100) instead of (32, 784)" in left_out
     headless = {name: tensor for name, tensor in source.items() if "cls_branch" not in name}
     assert stored_options(content | {"encoder": headless}, tmp_path) == {}
-
-
-def test_a_choice_that_reads_other_numbers_is_left_out_whole(strong_checkpoint, tmp_path):
-    network = load_checkpoint(strong_checkpoint).network
-    state = network.state_dict()
-    state |= {"choice.existence.mean": torch.zeros(18), "choice.score.linear.bias": torch.ones(1)}
-    loaded, left_out = load_matching(network, state, tmp_path)
-    assert set(state) - set(loaded) == {name for name in state if name.startswith("choice.")}
-    assert "choice.score.linear.bias: not all of choice fits" in left_out and len(left_out) == 24
-    assert not network.choice.score.linear.bias.equal(torch.ones(1))
 
 
 def test_a_checkpoint_names_no_place_to_get_its_backbone_from(ours, tmp_path):

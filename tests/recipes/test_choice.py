@@ -1,16 +1,17 @@
 """The choice among looks, which the last step of a training fits."""
 
 import itertools
+from dataclasses import fields
 
 import pytest
 import torch
 
-from inference.predictor import SHIPPED
+from common.constants import SHIPPED
 from model.checkpoint import read_checkpoint
-from recipes.places import LookNumbers
-from recipes.strong import fit as fitting
-from recipes.strong.choice import EXISTENCE, GLANCE, SCORE, Choice
-from recipes.strong.fit import LooksOfPairs, choice_figures, fit, with_absences
+from recipes import fit as fitting
+from recipes.choice import Choice
+from recipes.fit import LooksOfPairs, choice_figures, fit, with_absences
+from recipes.places import Judged
 from tests.made.training import run_training
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-epoch", 1, "--val_size", 1)
@@ -19,8 +20,7 @@ FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-e
 def looks_told_by(name: str, count: int = 600) -> LooksOfPairs:
     """Looks at pairs, of which this number alone tells the right look, and whether there is one."""
     generator = torch.Generator().manual_seed(0)
-    names = GLANCE | SCORE | EXISTENCE
-    numbers = LookNumbers(**{name: torch.randn(count, 3, generator=generator) for name in names})
+    numbers = Judged(*(torch.randn(count, 3, generator=generator) for _ in fields(Judged)))
     held, visible = torch.ones(count, 3, dtype=torch.bool), torch.rand(count, generator=generator) > 0.3
     held[::7, 2] = False
     right = torch.arange(count) % 2
@@ -76,7 +76,7 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
     assert few in run("fitted", "--fit_share", 0.16)
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 
-    for name, least in {"LEAST_PAIRS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():
+    for name, least in {"FIT_NEEDS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():
         monkeypatch.setattr(fitting, name, least)
     monkeypatch.setattr(fitting, "STEPS", 20)
     count = itertools.count()
@@ -106,17 +106,3 @@ def test_each_visible_object_is_learned_once_more_as_one_that_has_left_with_the_
     assert torch.equal(absent.held, looks.held[visible] & (looks.iou[visible] == 0))
     assert torch.equal(absent.numbers.similarity, looks.numbers.similarity[visible])
     assert all(torch.equal(getattr(both, name)[:count], getattr(looks, name)) for name in ("held", "iou", "visible"))
-
-
-def test_the_judges_of_a_file_of_2_6_load_and_judge_as_before_whatever_the_colors():
-    choice, looks = Choice(), looks_told_by("similarity", 20)
-    new = {"color", "contrast"}
-    judged_by_all = choice.existence(looks.numbers)
-    cut = {"existence.linear.weight", "existence.hidden.weight", "existence.mean", "existence.deviation"}
-    state = {name: x[..., : -len(new)] if name in cut else x for name, x in choice.state_dict().items()}
-    choice.load_state_dict(state)
-    before = choice.existence(looks.numbers)
-    assert not torch.allclose(before, judged_by_all)
-    for name in new:
-        setattr(looks.numbers, name, torch.randn(20, 3))
-    assert torch.equal(choice.existence(looks.numbers), before)

@@ -69,7 +69,8 @@ def test_a_transformer_is_compared_cell_by_cell_and_looks_back_at_pictures_that_
     predictor.recipe.encoder.levels = lambda images: read.append(tuple(images.shape[1:3])) or levels(images)
     predictor.segment(query, query_mask, target)
     assert {height for height, width in read if height > width} == {96}  # 90, to whole cells
-    assert predictor.recipe.picture_cells(torch.zeros(1, 96, 64, 3, dtype=torch.uint8)).shape[1:3] == (6, 4)
+    picture = torch.zeros(1, 96, 64, 3, dtype=torch.uint8)
+    assert predictor.recipe.network.locator.cells(levels(picture)).shape[1:3] == (6, 4)
 
 
 def test_what_does_not_go_together_is_said_in_one_line(checkpoint, tmp_path):

@@ -18,9 +18,8 @@ from recipes.samples import DrawnPairs
 from recipes.strong import samples
 from recipes.strong.config import StrongOptions
 from recipes.strong.recipe import Strong
-from recipes.strong.samples import read_crops
 from recipes.table import load_checkpoint
-from tests.made.networks import random_backbone, strong_config, strong_network
+from tests.made.networks import random_backbone, strong_network
 from tests.made.training import arguments, log_lines, run_training
 from train.engine import Run, random_frames
 from train.options import parse
@@ -38,15 +37,15 @@ def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(trainin
     options = StrongOptions(mine_share=1)
     recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
-    assert recipe.mined == {}
+    assert recipe.mined.of(0) == []
     recipe.use_mined(recipe.mine(searching(recipe, pairs)), pairs)
     counts = []
     for number in range(len(pairs)):
-        mined = recipe.mined.get(number, np.empty((0, 3)))
+        mined = recipe.mined.of(number)
         if rle := pairs.target_mask(number):
             target = pairs.target_image(number)
             truth = spot_of(samples.fit_rle(rle, target.shape[:2]))
-            assert not any(truth.is_near(Spot(*spot)) for spot in mined)
+            assert not any(truth.is_near(spot) for spot in mined)
         counts.append(len(mined))
     assert max(counts) <= 5 and np.mean(counts) > 2.5
 
@@ -60,20 +59,20 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
         samples, "cut_target", lambda image, mask, crop, side: shown.append(crop) or (image, mask, True)
     )
     number = int(np.flatnonzero(pairs.visible)[0])
-    places = np.array([[20, 30, 10], [70, 60, 10]], np.float32)
-    for seed in range(40):
-        read_crops(
-            pairs, DrawnPairs(number, number), np.random.default_rng(seed), strong_config(48), mined={number: places}
-        )
-        row, col = shown[-1].top + shown[-1].side / 2, shown[-1].left + shown[-1].side / 2
-        assert min(max(abs(row - x[0]), abs(col - x[1])) for x in places) < 4
-    assert len({crop.side for crop in shown[2::3]}) > 10
     other = next(i for i in range(len(pairs)) if pairs.take[i] != pairs.take[number])
-    samples_of_both = [
-        read_crops(pairs, DrawnPairs(number, other), np.random.default_rng(0), strong_config(48), mined=mined)["target"]
-        for mined in (None, {number: places, other: places})  # these are places in other pictures
-    ]
-    assert np.array_equal(*samples_of_both)
+    places = [Spot(20, 30, 10), Spot(70, 60, 10)]
+    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    former = recipe.read(pairs, DrawnPairs(number, other), np.random.default_rng(0))["target"]
+    rows = torch.tensor([min(number, other), max(number, other)], dtype=torch.int32).repeat_interleave(2)
+    recipe.use_mined({"pairs": rows, "spots": torch.tensor(2 * places, dtype=torch.float32)}, pairs)
+    shown.clear()
+    for seed in range(40):
+        recipe.read(pairs, DrawnPairs(number, number), np.random.default_rng(seed))
+        row, col = shown[-1].top + shown[-1].side / 2, shown[-1].left + shown[-1].side / 2
+        assert min(max(abs(row - x.row), abs(col - x.col)) for x in places) < 4
+    assert len({crop.side for crop in shown[2::3]}) > 10
+    same = recipe.read(pairs, DrawnPairs(number, other), np.random.default_rng(0))["target"]
+    assert np.array_equal(former, same)  # these are places in other pictures
 
 
 def test_a_network_that_mined_trains_otherwise_and_mines_anew_if_the_pairs_are_others(

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from formats.geometry import letterbox
 from formats.masks import decode_mask
@@ -12,14 +13,16 @@ from formats.processed import ProcessedTake
 from recipes.paper import PaperOptions, read_letterboxed
 from recipes.samples import DrawnPairs
 from recipes.stream import TARGET_SWAP, TrainSamples
-from recipes.strong.samples import other_object, read_crops
+from recipes.strong.recipe import Strong
+from recipes.strong.samples import other_object
 from tests.made import EGO
-from tests.made.networks import strong_config
+from tests.made.networks import random_backbone, strong_network
 from tests.made.processed import create_pairs, make_take
 from tests.made.training import make_training_set
 
 SIDE, DRAWS = 48, 1500
-PAPER, STRONG = partial(read_letterboxed, side=SIDE), partial(read_crops, config=strong_config(SIDE))
+PAPER = partial(read_letterboxed, side=SIDE)
+STRONG = Strong(strong_network(side=SIDE), random_backbone(0), torch.device("cpu")).read
 
 
 @pytest.fixture(scope="module", params=["ego-exo", "exo-ego", BOTH])

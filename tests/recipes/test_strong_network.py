@@ -30,7 +30,9 @@ def masks() -> Tensor:
 
 def answer(network: StrongNetwork, query: Levels, masks: Tensor, target: Levels) -> tuple[Tensor, Look, Tensor]:
     """Heat of whole frames, looks, and the agreement of two objects."""
-    heat = network.locator.heat(network.describe(query, masks), network.locator.cells(levels(2, 6, 10, seed=2)))
+    heat = network.locator.heat(
+        network.locator.object_crops(query, masks).description, network.locator.cells(levels(2, 6, 10, seed=2))
+    )
     encoded, target = network.encode(query, masks, levels(2, seed=5).feat), network.encode_target(target)
     look = network.look(encoded, target)
     matches = network.locator.match(encoded.cells, encoded.coverage, target.cells)
@@ -60,10 +62,11 @@ def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_
 @torch.no_grad()
 def test_an_answer_leads_back_to_what_it_shows_in_the_same_picture_and_none_leads_nowhere():
     network, picture, answered = strong_network(), levels(2), masks()
-    cells, objects = network.encode_target(picture).cells, F.max_pool2d(answered.float(), 8).bool()
+    locator, cells = network.locator, network.encode_target(picture).cells
+    objects = F.max_pool2d(answered.float(), 8).bool()
     shown = [answered.float(), answered.roll(48, 2).float(), 0.4 * answered]
-    described = [network.describe_answers(cells, masks) for masks in shown]
-    back, elsewhere, nothing = (network.look_back(answers, cells, objects) for answers in described)
+    described = [locator.describe(cells, F.avg_pool2d((masks > 0.5).float(), 8)) for masks in shown]
+    back, elsewhere, nothing = (network.back(locator.heat(x, cells), x, objects) for x in described)
     assert back.exp().min() > 0.9 and elsewhere.exp().max() < 0.1
     assert nothing.exp().tolist() == pytest.approx([1e-3, 1e-3])  # an empty answer leads nowhere
 

@@ -17,11 +17,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import common.distributed
-from common.constants import SETTINGS
+from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError, run_script
 from examples.own_recipe import OwnConfig, OwnOptions
 from formats.pairs import open_pairs
-from inference.predictor import SHIPPED
 from recipes.paper import Paper, blocked_tokens
 from recipes.table import RECIPES, load_checkpoint
 from tests.made import EGO, ROOT

@@ -1,4 +1,4 @@
-"""The last step of a training: the judges of `Choice` are fitted to what the search finds in training pairs."""
+"""The last step of a training: the judges of a search are fitted to all of its looks at training pairs."""
 
 import copy
 from collections.abc import Sequence
@@ -10,18 +10,34 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from common.constants import THRESHOLD
 from common.existence import balanced_accuracy
-from model.rows import Rows, cat
+from formats.masks import iou
+from model.rows import Rows, cat, rows_by_key
 from recipes.base import Searched
-from recipes.matching import CLOSE_LOOKS
-from recipes.places import LookNumbers
-from recipes.strong.choice import Choice
+from recipes.choice import Choice
+from recipes.frame import Frame
+from recipes.places import Judged
+from recipes.search import CLOSE_LOOKS, Search
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
-LEAST_PAIRS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
+FIT_NEEDS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
 STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
 SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
+
+
+def all_looks(recipe: Search, frame: Frame) -> list[tuple[Judged, Tensor, bool]]:
+    """All looks of a search at each pair: their numbers, their IoUs (K,), and whether the object is visible."""
+    with recipe.computing():
+        places, judged, answers = recipe.search(frame, recipe.looks, close=recipe.looks)
+        judged, found = Judged(*torch.stack(judged.columns()).cpu()), []
+    rows_of = rows_by_key(places.pair)
+    for pair, truth in enumerate(frame.truths):
+        shown = [answers[row].in_image(truth.shape) > THRESHOLD for row in rows_of[pair]]
+        ious = torch.tensor([iou(mask, truth.astype(bool)) for mask in shown])
+        found.append((judged[rows_of[pair]], ious, bool(truth.any())))
+    return found
 
 
 def fit_choice(choice: Choice, searched: Sequence[Searched], seed: int) -> str:
@@ -32,8 +48,8 @@ def fit_choice(choice: Choice, searched: Sequence[Searched], seed: int) -> str:
     number_of = {uid: number for number, uid in enumerate(sorted({of_pair.take_uid for of_pair in searched}))}
     count, hidden = len(searched), sum(not visible for *_, visible in (of_pair.found for of_pair in searched))
     kept = "the choice among looks stays as it was"
-    if count < LEAST_PAIRS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
-        needed = f"{LEAST_PAIRS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
+    if count < FIT_NEEDS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
+        needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
         return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden"
     held_out = torch.tensor([number_of[of_pair.take_uid] % HELD_OUT == 0 for of_pair in searched])
     looks = looks_of_pairs([of_pair.found for of_pair in searched])
@@ -54,17 +70,17 @@ class LooksOfPairs(Rows):
     """The looks at P pairs, at most K looks each."""
 
     held: Tensor  # (P, K) bool; a pair may have fewer than K looks
-    numbers: LookNumbers  # (P, K) each
+    numbers: Judged  # (P, K) each
     iou: Tensor  # (P, K)
     visible: Tensor  # (P,) bool
 
 
-def looks_of_pairs(pairs: Sequence[tuple[LookNumbers, Tensor, bool]]) -> LooksOfPairs:
+def looks_of_pairs(pairs: Sequence[tuple[Judged, Tensor, bool]]) -> LooksOfPairs:
     """Put the looks of pairs together: numbers (K,) and IoUs (K,) of each pair, and whether it is visible."""
     numbers, ious, visible = zip(*pairs, strict=True)
     columns = zip(*(of_pair.columns() for of_pair in numbers), strict=True)
     held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
-    return LooksOfPairs(held, LookNumbers(*map(padded, columns)), padded(ious), torch.tensor(visible))
+    return LooksOfPairs(held, Judged(*map(padded, columns)), padded(ious), torch.tensor(visible))
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
@@ -88,7 +104,7 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     """
     torch.manual_seed(seed)
     looks = with_absences(looks)
-    choice.load_state_dict(Choice().state_dict())  # a second fit gives the same result as the first
+    choice.load_state_dict(type(choice)().state_dict())  # a second fit gives the same result as the first
     for judge in (choice.glance, choice.score, choice.existence):
         judge.normalize(looks.numbers[looks.held])
     visible = looks.visible.float()

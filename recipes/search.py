@@ -1,0 +1,268 @@
+"""Search a target for an object in seven steps, which docs/strong_recipe.md explains. What looks at places is a network
+that has learned, or the matcher, which has learned nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.constants import THRESHOLD
+from common.errors import UserError
+from common.parallel import in_threads
+from formats.crop import Crop, cut, cut_mask
+from formats.geometry import resize
+from model.backbone import STRIDE, Backbone
+from model.device import autocast
+from model.features import coverage_of
+from model.rows import cat, positions, rows_by_key
+from recipes.base import Answer, NetworkRecipe
+from recipes.colors import COLOR_SIDE, colors_of, same_color, same_contrast
+from recipes.crops import (
+    CLOSE,
+    CONTEXT,
+    Part,
+    connected_parts,
+    expected_shares,
+    frame_size,
+    likeliest_spots,
+    object_cells,
+    size_ratios,
+    spots_at,
+)
+from recipes.frame import Frame
+from recipes.locator import Description, peaks
+from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Sought, highest_rows
+
+SEARCH = 9  # version of the prediction, stored in a run's record; raise it with each change of the answers
+LOOKS = 5  # places in a target at which it looks, unless another number is given
+CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
+CELL_BYTES = 2**28  # of the cells of pictures, at most, that a step compares with objects at the same time
+ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
+
+
+class Search(NetworkRecipe):
+    """Searches places, and looks at them with a `Matcher`, or with another network that has its methods."""
+
+    def __init__(self, *args: Any, looks: int | None = None, **options: Any):
+        """`looks` is the number of places in a target at which it looks."""
+        super().__init__(*args, **options)
+        self.looks = looks or LOOKS
+        self.options |= {"looks": self.looks, "search": SEARCH}
+
+    @classmethod
+    def channels_of(cls, backbone: Backbone) -> dict[str, int]:
+        if not backbone.detail_channels:
+            raise UserError(
+                f"this recipe reads an earlier layer of the backbone, and {backbone.name} has none; "
+                "choose another --backbone"
+            )
+        return super().channels_of(backbone)
+
+    def predict(self, frame: Frame) -> list[Answer]:
+        return [answers[0] for answers in self.answers_at_places(frame, 1)]
+
+    def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
+        """An object whose query mask is empty is hidden, with an empty mask."""
+        found, seen = {row: [] for row in frame.row}, frame.with_objects()
+        if seen.row:
+            with self.computing():
+                places, judged, answers = self.search(seen, count)
+                existence = (self.network.choice.existence(judged) + judged.opinion).sigmoid().tolist()
+            for pair, answer, prob in zip(places.pair, answers, existence, strict=True):
+                found[seen.row[pair]].append(answer._replace(existence=prob))
+        empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in frame.pictures]
+        return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
+
+    def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, Judged, list[Answer]]:
+        """Look closely at `close` places of each pair. Returns the `count` best ones, their numbers, which tell the
+        existence, and the answers, which lack it.
+        """
+        marked, choice = Marked.of(frame), self.network.choice
+        query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))
+        sought = self.sizes(frame, marked)  # 1. Sizes
+        places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2. Candidates
+        looks = self.look(query, places, CONTEXT)  # 3. Looks
+        numbers = Glanced.of(places, looks)
+        best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
+        places, looks, numbers = places[best], looks[best], numbers[best]
+        places = places.at_parts(self.best_parts(looks, places.image))
+        closer = self.look(close_query, places, CLOSE)  # 4. Close looks
+        numbers = self.compare(frame, marked, places, closer, numbers)
+        best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5. Choice
+        places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
+        judged = self.look_back(frame, marked, query.description, places, looks, numbers)  # 6. Look back
+        return places, judged, self.draw(close_query, places, looks, closer)  # 7. Answer
+
+    def sizes(self, frame: Frame, marked: Marked) -> list[Sought]:
+        """1. The sizes that the object of each pair may have in the target."""
+        sought = []
+        for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
+            ratios = size_ratios(frame.kinds[frame.view[row]], frame.kinds[target])
+            for share in expected_shares(marked.spot[row], marked.mask[row].shape, ratios):
+                sought.append(Sought(pair, row, target, share, self.config.frame_length(share)))
+        return sought
+
+    def locate(self, frame: Frame, marked: Marked, sought: list[Sought], count: int) -> Places:
+        """2. The `count` highest peaks of the similarity maps of each pair, for all of these sizes."""
+        wide = list(dict.fromkeys((x.object, x.share) for x in sought))  # what several pairs ask for is described once
+        crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
+        images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
+        locator = self.network.locator
+        described = locator.object_crops(self.in_batches(self.encoder.levels, images), masks).description
+        described = described[positions(((x.object, x.share) for x in sought), wide)]
+
+        def highest(rows: list[int], cells: Tensor) -> Tensor:
+            return peaks(locator.heat(described[rows], cells), 2 * count, locator.apart)  # some are next to others
+
+        of_rows = self.in_pictures(frame, [(x.target, x.long_side) for x in sought], highest).tolist()
+        found: list[list] = [[] for _ in frame.row]
+        for x, of_row in zip(sought, of_rows, strict=True):
+            size = frame.pictures[x.target].shape[:2]
+            found[x.pair] += spots_at(of_row, size, x.long_side, x.share, self.config.cell)
+        return Places.of(frame, [likeliest_spots(of_pair, count) for of_pair in found])
+
+    def look(self, objects: Any, places: Places, context: float) -> Looks:
+        """3. and 4. Look at the places in crops, and tell how well the matches agree with what the looks show."""
+        crops, of, found = places.crops(context), self.to_device(places.object), []
+        for start in range(0, len(crops), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            query, side = objects[of[rows]], self.config.input_size
+            images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
+            levels = self.encoder.levels(images)
+            with autocast(self.device, self.precision):
+                target = self.network.encode_target(levels)
+                look = self.network.look(query, target)
+            matches = self.network.locator.match(query.cells, query.coverage, target.cells)
+            found.append((look, matches, target.cells))
+        look, matches, cells = map(cat, zip(*found, strict=True))
+        agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
+        return Looks(crops, look.target_mask_prob.cpu().numpy(), look.logit, matches, agreement, cosine, cells)
+
+    def best_parts(self, looks: Looks, images: list[np.ndarray]) -> list[Part | None]:
+        """The part of each look's mask that agrees best, as an answer can cover two things that look alike; None if the
+        mask is empty. The looks are at these images.
+        """
+        parts = in_threads(connected_parts, looks.prob > THRESHOLD, looks.crop, [x.shape[:2] for x in images])
+        best = [of_look[0] if of_look else None for of_look in parts]
+        if several := [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]:
+            rows = [row for row, _ in several]
+            agreement = looks.matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
+            for number in highest_rows(agreement, rows, 1):
+                best[rows[number]] = several[number][1]
+        return best
+
+    def compare(self, frame: Frame, marked: Marked, places: Places, closer: Looks, glanced: Glanced) -> Compared:
+        """4. Whether what close looks show has the colors and the contrasts of the objects."""
+        objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), COLOR_SIDE))[self.to_device(places.object)]
+        images = self.stacked(cut(*row, COLOR_SIDE) for row in zip(places.image, closer.crop, strict=True))
+        shown = (
+            cv2.resize(prob, (COLOR_SIDE, COLOR_SIDE), interpolation=cv2.INTER_AREA) > THRESHOLD for prob in closer.prob
+        )
+        found = colors_of(images, self.stacked(shown))
+        return Compared(
+            **vars(glanced),
+            close_logit=closer.logit,
+            close_agreement=closer.agreement,
+            close_cosine=closer.cosine,
+            color=same_color(objects, found),
+            contrast=same_contrast(objects, found),
+            opinion=self.second_opinion(frame, marked, places, closer),
+        )
+
+    def second_opinion(self, frame: Frame, marked: Marked, places: Places, closer: Looks) -> Tensor:
+        """What others than the network say about existence: a number that is added to its logit, (N,)."""
+        return torch.zeros(len(places), device=self.device)
+
+    def look_back(
+        self, frame: Frame, marked: Marked, described: Description, places: Places, looks: Looks, compared: Compared
+    ) -> Judged:
+        """6. How well what looks show leads back to their objects, in the whole pictures in which these are marked, and
+        how well the objects and their look-alikes there fit the objects' descriptions.
+        """
+        locator, objects, lengths = self.network.locator, described[places.object], []
+
+        def describe(cells: Tensor, prob: Tensor) -> Description:
+            return locator.describe(cells, coverage_of(prob > THRESHOLD, cells.shape[1:3]))
+
+        shown = self.in_batches(describe, looks.cells, self.stacked(looks.prob))
+        for spot, mask in zip(marked.spot, marked.mask, strict=True):
+            [share] = expected_shares(spot, mask.shape, [1.0])
+            length = self.config.frame_length(share)
+            if self.config.cell == STRIDE:  # to enlarge a picture costs a transformer much, and shows no more
+                length = min(length, max(mask.shape))
+            lengths.append(length)
+
+        def numbers(rows: list[int], cells: Tensor) -> Tensor:
+            masks, answers = [marked.mask[places.object[row]] for row in rows], shown[rows]
+            on_object = self.stacked(in_threads(partial(object_cells, grid=cells.shape[1:3]), masks))
+            back = self.network.back(locator.heat(answers, cells), answers, on_object)
+            return torch.stack((back, *locator.on_and_away(locator.heat(objects[rows], cells), on_object)), 1)
+
+        wanted = [(frame.view[row], lengths[row]) for row in places.object]
+        back, home, elsewhere = self.in_pictures(frame, wanted, numbers).unbind(1)
+        return Judged(**vars(compared), back=back, home=home, elsewhere=elsewhere)
+
+    def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
+        """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is
+        cut off by its crop, the network looks again, at the new mask. The answers lack an existence.
+        """
+        answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
+        rows = range(len(places))
+        for _ in range(ROUNDS):
+            parts = self.best_parts(closer, places.image)
+            for row, prob, crop, part in zip(rows, closer.prob, closer.crop, parts, strict=True):
+                if part:
+                    answers[row] = Answer(prob, 0.0, crop)
+            cut_off = [k for k, part in enumerate(parts) if part and not part.is_uncut]
+            if not cut_off:
+                break
+            rows, places = [rows[k] for k in cut_off], places.at_parts(parts)[cut_off]
+            closer = self.look(objects, places, CLOSE)
+        return answers
+
+    # What the steps share
+
+    def encode(self, marked: Marked, context: float) -> Any:
+        """The objects, in crops around them, as the network encodes them."""
+
+        def encoded(images: Tensor, masks: Tensor) -> Any:
+            given = [self.encoder.levels(images), masks]
+            if self.network.reads_masks:
+                given.append(self.encoder.masks(masks))
+            with autocast(self.device, self.precision):
+                return self.network.encode(*given)
+
+        return self.in_batches(encoded, *self.query_crops(marked, marked.crops(context), self.config.input_size))
+
+    def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Tensor, Tensor]:
+        """A crop of each object's picture (N, side, side, 3), and the masks in the crops (N, side, side)."""
+        images = self.stacked(cut(*row, side) for row in zip(marked.image, crops, strict=True))
+        masks = self.stacked(cut_mask(*row, side) for row in zip(marked.mask, crops, strict=True))
+        return images, masks
+
+    def in_pictures(
+        self, frame: Frame, wanted: Sequence[tuple[int, int]], function: Callable[[list[int], Tensor], Tensor]
+    ) -> Tensor:
+        """Apply a function to N rows and the whole pictures that they want: (number, long side) each -> (N, ...).
+
+        Pictures of one size are encoded together, each once. `function(rows, cells)` gets the numbers of n rows that
+        want this size, and the locator's cells of the picture of each, (n, h, w, C).
+        """
+        sizes = [frame_size(frame.pictures[number].shape[:2], long_side) for number, long_side in wanted]
+        order, found = [], []
+        for size, rows in rows_by_key(sizes).items():
+            pictures = list(dict.fromkeys(wanted[row] for row in rows))
+            images = self.stacked(in_threads(resize, [frame.pictures[number] for number, _ in pictures], repeat(size)))
+            cells = self.in_batches(lambda x: self.network.locator.cells(self.encoder.levels(x)), images)
+            of, at_once = positions((wanted[row] for row in rows), pictures), max(1, CELL_BYTES // cells[0].nbytes)
+            for start in range(0, len(rows), at_once):
+                part = slice(start, start + at_once)
+                found.append(function(rows[part], cells[self.to_device(of[part])]))
+            order += rows
+        return torch.cat(found)[self.to_device(np.argsort(order))]
