@@ -18,7 +18,7 @@ from recipes.base import Searched
 from recipes.choice import Choice
 from recipes.frame import Frame
 from recipes.places import Judged
-from recipes.search import CLOSE_LOOKS, Search
+from recipes.search import Search
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
 FIT_NEEDS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
@@ -40,10 +40,10 @@ def all_looks(recipe: Search, frame: Frame) -> list[tuple[Judged, Tensor, bool]]
     return found
 
 
-def fit_choice(choice: Choice, searched: Sequence[Searched], seed: int) -> str:
-    """Fit the choice among looks, and the existence, to all looks at the pairs that were `searched`. A fifth of the
-    takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former choice
-    stays. Returns a line.
+def fit_choice(recipe: Search, searched: Sequence[Searched], seed: int) -> str:
+    """Fit the recipe's choice among looks, and the existence, to all looks at the pairs that were `searched`. A fifth
+    of the takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former
+    choice stays. Returns a line.
     """
     number_of = {uid: number for number, uid in enumerate(sorted({of_pair.take_uid for of_pair in searched}))}
     count, hidden = len(searched), sum(not visible for *_, visible in (of_pair.found for of_pair in searched))
@@ -53,10 +53,11 @@ def fit_choice(choice: Choice, searched: Sequence[Searched], seed: int) -> str:
         return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden"
     held_out = torch.tensor([number_of[of_pair.take_uid] % HELD_OUT == 0 for of_pair in searched])
     looks = looks_of_pairs([of_pair.found for of_pair in searched])
+    choice, close = recipe.network.choice, recipe.close_looks
     fitted = copy.deepcopy(choice).cpu()
-    before = choice_figures(fitted, looks[held_out])
+    before = choice_figures(fitted, looks[held_out], close)
     fit(fitted, looks[~held_out], seed)
-    after = choice_figures(fitted, looks[held_out])
+    after = choice_figures(fitted, looks[held_out], close)
     text = f"on {int(held_out.sum())} pairs of takes held out, "
     text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
     if np.nansum(after) < np.nansum(before):  # without visible or hidden objects held out, one of them is NaN
@@ -129,10 +130,12 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
 
 
 @torch.no_grad()
-def choice_figures(choice: Choice, looks: LooksOfPairs) -> tuple[float, float]:
-    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence."""
+def choice_figures(choice: Choice, looks: LooksOfPairs, close: int) -> tuple[float, float]:
+    """The IoU of the chosen looks at visible objects, and the balanced accuracy of existence, if `close` places of a
+    pair are looked at closely.
+    """
     glances = choice.glance(looks.numbers).masked_fill(~looks.held, -1e9)
-    near = glances.topk(min(CLOSE_LOOKS, glances.shape[1])).indices  # those that are looked at closely
+    near = glances.topk(min(close, glances.shape[1])).indices  # those that are looked at closely
     best = near.gather(1, choice.score(looks.numbers).masked_fill(~looks.held, -1e9).gather(1, near).argmax(1, True))
     predicted, visible = choice.existence(looks.numbers).gather(1, best)[:, 0] > 0, looks.visible
     recalls = predicted[visible].float().mean(), (~predicted[~visible]).float().mean()

@@ -25,6 +25,7 @@ SURE = 0.95  # above it, or below 1 - SURE, GrabCut may not change a pixel
 
 class Matching(Search):
     Config, Network = MatchingConfig, Matcher
+    close_looks = 3  # with raw features the third one pays (docs/experiments.md)
 
     @classmethod
     def of(

@@ -39,15 +39,16 @@ from recipes.frame import Frame
 from recipes.locator import Description, peaks
 from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Sought, highest_rows
 
-SEARCH = 9  # version of the prediction, stored in a run's record; raise it with each change of the answers
+SEARCH = 10  # version of the prediction, stored in a run's record; raise it with each change of the answers
 LOOKS = 5  # places in a target at which it looks, unless another number is given
-CLOSE_LOOKS = 2  # of the places of a pair, so many are looked at closely
 CELL_BYTES = 2**28  # of the cells of pictures, at most, that a step compares with objects at the same time
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
 
 
 class Search(NetworkRecipe):
     """Searches places, and looks at them with a `Matcher`, or with another network that has its methods."""
+
+    close_looks = 2  # of the places of a pair, so many are looked at closely
 
     def __init__(self, *args: Any, looks: int | None = None, **options: Any):
         """`looks` is the number of places in a target at which it looks."""
@@ -79,11 +80,11 @@ class Search(NetworkRecipe):
         empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in frame.pictures]
         return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
 
-    def search(self, frame: Frame, count: int, close: int = CLOSE_LOOKS) -> tuple[Places, Judged, list[Answer]]:
-        """Look closely at `close` places of each pair. Returns the `count` best ones, their numbers, which tell the
-        existence, and the answers, which lack it.
+    def search(self, frame: Frame, count: int, close: int | None = None) -> tuple[Places, Judged, list[Answer]]:
+        """Look closely at `close` places of each pair (default: `close_looks`). Returns the `count` best ones, their
+        numbers, which tell the existence, and the answers, which lack it.
         """
-        marked, choice = Marked.of(frame), self.network.choice
+        marked, choice, close = Marked.of(frame), self.network.choice, close or self.close_looks
         query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))
         sought = self.sizes(frame, marked)  # 1. Sizes
         places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2. Candidates

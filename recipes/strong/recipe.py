@@ -145,4 +145,4 @@ class Strong(Search, Trained):
         share = self.training.fit_share
         if share == 0:
             return ""
-        return fit_choice(self.network.choice, search_pairs(partial(all_looks, self), share), seed)
+        return fit_choice(self, search_pairs(partial(all_looks, self), share), seed)

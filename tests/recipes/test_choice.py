@@ -44,9 +44,9 @@ def fitted():
 
 def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_sums(fitted, monkeypatch):
     looks, choice = fitted
-    assert choice_figures(choice, looks) == pytest.approx((0.8, 1), abs=0.01)
+    assert choice_figures(choice, looks, 2) == pytest.approx((0.8, 1), abs=0.01)
     before, begun = Choice(), Choice()
-    assert choice_figures(before, looks) != pytest.approx((0.8, 1))
+    assert choice_figures(before, looks, 2) != pytest.approx((0.8, 1))
     monkeypatch.setattr(fitting, "STEPS", 0)
     fit(begun, looks, seed=0)
     for one, other in zip(judged(begun, looks), judged(before, looks), strict=True):
