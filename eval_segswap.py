@@ -48,7 +48,7 @@ from recipes.base import Recipe
 from recipes.frame import Frames, answered
 from recipes.table import load_recipe
 
-ROOT = Path(__file__).resolve().parent
+CHECKPOINTS = Path(__file__).resolve().parent / "train" / "checkpoints"
 CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
             status = 0
         else:
             reports = world.gather(predict_part(run, recipe, world, args.num_workers))
-            status = write_results(run, reports) if world.is_main else 0
+            status = finish_run(run, reports) if world.is_main else 0
         if world.is_main and args.save_inter:
             run.write_take_files()
         if world.is_main and not status:
@@ -131,7 +131,7 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
 
 def default_checkpoint(setting: str) -> Path:
     """netBest.pth, or else netLast.pth, of a training for this setting, or else of a training for both settings."""
-    folders = [ROOT / "train" / "checkpoints" / x for x in (CHECKPOINT_DIRS[setting], "egoexo_v2_480x480_both")]
+    folders = [CHECKPOINTS / x for x in (CHECKPOINT_DIRS[setting], "egoexo_v2_480x480_both")]
     paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
     if checkpoint := next((path for path in paths if path.exists()), None):
         return checkpoint
@@ -160,7 +160,7 @@ def predict_part(run: ResumableRun, recipe: Recipe, world: World, workers: int |
     return pairs, time.perf_counter() - begin
 
 
-def write_results(run: ResumableRun, reports: list[tuple[int, float]]) -> int:
+def finish_run(run: ResumableRun, reports: list[tuple[int, float]]) -> int:
     """Write the results file and the run's record, and print a summary; returns the exit status."""
     pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
     left_out = run.join()

@@ -31,7 +31,7 @@ from recipes.frame import Frame
 from recipes.table import load_recipe
 
 Picture = np.ndarray | Image | Path | str  # an image or a mask
-Query = Picture | Sequence[Picture]  # one picture of the object, or several
+QueryPictures = Picture | Sequence[Picture]  # one picture of the object, or several
 Queries = Sequence[tuple[np.ndarray, np.ndarray]]  # images (H, W, 3) uint8 RGB, and masks (H, W) uint8 of 0 and 1
 TARGET = "target image"  # how errors begin
 SAME_PLACE = 0.5  # two masks with this IoU show the same place
@@ -61,8 +61,8 @@ class Predictor:
 
     def segment(
         self,
-        query_image: Query,
-        query_mask: Query | None = None,
+        query_image: QueryPictures,
+        query_mask: QueryPictures | None = None,
         target_image: Picture | None = None,
         query_box: Sequence[float] | None = None,
         size: str | None = None,

@@ -21,7 +21,7 @@ class Levels(Rows):
     """Features of N images from two layers of the backbone, float32."""
 
     feat: Tensor  # (N, F, h, w): the last layer, unit vectors
-    detail: Tensor  # (N, D, ...): an earlier layer; in a convolutional network it has 8 pixels a cell
+    early: Tensor  # (N, D, ...): an earlier layer; in a convolutional network it has 8 pixels a cell
 
 
 class Encoder:
@@ -46,7 +46,7 @@ class Encoder:
         key = images.shape, hashlib.sha256(images.contiguous().numpy().data).digest()
         found = self._kept.pop(key, None) or Levels(*self.backbone.levels(self.backbone.normalize(images)))
         self._kept[key] = found  # as the newest one
-        while sum(x.feat.nbytes + x.detail.nbytes for x in self._kept.values()) > KEPT_BYTES:
+        while sum(x.feat.nbytes + x.early.nbytes for x in self._kept.values()) > KEPT_BYTES:
             del self._kept[next(iter(self._kept))]
         return found
 

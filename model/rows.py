@@ -14,8 +14,7 @@ Self = TypeVar("Self", bound="Rows")
 class Rows:
     """N rows: each field has a row for each, in a tensor, a list, an array or other Rows, or is None.
 
-    query[index] has the rows of a slice, or those with the numbers in a tensor on the device or, without waiting for
-    the device, in a list.
+    query[index] takes a slice, a tensor on the device, or a list of numbers (a list does not wait for the GPU).
     """
 
     def columns(self) -> list[Any]:
@@ -53,7 +52,7 @@ def rows_by_key(keys: Iterable[Hashable]) -> dict[Any, list[int]]:
     return rows
 
 
-def positions(keys: Iterable[Hashable], of: Iterable[Hashable]) -> list[int]:
+def rows_among(keys: Iterable[Hashable], of: Iterable[Hashable]) -> list[int]:
     """The position of each key among the keys `of`."""
     number_of = {key: number for number, key in enumerate(of)}
     return [number_of[key] for key in keys]

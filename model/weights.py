@@ -74,7 +74,8 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
     try:
         module.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        raise UserError(f"{what}: does not fit this model ({one_line(error)})") from None
+        remedy = "a file of a version before 2.7 is read by that version alone"
+        raise UserError(f"{what}: does not fit this model ({one_line(error)}); {remedy}") from None
     check_weights(module, what)
 
 

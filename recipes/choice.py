@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recipes.places import Compared, Glanced, Judged
 
-HIDDEN = 64  # hidden units of a `Judge`
+HIDDEN_UNITS = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units
 
 
@@ -40,7 +40,8 @@ class Judge(nn.Module):
     def __init__(self, read: Callable[[Any], tuple[Tensor, ...]], weights: Sequence[float]):
         super().__init__()
         self.read, count = read, len(weights)
-        self.linear, self.hidden, self.out = nn.Linear(count, 1), nn.Linear(count, HIDDEN), nn.Linear(HIDDEN, 1)
+        self.linear, self.hidden = nn.Linear(count, 1), nn.Linear(count, HIDDEN_UNITS)
+        self.out = nn.Linear(HIDDEN_UNITS, 1)
         for parameter in (self.linear.bias, *self.out.parameters()):
             nn.init.zeros_(parameter)
         self.linear.weight.data[0] = torch.tensor(weights)

@@ -9,7 +9,7 @@ from torch import Tensor
 from model.rows import Rows
 
 COLOR_SIDE = 96  # colors are compared in crops of this side, in pixels
-BINS, FIRST, LAST = 24, -48.0, 48.0  # of the histogram of a and b; colors beyond count as the nearest bin
+BINS, LOWEST, HIGHEST = 24, -48.0, 48.0  # of the histogram of a and b; colors beyond count as the nearest bin
 NOISE = 2.0  # added to deviations, in units of Lab, so that flat things differ little
 # sRGB, linear and in [0, 1], to XYZ divided by the white of D65; rows are X, Y, Z.
 TO_XYZ = ((0.4339, 0.3762, 0.1899), (0.2126, 0.7152, 0.0722), (0.0178, 0.1095, 0.8727))
@@ -31,7 +31,7 @@ def colors_of(images: Tensor, masks: Tensor) -> Colors:
     share = (weight / weight.sum(1, keepdim=True).clamp(min=1))[..., None]
     mean = (lab * share).sum(1, keepdim=True)
     deviation = ((lab - mean).square() * share).sum(1).sqrt()
-    bins = ((lab[..., 1:] - FIRST) * (BINS / (LAST - FIRST))).long().clamp(0, BINS - 1)
+    bins = ((lab[..., 1:] - LOWEST) * (BINS / (HIGHEST - LOWEST))).long().clamp(0, BINS - 1)
     histogram = torch.zeros(len(lab), BINS * BINS, device=lab.device)
     histogram.scatter_add_(1, bins[..., 0] * BINS + bins[..., 1], share[..., 0])
     smooth = F.avg_pool2d(histogram.unflatten(1, (1, BINS, BINS)), 3, 1, 1, count_include_pad=False).flatten(1)

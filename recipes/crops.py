@@ -17,7 +17,7 @@ CONTEXT = 3.0  # width of a crop in which the network finds an object, as a mult
 CLOSE = 1.5  # width of the crop for the close look, which draws the mask, as a multiple of the object's width
 COVERED = 0.3  # a cell belongs to the object if its coverage exceeds this fraction of the largest coverage
 LEAST_PART = 0.25  # parts of a mask that are smaller than this, beside the largest one, are crumbs
-LARGEST = 0.7  # the largest part of a view's long side that an object is expected to span
+LARGEST_SHARE = 0.7  # the largest part of a view's long side that an object is expected to span
 
 # For each kind of camera, how many times larger a camera shows things than an exo camera does, if sizes are measured in
 # parts of the image's long side. Ego cameras have two values, because the magnification differs among takes.
@@ -113,7 +113,7 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
             break
         row, col = crop.top + (top + height / 2) * pixel, crop.left + (left + width / 2) * pixel
         is_uncut = min(left, top) > 0 and max(left + width, top + height) < len(mask)
-        extent = min(max(width, height) * pixel, LARGEST * max(size))
+        extent = min(max(width, height) * pixel, LARGEST_SHARE * max(size))
         parts.append(Part(Spot(row, col, extent), is_uncut, labels == 1 + number))
     return parts
 
@@ -121,10 +121,10 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
 def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> list[float]:
     """The share of a target's long side that an object may span, for each ratio. The object is at `spot` in a query of
     `size` (H, W); a ratio is the object's share in the target, divided by its share in the query. Ratios that give more
-    than LARGEST are left out. If all give more, the smallest ratio is kept, and its share is LARGEST.
+    than LARGEST_SHARE are left out. If all give more, the smallest ratio is kept, and its share is LARGEST_SHARE.
     """
     shares = [ratio * spot.extent / max(size) for ratio in ratios]
-    return [min(share, LARGEST) for share in shares if share <= max(LARGEST, min(shares))]
+    return [min(share, LARGEST_SHARE) for share in shares if share <= max(LARGEST_SHARE, min(shares))]
 
 
 def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
@@ -143,7 +143,7 @@ def object_cells(mask: np.ndarray, grid: Sequence[int]) -> np.ndarray:
     return cover > max(COVERED * cover.max(), 1e-6)
 
 
-def frame_size(size: Size, long_side: int) -> Size:
+def size_to_read(size: Size, long_side: int) -> Size:
     """The size at which the locator reads an image of `size` (H, W): multiples of 16 pixels, about `long_side` long."""
     height, width = (max(2, round(length * long_side / max(size) / 16)) * 16 for length in size)
     return height, width
@@ -156,7 +156,7 @@ def spots_at(
     `size` (H, W). Its similarity map, of the frame with this `long_side`, has these peaks: similarity, row and column,
     in cells of `cell` pixels.
     """
-    found, grid = [], [length // cell for length in frame_size(size, long_side)]
+    found, grid = [], [length // cell for length in size_to_read(size, long_side)]
     for similarity, row, col in peaks:
         if math.isfinite(similarity):  # the map may have fewer peaks
             spot = Spot((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1], share * max(size))

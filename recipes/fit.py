@@ -22,8 +22,8 @@ from recipes.search import Search
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
 FIT_NEEDS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
-STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
-SHOWN = 0.01  # a look with a lower IoU shows nothing of the object
+FIT_STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
+LEAST_IOU = 0.01  # a look with a lower IoU shows nothing of the object
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
 
 
@@ -92,7 +92,7 @@ def with_absences(looks: LooksOfPairs) -> LooksOfPairs:
     """The looks, and those of each visible object once more as if it had left: as a hidden object, without the looks
     that show some of it. What is left are the likeliest wrong places of the same picture.
     """
-    held = looks.held & (looks.iou < SHOWN)
+    held = looks.held & (looks.iou < LEAST_IOU)
     rows = looks.visible & held.any(1)
     absent = replace(looks, held=held, iou=torch.zeros_like(looks.iou), visible=~looks.visible)
     return cat([looks, absent[rows]])
@@ -113,8 +113,8 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     weight = torch.where(looks.visible, 0.5 / share, 0.5 / (1 - share))
     choice.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(choice.parameters(), RATE, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FIT_STEPS)
+    for _ in range(FIT_STEPS):
         rows = torch.randint(len(visible), (BATCH,))
         numbers, held, ious = looks.numbers[rows], looks.held[rows], looks.iou[rows]
         shares = [judge(numbers).masked_fill(~held, -1e9).softmax(1) for judge in (choice.glance, choice.score)]

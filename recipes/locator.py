@@ -83,7 +83,7 @@ class Locator(nn.Module):
     def cells(self, levels: Levels) -> Tensor:
         """Features of N images -> cells (N, H, W, C) float32: both layers side by side, of about the same length."""
         with torch.autocast(levels.feat.device.type, enabled=False):
-            both = normalized(levels.feat.float()), detail_of(levels, self.cell)
+            both = normalized(levels.feat.float()), early_of(levels, self.cell)
             coarse, fine = (x / x.shape[1] ** 0.5 for x in both)
             coarse = F.interpolate(coarse, fine.shape[2:], mode="bilinear", align_corners=False)
             return torch.cat((coarse, fine), 1).movedim(1, 3)
@@ -182,12 +182,12 @@ def shown_cells(coverage: Tensor) -> Tensor:
     return (coverage > coverage.amax(1, keepdim=True) / 2).float()
 
 
-def detail_of(levels: Levels, cell: int = STRIDE // 2) -> Tensor:
-    """The detail of N images on a grid of `cell` pixels a cell, normalized in each image -> (N, D, H, W) float32."""
-    detail, size = levels.detail.float(), [length * STRIDE // cell for length in levels.feat.shape[2:]]
-    if list(detail.shape[2:]) != size:
-        detail = F.interpolate(detail, size, mode="bilinear", align_corners=False)
-    return normalized(detail)
+def early_of(levels: Levels, cell: int = STRIDE // 2) -> Tensor:
+    """The earlier layer of N images on cells of `cell` pixels, normalized in each image -> (N, D, H, W) float32."""
+    early, size = levels.early.float(), [length * STRIDE // cell for length in levels.feat.shape[2:]]
+    if list(early.shape[2:]) != size:
+        early = F.interpolate(early, size, mode="bilinear", align_corners=False)
+    return normalized(early)
 
 
 def normalized(features: Tensor) -> Tensor:

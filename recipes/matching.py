@@ -18,8 +18,8 @@ from recipes.places import Looks, Places
 from recipes.search import Search
 
 # Side of crops, long side of whole pictures and side of cells, in pixels. Plain vision transformers have large cells.
-SIZES, PLAIN_SIZES = (240, 1024, 8), (448, 1440, 16)
-OUTLINE_SIDE = 192  # the crop in which outlines are sharpened, in pixels
+USUAL_SIZES, PLAIN_SIZES = (240, 1024, 8), (448, 1440, 16)
+SHARPEN_SIDE = 192  # the crop in which outlines are sharpened, in pixels
 SURE = 0.95  # above it, or below 1 - SURE, GrabCut may not change a pixel
 
 
@@ -40,7 +40,7 @@ class Matching(Search):
         backbone is unfit.
         """
         cls.channels_of(backbone)
-        side, long_side, cell = PLAIN_SIZES if backbone.is_plain else SIZES
+        side, long_side, cell = PLAIN_SIZES if backbone.is_plain else USUAL_SIZES
         size = (input_size or side) // STRIDE * STRIDE
         config = MatchingConfig(size, size * long_side // side, cell)
         made = cls(Matcher(config), backbone, device, precision, **options)
@@ -55,14 +55,14 @@ def sharpened(answer: Answer, image: np.ndarray) -> Answer:
     """The answer with an outline that follows the colors of the picture (H, W, 3) uint8 RGB: GrabCut (Rother et al.
     2004) decides what is not sure. Crumbs are dropped.
     """
-    prob = cv2.resize(answer.prob, (OUTLINE_SIDE, OUTLINE_SIDE))
+    prob = cv2.resize(answer.prob, (SHARPEN_SIDE, SHARPEN_SIDE))
     labels = np.where(prob > THRESHOLD, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[prob > SURE], labels[prob < 1 - SURE] = cv2.GC_FGD, cv2.GC_BGD
     if {cv2.GC_FGD, cv2.GC_BGD} - {*np.unique(labels).tolist()}:  # GrabCut needs both
         return answer
     cv2.setRNGSeed(0)  # its clusters begin at random
     model = np.zeros((2, 1, 65))
-    crop = cut(image, answer.crop, OUTLINE_SIDE)  # pyrefly: ignore
+    crop = cut(image, answer.crop, SHARPEN_SIDE)  # pyrefly: ignore
     cv2.grabCut(crop, labels, None, *model, 1, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
     mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
     parts = [part.mask for part in connected_parts(mask, answer.crop, image.shape[:2])]  # pyrefly: ignore

@@ -14,7 +14,7 @@ from formats.masks import RLE, letterbox_mask
 from formats.pairs import Pairs
 from model.backbone import STRIDE
 from model.device import autocast
-from model.rows import positions
+from model.rows import rows_among
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.base import Answer, Trained, letterboxed_answers
 from recipes.frame import Frame
@@ -103,7 +103,7 @@ class Paper(Trained):
     def predict(self, frame: Frame) -> list[Answer]:
         """Encode each image and each mask once, then predict the pairs. The CPU waits for a GPU only at the end."""
         targets = list(dict.fromkeys(frame.target))  # the pictures in which objects are sought
-        of_pairs = self.to_device([frame.object, positions(frame.target, targets)])
+        of_pairs = self.to_device([frame.object, rows_among(frame.target, targets)])
         with self.computing():
             feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures)).contiguous()
             mask_feat = self.in_batches(self.encoder.masks, self.stacked(frame.masks))

@@ -20,7 +20,7 @@ from formats.geometry import resize
 from model.backbone import STRIDE, Backbone
 from model.device import autocast
 from model.features import coverage_of
-from model.rows import cat, positions, rows_by_key
+from model.rows import cat, rows_among, rows_by_key
 from recipes.base import Answer, NetworkRecipe
 from recipes.colors import COLOR_SIDE, colors_of, same_color, same_contrast
 from recipes.crops import (
@@ -29,10 +29,10 @@ from recipes.crops import (
     Part,
     connected_parts,
     expected_shares,
-    frame_size,
     likeliest_spots,
     object_cells,
     size_ratios,
+    size_to_read,
     spots_at,
 )
 from recipes.frame import Frame
@@ -116,7 +116,7 @@ class Search(NetworkRecipe):
         images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
         locator = self.network.locator
         described = locator.object_crops(self.in_batches(self.encoder.levels, images), masks).description
-        described = described[positions(((x.object, x.share) for x in sought), wide)]
+        described = described[rows_among(((x.object, x.share) for x in sought), wide)]
 
         def highest(rows: list[int], cells: Tensor) -> Tensor:
             return peaks(locator.heat(described[rows], cells), 2 * count, locator.apart)  # some are next to others
@@ -255,13 +255,13 @@ class Search(NetworkRecipe):
         Pictures of one size are encoded together, each once. `function(rows, cells)` gets the numbers of n rows that
         want this size, and the locator's cells of the picture of each, (n, h, w, C).
         """
-        sizes = [frame_size(frame.pictures[number].shape[:2], long_side) for number, long_side in wanted]
+        sizes = [size_to_read(frame.pictures[number].shape[:2], long_side) for number, long_side in wanted]
         order, found = [], []
         for size, rows in rows_by_key(sizes).items():
             pictures = list(dict.fromkeys(wanted[row] for row in rows))
             images = self.stacked(in_threads(resize, [frame.pictures[number] for number, _ in pictures], repeat(size)))
             cells = self.in_batches(lambda x: self.network.locator.cells(self.encoder.levels(x)), images)
-            of, at_once = positions((wanted[row] for row in rows), pictures), max(1, CELL_BYTES // cells[0].nbytes)
+            of, at_once = rows_among((wanted[row] for row in rows), pictures), max(1, CELL_BYTES // cells[0].nbytes)
             for start in range(0, len(rows), at_once):
                 part = slice(start, start + at_once)
                 found.append(function(rows[part], cells[self.to_device(of[part])]))

@@ -22,7 +22,7 @@ from train.options import Options
 from train.state import WARMUP, TrainState
 from train.validation import Validation
 
-SHARE, SEARCH_AT_LEAST = 0.1, 20_000  # of the training pairs that are searched, unless another share is given
+SEARCH_SHARE, SEARCH_AT_LEAST = 0.1, 20_000  # of the training pairs that are searched, unless another share is given
 
 
 class Step(nn.Module):
@@ -74,8 +74,8 @@ class Run:
 
     @property
     def is_mining_due(self) -> bool:
-        """True if nothing was mined since the last epoch of mine_epochs ended, or if `starting_state` has dropped it,
-        because the training pairs are others.
+        """True if nothing was mined since the last epoch of mine_epochs ended, or if what was mined has been dropped,
+        because the training pairs changed.
         """
         epochs = getattr(self.options.training, "mine_epochs", ())
         ends = [end for end in map(self.state.schedule.epoch_end, epochs) if end <= self.state.step]
@@ -88,7 +88,7 @@ class Run:
         self.state.save_last()
 
     def batches(self) -> Iterator[Batch]:
-        """This process's parts of the batches from `state.step` on. Its loader processes copy what is mined by now."""
+        """This process's parts of the batches from `state.step` on, by loaders that know what is mined by now."""
         options, state, recipe = self.options, self.state, self.recipe
         if state.mined:
             recipe.use_mined(state.mined, self.pairs)
@@ -102,7 +102,7 @@ def random_frames(pairs: Pairs, share: float | None, seed: Sequence[int]) -> lis
     """The rows of random frames with this share of all pairs (None: the default) or a few more. Those of a take follow
     each other.
     """
-    size = share * len(pairs) if share is not None else min(len(pairs), max(SEARCH_AT_LEAST, SHARE * len(pairs)))
+    size = share * len(pairs) if share is not None else min(len(pairs), max(SEARCH_AT_LEAST, SEARCH_SHARE * len(pairs)))
     frames = pairs.groups("take", "frame")
     order = np.random.default_rng(seed).permutation(len(frames))
     counts = np.cumsum([len(frames[i]) for i in order])

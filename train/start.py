@@ -11,7 +11,7 @@ import torch
 from common.errors import UserError
 from common.options import option_values
 from model.backbones import make_backbone
-from model.checkpoint import load_fitting, read_checkpoint, stored_backbone
+from model.checkpoint import REMEDY, load_fitting, read_checkpoint, stored_backbone
 from model.device import resolve_precision
 from model.weights import read_torch
 from model.xsegtx import FREE
@@ -69,10 +69,11 @@ def continued(
     path: Path, typed: dict[str, Any], device: torch.device, is_own: bool, keeps_recipe: bool
 ) -> tuple[Options, Start]:
     """Go on from a checkpoint, which must have the same options if the run `keeps_recipe`."""
-    content = read_checkpoint(path, *[WAYS] * is_own)[0]
+    content = read_checkpoint(path, WAYS if is_own else REMEDY)[0]
     network = stored_options(content, path)
     then = {**content.get("arguments", {}), **network}
-    kept = {name: then[name] for name in ("warmUpIter", *["resume_pth"] * is_own) if name in then}
+    kept_names = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
+    kept = {name: then[name] for name in kept_names if name in then}
     options = merged_options(typed, network | kept, device)
     say_changes(path, then, network.keys() - FREE, options.stored, keeps_recipe)
     return options, Start(path, content, continues=True, is_own=is_own, keeps_backbone=True)
@@ -110,8 +111,8 @@ def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.d
 
 
 def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str, Any], keeps_recipe: bool) -> None:
-    """Print each option that has changed since a run with the options `then` wrote the checkpoint `path`. A longer
-    `--n-epoch` also moves mine_epochs and lr_falls of the strong recipe.
+    """Print each option that has changed since a run with the options `then` wrote the checkpoint `path`. In the strong
+    recipe, lr_falls is half of the epochs: a longer run has another default, and nobody changed it.
 
     Raises UserError if an option of the network is another (`fixed`), or with `keeps_recipe`, one of the training.
     """

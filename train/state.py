@@ -89,8 +89,8 @@ class TrainState:
             save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, **content)
 
     def save_last(self, **more: Any) -> None:
-        """Write LAST, from which training continues as if it had never stopped. It also holds the best network: a run
-        writes BEST and never reads it, so that BEST may be deleted.
+        """Write LAST, from which training continues as if it had never stopped. LAST also holds the best network, so
+        BEST may be deleted.
         """
         self.save(LAST, self.content() | {"mined": self.mined, "best": self.best} | more)
 

@@ -7,7 +7,7 @@ from common.options import option
 from model.xsegtx import XSegTxConfig
 from recipes.crops import MatchingConfig
 
-SHARE = "(default: a tenth, but at least 20,000 pairs)"  # see `random_frames` in train/engine.py
+TENTH = "(default: a tenth, but at least 20,000 pairs)"  # see `random_frames` in train/engine.py
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class StrongConfig(XSegTxConfig, MatchingConfig):
 @dataclass(frozen=True)
 class StrongOptions:
     mine_epochs: list[int] = option((), "epochs to mine rivals after (default: 1/6, 1/2, 5/6 of all)", limits=[0])
-    mine_share: float | None = option(None, f"share of the pairs to mine rivals in {SHARE}", limits=[0.001, 1])
-    fit_share: float | None = option(None, f"share of the pairs to fit the choice to; 0: none {SHARE}", limits=[0, 1])
+    mine_share: float | None = option(None, f"share of the pairs to mine rivals in {TENTH}", limits=[0.001, 1])
+    fit_share: float | None = option(None, f"share of the pairs to fit the choice to; 0: none {TENTH}", limits=[0, 1])
 
     @staticmethod
     def defaults(epochs: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from model.rows import Rows
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
 from recipes.choice import Choice
-from recipes.locator import NOTHING, Description, Locator, ObjectCrops, detail_of
+from recipes.locator import NOTHING, Description, Locator, ObjectCrops, early_of
 from recipes.strong.config import StrongConfig
 
 WIDTH = 128  # dimensions of a cell's vector
@@ -56,7 +56,7 @@ class LearnedLocator(Locator):
         """Features of N images -> cells (N, 2h, 2w, WIDTH) float32."""
         with torch.autocast(levels.feat.device.type, enabled=False):
             coarse = self.coarse(levels.feat.float().movedim(1, 3)).movedim(3, 1)
-            detail = detail_of(levels)
+            detail = early_of(levels)
             fine = self.fine(detail.movedim(1, 3) / detail.shape[1] ** 0.5)
             return F.interpolate(coarse, detail.shape[2:], mode="bilinear", align_corners=False).movedim(1, 3) + fine
 
@@ -120,7 +120,7 @@ class StrongNetwork(nn.Module):
 
     def encode_target(self, levels: Levels) -> StrongTargets:
         tokens = self.net.encoder_blocks.encode_target(self.net.feat_proj.image(levels.feat))
-        return StrongTargets(self.locator.cells(levels), tokens, detail_of(levels))
+        return StrongTargets(self.locator.cells(levels), tokens, early_of(levels))
 
     def look(self, query: StrongObjects, target: StrongTargets) -> Look:
         heat = self.locator.heat(query.description, target.cells)

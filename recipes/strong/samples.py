@@ -24,12 +24,12 @@ from model.rows import rows_by_key
 from recipes.crops import (
     CLOSE,
     CONTEXT,
-    LARGEST,
+    LARGEST_SHARE,
     Spot,
     expected_shares,
-    frame_size,
     object_cells,
     size_ratios,
+    size_to_read,
     spot_of,
 )
 from recipes.samples import Batch, DrawnPairs
@@ -121,7 +121,7 @@ def draw_places(
     ratios = size_ratios(*map(camera_kind, cameras))
     share = rng.choice(expected_shares(views.query_spot, views.query.shape[:2], ratios))
     if spot is not None:
-        share = min(spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST)
+        share = min(spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST_SHARE)
     context, jitter, query_jitter, rivals = CONTEXT, (TARGET_SHIFT, TARGET_STRETCH), (SHIFT, STRETCH), RIVALS
     if rng.random() < CLOSE_SHARE:
         context, jitter, query_jitter = CLOSE, (CLOSE_SHIFT, CLOSE_STRETCH), (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2)
@@ -144,7 +144,7 @@ def cut_sample(views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[s
     wide_crop, long_side = config.wide_crop(drawn.wide, drawn.share), config.frame_length(drawn.share)
     frame = None
     if drawn.is_located:
-        height, width = frame_size(size, long_side)
+        height, width = size_to_read(size, long_side)
         cells = object_cells(views.target_mask, (height // config.cell, width // config.cell))
         frame = WholeFrame(resize(views.target, (height, width)), cells)
     return {

@@ -398,10 +398,10 @@ def test_bad_input_ends_in_one_line_and_a_status(checkpoint, data_path, tmp_path
 
 
 def test_without_a_checkpoint_named_a_settings_own_is_taken_else_that_of_both(tmp_path, monkeypatch):
-    monkeypatch.setattr(eval_segswap, "ROOT", tmp_path)
+    monkeypatch.setattr(eval_segswap, "CHECKPOINTS", tmp_path)
     with pytest.raises(UserError, match="run_exo.sh.*xsegtx_tiny.pth, the network of this repository"):
         eval_segswap.default_checkpoint("exo-ego")
-    folders = [tmp_path / "train/checkpoints" / name for name in ("egoexo_v2_480x480_both", "egoexo_v2_480x480")]
+    folders = [tmp_path / name for name in ("egoexo_v2_480x480_both", "egoexo_v2_480x480")]
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / "netLast.pth").touch()

@@ -62,7 +62,7 @@ class KnownPlace(LearnedLocator):
     """A locator whose similarity map has its maximum in the middle of the area with the object's color."""
 
     def cells(self, levels: Levels) -> Tensor:
-        return F.adaptive_avg_pool2d(levels.detail, [2 * x for x in levels.feat.shape[2:]]).movedim(1, 3)
+        return F.adaptive_avg_pool2d(levels.early, [2 * x for x in levels.feat.shape[2:]]).movedim(1, 3)
 
     def unlike(self, description: Description, cells: Tensor) -> Tensor:
         return (cells - (description.total / description.area)[:, None, None]).abs().amax(3)
@@ -93,11 +93,11 @@ class KnownLook(StrongNetwork):
 
     def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> StrongObjects:
         weight = masks[:, None].float()
-        color = (levels.detail * weight).sum((2, 3)) / weight.sum((2, 3))
+        color = (levels.early * weight).sum((2, 3)) / weight.sum((2, 3))
         return replace(super().encode(levels, masks, mask_feat), tokens=color[:, None])
 
     def encode_target(self, levels: Levels) -> StrongTargets:
-        return replace(super().encode_target(levels), detail=levels.detail)
+        return replace(super().encode_target(levels), detail=levels.early)
 
     def look(self, query: StrongObjects, target: StrongTargets) -> Look:
         prob = ((target.detail - query.tokens[:, 0, :, None, None]).abs().amax(1) < 0.7).float()

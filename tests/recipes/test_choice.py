@@ -37,7 +37,7 @@ def fitted():
     """Looks that one number tells apart, and a choice fitted to them in few steps."""
     looks, choice = looks_told_by("similarity"), Choice()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "STEPS", 300)
+        patch.setattr(fitting, "FIT_STEPS", 300)
         fit(choice, looks, seed=0)
     return looks, choice
 
@@ -47,7 +47,7 @@ def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_su
     assert choice_figures(choice, looks, 2) == pytest.approx((0.8, 1), abs=0.01)
     before, begun = Choice(), Choice()
     assert choice_figures(before, looks, 2) != pytest.approx((0.8, 1))
-    monkeypatch.setattr(fitting, "STEPS", 0)
+    monkeypatch.setattr(fitting, "FIT_STEPS", 0)
     fit(begun, looks, seed=0)
     for one, other in zip(judged(begun, looks), judged(before, looks), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
@@ -78,7 +78,7 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
 
     for name, least in {"FIT_NEEDS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():
         monkeypatch.setattr(fitting, name, least)
-    monkeypatch.setattr(fitting, "STEPS", 20)
+    monkeypatch.setattr(fitting, "FIT_STEPS", 20)
     count = itertools.count()
     monkeypatch.setattr(fitting, "choice_figures", lambda *_: (-next(count), 0))
     again = ("--fit_share", 1, "--resume-pth", "auto")  # the fit alone is left

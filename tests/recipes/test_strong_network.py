@@ -50,7 +50,7 @@ def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_
     assert {x.dtype for x in (heat, half.target_mask_prob, half.logit, agreement)} == {torch.float32}
     torch.testing.assert_close(half.target_mask_prob, exact.target_mask_prob, rtol=0, atol=0.05)
     network.train()
-    query, target = (Levels(1e3 * x.feat, 1e4 * x.detail) for x in (query, target))
+    query, target = (Levels(1e3 * x.feat, 1e4 * x.early) for x in (query, target))
     with torch.autocast("cpu", dtype):
         heat, look, agreement = answer(network, query, masks() * 0, target)
     prob = look.target_mask_prob
