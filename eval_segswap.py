@@ -1,6 +1,7 @@
 """Predict the object masks of a split: checkpoint + processed takes -> {setting}_{split}_results.json.
 
     python eval_segswap.py --setting ego-exo
+    python eval_segswap.py --setting both         # both results files, with the pictures of a moment encoded once
     python eval_segswap.py --setting exo-ego --split test --ckpt_path exoego.pth --out_path results
     torchrun --nproc_per_node 8 eval_segswap.py --setting ego-exo        # eight GPUs, the same file
     python eval_segswap.py --setting ego-exo --backbone vit_small_patch16_dinov3.lvd1689m    # with nothing trained
@@ -22,9 +23,9 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 say_errors(__name__)
 tune_cpu(__name__)
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from common.arguments import (
     BATCH_SIZE,
@@ -36,27 +37,32 @@ from common.arguments import (
     at_least,
     network_options,
 )
-from common.constants import SHIPPED
+from common.constants import SETTINGS, SHIPPED
 from common.distributed import World
 from common.parallel import default_workers, loader_failures, loader_options
-from formats.pairs import open_or_list_pairs
+from common.progress import progress
+from formats.pairs import BOTH, Pairs, open_or_list_pairs
 from formats.results import RESULTS_DIR
 from inference.own_method import OwnMethod
-from inference.resumable_run import ResumableRun
+from inference.resumable_run import ResumableRun, entries_of
 from model.device import resolve_device
 from recipes.base import Recipe
 from recipes.frame import Frames, answered
 from recipes.table import load_recipe
 
 CHECKPOINTS = Path(__file__).resolve().parent / "train" / "checkpoints"
-CHECKPOINT_DIRS = {"ego-exo": "egoexo_v2_480x480", "exo-ego": "egoexo_v2_480x480_reverse"}
+CHECKPOINT_DIRS = {  # and the scripts that train them
+    "ego-exo": ("egoexo_v2_480x480", "run_ego.sh"),
+    "exo-ego": ("egoexo_v2_480x480_reverse", "run_exo.sh"),
+    BOTH: ("egoexo_v2_480x480_both", "run_both.sh"),
+}
 INCOMPLETE_STATUS = 3  # the results file is there, but takes or pairs are missing from it
 
 
 def parse_args(argv: list[str] | None) -> Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add_setting(parser)
+    add_setting(parser, BOTH)
     own = "class that predicts in place of the network, and its arguments; see docs/extending.md"
     add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
     add_data_path(parser)
@@ -69,35 +75,46 @@ def parse_args(argv: list[str] | None) -> Namespace:
     workers = "processes that read and letterbox; 0: only this process (default: 1 with a CPU, up to 8 with a GPU)"
     add("--num_workers", type=at_least(0), help=workers)
     add("--overwrite", action="store_true", help="replace a results file that another run has made")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.setting == BOTH and args.save_inter:
+        parser.error("--save_inter gives both settings' files the same names; predict one --setting after the other")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     world = World()
     world.start()
-    recipe, run = prepare_run(args, world)
-    with run.claimed() if world.is_main else contextlib.nullcontext():
-        if former := world.broadcast(run.made_already() if world.is_main and not args.overwrite else None):
-            when = f"by commit {former['commit']}, {former['date']}"
-            print(f"{run.results_path} is complete already ({when}); delete it to predict again")
-            status = 0
-        else:
-            reports = world.gather(predict_part(run, recipe, world, args.num_workers))
-            status = finish_run(run, reports) if world.is_main else 0
-        if world.is_main and args.save_inter:
-            run.write_take_files()
-        if world.is_main and not status:
-            shutil.rmtree(run.folder.parent, ignore_errors=True)  # finished takes, of interrupted other runs, too
+    recipe, pairs, runs = prepare_runs(args, world)
+    status, report = 0, ""
+    with contextlib.ExitStack() as claims:
+        for run in runs if world.is_main else []:
+            claims.enter_context(run.claimed())
+        former = [run.made_already() if world.is_main and not args.overwrite else None for run in runs]
+        former = world.broadcast(former)
+        if todo := [run for run, made in zip(runs, former, strict=True) if not made]:
+            report = predict_part(todo, pairs, recipe, world, args)
+        for run, made in zip(runs, former, strict=True) if world.is_main else []:
+            if made:
+                when = f"by commit {made['commit']}, {made['date']}"
+                print(f"{run.results_path} is complete already ({when}); delete it to predict again")
+                missing = 0
+            else:
+                missing = finish_run(run, report)
+            if args.save_inter:
+                run.write_take_files()
+            if not missing:
+                shutil.rmtree(run.folder.parent, ignore_errors=True)  # finished takes, of interrupted other runs, too
+            status, report = status or missing, ""
     return status
 
 
-def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
-    """The recipe that predicts, and the run with the takes to predict.
+def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[ResumableRun]]:
+    """The recipe that predicts, the pairs to predict, and for each setting the run that has its part of them.
 
     Raises UserError if a file is missing, or if options do not fit each other.
     """
-    device = resolve_device(args.device)
+    device, settings = resolve_device(args.device), [*SETTINGS] if args.setting == BOTH else [args.setting]
     if device.type == "cuda":
         torch.cuda.set_device(device)  # otherwise PyTorch also uses memory of the first GPU
     if args.predictor:
@@ -112,8 +129,8 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
         description = recipe.description
         if source:
             description = f"{source.parent}/{description}"  # tells whose netBest.pth it is
-        if recipe.settings and args.setting not in recipe.settings:
-            warn_once(f"{source} was trained for {' and '.join(recipe.settings)}, not for {args.setting}")
+        if recipe.settings and (others := [x for x in settings if x not in recipe.settings]):
+            warn_once(f"{source} was trained for {' and '.join(recipe.settings)}, not for {' and '.join(others)}")
     pairs = None
     if world.is_main:
         pairs = open_or_list_pairs(args.data_path, args.split, args.setting, args.splits_path)
@@ -126,45 +143,54 @@ def prepare_run(args: Namespace, world: World) -> tuple[Recipe, ResumableRun]:
         recipe.pairs = pairs
     name = source.name if source else args.backbone
     options = {"checkpoint": name, "checkpoint_sha256": recipe.digest} | recipe.options
-    return recipe, ResumableRun(args.out_path, args.setting, args.split, options, pairs)
+    runs, first = [], 0
+    for setting in settings:
+        runs.append(ResumableRun(args.out_path, setting, args.split, options, pairs.of_setting(setting), first))
+        first += len(runs[-1].pairs)
+    return recipe, pairs, runs
 
 
 def default_checkpoint(setting: str) -> Path:
     """netBest.pth, or else netLast.pth, of a training for this setting, or else of a training for both settings."""
-    folders = [CHECKPOINTS / x for x in (CHECKPOINT_DIRS[setting], "egoexo_v2_480x480_both")]
-    paths = [folder / name for folder in folders for name in ("netBest.pth", "netLast.pth")]
+    (folder, script), (of_both, _) = CHECKPOINT_DIRS[setting], CHECKPOINT_DIRS[BOTH]
+    names = [Path(x, name) for x in (folder, of_both) for name in ("netBest.pth", "netLast.pth")]
+    paths = [CHECKPOINTS / name for name in names]
     if checkpoint := next((path for path in paths if path.exists()), None):
         return checkpoint
-    script = "run_ego.sh" if setting == "ego-exo" else "run_exo.sh"
     what = f"no checkpoint {paths[0]}; train one with `bash train/{script}` or give --ckpt_path"
     raise UserError(f"{what}, such as {SHIPPED}, the network of this repository")
 
 
-def predict_part(run: ResumableRun, recipe: Recipe, world: World, workers: int | None) -> tuple[int, float]:
-    """Predict this process's takes; returns the number of their pairs, and the seconds that they took."""
-    begin, todo = time.perf_counter(), run.todo(world.rank, world.size)
-    for take in todo:
-        if not run.counts[take]:
-            run.write_part(take)
-    frames = Frames(run.pairs, run.rows_of(todo), recipe.prepare)
+def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: World, args: Namespace) -> str:
+    """Predict this process's takes; returns a line on the speed of all processes, which end together."""
+    begin = time.perf_counter()
+    largest_first = np.argsort(-sum(run.counts for run in runs), kind="stable").tolist()
+    # A take that one of two runs lacks is predicted for both, so that after a stop the same is encoded together.
+    takes = [take for take in world.share(largest_first) if not all(run.parts[take].exists() for run in runs)]
+    rows = np.concatenate([run.begin(takes) for run in runs])
+    place = np.zeros(len(pairs.store.takes), int)
+    place[takes] = range(len(takes))
+    rows = rows[np.lexsort((pairs.frame[rows], place[pairs.take[rows]]))]  # the frames of a take ascend
+    groups = [rows[group] for group in pairs[rows].groups("take", "frame")]
+    frames, workers = Frames(pairs, groups, recipe.prepare), args.num_workers
     if workers is None:  # a CPU's cores are busy with the network already
         workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
     loader = DataLoader(frames, batch_size=None, **loader_options(min(workers, len(frames))))
-    pairs = int(run.counts[todo].sum())
-    # With the delay, no bar appears before an early error.
-    bar_options = {"desc": run.setting, "unit": "pair", "disable": None if world.is_main else True, "delay": 1}
-    with loader_failures(), tqdm(total=pairs, **bar_options) as bar:
+    with loader_failures(), progress(None, args.setting, len(rows), "pair", disable=not world.is_main) as bar:
         for frame, answers in answered(recipe, loader):
-            run.note(frame, answers)
-            bar.update(len(frame.row) + len(frame.left_out))
-    return pairs, time.perf_counter() - begin
+            entries = entries_of(frame, answers)
+            for run in runs:
+                run.note(entries)
+            bar.update(len(entries))
+    counts, times = zip(*world.gather((len(rows), time.perf_counter() - begin)), strict=True)
+    rate = sum(counts) / max(*times, 1e-9)
+    return f"{sum(counts)} pairs in {max(times):.1f} s, {rate:.2f} pairs/s on {world.size} process(es)\n"
 
 
-def finish_run(run: ResumableRun, reports: list[tuple[int, float]]) -> int:
-    """Write the results file and the run's record, and print a summary; returns the exit status."""
-    pairs, seconds = sum(pairs for pairs, _ in reports), max(seconds for _, seconds in reports)
+def finish_run(run: ResumableRun, report: str) -> int:
+    """Write the results file and the run's record, and print the report and a summary; returns the exit status."""
     left_out = run.join()
-    print(f"{pairs} pairs in {seconds:.1f} s, {pairs / max(seconds, 1e-9):.2f} pairs/s on {len(reports)} process(es)")
+    print(report, end="")
     for uid, reason in run.failed.items():
         print(f"skipped take {uid}: {reason}", file=sys.stderr)
     for uid, reasons in left_out.items():

@@ -114,9 +114,9 @@ def _arguments(entry: Field) -> dict[str, Any]:
     return arguments | entry.metadata["arguments"]
 
 
-def add_setting(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_setting(parser: argparse.ArgumentParser, *others: str, required: bool = True) -> None:
     text = "ego-exo: the query camera is head-worn, the target cameras are static; exo-ego: the reverse"
-    parser.add_argument("--setting", choices=SETTINGS, required=required, help=text)
+    parser.add_argument("--setting", choices=[*SETTINGS, *others], required=required, help=text)
 
 
 def add_data_path(parser: argparse.ArgumentParser) -> None:

@@ -19,11 +19,11 @@ from common.errors import UserError, counted, first_few, run_script, say_errors
 
 say_errors(__name__)
 
-from tqdm import tqdm
 
 from common.arguments import Parser, add_annotations, add_data_path, add_num_workers
 from common.constants import SETTINGS
 from common.parallel import run_jobs
+from common.progress import progress
 from formats.failures import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.frame_files import PACK, frame_bytes, frame_path, frames_of
 from formats.pairs import BOTH, open_pairs
@@ -78,7 +78,7 @@ class Check(NamedTuple):
 def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
     """Check the takes of a split, and its pairs."""
     job = partial(check_take, args.data_path)
-    checks = dict(tqdm(run_jobs(job, uids, args.num_workers), split, len(uids), unit="take", disable=None))
+    checks = dict(progress(run_jobs(job, uids, args.num_workers), split, len(uids), "take"))
     problems = [problem for uid in uids for problem in checks[uid].problems]
     if unprocessed := [uid for uid in uids if checks[uid].numbers["unprocessed"]]:
         what = f"{counted(len(unprocessed), 'take')} not processed: {first_few(unprocessed)}"

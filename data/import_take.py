@@ -24,11 +24,11 @@ from common.errors import UserError, counted, run_script, say_errors
 say_errors(__name__)
 
 import numpy as np
-from tqdm import tqdm
 
 from common.arguments import Parser, add_footage_options, videos_and_offsets
 from common.constants import DEFAULT_ROOT
 from common.files import is_file_name, read_json, read_record, remove_leftovers, temporary_folder, write_json
+from common.progress import progress
 from formats.footage import Footage, open_footage, synchronize
 from formats.frame_files import frames_of
 from formats.mask_files import MaskFiles, find_masks
@@ -125,7 +125,7 @@ def read_track(masks: MaskFiles, name: str, footage: Footage, positions: np.ndar
     position_of = {number: position for position, number in enumerate(footage.numbers)}
     frame_of = {position: frame for frame, position in reversed(list(enumerate(positions.tolist())))}
     annotation, annotated_frames = {}, []
-    for number in tqdm(sorted(masks.objects[name]), name, unit="mask", leave=False, disable=None):
+    for number in progress(sorted(masks.objects[name]), name, None, "mask", leave=False):
         rle = masks.read(name, number, footage.size)
         frame = frame_of.get(position_of[number])
         if frame is not None:
@@ -179,7 +179,7 @@ def write_video(path: Path, footage: Footage, positions: np.ndarray, fps: float)
         shutil.copyfile(footage.path, path)  # a link would change with its original
         return
     with open_video(path, footage.size, fps, preset="veryfast", crf="16") as write:
-        for image in tqdm(footage.read(positions), path.name, len(positions), unit="frame", disable=None):
+        for image in progress(footage.read(positions), path.name, len(positions), "frame"):
             write(image)
 
 

@@ -23,12 +23,12 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
-from tqdm import tqdm
 
 from common.arguments import Parser, add_annotations, add_num_workers, add_splits_path
 from common.constants import DEFAULT_ROOT
 from common.files import claimed, read_record, write_json
 from common.parallel import run_jobs
+from common.progress import progress
 from data.extraction import process_take
 from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
 from formats.processed import SOURCE, SOURCE_REMEDY, is_processed
@@ -168,7 +168,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}
     how = {"downscaled": args.downscaled, "detail": args.detail, "pack": args.pack}
     job = partial(process_take, **folders, **how, threads=threads)
-    for _ in tqdm(run_jobs(job, takes.values(), args.num_workers), title, len(takes), unit="take", disable=None):
+    for _ in progress(run_jobs(job, takes.values(), args.num_workers), title, len(takes), "take"):
         pass
     return print_summary(args, title, shard_uids)
 

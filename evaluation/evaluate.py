@@ -36,12 +36,12 @@ from common.errors import UserError, counted, printable, run_script, say_errors
 say_errors(__name__)
 
 import numpy as np
-from tqdm import tqdm
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.constants import SETTINGS
 from common.drawing import write_picture
 from common.files import check_output, output_folder, read_record, write_json
+from common.progress import progress
 from common.provenance import provenance
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, panel_styles, row_of_panels
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, write_page
@@ -174,7 +174,7 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
         captions = ["{title}, {caption}".format(**card_of(0, row)) for row in on_sheet]
         sheet = draw_sheet(map(row_of_panels, map(draw, on_sheet)), captions)
     with output_folder(args.out) as folder:
-        for number, row in enumerate(tqdm(chosen, unit="picture", desc="pictures", delay=1, disable=None)):
+        for number, row in enumerate(progress(chosen, "pictures", len(chosen), "picture")):
             panels, card = draw(row), card_of(number, row)
             write_picture(folder / card["picture"], row_of_panels(panels))
             cards.append(card | {"panels": panel_styles(panels)})

@@ -20,11 +20,11 @@ from common.errors import counted, printable, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
-from tqdm import tqdm
 
 from common.arguments import Parser
 from common.constants import SETTINGS
 from common.files import check_output, claimed, write_json
+from common.progress import progress
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
 from formats.pairs import BOTH
 from formats.results import RESULTS_DIR, iter_results, path_beside, read_predictions, results_path
@@ -90,9 +90,9 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     Every query frame of every camera pair must have a usable prediction, even if the target's masks are unknown.
     """
     others, problems, predictions = [], [], 0
-    pairs = truth.pairs[truth.pairs.store.is_ego[truth.pairs.query] == (SETTINGS[setting][0] == "ego")]
+    pairs = truth.pairs.of_setting(setting)
     takes = truth.with_results(iter_results(results, setting, truth.split_options), others)
-    for take, uid, raw in tqdm(takes, total=len(truth.infos), unit="take", desc=setting, delay=1, disable=None):
+    for take, uid, raw in progress(takes, setting, len(truth.infos), "take"):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")
             continue

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from common.errors import UserError, counted
 from common.parallel import run_jobs
+from common.progress import progress
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.truth import MISSING_HINT, GroundTruth, refuse
 from formats.geometry import eval_size
@@ -84,9 +84,7 @@ def score_takes(
     cases, masks = np.zeros(len(pairs), CASE), np.full(len(pairs), None)
     tasks = ((pairs.of_take(take), raw, options, take) for take, _, raw in results)
     jobs = run_jobs(score_take, tasks, num_workers if len(truth.infos) > 1 else 0)
-    # With the delay, no bar appears above an error at the start.
-    bar = tqdm(jobs, total=len(truth.infos), unit="take", desc="score", delay=1, disable=None)
-    for (*_, take), (scored, predicted, of_takes[take]) in bar:
+    for (*_, take), (scored, predicted, of_takes[take]) in progress(jobs, "score", len(truth.infos), "take"):
         rows = np.flatnonzero(pairs.take == take)
         cases[rows], masks[rows] = scored, predicted
     problems = [Problem(f"take {uid}: ground truth: {why}", MISSING) for uid, why in truth.malformed.items()]

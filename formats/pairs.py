@@ -159,6 +159,9 @@ class Pairs:
     def target_image(self, row: int) -> np.ndarray:
         return self.store.image(int(self.take[row]), int(self.target[row]), int(self.frame[row]))
 
+    def of_setting(self, setting: str) -> "Pairs":
+        return self[self.store.is_ego[self.query] == (SETTINGS[setting][0] == "ego")]
+
     def of_take(self, take: int) -> "Pairs":
         """The pairs of a take, with a store of this take alone, which is small enough to be sent to a process."""
         store = self.store

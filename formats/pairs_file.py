@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import atomic_write, claimed, file_digest
+from common.progress import progress
 from formats.frame_files import ASKED_AT_ONCE, frames_of
 from formats.geometry import Size
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
@@ -66,7 +66,7 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     pool = ThreadPoolExecutor(ASKED_AT_ONCE)
     asked = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
     pool.shutdown(wait=False)
-    for uid in tqdm(uids, "list pairs", unit="take", delay=1, disable=None):  # no bar before an early error
+    for uid in progress(uids, "list pairs", len(uids), "take"):
         annotation = data_dir / uid / ANNOTATION
         if uid not in in_memory and not annotation.is_file():
             missing[uid] = ""

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL.PngImagePlugin import PngInfo
-from tqdm import tqdm
 
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
 from common.files import atomic_write, claimed, file_digest, is_file_name, json_digest, remove_leftovers
+from common.progress import progress
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
 from inference.pictures import as_mask
@@ -154,7 +154,7 @@ def answer_table(
     with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}", [SHEET]):
         for name in "answers.csv", SHEET:
             (out / name).unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
-        for row in (bar := tqdm(rows, "segment", unit="pair", leave=False, disable=None)):
+        for row in (bar := progress(rows, "segment", len(rows), "pair", leave=False)):
             try:
                 answers.append(found := answer(row, out, find, made_by, limits))
             except UserError as error:

@@ -36,12 +36,22 @@ from recipes.frame import Frame
 RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
 
 
+def entries_of(frame: Frame, answers: list[Answer]) -> dict[int, Any]:
+    """For each row of a frame, its prediction in the results file, or the reason why it is left out."""
+    entries: dict[int, Any] = dict(frame.left_out)
+    for pair, answer in enumerate(answers):
+        mask = encode_mask(frame.compared(pair, answer))
+        entries[frame.row[pair]] = {"pred_mask": mask, "confidence": answer.existence}
+    return entries
+
+
 class ResumableRun:
-    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any], pairs: Pairs):
+    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any], pairs: Pairs, first: int = 0):
         """options: by name, all that decides the numbers besides setting and takes. "checkpoint" is a file's name, and
-        "checkpoint_sha256" its digest: two files with one digest are the same checkpoint. pairs: those to predict.
+        "checkpoint_sha256" its digest: two files with one digest are the same checkpoint. pairs: those of the
+        setting; the first of them is the row `first` of the table that is predicted, in which they follow each other.
         """
-        self.out_dir, self.setting, self.options, self.pairs = out_dir, setting, options, pairs
+        self.out_dir, self.setting, self.options, self.pairs, self.first = out_dir, setting, options, pairs, first
         self.name = f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
@@ -68,27 +78,16 @@ class ResumableRun:
             self.pairs.store.compare_frames(take for take, part in enumerate(self.parts) if part.exists())
             yield
 
-    def todo(self, rank: int, size: int) -> list[int]:
-        """The takes that a process of `size` predicts, so that each has about as many pairs, without finished ones."""
-        return [
-            take
-            for take in np.argsort(-self.counts, kind="stable")[rank::size].tolist()
-            if not self.parts[take].exists()
-        ]
+    def begin(self, takes: list[int]) -> np.ndarray:
+        """The rows of these takes. Takes without pairs get their files."""
+        for take in takes:
+            if not self.counts[take]:
+                self.write_part(take)
+        return self.first + np.flatnonzero(np.isin(self.pairs.take, takes))
 
-    def rows_of(self, takes: list[int]) -> list[np.ndarray]:
-        """The rows of each frame of these takes. The frames of a take follow each other, and ascend."""
-        place = np.full(len(self.parts), len(takes))
-        place[takes] = range(len(takes))
-        rows = np.lexsort((self.pairs.frame, place[self.pairs.take]))[: self.counts[takes].sum()]
-        return [rows[group] for group in self.pairs[rows].groups("take", "frame")]
-
-    def note(self, frame: Frame, answers: list[Answer]) -> None:
-        """Note the answers of a frame, and the pairs that are left out. A take that is complete gets its file."""
-        found: dict[int, Any] = dict(frame.left_out)
-        for pair, answer in enumerate(answers):
-            mask = encode_mask(frame.compared(pair, answer))
-            found[frame.row[pair]] = {"pred_mask": mask, "confidence": answer.existence}
+    def note(self, entries: dict[int, Any]) -> None:
+        """Note the entries of this setting's rows. A take that is complete gets its file."""
+        found = {row - self.first: entry for row, entry in entries.items() if 0 <= row - self.first < len(self.pairs)}
         for row, entry in found.items():
             take = int(self.pairs.take[row])
             self._found[take][row] = entry

@@ -31,7 +31,6 @@ tune_cpu(__name__)
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from common.arguments import (
     Parser,
@@ -45,6 +44,7 @@ from common.constants import THRESHOLD
 from common.drawing import Color, overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
+from common.progress import progress
 from formats.footage import Footage, open_footage
 from formats.geometry import Size, resize
 from formats.mask_files import MaskFiles, find_masks
@@ -172,8 +172,7 @@ def answer_moments(
     widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
     step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
     size, fps = (HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
-    # With the delay, no bar appears before an early error.
-    frames = tqdm(read_frames(cameras, moments, ego), "segment", len(moments), unit="frame", delay=1, disable=None)
+    frames = progress(read_frames(cameras, moments, ego), "segment", len(moments), "frame")
     kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
         stream = answered(predictor.recipe, frames, predictor.predict, at_once=0)

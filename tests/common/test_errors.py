@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore
 
+from common import progress
 from common.arguments import Parser, add_data_path, add_num_workers, add_setting, at_least
 from common.errors import UserError, is_first_to_fail
 from tests.made import ROOT
@@ -46,6 +47,14 @@ def test_what_the_terminal_cannot_show_is_escaped():
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     expected = "240\\xd7240 \\ud800\n", "warning: cup\\n\\x1b[2J\n"  # names of files may hold all of these
     assert (done.returncode, done.stdout, done.stderr) == (0, *expected)
+
+
+def test_a_jobs_log_has_progress_and_the_time_left_in_lines(monkeypatch, capsys):
+    assert list(progress.progress("abc", "segment", 3, "pair")) == [*"abc"] and capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "EVERY", 0)
+    assert list(progress.progress("abc", "segment", 3, "pair")) == [*"abc"]
+    lines = capsys.readouterr().err.splitlines()
+    assert all(re.fullmatch(r"segment: \d of 3 pairs, [?\d:]+ left", line) for line in lines) and len(lines) >= 3
 
 
 @pytest.mark.parametrize("lines", [1, 99999])

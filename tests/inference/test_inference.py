@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import eval_segswap
+from common.constants import SETTINGS
 from common.errors import UserError
 from formats.frame_files import pack_frames
 from formats.geometry import letterbox
@@ -22,6 +23,7 @@ from formats.masks import decode_mask
 from formats.pairs_file import listing_path, write_listing
 from formats.processed import ProcessedTake, read_frame
 from formats.takes import find_split_path
+from inference import resumable_run
 from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
@@ -123,11 +125,44 @@ def entries(path: Path) -> dict[tuple, dict]:
     return dict(keyed_entries(read_results(path)))
 
 
-def test_two_ranks_write_the_file_of_one_process_byte_for_byte(checkpoint, data_path, whole, tmp_path, warm_python):
-    words = arguments(checkpoint, data_path, tmp_path / "ranks")
+def test_both_settings_at_once_give_the_answers_of_each_alone_also_after_a_stop_and_on_two_ranks(
+    checkpoint, data_path, tmp_path, warm_python, monkeypatch, capsys
+):
+    names = [f"{setting}_val_results.json" for setting in SETTINGS]
+    words = {name: arguments(checkpoint, data_path, tmp_path / name, "both") for name in ("once", "stopped", "ranks")}
+    assert eval_segswap.main(words["once"]) == 0
+    expected = [(tmp_path / "once" / name).read_bytes() for name in names]
+    alone = {setting: run(checkpoint, data_path, tmp_path / "alone", setting) for setting in SETTINGS}
+    for setting, name in zip(SETTINGS, names, strict=True):
+        both, single = (
+            dict(keyed_entries(read_results(path, setting))) for path in (tmp_path / "once" / name, alone[setting])
+        )
+        assert [*both] == [*single] and all(both[key]["pred_mask"] == single[key]["pred_mask"] for key in both)
+        assert [x["confidence"] for x in both.values()] == pytest.approx(
+            [x["confidence"] for x in single.values()], abs=1e-5
+        )
+
+    def stop_between_the_files_of_a_take(path, *given, write=resumable_run.write_json):
+        if "exo-ego" in str(path):
+            raise KeyboardInterrupt
+        write(path, *given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(resumable_run, "write_json", stop_between_the_files_of_a_take)
+        eval_segswap.main(words["stopped"])
+    assert len(list((tmp_path / "stopped").rglob("take-*.json"))) == 1
+    assert eval_segswap.main(words["stopped"]) == 0
     command = [warm_python, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    subprocess.run([*command, str(ROOT / "eval_segswap.py"), *words], check=True, capture_output=True, timeout=300)
-    assert (tmp_path / "ranks" / whole.name).read_bytes() == whole.read_bytes()
+    command += [str(ROOT / "eval_segswap.py"), *words["ranks"]]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    for folder in ("stopped", "ranks"):
+        assert [(tmp_path / folder / name).read_bytes() for name in names] == expected
+    capsys.readouterr()
+    assert eval_segswap.main(words["stopped"]) == 0
+    assert capsys.readouterr().out.count("is complete already") == 2
+    with pytest.raises(SystemExit):
+        eval_segswap.main([*words["stopped"], "--save_inter"])
+    assert "predict one --setting after the other" in capsys.readouterr().err
 
 
 def test_a_strong_networks_results_are_the_same_bytes_after_a_stop_and_smaller_batches_go_on_with_them(
