@@ -189,6 +189,15 @@ def resize_mask(rle: RLE, new_size: Size) -> np.ndarray:
     return sample_mask(rle, *nearest_axes(mask_size(rle), new_size))
 
 
+def grab_cut(image: np.ndarray, labels: np.ndarray, rounds: int) -> np.ndarray:
+    """The object's pixels, (H, W) bool, in an image (H, W, 3) uint8: GrabCut (Rother et al. 2004) decides by colors
+    what is only probable in `labels` (H, W), OpenCV's GC_..., which change; there must be background and object.
+    """
+    cv2.setRNGSeed(0)  # its clusters begin at random
+    cv2.grabCut(image, labels, None, *np.zeros((2, 1, 65)), rounds, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
+    return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+
+
 def iou(mask: np.ndarray, other: np.ndarray) -> float:
     """The benchmark's intersection over union, in [0, 1], of two masks (H, W), bool or 0 and 1; 1 if both are empty."""
     union = np.count_nonzero(mask | other)

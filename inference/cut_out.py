@@ -8,6 +8,7 @@ import numpy as np
 
 from common.errors import UserError
 from formats.geometry import Size, resize
+from formats.masks import grab_cut
 
 MIN_SIDE = 4  # pixels that each side of a box has at least
 WORK_SIDE = 240  # colors are compared in a reduced image, in which the box's long side has at most so many pixels
@@ -19,8 +20,8 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """An image (H, W, 3) uint8 RGB and the box around an object (left, top, right, bottom in pixels) -> the object's
     mask, (H, W) uint8 of 0 and 1, which is 0 outside the box.
 
-    1. The box and a margin around it are reduced and smoothed; edges stay sharp. 2. GrabCut (Rother et al. 2004)
-    separates the colors. Outside the box is background; the middle of the box is object.
+    1. The box and a margin around it are reduced and smoothed; edges stay sharp. 2. GrabCut separates the
+    colors. Outside the box is background; the middle of the box is object.
 
     Raises UserError as `whole_pixels` does.
     """
@@ -41,9 +42,7 @@ def cut_out(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     labels = np.where((x < 1) & (y < 1), cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD  # GrabCut needs background, even if the box is the whole image
     labels[np.hypot(x, y) < CORE] = cv2.GC_FGD
-    cv2.setRNGSeed(0)  # GrabCut's clusters begin at random
-    cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
-    small_mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    small_mask = grab_cut(small, labels, rounds=3).astype(np.uint8)
 
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[window] = cv2.resize(small_mask, around.shape[1::-1], interpolation=cv2.INTER_NEAREST)

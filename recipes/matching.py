@@ -10,6 +10,7 @@ import torch
 from common.constants import THRESHOLD
 from common.parallel import in_threads
 from formats.crop import cut
+from formats.masks import grab_cut
 from model.backbone import STRIDE, Backbone
 from recipes.base import Answer
 from recipes.crops import MatchingConfig, connected_parts
@@ -52,18 +53,14 @@ class Matching(Search):
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:
-    """The answer with an outline that follows the colors of the picture (H, W, 3) uint8 RGB: GrabCut (Rother et al.
-    2004) decides what is not sure. Crumbs are dropped.
+    """The answer with an outline that follows the colors of the picture (H, W, 3) uint8 RGB: GrabCut decides what is
+    not sure. Crumbs are dropped.
     """
     prob = cv2.resize(answer.prob, (SHARPEN_SIDE, SHARPEN_SIDE))
     labels = np.where(prob > THRESHOLD, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[prob > SURE], labels[prob < 1 - SURE] = cv2.GC_FGD, cv2.GC_BGD
     if {cv2.GC_FGD, cv2.GC_BGD} - {*np.unique(labels).tolist()}:  # GrabCut needs both
         return answer
-    cv2.setRNGSeed(0)  # its clusters begin at random
-    model = np.zeros((2, 1, 65))
-    crop = cut(image, answer.crop, SHARPEN_SIDE)  # pyrefly: ignore
-    cv2.grabCut(crop, labels, None, *model, 1, cv2.GC_INIT_WITH_MASK)  # pyrefly: ignore
-    mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    mask = grab_cut(cut(image, answer.crop, SHARPEN_SIDE), labels, rounds=1)  # pyrefly: ignore
     parts = [part.mask for part in connected_parts(mask, answer.crop, image.shape[:2])]  # pyrefly: ignore
     return answer._replace(prob=np.any([*parts, np.zeros_like(mask)], 0).astype(np.float32))

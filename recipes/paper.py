@@ -85,15 +85,11 @@ class Paper(Trained):
         return {"mask": 1.0, "dice": 1.0, "existence": existence}
 
     def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
-        features = self.encode(batch)
-        with autocast(self.device, self.precision):
-            look = self.network(*features, target_blocked=blocked_tokens(batch))
-        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
-
-    def encode(self, batch: LetterboxedBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of query images, target images and query masks."""
         query, target = self.encoder.images(torch.cat((batch.query_image, batch.target_image))).chunk(2)
-        return query, target, self.encoder.masks(batch.query_mask)
+        mask = self.encoder.masks(batch.query_mask)
+        with autocast(self.device, self.precision):
+            look = self.network(query, target, mask, target_blocked=blocked_tokens(batch))
+        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
 
     # Prediction
 
