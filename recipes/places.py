@@ -1,8 +1,8 @@
-"""The rows of a search: marked objects, the sizes for which they are sought, places in targets, and looks at these."""
+"""The rows of a search: marked objects, places in targets, looks at these, and what is known of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +16,6 @@ from recipes.frame import Frame
 from recipes.locator import Matches
 
 UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
-
-
-class Sought(NamedTuple):
-    """A size for which the object of a pair is sought in its target."""
-
-    pair: int  # the numbers of pair, object and target picture in the frame
-    object: int
-    target: int
-    share: float  # the part of the target's long side that the object may span
-    long_side: int  # of the target as the locator reads it, in pixels
 
 
 @dataclass

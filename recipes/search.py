@@ -37,7 +37,7 @@ from recipes.crops import (
 )
 from recipes.frame import Frame
 from recipes.locator import Description, peaks
-from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Sought, highest_rows
+from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, highest_rows
 
 SEARCH = 10  # version of the prediction, stored in a run's record; raise it with each change of the answers
 LOOKS = 5  # places in a target at which it looks, unless another number is given
@@ -100,32 +100,32 @@ class Search(NetworkRecipe):
         judged = self.look_back(frame, marked, query.description, places, looks, numbers)  # 6. Look back
         return places, judged, self.draw(close_query, places, looks, closer)  # 7. Answer
 
-    def sizes(self, frame: Frame, marked: Marked) -> list[Sought]:
-        """1. The sizes that the object of each pair may have in the target."""
+    def sizes(self, frame: Frame, marked: Marked) -> list[tuple[int, float]]:
+        """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
         sought = []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
             ratios = size_ratios(frame.kinds[frame.view[row]], frame.kinds[target])
-            for share in expected_shares(marked.spot[row], marked.mask[row].shape, ratios):
-                sought.append(Sought(pair, row, target, share, self.config.frame_length(share)))
+            sought += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, ratios)]
         return sought
 
-    def locate(self, frame: Frame, marked: Marked, sought: list[Sought], count: int) -> Places:
+    def locate(self, frame: Frame, marked: Marked, sought: list[tuple[int, float]], count: int) -> Places:
         """2. The `count` highest peaks of the similarity maps of each pair, for all of these sizes."""
-        wide = list(dict.fromkeys((x.object, x.share) for x in sought))  # what several pairs ask for is described once
+        asked = [(frame.object[pair], share) for pair, share in sought]
+        wide = list(dict.fromkeys(asked))  # what several pairs ask for is described once
         crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
         images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
         locator = self.network.locator
         described = locator.object_crops(self.in_batches(self.encoder.levels, images), masks).description
-        described = described[rows_among(((x.object, x.share) for x in sought), wide)]
+        described = described[rows_among(asked, wide)]
 
         def highest(rows: list[int], cells: Tensor) -> Tensor:
             return peaks(locator.heat(described[rows], cells), 2 * count, locator.apart)  # some are next to others
 
-        of_rows = self.in_pictures(frame, [(x.target, x.long_side) for x in sought], highest).tolist()
+        wanted = [(frame.target[pair], self.config.frame_length(share)) for pair, share in sought]
         found: list[list] = [[] for _ in frame.row]
-        for x, of_row in zip(sought, of_rows, strict=True):
-            size = frame.pictures[x.target].shape[:2]
-            found[x.pair] += spots_at(of_row, size, x.long_side, x.share, self.config.cell)
+        of_rows = self.in_pictures(frame, wanted, highest).tolist()
+        for (pair, share), (target, long_side), of_row in zip(sought, wanted, of_rows, strict=True):
+            found[pair] += spots_at(of_row, frame.pictures[target].shape[:2], long_side, share, self.config.cell)
         return Places.of(frame, [likeliest_spots(of_pair, count) for of_pair in found])
 
     def look(self, objects: Any, places: Places, context: float) -> Looks:

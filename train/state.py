@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,13 +20,6 @@ from train.options import Options
 LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
 
 
-class Finished(NamedTuple):
-    """Two entries of a checkpoint: the finished network, which predicts, and the one before, which goes on training."""
-
-    encoder: dict[str, torch.Tensor]
-    trained: dict[str, torch.Tensor]
-
-
 class TrainState:
     """Network and optimizer after `step` steps, including the steps of the warm-up.
 
@@ -34,7 +27,8 @@ class TrainState:
     after the last step of an epoch but before the end of its validation, the history lacks this epoch.
 
     mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: of which "step",
-    pairs and options the finished networks are that the continued checkpoint has, if it has them.
+    pairs and options the finished networks are that the continued checkpoint has, if it has them. A finished network is
+    a checkpoint's "encoder", which predicts; the one before, which goes on training, is then its "trained".
     """
 
     def __init__(

@@ -41,7 +41,7 @@ from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
 from train.schedule import LR_DROP
 from train.start import Start, choose_start, starting_state
-from train.state import BEST, LAST, Finished, TrainState, remove_run
+from train.state import BEST, LAST, TrainState, remove_run
 from train.validation import Validation
 
 
@@ -136,7 +136,7 @@ def finish(run: Run) -> None:
         if not (text := run.recipe.finish(run.search, run.options.seed)):  # this recipe has no such step
             return
         run.log.say(f"{name}: {text}")
-        finished[name] = Finished(as_read(state.network.state_dict()), trained)._asdict()
+        finished[name] = {"encoder": as_read(state.network.state_dict()), "trained": trained}
     if state.best:
         state.best = as_read(state.best | finished.get(BEST, finished[LAST]))
     state.save_last(finished=made_of, **finished[LAST])
