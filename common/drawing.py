@@ -16,6 +16,7 @@ Color = tuple[int, int, int]
 QUERY: Color = (255, 190, 40)  # color-blind people, too, can tell these three colors apart
 PREDICTION: Color = (255, 64, 129)
 TRUTH: Color = (64, 200, 255)
+WHITE: Color = (255, 255, 255)
 SHEET_GAP = 16  # pixels between pictures on a sheet
 
 

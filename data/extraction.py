@@ -129,12 +129,12 @@ def process_take(
             write_failures(folder, take.name, [Failure(None, BROKEN_FILE, str(error))])
             return
         if not state.is_done():
-            make_take(state, takes_dir, detail, threads)
+            complete_take(state, takes_dir, detail, threads)
         if pack and is_processed(data_dir, take.uid):
             pack_frames(folder)
 
 
-def make_take(state: TakeState, takes_dir: Path, detail: int, threads: int) -> None:
+def complete_take(state: TakeState, takes_dir: Path, detail: int, threads: int) -> None:
     """Make what a take lacks, as `process_take` says."""
     take, folder = state.take, state.folder
     videos, failures = index_videos(take, takes_dir, state.videos)

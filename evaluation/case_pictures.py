@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from common.constants import THRESHOLD
-from common.drawing import PREDICTION, QUERY, TRUTH, Color, around, captioned, in_columns, overlay
+from common.drawing import PREDICTION, QUERY, TRUTH, WHITE, Color, around, captioned, in_columns, overlay
 from common.errors import UserError
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
@@ -17,7 +17,6 @@ from formats.pairs import Pairs
 
 GAP = 6  # pixels between panels
 HEIGHT = 300  # pixels of a frame in a panel
-WHITE = (255, 255, 255)
 SHEET_WIDTH = 1200  # pixels
 MOST_ON_SHEET = 150  # cases, none of which has more than 370 rows of a JPEG's 65,500
 EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn

@@ -105,17 +105,13 @@ def make_card(number: int, names: Sequence[str], take: str, pair: Pair, cases: n
     orders |= {"IoU": 100 * iou[0] if visible else "", "existence": existence[0]}
     orders["object size"] = case["truth_pixels"] if visible else ""
     place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
-    scores = "; ".join(f"{name} {case_text(x)}".strip() for name, x in zip(names, cases, strict=True))
-    text = {"title": pair.object_name.strip(), "caption": f"{place}: {scores}", "take_uid": pair.take_uid}
+    ious = [f"IoU {METRICS['iou'].as_text(value)} %" if visible else "not there" for value in iou]
+    said = (f"{name} {text}, said {verdict(x)}".strip() for name, text, x in zip(names, ious, existence, strict=True))
+    caption = f"{place}: {'; '.join(said)}"
+    text = {"title": pair.object_name.strip(), "caption": caption, "take_uid": pair.take_uid}
     shown = ["object visible" if visible else "object hidden", *(kind for kind, is_kind in kinds.items() if is_kind)]
     orders = {name: value if value == "" else value.item() for name, value in orders.items()}
     return {"picture": f"pictures/{number:04d}.jpg", **text, "orders": orders, "kinds": shown}
-
-
-def case_text(case: np.void) -> str:
-    """A case's IoU and existence as a text."""
-    iou = f"IoU {METRICS['iou'].as_text(case['iou'])} %" if case["visible"] else "not there"
-    return f"{iou}, said {verdict(case['existence'])}"
 
 
 def write_page(folder: Path, figures: dict[str, Any], cards: list[dict], order: str) -> None:

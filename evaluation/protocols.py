@@ -17,7 +17,7 @@ from formats.pairs import Pairs
 
 VISIBLE_AREA = 0.001  # fraction of the image; LM-EEC predicts "visible" if the mask is larger
 OFFICIAL_RULE = "official"
-MASK_SCORES = OFFICIAL[:3]  # without existence
+WITHOUT_EXISTENCE = OFFICIAL[:3]  # without existence
 
 
 def protocol_scores(values: Sequence[float], unit: str, count: int, visible: Sequence[bool] = ()) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def per_pair(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     masks, visible = cases[cases["visible"]], pairs[cases["visible"]]
     views = np.stack([visible.take, visible.query, visible.target, visible.frame])
     _, number, count = np.unique(views, axis=1, return_inverse=True, return_counts=True)
-    values = [mean(np.bincount(number, masks[name]) / count) for name in MASK_SCORES]
+    values = [mean(np.bincount(number, masks[name]) / count) for name in WITHOUT_EXISTENCE]
     return protocol_scores([*values, math.nan], "frame pairs", len(count))
 
 
@@ -67,7 +67,7 @@ def lmeec_visibility(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     truth = cases["visible"] & (cases["truth_pixels"] > 0)
     masks, predicted = cases[truth], cases["predicted_area"] > VISIBLE_AREA
     accuracy = balanced_accuracy(mean(predicted[truth]), mean(~predicted[~truth]))
-    values = [mean(masks[name]) for name in MASK_SCORES]
+    values = [mean(masks[name]) for name in WITHOUT_EXISTENCE]
     return protocol_scores([*values, accuracy], "masks", len(masks), truth.tolist())
 
 

@@ -20,7 +20,7 @@ from evaluation.summary import SHORT_BREAKDOWNS
 from formats.frame_files import frame_path
 from formats.pairs import Pair, Pairs
 
-Rows = list[Sequence[str]]
+Table = list[Sequence[str]]
 BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
@@ -43,7 +43,7 @@ def interval_note(figures: dict[str, Any]) -> str:
     return "intervals: takes drawn with replacement"
 
 
-def score_tables(figures: dict[str, Any]) -> list[Rows]:
+def score_tables(figures: dict[str, Any]) -> list[Table]:
     """The scores of the first results file, and the differences of each other one from it; or the scores of all runs of
     one method.
     """
@@ -54,7 +54,7 @@ def score_tables(figures: dict[str, Any]) -> list[Rows]:
     return [score_table(figures, lacks), *(difference_table(figures["first"], other, lacks) for other in others)]
 
 
-def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Rows]:
+def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Table]:
     """The scores and differences of `score_tables` for each group of the breakdown `kind`."""
     others = [] if "seeds" in figures else figures.get("comparisons", [])
     return [group_table(figures, kind), *(change_table(figures, kind, other) for other in others)]
@@ -78,9 +78,9 @@ def heading(name: str, lacks: str) -> str:
     return METRICS[name].heading + (f", no {lacks} object" if undefined(name, lacks) else "")
 
 
-def score_table(figures: dict[str, Any], lacks: str) -> Rows:
+def score_table(figures: dict[str, Any], lacks: str) -> Table:
     """The scores of the first results file with intervals."""
-    rows: Rows = [("", figures.get("first", "value"), "95 % interval")]
+    rows: Table = [("", figures.get("first", "value"), "95 % interval")]
     values = {**figures.get("official", {}), **figures["extra"]}
     for name, metric in METRICS.items():
         title, value = heading(name, lacks), None if undefined(name, lacks) else values[name]
@@ -92,9 +92,9 @@ def score_table(figures: dict[str, Any], lacks: str) -> Rows:
     return rows
 
 
-def seeds_table(figures: dict[str, Any], lacks: str) -> Rows:
+def seeds_table(figures: dict[str, Any], lacks: str) -> Table:
     """The scores of several runs of one method, with mean and standard deviation."""
-    rows: Rows = [("", *figures["names"], "mean", "deviation", "95 % interval")]
+    rows: Table = [("", *figures["names"], "mean", "deviation", "95 % interval")]
     for name, runs in figures["seeds"].items():
         texts = [METRICS[name].as_text(value) for value in (*runs["values"], runs["mean"], runs["deviation"])]
         texts.append(METRICS[name].interval_text(figures["interval_95"][name]) or "-")
@@ -102,10 +102,10 @@ def seeds_table(figures: dict[str, Any], lacks: str) -> Rows:
     return rows
 
 
-def group_table(figures: dict[str, Any], kind: str) -> Rows:
+def group_table(figures: dict[str, Any], kind: str) -> Table:
     """The counts and scores of each group of the breakdown `kind`: the first results file's, or the means of seeds."""
     whose = "mean" if "seeds" in figures else figures.get("first", "")
-    rows: Rows = [(whose, "cases", *BREAKDOWN_COUNTS[1:], *(METRICS[name].heading for name in TABLE_METRICS))]
+    rows: Table = [(whose, "cases", *BREAKDOWN_COUNTS[1:], *(METRICS[name].heading for name in TABLE_METRICS))]
     for group in figures["breakdown"][kind]:
         lacks = lacking(group["frames"], group["visible"])
         texts = ("-" if undefined(name, lacks) else METRICS[name].as_text(group[name]) for name in TABLE_METRICS)
@@ -113,9 +113,9 @@ def group_table(figures: dict[str, Any], kind: str) -> Rows:
     return rows
 
 
-def difference_table(first: str, other: dict[str, Any], lacks: str) -> Rows:
+def difference_table(first: str, other: dict[str, Any], lacks: str) -> Table:
     """The differences of a results file from the file `first`; `other` is a member of its "comparisons"."""
-    rows: Rows = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
+    rows: Table = [("", first, other["second"], "difference", "95 % interval", f"{other['second']} is")]
     for name, metric in METRICS.items():
         paired = other["metrics"][name]
         values = metric.as_text(paired["first"]), metric.as_text(paired["second"])
@@ -125,12 +125,12 @@ def difference_table(first: str, other: dict[str, Any], lacks: str) -> Rows:
     return rows
 
 
-def change_table(figures: dict[str, Any], kind: str, other: dict[str, Any]) -> Rows:
+def change_table(figures: dict[str, Any], kind: str, other: dict[str, Any]) -> Table:
     """The differences of a results file, a member of "comparisons", from the first one in each group of the breakdown
     `kind`, with intervals. Groups are sorted by the size of the change of IoU, the largest first. An arrow points up if
     the second file is better.
     """
-    rows: Rows = [(f"{other['second']} - {figures['first']}", *(METRICS[name].heading for name in TABLE_METRICS))]
+    rows: Table = [(f"{other['second']} - {figures['first']}", *(METRICS[name].heading for name in TABLE_METRICS))]
     lacks_of = {x["label"]: lacking(x["frames"], x["visible"]) for x in figures["breakdown"][kind]}
     for label, group in sorted(other["by"][kind].items(), key=lambda item: -abs(item[1]["iou"]["difference"] or 0)):
         cells = [label]
@@ -152,9 +152,9 @@ def better_or_worse(name: str, paired: dict[str, Any]) -> str:
     return change if low > 0 or high < 0 else f"{change}, uncertain"
 
 
-def protocol_table(figures: dict[str, Any]) -> Rows:
+def protocol_table(figures: dict[str, Any]) -> Table:
     """The scores by each rule (evaluation/protocols.py). All rules except the benchmark's are marked with a star."""
-    rows: Rows = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
+    rows: Table = [("", *(METRICS[name].heading for name in OFFICIAL), "mean over")]
     for name, scores in figures["protocols"].items():
         star = "" if name == "official" and "official" in figures else "* "
         lacks = "hidden" if scores["existence_classes"] == 1 else ""
@@ -221,7 +221,7 @@ def made_with(run: dict[str, Any], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {run[name]}" for name in names if run.get(name))
 
 
-def format_table(rows: Rows) -> list[str]:
+def format_table(rows: Table) -> list[str]:
     """Lines with aligned columns for the terminal: the first column is aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -22,7 +22,6 @@ from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask
 from formats.picture_files import by_number, read_mask
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
-LARGEST = 100_000  # largest coordinate of a polygon in pixels; the library walks along edges, even outside the picture
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,6 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
             points = np.asarray(polygon, float)
             if points.ndim != 1 or len(points) < 6 or len(points) % 2:  # the library reads two points as a box
                 raise ValueError("a polygon has fewer than three points, or half a point")
-            if not (abs(points) <= LARGEST).all():
-                raise ValueError(f"a polygon has a number that is not finite or beyond {LARGEST:,}")
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         rle = coco.frPyObjects(segmentation, height, width)

@@ -267,16 +267,15 @@ def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
     takes, objects, cameras = _Numbering(), _Numbering(), _Numbering()
     folders, states, contents, views, tracks, left_out = [], [], [], [], [], {}
     for data_dir, listing in listings:
-        readable = [*listing.contents]
-        if shared := next((uid for uid in readable if uid in takes), None):
+        if shared := next((uid for uid in listing.contents if uid in takes), None):
             raise UserError(f"take {shared} is in {folders[takes[shared]].parent} and in {data_dir}; drop one")
-        folders += [data_dir / uid for uid in readable]
-        states += [listing.states[uid][1] for uid in readable]
-        views += [{} for _ in readable]
+        folders += [data_dir / uid for uid in listing.contents]
+        states += [listing.states[uid][1] for uid in listing.contents]
+        views += [{} for _ in listing.contents]
         contents += listing.contents.values()
         for uid, reason in listing.left_out.items():
             left_out[uid] = reason or f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first"
-        takes.update(zip(readable, itertools.count(len(takes))))
+        takes.update(zip(listing.contents, itertools.count(len(takes))))
         ends = np.cumsum([count for _, _, count, _ in listing.cameras], dtype=int)
         for (uid, camera, _, size), (frames, sizes) in zip(
             listing.cameras, np.split(listing.files, ends, 1), strict=False

@@ -31,8 +31,8 @@ ABSENT, MADE_OF = "absent", "made of"  # a truth; the entry of a mask's file
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
 SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
-MOST_SHOWN, TILE = 100, 320  # answers on the sheet; pixels of the width of each view
-SHEET_WIDTH = 4 * (TILE + 16)
+MOST_SHOWN, TILE_WIDTH = 100, 320  # answers on the sheet; pixels of the width of each view
+TABLE_WIDTH = 4 * (TILE_WIDTH + 16)
 TRIED_LIMITS = 0.5, 0.6, 0.7, 0.8, 0.9, 0.95
 Limits = Sequence[float]  # existences: "probably not there" ends at the first, "there" begins at the second
 Find = Callable[..., Sequence[Sequence[Found]]]  # `Predictor.find`, or another function of queries, [target], size=...
@@ -88,7 +88,7 @@ class Row:
         return marked_images(queries, self.masks or None, self.box, self.value), read_picture(self.target)
 
 
-class Answer(NamedTuple):
+class RowAnswer(NamedTuple):
     """The answer to a row, as answers.csv has it."""
 
     name: str
@@ -165,10 +165,10 @@ def answer_table(
         if ranked:
             answers.sort(key=lambda found: -found.existence)
         with atomic_write(out / "answers.csv") as file:
-            csv.writer(file, lineterminator="\n").writerows([Answer._fields, *answers])
+            csv.writer(file, lineterminator="\n").writerows([RowAnswer._fields, *answers])
         if answers:
             shown = answers if ranked else sorted(answers, key=lambda found: -found.error)
-            draw_sheet({row.name: row for row in rows}, shown[:MOST_SHOWN], out, limits)
+            draw_answers({row.name: row for row in rows}, shown[:MOST_SHOWN], out, limits)
     print_scores(answers, limits)
     for name, error in broken.items():
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
@@ -178,7 +178,7 @@ def answer_table(
     return 3 if broken else 0  # as eval_segswap.py does
 
 
-def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Answer:
+def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> RowAnswer:
     """The answer to a row, once its mask and picture are written; they stay if they were made from the same before.
     Raises UserError if an input is not as it should be, and if the mask or picture would replace another file.
     """
@@ -203,7 +203,7 @@ def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Ans
     mask, existence = found
     word, share = verdict(existence, *limits).rpartition(" (")[0], round(float(mask.mean()), 6)
     score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else None
-    return Answer(row.name, existence, word, share, score, not truth.any() if row.truth else None)
+    return RowAnswer(row.name, existence, word, share, score, not truth.any() if row.truth else None)
 
 
 def former_answer(mask_path: Path, picture_path: Path, inputs: Sequence[Path], digest: str) -> Found | None:
@@ -233,7 +233,7 @@ def outlined_queries(queries: Queries) -> list[np.ndarray]:
     return [overlay(image, fit_mask(mask, image.shape[:2]), QUERY) for image, mask in queries]
 
 
-def draw_sheet(rows: Mapping[str, Row], answers: Sequence[Answer], out: Path, limits: Limits) -> None:
+def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Path, limits: Limits) -> None:
     """Draw answers, each with its surroundings: where the object is marked, what was found, and the truth
     if this lies elsewhere.
     """
@@ -247,12 +247,12 @@ def draw_sheet(rows: Mapping[str, Row], answers: Sequence[Answer], out: Path, li
         views += [shown[around(x, 4)] for x in ([mask] if not truth.any() or (mask & truth).any() else [mask, truth])]
         score = f", IoU {found.iou:.2f}" if found.iou is not None else ""
         caption = f"{verdict(found.existence, *limits)}{score}: {found.name}"
-        tiles.append(captioned(side_by_side(views), caption, len(views) * TILE))
-    columns = max(1, SHEET_WIDTH // max(tile.shape[1] for tile in tiles))
+        tiles.append(captioned(side_by_side(views), caption, len(views) * TILE_WIDTH))
+    columns = max(1, TABLE_WIDTH // max(tile.shape[1] for tile in tiles))
     write_picture(out / SHEET, in_columns(tiles, columns))
 
 
-def print_scores(answers: Sequence[Answer], limits: Limits) -> None:
+def print_scores(answers: Sequence[RowAnswer], limits: Limits) -> None:
     """Print how good the answers are whose truth is known, and how often "there" would be said with other limits."""
     visible = [found for found in answers if found.iou is not None]
     absent = [found for found in answers if found.absent]

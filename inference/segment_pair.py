@@ -38,7 +38,7 @@ from common.drawing import around, captioned, in_columns, side_by_side, write_pi
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
 from common.files import check_output, check_writable, claimed, remove_leftovers
 from formats.picture_files import SUFFIXES, label_values, pictures_in
-from inference.pair_table import TILE, Row, answer_table, outlined, outlined_queries, read_table
+from inference.pair_table import TILE_WIDTH, Row, answer_table, outlined, outlined_queries, read_table
 from inference.predictor import Predictor
 
 
@@ -161,7 +161,7 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     if args.places > 1:
         windows = [around(mask, 4) for _, mask in queries] + [around(place.mask, 4) for place in found]
         texts = ["query"] * len(queries) + said
-        shown = [captioned(x[near], text, TILE) for x, near, text in zip(shown, windows, texts, strict=True)]
+        shown = [captioned(x[near], text, TILE_WIDTH) for x, near, text in zip(shown, windows, texts, strict=True)]
     picture = in_columns(shown, 4) if args.places > 1 else side_by_side(shown)
     with claimed(out, row.name, f"writes {out / row.name}_mask.png"):
         paths, numbers = output_paths(out / row.name, args.places), itertools.count(2)

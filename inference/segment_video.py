@@ -41,7 +41,7 @@ from common.arguments import (
     videos_and_offsets,
 )
 from common.constants import THRESHOLD
-from common.drawing import Color, overlay, to_ascii, write_picture
+from common.drawing import WHITE, Color, overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
 from common.progress import progress
@@ -57,10 +57,9 @@ from inference.predictor import Predictor
 from recipes.base import Answer
 from recipes.frame import Frame, answered
 
-COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
-COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
-WHITE = (255, 255, 255)
-HEIGHT = 480  # height of the video's panels in pixels
+EXISTENCE_COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
+OUTLINE_COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
+PANEL_HEIGHT = 480  # height of the video's panels in pixels
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -98,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     with atomic_folder(args.out) as out:
         rows = answer_moments(predictor, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
+            csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])
     for name in cameras:
         if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
@@ -169,10 +168,12 @@ def answer_moments(
 ) -> list[tuple]:
     """Write the masks and the video of all moments. Returns the rows of existence.csv below its heading."""
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
-    widths = {name: max(2, round(HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()}  # H.264 needs even sizes
+    widths = {
+        name: max(2, round(PANEL_HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()
+    }  # H.264 needs even sizes
     step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
-    size, fps = (HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
-    frames = progress(read_frames(cameras, moments, ego), "segment", len(moments), "frame")
+    size, fps = (PANEL_HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
+    frames = progress(frames_at(cameras, moments, ego), "segment", len(moments), "frame")
     kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
         stream = answered(predictor.recipe, frames, predictor.predict, at_once=0)
@@ -209,7 +210,7 @@ def sought_in(moment: Moment) -> list[tuple[str, str]]:
     return [(name, camera) for camera in moment.seen if camera != moment.query for name in moment.masks]
 
 
-def read_frames(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: str | None) -> Iterator[Frame]:
+def frames_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: str | None) -> Iterator[Frame]:
     """Yield a frame for each moment, with a picture of each camera in `seen`. Without `ego`, the network does not know
     which camera shows things larger.
     """
@@ -241,10 +242,10 @@ def draw_moment(
     `found` has the answers by object and camera.
     """
     images = dict(zip(moment.seen, frame.pictures, strict=True))
-    colors = dict(zip(objects, cycle(COLORS), strict=False))
+    colors = dict(zip(objects, cycle(OUTLINE_COLORS), strict=False))
     return np.hstack(
         [
-            draw_camera(moment, camera, images.get(camera), found, (HEIGHT, width), colors)
+            draw_camera(moment, camera, images.get(camera), found, (PANEL_HEIGHT, width), colors)
             for camera, width in widths.items()
         ]
     )

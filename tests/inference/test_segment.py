@@ -192,7 +192,9 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
     names = [f"target{place}_mask.png" for place in ("", "_place2", "_place3")][: len(places)]
     assert len(places) > 1 and {path.name for path in out.iterdir()} == {*names, "target_overlay.jpg"}
     with Image.open(out / "target_overlay.jpg") as sheet:
-        assert sheet.width > (1 + len(places)) * segment_pair.TILE  # each place and the query have a captioned tile
+        assert (
+            sheet.width > (1 + len(places)) * segment_pair.TILE_WIDTH
+        )  # each place and the query have a captioned tile
     capsys.readouterr()
     segment(files | {"places": "99", "out": str(tmp_path / "all")})
     assert " places found, not 99: no further place has a mask of its own\n" in capsys.readouterr().out

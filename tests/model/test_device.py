@@ -2,7 +2,6 @@
 and hardly wait. Several processes and code for `device.type == "cuda"` alone are not covered.
 """
 
-import contextlib
 import os
 import subprocess
 from dataclasses import replace
@@ -15,7 +14,7 @@ import torch
 
 from common.distributed import World
 from common.errors import UserError
-from formats.pairs import open_pairs
+from formats.pairs import Pairs, open_pairs
 from model.device import resolve_device, tf32
 from recipes.frame import Frames, joined
 from recipes.stream import TrainSamples
@@ -73,6 +72,36 @@ WAITS = {"paper": (5, 2), "strong": (5, 20)}  # of this epoch (pictures are read
 COMPARE = "import sys; from tests.model.test_device import compare; compare(*sys.argv[1:])"
 
 
+def run_on(
+    gpu: PretendedDevice | None, path: Path, pairs: Pairs, rows: np.ndarray, out_dir: Path, most: tuple[int, int]
+) -> tuple[list, list, list]:
+    """The losses and gradients of an epoch, and the answers for the frame of these rows. The device may be waited for
+    `most` times in each.
+    """
+    device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
+    checkpoint = load_checkpoint(path)
+    training = checkpoint.recipe.Options()
+    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, training=training)
+    samples, frame = TrainSamples(pairs, recipe.read, 0), Frames(pairs, [rows], recipe.prepare)[0]
+    training = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
+    state = TrainState(training, checkpoint.backbone, recipe.network, device, {})
+    log, batch = Log(out_dir, 0, World(), STEPS), recipe.collate([samples[n] for n in range(2, 5)])
+    waits.clear()
+    train_one_epoch(state, Step(recipe, World(), 1.0), repeat(batch), log, 1)
+    assert len(waits) <= most[0], waits
+    log.close()
+    recipe.network.eval()
+    losses = [x for key, x in log_lines(out_dir, "train")[-1].items() if "loss" in key]
+    gradients = [x.grad.cpu() for x in recipe.network.parameters() if x.requires_grad]
+    waits.clear()
+    found = recipe.predict(frame)
+    assert len(waits) <= most[1], waits
+    if gpu:  # several frames together, as on a GPU
+        other = replace(frame, row=[-1 - row for row in frame.row])
+        found += recipe.predict(joined([frame, other]))
+    return losses, gradients, [(x.in_image((90, 160)), x.existence) for x in found]
+
+
 def compare(training_set: str, out_dir: str, *networks: str) -> None:
     """Compare an epoch and a prediction on the pretended device with the CPU's, for each network. The rate is 0, so
     that both predict with the same weights.
@@ -82,31 +111,9 @@ def compare(training_set: str, out_dir: str, *networks: str) -> None:
     pairs = open_pairs([Path(training_set)], "train", "ego-exo")
     rows = next(rows for rows in pairs.groups("take", "frame") if len(rows) == 4)
     for (name, most), path in zip(WAITS.items(), networks, strict=True):
-        losses, gradients, answers = [], [], []
-        for is_pretended in (False, True):
-            checkpoint = load_checkpoint(Path(path))
-            with PretendedDevice() if is_pretended else contextlib.nullcontext() as gpu:
-                device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
-                training = checkpoint.recipe.Options()
-                recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, training=training)
-                samples, frame = TrainSamples(pairs, recipe.read, 0), Frames(pairs, [rows], recipe.prepare)[0]
-                training = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
-                state = TrainState(training, checkpoint.backbone, recipe.network, device, {})
-                log, batch = Log(Path(out_dir), 0, World(), STEPS), recipe.collate([samples[n] for n in range(2, 5)])
-                waits.clear()
-                train_one_epoch(state, Step(recipe, World(), 1.0), repeat(batch), log, 1)
-                assert len(waits) <= most[0], (name, waits)
-                log.close()
-                recipe.network.eval()
-                losses.append([x for key, x in log_lines(Path(out_dir), "train")[-1].items() if "loss" in key])
-                gradients.append([x.grad.cpu() for x in recipe.network.parameters() if x.requires_grad])
-                waits.clear()
-                found = recipe.predict(frame)
-                assert len(waits) <= most[1], (name, waits)
-                if is_pretended:  # several frames together, as on a GPU
-                    other = replace(frame, row=[-1 - row for row in frame.row])
-                    found += recipe.predict(joined([frame, other]))
-                answers.append([(x.in_image((90, 160)), x.existence) for x in found])
+        with PretendedDevice() as gpu:
+            both = [run_on(device, Path(path), pairs, rows, Path(out_dir), most) for device in (None, gpu)]
+        losses, gradients, answers = zip(*both, strict=True)
         assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0][1], name  # some targets have masks
         for ours, expected in zip(*gradients, strict=True):
             assert (ours - expected).norm() <= 0.01 * expected.norm() + 1e-6, name
