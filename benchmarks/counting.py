@@ -112,7 +112,7 @@ def print_counts(pairs: Pairs, share: int, input_size: int, precision: str) -> N
     features.KEPT_BYTES = 0  # only a CPU keeps features of pictures
     print(f"{'':<36}operations      GFLOP   GB moved     ms: starts      GPU")
     rows = []
-    for name in RECIPES:
+    for name in READ:
         recipe = make_recipe(name, input_size, precision)
         samples = TrainSamples(pairs, recipe.read, 0)
         read = [samples[number] for number in range(GPUS * share)]

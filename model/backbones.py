@@ -175,7 +175,7 @@ def timm_backbone(
         weights=weights,
         detail_channels=0 if detail is None else layers[detail]["num_chs"],
         is_plain=plain,
-        blocks=sorted(blocks) if blocks else None,
+        blocks=blocks,
         no_positions=no_positions,
     )
     try:

@@ -42,6 +42,7 @@ class Searched(NamedTuple):
 
 # search_pairs(function, share) applies a function(frame) to training pairs: see `Run.search` in train/engine.py.
 SearchPairs = Callable[[Callable[[Frame], list], float | None], list[Searched]]
+TENTH = "(default: a tenth, but at least 20,000 pairs)"  # in helps: what `search_pairs` searches for None
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
 
@@ -166,10 +167,21 @@ class NetworkRecipe(Recipe):
         return self.to_device(np.stack(list(arrays)))
 
 
-class Trained(NetworkRecipe):
-    """A recipe whose network train.py trains."""
+class Fitted(NetworkRecipe):
+    """A recipe that train.py fits to what it finds in training pairs, without steps of an optimizer."""
 
     Options: ClassVar[type]  # of its training, also flags; `Options.defaults(epochs)` has its own defaults of any flag
+
+    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
+        """The last step of a training, after the last step of its optimizer: the network may change once more, by what
+        it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
+        step. All processes do this together; raises Stopped after a signal.
+        """
+        return ""
+
+
+class Trained(Fitted):
+    """A recipe whose network train.py trains."""
 
     @abstractmethod
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
@@ -204,10 +216,3 @@ class Trained(NetworkRecipe):
         """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
         of the form that `mine` returns.
         """
-
-    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
-        """The last step of a training, after the last step of its optimizer: the network may change once more, by what
-        it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
-        step. All processes do this together; raises Stopped after a signal.
-        """
-        return ""

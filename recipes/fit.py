@@ -15,7 +15,7 @@ from common.existence import balanced_accuracy
 from formats.masks import iou
 from model.rows import Rows, cat, rows_by_key
 from recipes.base import Searched
-from recipes.choice import Choice
+from recipes.choice import Choice, Judge
 from recipes.frame import Frame
 from recipes.places import Judged
 from recipes.search import Search
@@ -106,8 +106,9 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     torch.manual_seed(seed)
     looks = with_absences(looks)
     choice.load_state_dict(type(choice)().state_dict())  # a second fit gives the same result as the first
-    for judge in (choice.glance, choice.score, choice.existence):
-        judge.normalize(looks.numbers[looks.held])
+    for judge in choice.children():
+        if isinstance(judge, Judge):
+            judge.normalize(looks.numbers[looks.held])
     visible = looks.visible.float()
     share = visible.mean()
     weight = torch.where(looks.visible, 0.5 / share, 0.5 / (1 - share))

@@ -16,11 +16,16 @@ from recipes.locator import EPS, Description, Locator, ObjectCrops
 from recipes.places import Compared, Glanced, Judged
 
 
+def read_by_existence(x: Judged) -> tuple[Tensor, ...]:
+    """A cosine counts beside the highest similarity of the object to its own place, as backbones differ in scale."""
+    return x.agreement, x.close_agreement, x.color, x.contrast, x.back, x.close_cosine / x.home.clamp(min=0.2)
+
+
+EXISTENCE, EXISTENCE_BIAS = (1.5, 4.3, 2.1, 0.2, 0.4, 2.0), -3.8  # fitted to rendered takes, with EfficientNet-Lite0
+
+
 class FixedChoice:
-    """The judges of places, as `Choice` has them, but as sums whose weights never change. Existence reads nothing whose
-    scale the backbone decides: a cosine counts beside the highest similarity of the object to its own place. Its
-    weights were fitted to rendered takes, with EfficientNet-Lite0.
-    """
+    """The judges of places, as `Choice` has them, but as sums whose weights never change."""
 
     def glance(self, x: Glanced) -> Tensor:
         return added(1.0 * x.cosine, 0.2 * x.agreement, 0.1 * x.similarity)
@@ -29,8 +34,8 @@ class FixedChoice:
         return added(1.0 * x.close_cosine, 0.2 * x.close_agreement, 0.1 * x.similarity, 0.1 * x.color)
 
     def existence(self, x: Judged) -> Tensor:
-        alike = added(1.5 * x.agreement, 4.3 * x.close_agreement, 2.1 * x.color, 0.2 * x.contrast, 0.4 * x.back)
-        return alike + 2.0 * (x.close_cosine / x.home.clamp(min=0.2)) - 3.8
+        *alike, of_home = (weight * number for weight, number in zip(EXISTENCE, read_by_existence(x), strict=True))
+        return added(*alike) + of_home + EXISTENCE_BIAS
 
 
 def added(*numbers: Tensor) -> Tensor:
@@ -51,7 +56,8 @@ class Matcher(nn.Module):
 
     def __init__(self, config: Any):
         super().__init__()
-        self.config, self.locator, self.choice = config, Locator(config.cell), FixedChoice()
+        self.config, self.locator = config, Locator(config.cell)
+        self.choice: Any = FixedChoice()
 
     def encode(self, levels: Levels, masks: Tensor) -> ObjectCrops:
         """Encode B objects, from query crops (B, ...) and the masks in them (B, S, S) of 0 and 1."""

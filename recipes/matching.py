@@ -41,15 +41,20 @@ class Matching(Search):
         backbone is unfit.
         """
         cls.channels_of(backbone)
-        side, long_side, cell = PLAIN_SIZES if backbone.is_plain else USUAL_SIZES
-        size = (input_size or side) // STRIDE * STRIDE
-        config = MatchingConfig(size, size * long_side // side, cell)
+        config = MatchingConfig(**sizes_for(backbone, input_size))
         made = cls(Matcher(config), backbone, device, precision, **options)
         made.options |= {"backbone": backbone.name, **backbone.chosen} | asdict(config)
         return made
 
     def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
         return in_threads(sharpened, super().draw(objects, places, looks, closer), places.image)
+
+
+def sizes_for(backbone: Backbone, input_size: int | None = None) -> dict[str, int]:
+    """The fields of `MatchingConfig` that fit a backbone, with crops of about `input_size` pixels."""
+    side, long_side, cell = PLAIN_SIZES if backbone.is_plain else USUAL_SIZES
+    size = (input_size or side) // STRIDE * STRIDE
+    return {"input_size": size, "frame_size": size * long_side // side, "cell": cell}
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:

@@ -15,16 +15,17 @@ from model.backbones import make_backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
 from model.device import PRECISIONS, resolve_device, resolve_precision
 from model.weights import load_state
-from recipes.base import NetworkRecipe, Trained
+from recipes.base import Fitted, NetworkRecipe
 from recipes.matching import Matching
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
+from recipes.tuned import Tuned
 
-RECIPES: dict[str, type[Trained]] = {"paper": Paper, "strong": Strong}
+RECIPES: dict[str, type[Fitted]] = {"paper": Paper, "strong": Strong, "matching": Tuned}
 
 
 class Checkpoint(NamedTuple):
-    recipe: type[Trained]
+    recipe: type[Fitted]
     backbone: Backbone
     network: nn.Module  # in eval mode, on the CPU
     arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown
@@ -97,5 +98,6 @@ def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not ours:
         return {}
     name, config = stored_config(content, path, RECIPES)
-    backbone = str(content["backbone"]["name"]) if names_backbone(content["backbone"]) else "moco"
-    return option_values(config) | {"recipe": name, "backbone": backbone}
+    stored = content["backbone"] if names_backbone(content["backbone"]) else {"name": "moco"}
+    backbone = {"backbone": str(stored["name"]), "blocks": stored.get("blocks")}
+    return option_values(config) | backbone | {"recipe": name, "no_positions": stored.get("no_positions", False)}

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
 from formats.pairs import Pairs
-from recipes.base import Searched, Trained
+from recipes.base import Searched
 from recipes.frame import Frames, answered
 from recipes.samples import Batch
 from recipes.stream import TrainSamples, sample_numbers_by_step
@@ -30,7 +30,7 @@ class Step(nn.Module):
     minimizes. This is a module, because data-parallel training wraps one.
     """
 
-    def __init__(self, recipe: Trained, world: World, existence_weight: float):
+    def __init__(self, recipe: Any, world: World, existence_weight: float):
         super().__init__()
         self.network, self.recipe, self.world = recipe.network, recipe, world
         self.weights = recipe.weights(existence_weight)
@@ -48,7 +48,7 @@ class Run:
     options: Options
     world: World
     state: TrainState
-    recipe: Trained
+    recipe: Any  # a `Fitted`, and for steps a `Trained`
     pairs: Pairs  # of training
     validation: Validation
     log: Log

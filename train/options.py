@@ -54,6 +54,8 @@ class Options:
     moco_path: Path | None = option(
         None, "the backbone's weights (default: for moco, in model/pretrained)", "--moco_path", "--backbone_weights"
     )
+    blocks: list[int] = option(None, "the two layers of a vision transformer to read, from 0", limits=[0], nargs=2)
+    no_positions: bool = option(False, "leave positions out of a vision transformer's features, as INSID3 does")
     resume_pth: str | None = option(None, RESUME, "--resume-pth", group="where to start")
     init_weights: Path | None = option(None, "network, or related model, from whose tensors a new training starts")
     overwrite: bool = option(False, "delete the run in --out-dir, and start anew")

@@ -15,6 +15,7 @@ from model.checkpoint import REMEDY, load_fitting, read_checkpoint, stored_backb
 from model.device import resolve_precision
 from model.weights import read_torch
 from model.xsegtx import FREE
+from recipes.base import Trained
 from recipes.table import RECIPES, stored_options
 from train.log import LOG_NAME
 from train.options import MAY_CHANGE, UNUSED, Options, defaults_of
@@ -97,6 +98,10 @@ def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.d
     defaults = defaults_of(name, typed.get("n_epoch", Options.n_epoch))
     for other in typed.keys() - defaults.keys():
         raise UserError(f"--{other}: the {name} recipe has no such option; leave it out, or give another --recipe")
+    if not issubclass(RECIPES[name], Trained):
+        for option, flag in {"n_epoch": "--n-epoch", "warmUpIter": "--warmUpIter"}.items():
+            if typed.get(option):
+                raise UserError(f"{flag} {typed[option]}: the {name} recipe has no steps; leave it out")
     values = defaults | known | typed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
     values["precision"] = resolve_precision(values["precision"], device)
@@ -140,7 +145,7 @@ def starting_state(
     if start.keeps_backbone:
         backbone = stored_backbone(start.content["backbone"], options.moco_path, start.path)
     else:
-        backbone = make_backbone(options.backbone, options.moco_path)
+        backbone = make_backbone(options.backbone, options.moco_path, options.blocks, options.no_positions)
     torch.manual_seed(options.seed)
     recipe = RECIPES[options.recipe]
     network = recipe.Network(replace(options.config, **recipe.channels_of(backbone)))
@@ -159,7 +164,8 @@ def starting_state(
         changes = [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
         return state, [f"{start.path}, continued at step {state.step}", *changes]
     if not start.path:
-        return state, [f"{options.backbone} backbone, new transformer"]
+        new = "new transformer" if issubclass(recipe, Trained) else "existence not fitted yet"
+        return state, [f"{options.backbone} backbone, {new}"]
     loaded, left_out = load_fitting(network, start.content, start.path)
     tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
     note = f"{options.backbone} backbone, transformer with {tensors} from {start.path}"

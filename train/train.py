@@ -80,7 +80,8 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     run = prepare(options, start, world, device)
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     try:
-        train_epochs(run)
+        if options.schedule.total_steps:
+            train_epochs(run)
         finish(run)
         run.state.save_best()
     except Stopped:
@@ -164,6 +165,8 @@ def print_introduction(run: Run, notes: list[str]) -> None:
         rate += f", times {LR_DROP} after epoch {list(schedule.milestones)}"
     if schedule.falls is not None:
         rate += f", falling after epoch {schedule.falls}"
+    warmup = counted(schedule.warmup, "step")
+    steps = {"steps": f"{schedule.total_steps} of {options.batch_pos} samples", "warm-up": warmup, "rate": rate}
     facts = {
         "setting": options.setting,
         "data": arguments["train_dir"],
@@ -171,9 +174,7 @@ def print_introduction(run: Run, notes: list[str]) -> None:
         "val_pairs": f"{run.validation.size} of {len(run.validation.pairs)}",
         "start": notes[0],
         "recipe": ", ".join([options.recipe, *(f"{name} {arguments[name]}" for name in names)]),
-        "steps": f"{schedule.total_steps} of {options.batch_pos} samples",
-        "warm-up": counted(schedule.warmup, "step"),
-        "rate": rate,
+        **(steps if schedule.total_steps else {}),
         "device": f"{run.world.size} x {run.state.device}, {options.precision}",
         "out_dir": str(options.out_dir),
         **{name: run.state.origin[name] for name in ("commit", "command")},

@@ -5,9 +5,8 @@ from typing import Any
 
 from common.options import option
 from model.xsegtx import XSegTxConfig
+from recipes.base import TENTH
 from recipes.crops import MatchingConfig
-
-TENTH = "(default: a tenth, but at least 20,000 pairs)"  # see `random_frames` in train/engine.py
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""A backbone is tuned: existence is fitted to what matching finds in training pairs, and nothing else is trained."""
+
+import itertools
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import eval_segswap
+from common.errors import UserError
+from inference.predictor import Predictor
+from model.backbone import Backbone
+from recipes import fit as fitting
+from recipes import matching, tuned
+from recipes.matching import Matching
+from recipes.tuned import Tuned, TunedConfig, TunedMatcher
+from tests.made import ROOT
+from tests.made.known_answer import Colors, scene
+from tests.made.processes import context, run_main
+from tests.model.test_backbones import DINOV2, DINOV3, original_state
+from tests.train.test_train import outputs_of_ranks
+from tests.train.test_train_resume import check_equal, outcome
+from train import train
+
+ON_RANK = """
+import sys
+from tests.recipes.test_tuned import make_small
+from train import train
+make_small(setattr)
+train.main(sys.argv[1:])
+"""
+
+
+def make_small(change) -> None:
+    """Let few pairs be enough for a fit, which is always better, and crops be small."""
+    for name, value in {"FIT_NEEDS": 3, "LEAST_HIDDEN": 1, "HELD_OUT": 3, "FIT_STEPS": 20}.items():
+        change(fitting, name, value)
+    counts = itertools.count()
+    change(fitting, "choice_figures", lambda *_: (next(counts), 0))
+    change(matching, "PLAIN_SIZES", (64, 192, 16))
+
+
+def arguments(data_dir, out_dir, backbone, weights) -> list[str]:
+    flags = ["--recipe", "matching", "--backbone", backbone, "--backbone_weights", weights, "--fit_share", 0.22]
+    flags += ["--num_workers", 0, "--device", "cpu", "--train-dir", data_dir, "--out-dir", out_dir, "--blocks", 2, 5]
+    return list(map(str, flags))
+
+
+def run_until(count: int, how: signal.Signals, words: list[str]) -> None:
+    """Run train.py, and stop it before it looks at the frame with this number."""
+    looks, left = tuned.all_looks, iter(range(count))
+
+    def look(*given):
+        if next(left, None) is None:
+            os.kill(os.getpid(), how)
+        return looks(*given)
+
+    make_small(setattr)
+    tuned.all_looks = look
+    sys.exit(run_main(train.main, *words).returncode)
+
+
+@pytest.mark.parametrize(("name", "how"), {DINOV2: signal.SIGTERM, DINOV3: signal.SIGKILL}.items())
+def test_a_tuned_transformer_is_the_same_after_a_stop_and_from_two_processes_and_its_file_predicts(
+    name, how, training_set, tmp_path, monkeypatch, warm_python
+):
+    make_small(monkeypatch.setattr)
+    weights, folders = tmp_path / "weights.pth", [tmp_path / x for x in ("whole", "stopped", "ranks")]
+    torch.save({key: tensor.half() for key, tensor in original_state(name).items()}, weights)
+    whole, stopped, ranks = (arguments(training_set, folder, name, weights) for folder in folders)
+    run = run_main(train.main, *whole)
+    assert "netLast.pth: the choice among looks is fitted" in run.stdout and run.returncode == 0
+    process = context.Process(target=run_until, args=(2, how, stopped))
+    process.start()
+    process.join()
+    assert process.exitcode == (143 if how == signal.SIGTERM else -how)
+    assert run_main(train.main, *stopped).returncode == 0
+    check_equal(outcome(folders[1])["netLast.pth"], outcome(folders[0])["netLast.pth"])
+    if name == DINOV3:
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        outputs_of_ranks(*2 * [[warm_python, "-c", ON_RANK, *ranks]])
+        check_equal(outcome(folders[2])["netLast.pth"], outcome(folders[0])["netLast.pth"])
+    words = ["--ckpt_path", folders[1] / "netLast.pth", "--data_path", training_set, "--out_path", tmp_path / "out"]
+    assert run_main(eval_segswap.main, "--setting", "ego-exo", *words, "--device", "cpu").returncode == 0
+
+
+def test_matching_that_is_not_fitted_yet_gives_the_answers_of_matching():
+    colors, cpu = Backbone("colors", Colors(), channels=3, detail_channels=3), torch.device("cpu")
+    query, query_mask = scene((270, 480), (0.3, 0.42, 0.5, 0.62))
+    target, _ = scene((480, 270), (0.25, 0.35, 0.1, 0.2))
+    recipe = Tuned(TunedMatcher(TunedConfig(**Tuned.channels_of(colors))), colors, cpu)
+    one, other = (Predictor(x).segment(query, query_mask, target) for x in (recipe, Matching.of(colors, cpu)))
+    assert np.array_equal(one.mask, other.mask) and one.existence == pytest.approx(other.existence, abs=1e-5)
+
+
+def test_matching_has_no_steps(training_set, tmp_path):
+    flags = ["--recipe", "matching", "--train-dir", str(training_set), "--out-dir", str(tmp_path), "--device", "cpu"]
+    with pytest.raises(UserError, match="--n-epoch 3: the matching recipe has no steps; leave it out"):
+        train.main([*flags, "--n-epoch", "3"])
