@@ -44,8 +44,11 @@ class Validation:
         for frame, answers in answered(self.recipe, frames, world=self.log.world):
             reasons = [f"{' '.join(map(str, self.pairs.named(row)))}: {why}" for row, why in frame.left_out.items()]
             self.log.note_unreadable(reasons)
-            for pair, answer in enumerate(answers):
-                scores.append(self.score(frame.row[pair], frame.compared(pair, answer), answer.existence))
+            for pair, (row, answer) in enumerate(zip(frame.row, answers, strict=True)):
+                mask, truth, overlap = frame.compared(pair, answer), self.pairs.target_mask(row), math.nan
+                if truth:  # at this size, a very small truth can be empty; the IoU is 1 if both are
+                    overlap = iou(mask, resize_mask(truth, mask.shape).astype(bool))
+                scores.append(PairScore(row, overlap, answer.existence, truth is not None))
         # Processes meet at the end alone, as their groups of frames differ.
         signals, parts = zip(*self.log.world.gather((self.log.world.signal, scores)), strict=True)
         if any(signals):
@@ -55,15 +58,6 @@ class Validation:
             figures["unreadable"] = unreadable
         self.log.report_validation(step, epoch, figures)
         return figures.get("iou", 0.0)
-
-    def score(self, row: int, mask: np.ndarray, existence: float) -> PairScore:
-        """The official score of a mask in the size of results files. The IoU is 1 if both masks are empty; the true
-        mask can be empty in this size if the object is very small.
-        """
-        rle, overlap = self.pairs.target_mask(row), math.nan
-        if rle:
-            overlap = iou(mask, resize_mask(rle, mask.shape).astype(bool))
-        return PairScore(row, overlap, existence, rle is not None)
 
 
 def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:
