@@ -52,7 +52,7 @@ from inference.predictor import Found, Predictor
 
 WEB = Path(__file__).resolve().parent / "web"
 SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
-# How well the network of this repository finds the object: easy means an IoU above 90 %, fair above 65 %, fails below 30 %.
+# How well the network of this repository does: easy means an IoU above 90 %, fair above 65 %, fails below 30 %.
 SAMPLES = {"jar": "easy", "pot": "easy", "bin": "fair", "motorcycle": "fair", "person": "fair"}
 SAMPLES |= {"packet": "fails", "cup": "not there"}
 PLACES = 3  # that are shown at most
