@@ -71,7 +71,11 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
     is_empty = np.isnan(cases["existence"]).all() and all(problem.missing for problem in problems)
     if is_empty and (not_in_truth or options.allow_missing):
         raise UserError(f"{path} has no prediction for any scored case; check --split")
-    refuse_problems(problems, path, options.allow_missing)
+    if refused := [problem for problem in problems if not (problem.missing and options.allow_missing)]:
+        flags = sorted({problem.flag for problem in refused if problem.flag})
+        hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
+        hint += "" if options.allow_missing else MISSING_HINT
+        refuse([problem.text for problem in refused], str(path), hint)
     warnings = [*warnings_of(truth, not_in_truth, accepted), *(problem.text for problem in problems)]
     return FileScores(cases, masks, warnings, {"results": str(path), **read_provenance(path)})
 
@@ -89,15 +93,6 @@ def score_takes(
         cases[rows], masks[rows] = scored, predicted
     problems = [Problem(f"take {uid}: ground truth: {why}", MISSING) for uid, why in truth.malformed.items()]
     return cases, masks, problems + [problem for take in sorted(of_takes) for problem in of_takes[take]]
-
-
-def refuse_problems(problems: Sequence[Problem], path: Path, allow_missing: bool) -> None:
-    """Print the problems of a results file, and raise UserError, unless all are missing predictions that may miss."""
-    if refused := [problem for problem in problems if not (problem.missing and allow_missing)]:
-        flags = sorted({problem.flag for problem in refused if problem.flag})
-        hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        hint += "" if allow_missing else MISSING_HINT
-        refuse([problem.text for problem in refused], str(path), hint)
 
 
 def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Counter[str]) -> list[str]:

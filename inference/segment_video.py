@@ -60,6 +60,7 @@ from recipes.frame import Frame, answered
 EXISTENCE_COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
 OUTLINE_COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
 PANEL_HEIGHT = 480  # height of the video's panels in pixels
+Answers = Mapping[tuple[str, str], Answer]  # by object and camera
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -168,9 +169,8 @@ def answer_moments(
 ) -> list[tuple]:
     """Write the masks and the video of all moments. Returns the rows of existence.csv below its heading."""
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
-    widths = {
-        name: max(2, round(PANEL_HEIGHT * ratio / 2) * 2) for name, ratio in ratios.items()
-    }  # H.264 needs even sizes
+    widths = {name: max(2, round(PANEL_HEIGHT * x / 2) * 2) for name, x in ratios.items()}  # H.264 needs even sizes
+    colors = dict(zip(objects, cycle(OUTLINE_COLORS), strict=False))
     step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
     size, fps = (PANEL_HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
     frames = progress(frames_at(cameras, moments, ego), "segment", len(moments), "frame")
@@ -180,14 +180,16 @@ def answer_moments(
         for moment, (frame, answers) in zip(moments, stream, strict=True):
             found = dict(zip(sought_in(moment), answers, strict=True))
             write_masks(moment, frame, found, cameras, out / "masks", kept)
-            write(draw_moment(moment, frame, found, widths, objects))
+            images = dict(zip(moment.seen, frame.pictures, strict=True))
+            panels = [draw_camera(moment, x, images.get(x), found, widths[x], colors) for x in cameras]
+            write(np.hstack(panels))
     return [row for _, row in kept.values()]
 
 
 def write_masks(
     moment: Moment,
     frame: Frame,
-    found: Mapping[tuple[str, str], Answer],  # by object and camera
+    found: Answers,
     cameras: Mapping[str, Footage],
     out: Path,
     kept: dict[Path, tuple[float, tuple]],
@@ -230,36 +232,18 @@ def frames_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: st
         yield frame
 
 
-def draw_moment(
-    moment: Moment,
-    frame: Frame,
-    found: Mapping[tuple[str, str], Answer],
-    widths: Mapping[str, int],
-    objects: Sequence[str],
-) -> np.ndarray:
-    """All cameras side by side, (H, W, 3) uint8 RGB; each object's outline and caption have a color of its own.
-
-    `found` has the answers by object and camera.
-    """
-    images = dict(zip(moment.seen, frame.pictures, strict=True))
-    colors = dict(zip(objects, cycle(OUTLINE_COLORS), strict=False))
-    return np.hstack(
-        [
-            draw_camera(moment, camera, images.get(camera), found, (PANEL_HEIGHT, width), colors)
-            for camera, width in widths.items()
-        ]
-    )
-
-
 def draw_camera(
     moment: Moment,
     camera: str,
     image: np.ndarray | None,
-    found: Mapping[tuple[str, str], Answer],
-    size: Size,
+    found: Answers,
+    width: int,
     colors: Mapping[str, Color],
 ) -> np.ndarray:
-    """What a camera shows at a moment, (H, W, 3) uint8 RGB of `size`, under a line for each object that is known."""
+    """What a camera shows at a moment, (PANEL_HEIGHT, width, 3) uint8 RGB, under a line for each object that is known,
+    in the color of its outline.
+    """
+    size = PANEL_HEIGHT, width
     if image is None:
         return captioned_inside(np.zeros((*size, 3), np.uint8), [(f"{camera}: no picture", WHITE)])
     panel, lines = resize(image, size), [(camera, WHITE)]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -33,7 +33,8 @@ class Validation:
         rows = np.sort(np.random.default_rng(0).permutation(len(pairs))[: self.size])
         groups = [rows[group] for group in pairs[rows].groups("take", "frame")]
         own = Frames(pairs, groups[log.world.rank :: log.world.size], recipe.prepare)
-        self.frames = DataLoader(own, batch_size=None, **recipe.loading)
+        ends: dict[str, Any] = {**recipe.loading, "persistent_workers": False}  # no memory is kept between validations
+        self.frames = DataLoader(own, batch_size=None, **ends)
 
     def run(self, step: int, epoch: str) -> float:
         """Validate, report the scores and return the IoU. Raises Stopped after a signal."""
