@@ -33,6 +33,7 @@ from recipes import search
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
 from tests.made import EGO, ROOT
+from tests.made.networks import write_network
 from tests.made.processed import LAYOUT, make_data_set
 from tests.made.processes import claimed_elsewhere, run_main
 from tests.made.results import keyed_entries, read_results
@@ -52,7 +53,9 @@ def other(checkpoint) -> Path:
     """A checkpoint of another network."""
     backbone = load_checkpoint(checkpoint).backbone
     torch.manual_seed(1)
-    save_checkpoint(checkpoint.with_name("other.pth"), "paper", backbone, XSegTx(XSegTxConfig("tiny", SIDE)))
+    save_checkpoint(
+        checkpoint.with_name("other.pth"), "paper", backbone, XSegTx(XSegTxConfig("tiny", SIDE, feature_channels=112))
+    )
     return checkpoint.with_name("other.pth")
 
 
@@ -84,11 +87,11 @@ def run(*args) -> Path:
     ("setting", "strong", "expected"),
     [("ego-exo", False, (0.41540, 0.33169)), ("exo-ego", False, (0.41410, 0.31194)), ("exo-ego", True, None)],
 )
-def test_results_equal_single_pairs_and_golden_ones(checkpoint, strong_checkpoint, tmp_path, setting, strong, expected):
+def test_results_equal_single_pairs_and_golden_ones(strong_checkpoint, tmp_path, setting, strong, expected):
     """Golden, of the paper's network: of all pairs, the mean existence and the share of pictures that masks cover."""
     layout = {"cup_0": {EGO: [30, 0], "cam01": [0], "cam02": [0, 30]}}
     data_path = make_data_set(tmp_path, {"val": ["a"]}, layout)
-    checkpoint = strong_checkpoint if strong else checkpoint
+    checkpoint = strong_checkpoint if strong else write_network(tmp_path / "net.pth", published=True)
     result = read_results(run(checkpoint, data_path, tmp_path, setting), setting)["a"]
     predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[1:3], []
     size = {"ego-exo": "smaller", "exo-ego": "larger"}[setting]
@@ -301,7 +304,7 @@ def test_a_checkpoint_of_the_other_setting_is_used_with_a_warning(checkpoint, tm
         torch.save(torch.load(checkpoint, weights_only=True) | {"arguments": flags}, path)
         run(path, data_path, tmp_path / setting, "exo-ego")
         printed = capsys.readouterr()
-        assert f"{path}: tiny network of 96 pixels on moco features, in fp32, on 1 x cpu" in printed.out
+        assert f"{path}: tiny network of 96 pixels on efficientnet_lite0 features, in fp32, on 1 x cpu" in printed.out
         assert ("was trained for ego-exo, not for exo-ego" in printed.err) == (setting == "ego-exo")
 
 

@@ -15,6 +15,7 @@ from model.backbone import Backbone, normalize_image
 from model.backbones import make_backbone, resnet50_backbone
 from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
+from recipes.paper import Paper
 from recipes.strong.config import StrongConfig
 from recipes.strong.network import StrongNetwork
 from recipes.strong.recipe import Strong
@@ -58,16 +59,20 @@ def strong_network(**options: Any) -> StrongNetwork:
     return network
 
 
-def write_network(path: Path, arguments: dict[str, Any] | None = None, strong: bool = False, **options: Any) -> Path:
+def write_network(
+    path: Path, arguments: dict[str, Any] | None = None, strong: bool = False, published: bool = False, **options: Any
+) -> Path:
     """Write the checkpoint of a tiny network of 96 pixels with `options` of its configuration; returns its path.
-    `arguments` are stored as the arguments of its training.
+    `arguments` are stored as the arguments of its training. It holds the published backbone, or names
+    EfficientNet-Lite0, which loads in a third of the time.
     """
     torch.manual_seed(0)
+    backbone = random_backbone(0) if published else make_backbone("efficientnet_lite0")
     if strong:
-        backbone = make_backbone("efficientnet_lite0")
         model = strong_network(**Strong.channels_of(backbone), **options)
     else:
-        backbone, model = random_backbone(0), XSegTx(XSegTxConfig("tiny", 96, **options))
+        model = XSegTx(XSegTxConfig("tiny", 96, **Paper.channels_of(backbone), **options))
+    if published:
         calibrate_batch_norm(backbone, normalize_image(torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8)))
     save_checkpoint(path, "strong" if strong else "paper", backbone, model, arguments=arguments or {})
     return path
