@@ -62,11 +62,9 @@ run bash train/run_both.sh --init_weights $network --train-dir "$data" --out-dir
 made "$out/checkpoints/netBest.pth" "$out/checkpoints/log.jsonl"
 
 step "6/7 Inference: the masks of the test takes, in both settings, before and after the training"
-for setting in ego-exo exo-ego; do
-  predict=(python eval_segswap.py --setting $setting --split test --data_path "$data")
-  run "${predict[@]}" --ckpt_path $network --out_path "$out/results/before"
-  run "${predict[@]}" --ckpt_path "$out/checkpoints/netBest.pth" --out_path "$out/results/after"
-done
+predict=(python eval_segswap.py --setting both --split test --data_path "$data")
+run "${predict[@]}" --ckpt_path $network --out_path "$out/results/before"
+run "${predict[@]}" --ckpt_path "$out/checkpoints/netBest.pth" --out_path "$out/results/after"
 made "$out"/results/{before,after}/{ego-exo,exo-ego}_test_results.json
 
 step "7/7 Scores: both compared in both settings, and a report with pictures"

@@ -43,9 +43,11 @@ setup_env() {
     local copy="$stamp.$(echo "$file" | tr / -)"
     if ! cmp -s "$file" "$copy"; then
       echo "+ pip install -r $file    # minutes at the first time: 6.0 GB in all with CUDA, 1.8 GB without"
-      local quiet=--quiet
-      if [ -t 1 ]; then quiet=; fi # in a terminal, show pip's progress
-      .venv/bin/python -m pip install $quiet --disable-pip-version-check -r "$file" || {
+      local options=--quiet
+      if [ -t 1 ]; then options=; fi # in a terminal, show pip's progress
+      # pip would compile all modules, half of its time; Python compiles those it imports, if it may write them.
+      if [ -z "${PYTHONDONTWRITEBYTECODE:-}" ]; then options+=" --no-compile"; fi
+      .venv/bin/python -m pip install $options --disable-pip-version-check -r "$file" || {
         echo "error: pip could not install $file" >&2
         return 1
       }
