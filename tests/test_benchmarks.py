@@ -69,9 +69,9 @@ def test_steps_and_predictions_of_both_recipes_are_counted_and_hours_follow_from
     alone, together = (counting.STEPS * max(starts, gpus * busy) / 3.6e6 for gpus in (counting.GPUS, 1))
     with_64_cores = re.search(r"^paper +.* (\S+) / (\S+)$", text, re.MULTILINE)
     assert [float(x) for x in with_64_cores.groups()] == pytest.approx([alone, together], rel=0.1)
-    text = output_of(run_main(train_step.main, *small[:1], *small[-2:], "--backbone", "vit_tiny_patch16_224"))
+    text = output_of(run_main(train_step.main, *small[:1], *small[-2:], "--backbone", "efficientnet_lite0"))
     needs = re.findall(r"^the GPU needs (.*) ms a pair, (.*) of them for the backbone$", text, re.MULTILINE)
-    assert len(needs) == 2 and all(float(whole) > float(own) > 0.1 for whole, own in needs)
+    assert len(needs) == 2 and all(float(whole) >= float(own) > 0 for whole, own in needs)
 
 
 def test_what_is_counted_are_operations_with_their_flop_and_bytes_and_no_views():

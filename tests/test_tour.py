@@ -12,7 +12,8 @@ from pathlib import Path
 
 import matplotlib
 
-from inference import predictor
+from common import constants
+from recipes import table
 from tests.made import ROOT
 
 NOTEBOOK = ROOT / "docs/tour.ipynb"
@@ -20,7 +21,8 @@ NOTEBOOK = ROOT / "docs/tour.ipynb"
 
 def test_the_tour_runs_from_its_first_cell_to_its_last(checkpoint, warm_python, tmp_path, monkeypatch, capsys):
     matplotlib.use("Agg")
-    monkeypatch.setattr(predictor, "SHIPPED", checkpoint)
+    for module in (constants, table):
+        monkeypatch.setattr(module, "SHIPPED", checkpoint)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "executable", str(warm_python))
     monkeypatch.chdir(NOTEBOOK.parent)  # where a notebook runs

@@ -24,7 +24,7 @@ from model.efficientnet import LITES
 from model.features import Encoder, fold_batch_norm
 from model.mask_features import MaskFeatures
 from recipes.matching import Matching
-from recipes.table import load_checkpoint
+from tests.made.networks import calibrate_batch_norm, random_backbone
 
 DINOV2, DINOV3 = "vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
 TRANSFORMERS = {DINOV2: 14, DINOV3: 16, "vit_pe_spatial_base_patch16_512.fb": 16}  # name: stride
@@ -230,8 +230,10 @@ def test_weights_that_cannot_be_fetched_say_at_once_which_file_to_give(monkeypat
 
 
 @pytest.fixture(scope="module")
-def backbone(checkpoint):
-    return fold_batch_norm(load_checkpoint(checkpoint).backbone)
+def backbone():
+    backbone = random_backbone(0)
+    calibrate_batch_norm(backbone, backbone.normalize(random_images(96, 4)))
+    return fold_batch_norm(backbone)
 
 
 def test_windows_give_the_features_of_the_plain_pass(backbone):
