@@ -52,21 +52,21 @@ from inference.predictor import Found, Predictor
 
 WEB = Path(__file__).resolve().parent / "web"
 SAMPLES_DIR = Path(__file__).resolve().parents[1] / "assets" / "samples"
-# How well the network of this repository does: easy means an IoU above 90 %, fair above 65 %, fails below 30 %.
+# How well the network of this repository finds the object: easy is an IoU above 90 %, fair above 65, fails below 30.
 SAMPLES = {"jar": "easy", "pot": "easy", "bin": "fair", "motorcycle": "fair", "person": "fair"}
 SAMPLES |= {"packet": "fails", "cup": "not there"}
 PLACES = 3  # that are shown at most
 MAX_FILE = 30 * 2**20  # bytes of an upload
 MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
 MAX_SIDE = 10_000  # pixels of a picture's long side; an answer can need a square of this side, 700 MB
-MAX_KEPT = 3  # first pictures beside the one on which the visitor marks
+MAX_KEPT, MAX_MORE = 3, 8  # first pictures beside the one that is marked, and second ones beside the one that is shown
 MAX_BOXES, MAX_LINES, MAX_POINTS = 10, 1000, 10_000  # of the marks; a box takes about 1 s, while all others wait
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = """### Find an object again in another picture
 Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Up to three more
-pictures of the object can help. Give a second picture, and press Find. Your pictures stay on the machine that serves
-this page, and are deleted when it ends."""
+pictures of the object can help. Give a second picture, or several, and press Find. Your pictures stay on the machine
+that serves this page, and are deleted when it ends."""
 LIMITS = """Look at each answer; it can be wrong. For 8 of 24 photographs that show only something of the same kind, the
 answer was "there". More than half of the small things, such as a cup across a room, are missed."""
 
@@ -81,40 +81,50 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def answer_visitor(
-    predictor: Predictor, query: Any, marks: list, target: Any, size: str, kept: Sequence[tuple] = ()
+    predictor: Predictor,
+    query: Any,
+    marks: list,
+    target: Any,
+    size: str,
+    kept: Sequence[tuple] = (),
+    more: Sequence[tuple] = (),
 ) -> tuple:
     """What the page shows after Find: the answer as a text, the picture with the found object, its mask as a file, and
-    the same two files of the marked object. Then, if there are several places, their pictures and existences; and what
-    a click on each of them shows. If an input is missing or wrong, the text says so, and all others are None.
+    the same two files of the marked object. Then, if there are several answers, their pictures and existences; and what
+    a click on each of them shows. Several answers are the places in one second picture, or the answers for several,
+    the likeliest first. If an input is missing or wrong, the text says so, and all others are None.
 
-    The inputs are as the browser sends them; `kept` is the list of `keep_picture`.
+    The inputs are as the browser sends them; `kept` is the list of `keep_picture`, `more` of `add_targets`.
     """
     try:
         given = [row[:2] for row in kept] + ([(query, marks)] if query or not kept else [])
         images = [read_upload(file, "first") for file, _ in given]
-        target_image = read_upload(target, "second")
+        targets = ([target] if target or not more else []) + [file for file, _ in more]
         masks = [mask_of_marks(image, drawn) for image, (_, drawn) in zip(images, given, strict=True)]
-        found = predictor.places(images, masks, target_image, PLACES, size=SIZE_WORDS[size])
+        found = []
+        for file in targets:  # one after the other, because each takes so much memory
+            image, name = read_upload(file, "second"), f" in {Path(file['path']).name}" if more else ""
+            places = predictor.places(images, masks, image, 1 if more else PLACES, size=SIZE_WORDS[size])
+            found += [(place.existence, *shown_place(image, place, name)) for place in places]
     except UserError as error:
         return str(error), *[None] * 6
-    places = [shown_place(target_image, place) for place in found]
-    gallery = [close_up_of(target_image, place) for place in found] if len(found) > 1 else None
+    if more:
+        found.sort(key=lambda answer: -answer[0])
+    gallery = [close_up for _, close_up, *_ in found] if len(found) > 1 else None
     marked = file_of(outline(images[-1], masks[-1], QUERY), "marked", "webp"), file_of(masks[-1] * 255, "marked_mask")
-    return *places[0], *marked, gallery, places
+    shown = [answer[2:] for answer in found]
+    return *shown[0], *marked, gallery, shown
 
 
-def shown_place(target: np.ndarray, place: Found) -> tuple[str, str, str]:
-    """What is said of a place, the target with its outline, and its mask."""
-    shown = outline(target, place.mask, PREDICTION, place.existence < SURELY_VISIBLE)
-    files = file_of(shown, "found", "webp"), file_of(place.mask * 255, "found_mask")
-    return verdict(place.existence).capitalize(), *files
-
-
-def close_up_of(target: np.ndarray, place: Found) -> tuple[str, str]:
-    """A place from nearby, and its existence, for the gallery."""
-    near = around(place.mask, 3)
-    close_up = outline(target[near], place.mask[near], PREDICTION, place.existence < SURELY_VISIBLE)
-    return file_of(close_up, "place", "webp"), f"{int(100 * place.existence)} %"
+def shown_place(target: np.ndarray, place: Found, name: str) -> tuple[tuple[str, str], str, str, str]:
+    """For the gallery, a place from nearby and its existence; what is said of the place, the target with its outline,
+    and its mask.
+    """
+    is_dashed, near = place.existence < SURELY_VISIBLE, around(place.mask, 3)
+    close_up = file_of(outline(target[near], place.mask[near], PREDICTION, is_dashed), "place", "webp")
+    shown = file_of(outline(target, place.mask, PREDICTION, is_dashed), "found", "webp")
+    said = verdict(place.existence).capitalize() + name
+    return (close_up, f"{int(100 * place.existence)} %"), said, shown, file_of(place.mask * 255, "found_mask")
 
 
 def show_cut_out(query: Any, marks: list) -> str | None:
@@ -142,6 +152,21 @@ def keep_picture(query: Any, marks: list, kept: list[tuple]) -> tuple:
         return str(error), *[gr.skip()] * 4
     kept = [*kept, (query, marks, file_of(outline(image, mask, QUERY), "marked", "webp"))]
     return "", kept, [shown for *_, shown in kept], None, []
+
+
+def add_targets(files: list[dict], more: list[tuple]) -> tuple:
+    """Add second pictures. Returns a text, which says why if they cannot be added; the list of added pictures, each as
+    (file, file of a smaller picture); and these smaller pictures, for the gallery.
+    """
+    try:
+        if len(more) + len(files) > MAX_MORE:
+            raise UserError(f"no more than {MAX_MORE} more second pictures can be given; click one to remove it")
+        images = [read_upload(file, "second") for file in files]
+    except UserError as error:
+        return str(error), gr.skip(), gr.skip()
+    blank = [outline(image, np.zeros(image.shape[:2], np.uint8), QUERY) for image in images]
+    more = more + [(file, file_of(image, "more", "webp")) for file, image in zip(files, blank, strict=True)]
+    return "", more, [shown for _, shown in more]
 
 
 def read_upload(file: dict | None, which: str) -> np.ndarray:
@@ -199,8 +224,8 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
 
 
 def load_sample(number: int) -> tuple:
-    """What the page shows for a sample: no kept pictures and an empty gallery of them, the first picture, the marks on
-    it, and the second picture.
+    """What the page shows for a sample: no added and no kept pictures with empty galleries of them, the first picture,
+    the marks on it, and the second picture.
     """
     folder = SAMPLES_DIR / list(SAMPLES)[number]
     mask = read_mask(folder / "query_mask.png").astype(np.int8)
@@ -208,15 +233,15 @@ def load_sample(number: int) -> tuple:
     (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
     lines = [[[start, row], [end - 1, row]] for row, start, end in np.transpose([rows, starts, ends]).tolist()]
     marks = [{"tool": "brush", "width": 1, "lines": lines}]
-    return [], None, str(folder / "query.jpg"), marks, str(folder / "target.jpg")
+    return [], None, [], None, str(folder / "query.jpg"), marks, str(folder / "target.jpg")
 
 
 def build_page(predictor: Predictor, limits: str) -> Any:
     """The page (`gr.Blocks`), not yet served. `limits` is said at its foot: what the network cannot do."""
     upload = {"sources": ("upload", "clipboard"), "buttons": [], "elem_classes": "picture"}
     output = {"interactive": False, "buttons": [], "elem_classes": "picture answer"}
-    gallery_look = {"interactive": False, "buttons": [], "elem_classes": "thumbnails", "columns": 3, "height": 170}
-    gallery_look |= {"allow_preview": False}
+    gallery_look = {"interactive": False, "buttons": [], "elem_classes": "thumbnails", "columns": 3}
+    gallery_look |= {"allow_preview": False, "height": "auto"}
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(TO_DO)
         names = [[f"{name}: {word}"] for name, word in SAMPLES.items()]
@@ -234,6 +259,9 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 kept = gr.State([])
             with gr.Column(scale=4, min_width=300):
                 target = gr.Image(label="Second picture", elem_id="target", **upload)
+                add = gr.UploadButton("Search more pictures", size="sm", file_count="multiple", elem_id="add")
+                more_gallery = gr.Gallery(label="Also searched: click one to remove it", elem_id="more", **gallery_look)
+                more = gr.State([])
                 label = "Size of the object in the second picture, compared with the first"
                 size = gr.Radio(list(SIZE_WORDS), value=list(SIZE_WORDS)[-1], label=label, elem_id="size")
                 button = gr.Button("Find", variant="primary", elem_id="find")
@@ -241,12 +269,12 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
                 label = "In the second picture (dashed: not surely there)"
                 found_picture = gr.Image(label=label, elem_id="found", **output | {"buttons": ["download"]})
-                gallery = gr.Gallery(label="Likely places: click one to see it", elem_id="places", **gallery_look)
+                gallery = gr.Gallery(label="Likeliest first: click one to see it", elem_id="places", **gallery_look)
                 places = gr.State()
                 with gr.Row(elem_classes="answer"):
                     found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
                     marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
-        gr.Markdown(f"{limits}\n\n({predictor.recipe.description})")
+        gr.Markdown(f"{limits}\n\n({predictor.description})")
 
         # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's
         # own data model, a request could name any file of this machine.
@@ -258,9 +286,11 @@ def build_page(predictor: Predictor, limits: str) -> Any:
             return await asyncio.get_running_loop().run_in_executor(worker, answer_visitor, predictor, *values)
 
         # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
-        find = button.click(answer, [*inputs, kept], [*outputs, places], preprocess=False, show_progress_on=outputs[:2])
-        first = [kept, kept_gallery, query, marks]
+        inputs += [kept, more]
+        find = button.click(answer, inputs, [*outputs, places], preprocess=False, show_progress_on=outputs[:2])
+        first, others = [kept, kept_gallery, query, marks], [more, more_gallery]
         keep.click(keep_picture, [query, marks, kept], [text, *first], preprocess=False, show_progress="hidden")
+        add.upload(add_targets, [add, more], [text, *others], preprocess=False, show_progress="hidden")
 
         def choose(places: list, event: gr.SelectData) -> tuple:
             return places[event.index]
@@ -271,13 +301,19 @@ def build_page(predictor: Predictor, limits: str) -> Any:
 
         gallery.select(choose, places, outputs[:3], show_progress="hidden")
         kept_gallery.select(remove, kept, first[:2], show_progress="hidden")
-        samples.click(load_sample, samples, [*first, target], queue=False, show_progress="hidden")
+        more_gallery.select(remove, more, others, show_progress="hidden")
+        samples.click(load_sample, samples, [*others, *first, target], queue=False, show_progress="hidden")
         query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
         script = "marks => ['', null, null, null, null, null]"
         changed = [query.change, marks.input, target.change, size.change, kept_gallery.change]
+        changed += [
+            add.upload,
+            more_gallery.select,
+        ]  # the gallery itself changes so late that Find can have been pressed
         gr.on(changed, None, marks, outputs, js=script, cancels=find)
         quiet = {"preprocess": False, "show_progress": "hidden", "trigger_mode": "always_last"}
-        marks.input(show_cut_out, [query, marks], marked, **quiet)
+        script = "(marks, marked) => [marks.some(mark => mark.tool == 'box') ? marked : null]"  # of a former picture
+        marks.input(show_cut_out, [query, marks], marked, **quiet).then(None, [marks, marked], marked, js=script)
     return page.queue(max_size=30, api_open=False)
 
 
@@ -290,7 +326,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"{error.strerror}; give another --port, or a --host of this machine (IPv4)") from None
     predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
-    print(predictor.recipe.description)
+    print(predictor.description)
     folder = Path(tempfile.mkdtemp())  # for the pictures of visitors; only this user can read it
     fcntl.flock(os.open(folder, os.O_DIRECTORY), fcntl.LOCK_EX)  # until this process ends
     for left in folder.parent.glob("xsegtx-page-*"):

@@ -109,6 +109,30 @@ def test_what_is_not_visible_has_a_dashed_outline(demo, tmp_path, monkeypatch, e
 
 
 @needs_gradio
+def test_of_several_second_pictures_the_likeliest_comes_first_and_is_named(demo, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    pictures = [tmp_path / f"{name}.png" for name in ("black", "gray", "white")]
+    for path, gray in zip(pictures, (0, 100, 250), strict=True):
+        Image.new("RGB", (90, 60), (gray,) * 3).save(path)
+    black, *others = [{"path": str(path)} for path in pictures]
+    _, more, shown = demo.add_targets(others, [])
+    assert [np.asarray(Image.open(picture)).max() // 50 for picture in shown] == [2, 5]
+    assert demo.add_targets(others * 4, more)[0].startswith("no more than 8 more second pictures")
+
+    def places(images, masks, target, count, size):
+        assert count == 1
+        return [
+            Found(np.full((60, 90), target[0, 0, 0] > 200, np.uint8), {0: 0.3, 100: 0.1, 250: 0.95}[target[0, 0, 0]])
+        ]
+
+    for target, order in ((black, ["white", "black", "gray"]), (None, ["white", "gray"])):
+        visit = SENT[0], [BRUSH], target, NOT_KNOWN, (), more
+        said, _, mask, *_, gallery, answers = demo.answer_visitor(SimpleNamespace(places=places), *visit)
+        assert (said, read_white(mask).all()) == ("There (95 %) in white.png", True) and len(gallery) == len(order)
+        assert [answer[0].split()[-1] for answer in answers] == [f"{name}.png" for name in order]
+
+
+@needs_gradio
 def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(demo, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     text = tmp_path / "text.jpg"
@@ -182,7 +206,7 @@ def address(warm_python, strong_checkpoint, tmp_path_factory) -> str:
         yield f"http://127.0.0.1:{port}/"
         visitor = Visitor(f"http://127.0.0.1:{port}/")
         box = BRUSH | {"tool": "box", "lines": [[[50, 50], [500, 400]]]}
-        visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN, None)
+        visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN, None, None)
         assert list(mine.rglob("query.jpg"))
     finally:
         server.terminate()
@@ -200,8 +224,9 @@ class Visitor:
         self.http = httpx.Client(base_url=address, trust_env=False, timeout=300)
         self.config = self.http.get("config").json()
         numbers = {len(call["inputs"]): call["id"] for call in self.config["dependencies"]}
-        self.number, self.keep = numbers[5], numbers[3]  # of Find, whose last input stays at the server, and of Keep
-        self.cut_out = numbers[2]
+        self.number, self.keep = numbers[6], numbers[3]  # of Find, whose last inputs stay at the server, and of Keep
+        with_two = [call for call in self.config["dependencies"] if len(call["inputs"]) == 2 and call["backend_fn"]]
+        self.add, self.cut_out = [call["id"] for call in with_two]
 
     def upload(self, path: Path) -> dict:
         (stored,) = self.http.post("gradio_api/upload", files={"files": path.open("rb")}).json()
@@ -222,7 +247,7 @@ class Visitor:
         return next(event["output"] for event in events if event["msg"] == "process_completed")
 
     def find(self, *inputs: object) -> dict:
-        return self.call(self.number, *inputs, None)
+        return self.call(self.number, *inputs, None, None)
 
 
 @needs_gradio
@@ -268,6 +293,7 @@ def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(addre
             assert len(answers) == 1 and "probability" not in answers.pop().lower(), (form, place)
         for name in "there.png", "where.png":
             assert "error" in visitor.call(visitor.keep, {"path": str(tmp_path / name), **form}, [BRUSH], None)
+            assert "error" in visitor.call(visitor.add, [{"path": str(tmp_path / name), **form}], None)
             box = BRUSH | {"tool": "box", "lines": [[[0, 0], [9, 9]]]}
             assert "error" in visitor.call(visitor.cut_out, {"path": str(tmp_path / name), **form}, [box])
         for call in visitor.config["dependencies"]:  # the samples' and those without a function
@@ -344,7 +370,7 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
     for width in 390, 1280:
         page.resize(width, 800)
         page.wait_for("return document.documentElement.scrollWidth <= innerWidth", seconds=10)
-        tools = "[...document.querySelectorAll('#marks label, #marks button')]"
+        tools = "[...document.querySelectorAll('#marks label, button')].filter(tool => tool.offsetHeight)"
         assert page.run(f"return {tools}.every(tool => tool.offsetHeight >= 32)")
         widths = "return ['#query', '#query img', '#query canvas'].map(x => document.querySelector(x).offsetWidth)"
         page.wait_for(
