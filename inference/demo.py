@@ -274,7 +274,7 @@ def build_page(predictor: Predictor, limits: str) -> Any:
                 with gr.Row(elem_classes="answer"):
                     found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
                     marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
-        gr.Markdown(f"{limits}\n\n({predictor.description})")
+        gr.Markdown(f"{limits}\n\n({predictor.recipe.description})")
 
         # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's
         # own data model, a request could name any file of this machine.
@@ -326,7 +326,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"{error.strerror}; give another --port, or a --host of this machine (IPv4)") from None
     predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
-    print(predictor.description)
+    print(predictor.recipe.description)
     folder = Path(tempfile.mkdtemp())  # for the pictures of visitors; only this user can read it
     fcntl.flock(os.open(folder, os.O_DIRECTORY), fcntl.LOCK_EX)  # until this process ends
     for left in folder.parent.glob("xsegtx-page-*"):
