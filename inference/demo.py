@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -238,83 +239,92 @@ def load_sample(number: int) -> tuple:
 
 def build_page(predictor: Predictor, limits: str) -> Any:
     """The page (`gr.Blocks`), not yet served. `limits` is said at its foot: what the network cannot do."""
-    upload = {"sources": ("upload", "clipboard"), "buttons": [], "elem_classes": "picture"}
-    output = {"interactive": False, "buttons": [], "elem_classes": "picture answer"}
-    gallery_look = {"interactive": False, "buttons": [], "elem_classes": "thumbnails", "columns": 3}
-    gallery_look |= {"allow_preview": False, "height": "auto"}
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(TO_DO)
-        names = [[f"{name}: {word}"] for name, word in SAMPLES.items()]
-        samples = gr.Dataset(components=[gr.Textbox(visible=False)], samples=names, type="index", label="Try a sample")
-        with gr.Row():
-            with gr.Column(scale=5, min_width=300):
-                query = gr.Image(label="First picture", elem_id="query", **upload)
-                script, color = (WEB / "marking.js").read_text(), "rgb({}, {}, {})".format(*QUERY)
-                marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
-                marked = gr.Image(
-                    label="What counts as marked", elem_id="marked", **output | {"elem_classes": "picture"}
-                )
-                keep = gr.Button("Keep this, and mark it in one more picture", size="sm", elem_id="keep")
-                kept_gallery = gr.Gallery(label="Also marked: click one to remove it", elem_id="kept", **gallery_look)
-                kept = gr.State([])
-            with gr.Column(scale=4, min_width=300):
-                target = gr.Image(label="Second picture", elem_id="target", **upload)
-                add = gr.UploadButton("Search more pictures", size="sm", file_count="multiple", elem_id="add")
-                more_gallery = gr.Gallery(label="Also searched: click one to remove it", elem_id="more", **gallery_look)
-                more = gr.State([])
-                label = "Size of the object in the second picture, compared with the first"
-                size = gr.Radio(list(SIZE_WORDS), value=list(SIZE_WORDS)[-1], label=label, elem_id="size")
-                button = gr.Button("Find", variant="primary", elem_id="find")
-            with gr.Column(scale=5, min_width=300):
-                text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
-                label = "In the second picture (dashed: not surely there)"
-                found_picture = gr.Image(label=label, elem_id="found", **output | {"buttons": ["download"]})
-                gallery = gr.Gallery(label="Likeliest first: click one to see it", elem_id="places", **gallery_look)
-                places = gr.State()
-                with gr.Row(elem_classes="answer"):
-                    found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
-                    marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
+        parts = lay_out()
         gr.Markdown(f"{limits}\n\n({predictor.recipe.description})")
-
-        # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's
-        # own data model, a request could name any file of this machine.
-        query.data_model = target.data_model = FileData
-        inputs, outputs = [query, marks, target, size], [text, found_picture, found_mask, marked, marked_mask, gallery]
-        worker = ThreadPoolExecutor(1)  # what is cancelled has ended before the next answer begins
-
-        async def answer(*values: Any) -> tuple:
-            return await asyncio.get_running_loop().run_in_executor(worker, answer_visitor, predictor, *values)
-
-        # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
-        inputs += [kept, more]
-        find = button.click(answer, inputs, [*outputs, places], preprocess=False, show_progress_on=outputs[:2])
-        first, others = [kept, kept_gallery, query, marks], [more, more_gallery]
-        keep.click(keep_picture, [query, marks, kept], [text, *first], preprocess=False, show_progress="hidden")
-        add.upload(add_targets, [add, more], [text, *others], preprocess=False, show_progress="hidden")
-
-        def choose(places: list, event: gr.SelectData) -> tuple:
-            return places[event.index]
-
-        def remove(kept: list, event: gr.SelectData) -> tuple:
-            kept = kept[: event.index] + kept[event.index + 1 :]
-            return kept, [shown for *_, shown in kept]
-
-        gallery.select(choose, places, outputs[:3], show_progress="hidden")
-        kept_gallery.select(remove, kept, first[:2], show_progress="hidden")
-        more_gallery.select(remove, more, others, show_progress="hidden")
-        samples.click(load_sample, samples, [*others, *first, target], queue=False, show_progress="hidden")
-        query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
-        script = "marks => ['', null, null, null, null, null]"
-        changed = [query.change, marks.input, target.change, size.change, kept_gallery.change]
-        changed += [
-            add.upload,
-            more_gallery.select,
-        ]  # the gallery itself changes so late that Find can have been pressed
-        gr.on(changed, None, marks, outputs, js=script, cancels=find)
-        quiet = {"preprocess": False, "show_progress": "hidden", "trigger_mode": "always_last"}
-        script = "(marks, marked) => [marks.some(mark => mark.tool == 'box') ? marked : null]"  # of a former picture
-        marks.input(show_cut_out, [query, marks], marked, **quiet).then(None, [marks, marked], marked, js=script)
+        connect(parts, predictor)
     return page.queue(max_size=30, api_open=False)
+
+
+def lay_out() -> SimpleNamespace:
+    """The parts of the page, by name, in the order in which a visitor needs them."""
+    parts = SimpleNamespace()
+    upload = {"sources": ("upload", "clipboard"), "buttons": [], "elem_classes": "picture"}
+    output = {"interactive": False, "buttons": [], "elem_classes": "picture answer"}
+    thumbnails = {"interactive": False, "buttons": [], "elem_classes": "thumbnails", "columns": 3}
+    thumbnails |= {"allow_preview": False, "height": "auto"}
+    names, unseen = [[f"{name}: {word}"] for name, word in SAMPLES.items()], [gr.Textbox(visible=False)]
+    parts.samples = gr.Dataset(components=unseen, samples=names, type="index", label="Try a sample")
+    with gr.Row():
+        with gr.Column(scale=5, min_width=300):
+            parts.query = gr.Image(label="First picture", elem_id="query", **upload)
+            script, color = (WEB / "marking.js").read_text(), "rgb({}, {}, {})".format(*QUERY)
+            parts.marks = gr.HTML([], elem_id="marks", html_template="", js_on_load=script, color=color)
+            look = output | {"elem_classes": "picture"}
+            parts.marked = gr.Image(label="What counts as marked", elem_id="marked", **look)
+            parts.keep = gr.Button("Keep this, and mark it in one more picture", size="sm", elem_id="keep")
+            label = "Also marked: click one to remove it"
+            parts.kept_gallery, parts.kept = gr.Gallery(label=label, elem_id="kept", **thumbnails), gr.State([])
+        with gr.Column(scale=4, min_width=300):
+            parts.target = gr.Image(label="Second picture", elem_id="target", **upload)
+            parts.add = gr.UploadButton("Search more pictures", size="sm", file_count="multiple", elem_id="add")
+            label = "Also searched: click one to remove it"
+            parts.more_gallery, parts.more = gr.Gallery(label=label, elem_id="more", **thumbnails), gr.State([])
+            label = "Size of the object in the second picture, compared with the first"
+            parts.size = gr.Radio(list(SIZE_WORDS), value=list(SIZE_WORDS)[-1], label=label, elem_id="size")
+            parts.find = gr.Button("Find", variant="primary", elem_id="find")
+        with gr.Column(scale=5, min_width=300):
+            parts.text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
+            label = "In the second picture (dashed: not surely there)"
+            parts.found = gr.Image(label=label, elem_id="found", **output | {"buttons": ["download"]})
+            label = "Likeliest first: click one to see it"
+            parts.gallery, parts.places = gr.Gallery(label=label, elem_id="places", **thumbnails), gr.State()
+            with gr.Row(elem_classes="answer"):
+                parts.found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
+                parts.marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
+    return parts
+
+
+def connect(parts: SimpleNamespace, predictor: Predictor) -> None:
+    """Let the parts of the page answer a visitor."""
+    query, marks, target, marked = parts.query, parts.marks, parts.target, parts.marked
+    # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's own
+    # data model, a request could name any file of this machine.
+    query.data_model = target.data_model = FileData
+    outputs = [parts.text, parts.found, parts.found_mask, marked, parts.marked_mask, parts.gallery]
+    first, others = [parts.kept, parts.kept_gallery, query, marks], [parts.more, parts.more_gallery]
+    worker = ThreadPoolExecutor(1)  # what is cancelled has ended before the next answer begins
+
+    async def answer(*values: Any) -> tuple:
+        return await asyncio.get_running_loop().run_in_executor(worker, answer_visitor, predictor, *values)
+
+    def choose(places: list, event: gr.SelectData) -> tuple:
+        return places[event.index]
+
+    def remove(kept: list, event: gr.SelectData) -> tuple:
+        kept = kept[: event.index] + kept[event.index + 1 :]
+        return kept, [shown for *_, shown in kept]
+
+    # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
+    raw, silent = {"preprocess": False}, {"show_progress": "hidden"}
+    inputs = [query, marks, target, parts.size, parts.kept, parts.more]
+    find = parts.find.click(answer, inputs, [*outputs, parts.places], show_progress_on=outputs[:2], **raw)
+    parts.keep.click(keep_picture, [query, marks, parts.kept], [parts.text, *first], **raw, **silent)
+    parts.add.upload(add_targets, [parts.add, parts.more], [parts.text, *others], **raw, **silent)
+    parts.gallery.select(choose, parts.places, outputs[:3], **silent)
+    parts.kept_gallery.select(remove, parts.kept, first[:2], **silent)
+    parts.more_gallery.select(remove, parts.more, others, **silent)
+    parts.samples.click(load_sample, parts.samples, [*others, *first, target], queue=False, **silent)
+    query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
+    # The gallery of more pictures changes so late that Find can have been pressed: what changes it counts.
+    changed = [query.change, marks.input, target.change, parts.size.change, parts.kept_gallery.change]
+    changed += [parts.add.upload, parts.more_gallery.select]
+    script = "marks => ['', null, null, null, null, null]"
+    gr.on(changed, None, marks, outputs, js=script, cancels=find)
+    script = "(marks, marked) => [marks.some(mark => mark.tool == 'box') ? marked : null]"  # of a former picture
+    shown = marks.input(show_cut_out, [query, marks], marked, trigger_mode="always_last", **raw, **silent)
+    shown.then(None, [marks, marked], marked, js=script)
 
 
 def main(argv: list[str] | None = None) -> None:
