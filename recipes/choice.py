@@ -1,5 +1,5 @@
-"""Which place in a target shows the object, and whether the object is visible: three judges tell it from the numbers of
-looks. recipes/fit.py fits them.
+"""Three judges read the numbers of looks. They say which place in a target shows the object, and whether it is visible.
+recipes/fit.py fits them.
 """
 
 from collections.abc import Callable, Sequence

@@ -89,7 +89,7 @@ class Locator(nn.Module):
             return torch.cat((coarse, fine), 1).movedim(1, 3)
 
     def object_crops(self, levels: Levels, masks: Tensor) -> ObjectCrops:
-        """Objects, from features of N crops and the masks in them (N, S, S) of 0 and 1."""
+        """Features of N crops, and the masks of objects in them, (N, S, S) of 0 and 1 -> the objects' crops."""
         cells = self.cells(levels)
         coverage = coverage_of(masks, cells.shape[1:3])
         return ObjectCrops(cells, coverage, self.describe(cells, coverage))
