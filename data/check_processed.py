@@ -19,7 +19,6 @@ from common.errors import UserError, counted, first_few, run_script, say_errors
 
 say_errors(__name__)
 
-
 from common.arguments import Parser, add_annotations, add_data_path, add_num_workers
 from common.constants import SETTINGS
 from common.parallel import run_jobs

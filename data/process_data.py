@@ -23,7 +23,6 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
-
 from common.arguments import Parser, add_annotations, add_num_workers, add_splits_path
 from common.constants import DEFAULT_ROOT
 from common.files import claimed, read_record, write_json

@@ -138,7 +138,7 @@ def print_rows(paths: Sequence[Path], names: Sequence[str] | None) -> None:
     remedy = "write it with --setting, without --all_frames"
     form = {"setting": str, "official": dict, "interval_95": dict, "frames_visible": int, "warnings": [str]}
     both = sorted((read_record(path, form, remedy) for path in paths), key=lambda x: x["setting"])
-    names_of = [["mean"] if "seeds" in x else x.get("names", [x["results"]]) for x in both]
+    names_of = [["mean"] if "seeds" in x else x.get("names", [Path(x["results"]).absolute().parent.name]) for x in both]
     names = names or names_of[0]
     if [x["setting"] for x in both] != [*SETTINGS] or not len(names) == len(names_of[0]) == len(names_of[1]):
         raise UserError(

@@ -20,7 +20,6 @@ from common.errors import counted, printable, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
-
 from common.arguments import Parser
 from common.constants import SETTINGS
 from common.files import check_output, claimed, write_json

@@ -17,7 +17,7 @@ from formats.pairs import Pairs
 
 VISIBLE_AREA = 0.001  # fraction of the image; LM-EEC predicts "visible" if the mask is larger
 OFFICIAL_RULE = "official"
-WITHOUT_EXISTENCE = OFFICIAL[:3]  # without existence
+WITHOUT_EXISTENCE = OFFICIAL[:3]
 
 
 def protocol_scores(values: Sequence[float], unit: str, count: int, visible: Sequence[bool] = ()) -> dict[str, Any]:

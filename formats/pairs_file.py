@@ -86,10 +86,8 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
         for camera, needed in take.needed_frames().items():
             files += [(frame, there.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
-    return Listing(
-        *(np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()),
-        *(states, malformed | missing, contents, tracks, cameras),
-    )
+    arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()
+    return Listing(*arrays, states, malformed | missing, contents, tracks, cameras)
 
 
 def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:

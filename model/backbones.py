@@ -160,10 +160,10 @@ def timm_backbone(
     if (blocks or no_positions) and not plain:
         raise UserError(f"--blocks and --no_positions are for plain vision transformers; leave them out with {name}")
     if blocks:
-        detail, index = sorted(blocks)
-        if not 0 <= detail < index < len(layers):
-            what = f"--blocks {blocks[0]} {blocks[1]}: {name} has the blocks 0 to {len(layers) - 1}"
+        if len(blocks) != 2 or len({*blocks} & {*range(len(layers))}) != 2:
+            what = f"--blocks {' '.join(map(str, blocks))}: {name} has the blocks 0 to {len(layers) - 1}"
             raise UserError(f"{what}; give two of them")
+        detail, index = sorted(blocks)
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
     backbone = Backbone(
         name,

@@ -48,14 +48,17 @@ def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any]
     """The content and the SHA-256 of a checkpoint. Raises UserError, which ends with `remedy`, if it is unreadable."""
     content, digest = read_torch(path, remedy)
     if not is_checkpoint(content):
-        fault = "it lacks 'backbone' or 'encoder', or its 'arguments' are malformed"
+        fault = "it lacks 'backbone' or 'encoder', or its 'arguments' or 'blocks' are malformed"
         raise UserError(f"{path} is no XSegTx checkpoint: {fault}; {remedy}")
     return content, digest
 
 
 def is_checkpoint(content: Any) -> bool:
     has_networks = isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
-    return has_networks and isinstance(content.get("arguments", {}), dict)  # a published file has no arguments
+    if not has_networks or not isinstance(content.get("arguments", {}), dict):  # a published file has no arguments
+        return False
+    blocks = content["backbone"].get("blocks", []) if isinstance(content["backbone"], Mapping) else []
+    return isinstance(blocks, list) and all(isinstance(number, int) for number in blocks)
 
 
 def load_fitting(network: nn.Module, state: Any, path: Path) -> tuple[list[str], list[str]]:

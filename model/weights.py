@@ -74,7 +74,7 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
     try:
         module.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        remedy = "a file of a version before 2.7 is read by that version alone"
+        remedy = "if a version before 2.7 wrote it, predict with that version"
         raise UserError(f"{what}: does not fit this model ({one_line(error)}); {remedy}") from None
     check_weights(module, what)
 

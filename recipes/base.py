@@ -168,7 +168,7 @@ class NetworkRecipe(Recipe):
 
 
 class Fitted(NetworkRecipe):
-    """A recipe that train.py fits to what it finds in training pairs, without steps of an optimizer."""
+    """A recipe that train.py can finish with a fit to what it finds in training pairs. It needs no training steps."""
 
     Options: ClassVar[type]  # of its training, also flags; `Options.defaults(epochs)` has its own defaults of any flag
 

@@ -44,11 +44,6 @@ class TunedChoice(nn.Module):
         return SHARPNESS * self.fixed.score(x)
 
 
-class TunedConfig(MatchingConfig):
-    def __str__(self) -> str:
-        return f"matching in crops of {self.input_size} pixels, with existence fitted to training pairs"
-
-
 @dataclass(frozen=True)
 class TunedOptions:
     fit_share: float | None = option(None, f"share of the pairs to fit existence to {TENTH}", limits=[0.001, 1])
@@ -65,7 +60,7 @@ class TunedMatcher(Matcher):
 
 
 class Tuned(Matching, Fitted):
-    Config, Options, Network = TunedConfig, TunedOptions, TunedMatcher
+    Config, Options, Network = MatchingConfig, TunedOptions, TunedMatcher
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:

@@ -162,7 +162,8 @@ def starting_state(
             state.step, state.history["epoch"] = state.schedule.epoch_end(0), 0
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         changes = [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
-        return state, [f"{start.path}, continued at step {state.step}", *changes]
+        at = f", continued at step {state.step}" if state.schedule.total_steps else ""
+        return state, [f"{start.path}{at}", *changes]
     if not start.path:
         new = "new transformer" if issubclass(recipe, Trained) else "existence not fitted yet"
         return state, [f"{options.backbone} backbone, {new}"]

@@ -127,6 +127,7 @@ def finish(run: Run) -> None:
     state = run.state
     made_of = {"step": state.step, "pairs": run.pairs.digest, **asdict(run.options.training)}
     if state.finished == made_of:
+        run.log.say("the fit was made or refused already, with these pairs and options")
         return
     networks = {LAST: state.network.state_dict()}
     if state.best.get("step", state.step) != state.step:

@@ -131,17 +131,9 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
     rows = {}
     for setting in SETTINGS:
         files = [scored_data / model / f"{setting}_val_results.json" for model in ("a", "b")]
-        where = [
-            "--setting",
-            setting,
-            "--data_path",
-            scored_data / "processed",
-            "--num",
-            0,
-            "--out",
-            tmp_path / setting,
-        ]
-        run(*where, "--pred_file", *files, "--names", "my_a", "b")
+        where = ["--setting", setting, "--data_path", scored_data / "processed", "--num", 0, "--out"]
+        run(*where, tmp_path / setting, "--pred_file", *files, "--names", "my_a", "b")
+        run(*where, tmp_path / "alone" / setting, "--pred_file", files[0])
         figures = json.loads((tmp_path / setting / "comparison.json").read_text())["comparisons"][0]["metrics"]
         rows[setting] = [figures[name] for name in OFFICIAL]
     capsys.readouterr()
@@ -158,6 +150,8 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
     assert [mine, other] == [
         ",".join([x, "", "", "official", "", "", *y]) for x, y in zip(["my_a", "b"], texts.values(), strict=True)
     ]
+    run("--row", *(tmp_path / "alone" / setting / "metrics.json" for setting in SETTINGS))
+    assert capsys.readouterr().out.startswith(f"a & {texts['first'][0]} & ")  # a method is named as its folder
     for wrong in (files[:1] * 2, [*files, "--names", "a"]):
         with pytest.raises(UserError, match="--row takes one file of ego-exo and one of exo-ego"):
             run("--row", *wrong)

@@ -93,7 +93,7 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
     files = [tmp_path / "fitted" / name for name in both]
     before = [file.read_bytes() for file in files]
     files[0].write_bytes(SHIPPED.read_bytes())  # which is another network: it is neither fitted nor called the best one
-    assert "kept in" in run("fitted", *more)  # there is nothing left to fit
+    assert "the fit was made or refused already, with these pairs and options" in run("fitted", *more)
     assert before == [file.read_bytes() for file in files]
 
 

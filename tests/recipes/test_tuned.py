@@ -14,8 +14,9 @@ from inference.predictor import Predictor
 from model.backbone import Backbone
 from recipes import fit as fitting
 from recipes import matching, tuned
+from recipes.crops import MatchingConfig
 from recipes.matching import Matching
-from recipes.tuned import Tuned, TunedConfig, TunedMatcher
+from recipes.tuned import Tuned, TunedMatcher
 from tests.made import ROOT
 from tests.made.known_answer import Colors, scene
 from tests.made.processes import context, run_main
@@ -88,7 +89,7 @@ def test_matching_that_is_not_fitted_yet_gives_the_answers_of_matching():
     colors, cpu = Backbone("colors", Colors(), channels=3, detail_channels=3), torch.device("cpu")
     query, query_mask = scene((270, 480), (0.3, 0.42, 0.5, 0.62))
     target, _ = scene((480, 270), (0.25, 0.35, 0.1, 0.2))
-    recipe = Tuned(TunedMatcher(TunedConfig(**Tuned.channels_of(colors))), colors, cpu)
+    recipe = Tuned(TunedMatcher(MatchingConfig(**Tuned.channels_of(colors))), colors, cpu)
     one, other = (Predictor(x).segment(query, query_mask, target) for x in (recipe, Matching.of(colors, cpu)))
     assert np.array_equal(one.mask, other.mask) and one.existence == pytest.approx(other.existence, abs=1e-5)
 
