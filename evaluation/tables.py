@@ -173,7 +173,7 @@ def paper_lines(both: Sequence[dict[str, Any]], names: Sequence[str]) -> list[st
     for name, *of_settings in zip(names, *map(official_cells, both), strict=True):
         scores, intervals = zip(*itertools.chain(*of_settings), strict=True)
         cells = re.sub(r"([_%&#])", r"\\\1", name), *(score.replace("*", "$^{*}$") for score in scores)
-        latex += [" & ".join(row) + r" \\" for row in (cells, ("", *intervals))]
+        latex += [" & ".join(row) + r" \\" for row in (cells, ("", *intervals)) if any(row)]
         about = name, "", "", "official", "", warnings
         csv.writer(text, lineterminator="\n").writerow([*about, *(score.strip("-*") for score in scores)])
     return [*latex, *text.getvalue().splitlines()]

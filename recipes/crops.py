@@ -66,7 +66,7 @@ class MatchingConfig:
             raise UserError(f"{what} must be from {4 * STRIDE} to {1 << 13} pixels")
 
     def __str__(self) -> str:
-        return f"matching in crops of {self.input_size} pixels, with nothing trained"
+        return f"matching in crops of {self.input_size} pixels"
 
     @property
     def wide_size(self) -> int:
