@@ -10,7 +10,7 @@ EVERY = 180  # seconds between two lines
 
 
 def progress(items: Iterable | None, name: str, total: int | None, unit: str, **options: Any) -> tqdm:
-    """Count items on a bar of tqdm. It appears after a second, so that an error at the start is not printed below it."""
+    """Count items on a bar of tqdm. It appears after a second, so that an early error is not printed below it."""
     options = {"unit": unit, "delay": 1, **options}
     if not sys.stderr.isatty():
         options |= {"delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY, "leave": False}

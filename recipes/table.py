@@ -73,7 +73,8 @@ def load_recipe(
         chosen = options.pop("blocks", None), options.pop("no_positions", None) or False
         encoder = make_backbone(backbone, backbone_weights, *chosen)
         recipe = Matching.of(encoder, device, precision, **options)
-        recipe.description, recipe.digest = f"{backbone}: {recipe.config}, with nothing trained, in {precision}", encoder.digest
+        recipe.description = f"{backbone}: {recipe.config}, with nothing trained, in {precision}"
+        recipe.digest = encoder.digest
         return recipe
     for name in ("input_size", "blocks", "no_positions"):
         if options.pop(name, None):
