@@ -60,14 +60,8 @@ class Backbone(nn.Module):
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of all weights and buffers in their order, without their names, which may change in timm. A
-        checkpoint without the weights holds this digest, to recognize them.
-        """
-        sha = hashlib.sha256()
-        for tensor in self.network.state_dict().values():
-            sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return sha.hexdigest()
+        """The digest of all weights. A checkpoint without the weights holds this digest, to recognize them."""
+        return digest_of(self.network)
 
     def train(self, mode: bool = True) -> "Backbone":
         return super().train(False)
@@ -125,6 +119,15 @@ class Backbone(nn.Module):
         features = F.normalize(self.network(self._prepared(image)).float(), dim=1)[0].flatten(1)  # (C, L)
         basis, _, _ = torch.linalg.svd(features - features.mean(1, keepdim=True), full_matrices=False)
         return basis[:, : int(POSITIONS * self.channels)]
+
+
+def digest_of(module: nn.Module) -> str:
+    """SHA-256 of all weights and buffers in their order, without their names, which may change in timm."""
+    sha = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def normalize_image(image: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):

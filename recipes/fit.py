@@ -27,16 +27,18 @@ LEAST_IOU = 0.01  # a look with a lower IoU shows nothing of the object
 EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
 
 
-def all_looks(recipe: Search, frame: Frame) -> list[tuple[Judged, Tensor, bool]]:
-    """All looks of a search at each pair: their numbers, their IoUs (K,), and whether the object is visible."""
+def all_looks(recipe: Search, frame: Frame) -> list[tuple[Tensor, Tensor, bool]]:
+    """All looks of a search at each pair: their numbers (N, K), the N fields of `Judged`, their IoUs (K,), and whether
+    the object is visible.
+    """
     with recipe.computing():
         places, judged, answers = recipe.search(frame, recipe.looks, close=recipe.looks)
-        judged, found = Judged(*torch.stack(judged.columns()).cpu()), []
+        numbers, found = torch.stack(judged.columns()).cpu(), []
     rows_of = rows_by_key(places.pair)
     for pair, truth in enumerate(frame.truths):
         shown = [answers[row].in_image(truth.shape) > THRESHOLD for row in rows_of[pair]]
         ious = torch.tensor([iou(mask, truth.astype(bool)) for mask in shown])
-        found.append((judged[rows_of[pair]], ious, bool(truth.any())))
+        found.append((numbers[:, rows_of[pair]], ious, bool(truth.any())))
     return found
 
 
@@ -76,12 +78,11 @@ class LooksOfPairs(Rows):
     visible: Tensor  # (P,) bool
 
 
-def looks_of_pairs(pairs: Sequence[tuple[Judged, Tensor, bool]]) -> LooksOfPairs:
-    """Put the looks of pairs together: numbers (K,) and IoUs (K,) of each pair, and whether it is visible."""
+def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs:
+    """Put the looks of pairs together, which are as `all_looks` gives them."""
     numbers, ious, visible = zip(*pairs, strict=True)
-    columns = zip(*(of_pair.columns() for of_pair in numbers), strict=True)
     held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
-    return LooksOfPairs(held, Judged(*map(padded, columns)), padded(ious), torch.tensor(visible))
+    return LooksOfPairs(held, Judged(*map(padded, zip(*numbers, strict=True))), padded(ious), torch.tensor(visible))
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from common.distributed import Stopped, World
+from common.files import atomic_write, json_digest
 from formats.pairs import Pairs
+from model.backbone import digest_of
+from model.weights import read_torch
 from recipes.base import Searched
 from recipes.frame import Frames, answered
 from recipes.samples import Batch
 from recipes.stream import TrainSamples, sample_numbers_by_step
 from train.log import Log
-from train.options import Options
-from train.state import WARMUP, TrainState
+from train.options import MAY_CHANGE, Options
+from train.state import SEARCHED, WARMUP, TrainState
 from train.validation import Validation
 
 SEARCH_SHARE, SEARCH_AT_LEAST = 0.1, 20_000  # of the training pairs that are searched, unless another share is given
+FRAMES_KEPT = 16  # of which a search keeps in a file what it has found
 
 
 class Step(nn.Module):
@@ -53,24 +58,41 @@ class Run:
     validation: Validation
     log: Log
 
-    def search(self, function: Callable[..., list], share: float | None) -> list[Searched]:
+    def search(self, name: str, function: Callable[..., list], share: float | None) -> list[Searched]:
         """What `function` finds for each pair of `random_frames`, without pairs whose query mask is empty. It is given
-        a `Frame` with true masks, and returns a list with an element for each pair. Each mining, and `finish`, gets
-        other frames. The processes share them, and all get all results. Raises Stopped after a signal.
+        a `Frame` with true masks, and returns a list of tensors and plain values with an element for each pair. Each
+        mining, and `finish`, gets other frames. The processes share them, and all get all results. Raises Stopped after
+        a signal; what was found by then is in files, which the search of this `name` reads when it is begun again.
         """
         self.recipe.network.eval()
         groups = random_frames(self.pairs, share, (self.options.seed, self.state.step))
-        own = Frames(self.pairs, groups[self.world.rank :: self.world.size], self.recipe.prepare, with_truths=True)
-        frames, found = DataLoader(own, batch_size=None, **self.recipe.loading), {}
-        bar = self.log.bar(frames, "search", "frame")
-        for frame, results in answered(self.recipe, bar, function, world=self.world):
-            found |= zip(frame.row, results, strict=True)
-        signals, parts = zip(*self.world.gather((self.world.signal, found)), strict=True)
+        parts = [groups[first : first + FRAMES_KEPT] for first in range(0, len(groups), FRAMES_KEPT)]
+        options = {key: value for key, value in self.options.stored.items() if key not in MAY_CHANGE}
+        digests = self.pairs.digest, self.state.backbone.digest, digest_of(self.state.network)
+        made_of = name, self.state.step, options, digests, self.state.origin["commit"]
+        folder, kept = self.options.out_dir / SEARCHED / json_digest(made_of)[:12], {}
+        if self.world.is_main:  # others, whose machine may have no such folder, do not make it
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = {int(path.stem): read_torch(path, "delete it")[0] for path in folder.glob("*.pth")}
+        kept = self.world.broadcast(kept)
+        own = self.world.share([number for number in range(len(parts)) if number not in kept])
+        frames = Frames(self.pairs, list(chain(*map(parts.__getitem__, own))), self.recipe.prepare, with_truths=True)
+        loader, found = DataLoader(frames, batch_size=None, **self.recipe.loading), {}
+        bar = iter(self.log.bar(loader, "search", "frame"))
+        for number in own:
+            of_part = answered(self.recipe, islice(bar, len(parts[number])), function, world=self.world)
+            found[number] = dict(chain.from_iterable(zip(x.row, results, strict=True) for x, results in of_part))
+            if self.world.signal:
+                break
+            if folder.exists():
+                with atomic_write(folder / f"{number}.pth", "wb") as file:
+                    torch.save(found[number], file)
+        signals, of_ranks = zip(*self.world.gather((self.world.signal, found)), strict=True)
         if any(signals):
             raise Stopped
-        found = dict(chain.from_iterable(part.items() for part in parts))
-        takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in found]
-        return [Searched(row, takes[self.pairs.take[row]], found[row]) for row in rows]
+        kept = dict(chain.from_iterable(part.items() for of_rank in (kept, *of_ranks) for part in of_rank.values()))
+        takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in kept]
+        return [Searched(row, takes[self.pairs.take[row]], kept[row]) for row in rows]
 
     @property
     def is_mining_due(self) -> bool:
@@ -83,9 +105,10 @@ class Run:
 
     def mine(self) -> None:
         self.log.say("mining rivals in the training pairs ...")
-        self.state.mined = {"step": self.state.step, **self.recipe.mine(self.search)}
+        self.state.mined = {"step": self.state.step, **self.recipe.mine(partial(self.search, "mining"))}
         self.log.say(f"mined {self.state.mined['searched']:,} of {len(self.pairs):,} pairs")
         self.state.save_last()
+        self.state.forget_searches()
 
     def batches(self) -> Iterator[Batch]:
         """This process's parts of the batches from `state.step` on, by loaders that know what is mined by now."""

@@ -18,6 +18,7 @@ from train.log import LOG_NAME
 from train.options import Options
 
 LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
+SEARCHED = "searched"  # a folder, until a checkpoint has what was made of the searches
 
 
 class TrainState:
@@ -92,6 +93,10 @@ class TrainState:
         if self.best:
             self.save(BEST, self.best)
 
+    def forget_searches(self) -> None:
+        if self.folder:
+            shutil.rmtree(self.folder / SEARCHED, ignore_errors=True)
+
     def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
         """Continue from the content of a checkpoint. Returns the kinds of pairs ("training", "validation") that have
         changed since the checkpoint was written.
@@ -127,4 +132,5 @@ def run_files(out_dir: Path) -> list[Path]:
 def remove_run(out_dir: Path) -> None:
     for path in run_files(out_dir):
         path.unlink()
-    shutil.rmtree(out_dir / "tensorboard", ignore_errors=True)
+    for folder in ("tensorboard", SEARCHED):
+        shutil.rmtree(out_dir / folder, ignore_errors=True)

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,14 @@ def finish(run: Run) -> None:
     finished = {}
     for name, trained in as_read(networks).items():
         state.network.load_state_dict(trained)
-        if not (text := run.recipe.finish(run.search, run.options.seed)):  # this recipe has no such step
+        if not (text := run.recipe.finish(partial(run.search, name), run.options.seed)):  # this recipe has no such step
             return
         run.log.say(f"{name}: {text}")
         finished[name] = {"encoder": as_read(state.network.state_dict()), "trained": trained}
     if state.best:
         state.best = as_read(state.best | finished.get(BEST, finished[LAST]))
     state.save_last(finished=made_of, **finished[LAST])
+    state.forget_searches()
 
 
 def stopped(run: Run) -> int:

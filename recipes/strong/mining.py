@@ -14,7 +14,7 @@ from recipes.crops import Spot
 
 
 def as_mined(searched: Sequence[Searched]) -> dict[str, Tensor]:
-    """The `Spot`s that were found for the pairs. For each of N spots: the pair's number, "pairs" (N,) int32, and the
+    """The spots that were found for the pairs. For each of N spots: the pair's number, "pairs" (N,) int32, and the
     fields, "spots" (N, 3) float32; in the order of the pairs, and for each pair of the fields.
     """
     found = [

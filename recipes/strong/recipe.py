@@ -19,7 +19,7 @@ from model.device import autocast
 from model.features import coverage_of
 from model.xsegtx import Look
 from recipes.base import SearchPairs, Trained
-from recipes.crops import CLOSE, Spot, spot_of
+from recipes.crops import CLOSE, spot_of
 from recipes.fit import all_looks, fit_choice
 from recipes.frame import Frame
 from recipes.locator import Locator
@@ -127,7 +127,7 @@ class Strong(Search, Trained):
     def mine(self, search_pairs: SearchPairs) -> dict[str, Tensor]:
         return as_mined(search_pairs(self.wrong_places, self.training.mine_share))
 
-    def wrong_places(self, frame: Frame) -> list[list[Spot]]:
+    def wrong_places(self, frame: Frame) -> list[list[tuple]]:
         """The candidates of each pair that are not at the object."""
         with self.computing():
             marked = Marked.of(frame)
@@ -135,7 +135,7 @@ class Strong(Search, Trained):
         true, wrong = list(map(spot_of, frame.truths)), [[] for _ in frame.truths]
         for pair, place in zip(places.pair, places.spot, strict=True):
             if not ((spot := true[pair]) and spot.is_near(place)):
-                wrong[pair].append(place)
+                wrong[pair].append(tuple(place))
         return wrong
 
     def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:

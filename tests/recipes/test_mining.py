@@ -1,6 +1,8 @@
 """Mined rivals: the places at which the search was wrong, to which later samples show the network again."""
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,19 +28,20 @@ from train.options import parse
 from train.start import choose_start
 
 
-def searching(recipe: Strong, pairs: Pairs):
-    options, state = SimpleNamespace(seed=0), SimpleNamespace(step=0)
+def searching(recipe: Strong, pairs: Pairs, out_dir: Path):
+    options = SimpleNamespace(seed=0, out_dir=out_dir, stored={})
+    state = SimpleNamespace(step=0, origin={"commit": ""}, network=recipe.network, backbone=recipe.encoder.backbone)
     log = SimpleNamespace(bar=lambda frames, name, unit: frames)
-    return Run(options, World(), state, recipe, pairs, None, log).search
+    return partial(Run(options, World(), state, recipe, pairs, None, log).search, "mining")
 
 
-def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint):
+def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint, tmp_path):
     pairs, checkpoint = open_pairs([training_set], "train", "ego-exo"), load_checkpoint(strong_checkpoint)
     options = StrongOptions(mine_share=1)
     recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
     recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
     assert recipe.mined.of(0) == []
-    recipe.use_mined(recipe.mine(searching(recipe, pairs)), pairs)
+    recipe.use_mined(recipe.mine(searching(recipe, pairs, tmp_path)), pairs)
     counts = []
     for number in range(len(pairs)):
         mined = recipe.mined.of(number)
@@ -157,7 +160,7 @@ def test_the_share_that_nobody_gave_is_a_tenth_but_at_least_20000_pairs_and_one_
         assert wanted <= planned < wanted + 12 and whole == len(pairs)
 
 
-def test_a_share_of_the_pairs_is_mined_as_asked_and_loader_processes_find_the_same(training_set):
+def test_a_share_of_the_pairs_is_mined_as_asked_and_loader_processes_find_the_same(training_set, tmp_path):
     pairs, options = open_pairs([training_set], "train", BOTH), StrongOptions(mine_share=0.12)
     recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
     planned = sum(map(len, random_frames(pairs, 0.12, [0])))
@@ -165,6 +168,6 @@ def test_a_share_of_the_pairs_is_mined_as_asked_and_loader_processes_find_the_sa
     mined = []
     for workers in (0, 2):
         recipe.loading = loader_options(workers)
-        mined.append(recipe.mine(searching(recipe, pairs)))
+        mined.append(recipe.mine(searching(recipe, pairs, tmp_path / str(workers))))
     assert mined[0]["searched"] == planned and len(mined[0]["pairs"].unique()) > 5
     assert all(torch.equal(values, mined[1][name]) for name, values in mined[0].items())

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -23,7 +24,7 @@ from tests.made.processes import context, run_main
 from tests.model.test_backbones import DINOV3, original_state
 from tests.train.test_train import outputs_of_ranks
 from tests.train.test_train_resume import check_equal, outcome
-from train import train
+from train import engine, train
 
 ON_RANK = """
 import sys
@@ -35,12 +36,13 @@ train.main(sys.argv[1:])
 
 
 def make_small(change) -> None:
-    """Let few pairs be enough for a fit, which is always better, and crops be small."""
+    """Let few pairs be enough for a fit, which is always better, crops be small, and each frame be kept."""
     for name, value in {"FIT_NEEDS": 3, "LEAST_HIDDEN": 1, "HELD_OUT": 3, "FIT_STEPS": 20}.items():
         change(fitting, name, value)
     counts = itertools.count()
     change(fitting, "choice_figures", lambda *_: (next(counts), 0))
     change(matching, "PLAIN_SIZES", (64, 192, 16))
+    change(engine, "FRAMES_KEPT", 1)
 
 
 def arguments(data_dir, out_dir, backbone, weights) -> list[str]:
@@ -63,10 +65,12 @@ def run_until_killed(count: int, words: list[str]) -> None:
     train.main(words)
 
 
-def test_a_tuned_transformer_is_the_same_after_a_kill_and_from_two_processes_and_its_file_predicts(
+def test_a_killed_tuning_goes_on_to_the_same_file_by_one_process_or_two_and_the_file_predicts(
     training_set, tmp_path, monkeypatch, warm_python
 ):
     make_small(monkeypatch.setattr)
+    looked, looks = [], tuned.all_looks
+    monkeypatch.setattr(tuned, "all_looks", lambda *given: looked.append(given) or looks(*given))
     weights, folders = tmp_path / "weights.pth", [tmp_path / x for x in ("whole", "killed", "ranks")]
     torch.save({key: tensor.half() for key, tensor in original_state(DINOV3).items()}, weights)
     whole, killed, ranks = (arguments(training_set, folder, DINOV3, weights) for folder in folders)
@@ -76,11 +80,15 @@ def test_a_tuned_transformer_is_the_same_after_a_kill_and_from_two_processes_and
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
+    shutil.copytree(folders[1], folders[2])
+    frames = len(looked)
     assert run_main(train.main, *killed).returncode == 0
+    assert len(looked) == 2 * frames - 2  # what was found before the kill is not sought again
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     outputs_of_ranks(*2 * [[warm_python, "-c", ON_RANK, *ranks]])
     for folder in folders[1:]:
         check_equal(outcome(folder)["netLast.pth"], outcome(folders[0])["netLast.pth"])
+        assert not (folder / "searched").exists()
     words = ["--ckpt_path", folders[1] / "netLast.pth", "--data_path", training_set, "--out_path", tmp_path / "out"]
     assert run_main(eval_segswap.main, "--setting", "ego-exo", *words, "--device", "cpu").returncode == 0
 
