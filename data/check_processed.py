@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -23,11 +22,10 @@ from common.arguments import Parser, add_annotations, add_data_path, add_num_wor
 from common.constants import SETTINGS
 from common.parallel import run_jobs
 from common.progress import progress
-from formats.failures import BROKEN_FILE, MISSING_FILE, read_failures
 from formats.frame_files import PACK, frame_bytes, frame_path, frames_of
 from formats.pairs import BOTH, open_pairs
 from formats.pairs_file import listing_path
-from formats.processed import ProcessedTake, annotation_change, has_jpeg_end, is_processed
+from formats.processed import Failure, ProcessedTake, annotation_change, has_jpeg_end, is_processed, read_failures
 from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 PAIR_NUMBERS = {setting: f"pairs {setting}" for setting in SETTINGS}
@@ -55,67 +53,59 @@ def main() -> int:
     if not names:
         raise UserError(f"{args.data_path} holds no take of {args.splits_path}; run data/process_data.py first")
     checks = {name: check_split(args, name, read_split(args.splits_path, name)) for name in names}
-    for split, check in checks.items():
-        print(f"{split}: " + ", ".join(f"{check.numbers[name]:,} {name}" for name in NUMBERS))
+    for split, (numbers, _, _) in checks.items():
+        print(f"{split}: " + ", ".join(f"{numbers[name]:,} {name}" for name in NUMBERS))
     others = [] if args.split else [name for name in splits if splits[name] and name not in names]
     lines = [f"{name}: 0 of {counted(len(splits[name]), 'take')} processed" for name in others]
-    lines += [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
-    lines += [f"missing: {name}, {line}" for name, check in checks.items() for line in check.missing]
+    lines += [f"{name}, {problem}" for name, (_, problems, _) in checks.items() for problem in problems]
+    lines += [f"missing: {name}, {line}" for name, (_, _, missing) in checks.items() for line in missing]
     for line in lines:
         print(line)
-    return int(any(check.problems for check in checks.values()))
+    return int(any(problems for _, problems, _ in checks.values()))
 
 
-class Check(NamedTuple):
-    """The findings on a take or a split: problems, missing parts (a line each), and the NUMBERS."""
-
-    problems: list[str]
-    missing: list[str]
-    numbers: Counter[str]
-
-
-def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> Check:
-    """Check the takes of a split, and its pairs."""
+def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> tuple[Counter[str], list[str], list[str]]:
+    """Check a split's takes and pairs -> the NUMBERS, and a line for each problem and each missing thing."""
     job = partial(check_take, args.data_path)
     checks = dict(progress(run_jobs(job, uids, args.num_workers), split, len(uids), "take"))
-    problems = [problem for uid in uids for problem in checks[uid].problems]
-    if unprocessed := [uid for uid in uids if checks[uid].numbers["unprocessed"]]:
+    found = [(failure, uid) for uid in uids for failure in checks[uid][1]]
+    problems, missing = (
+        [failure.describe(uid) for failure, uid in found if failure.kind == kind] for kind in ("broken", "missing")
+    )
+    if unprocessed := [uid for uid in uids if checks[uid][0]["unprocessed"]]:
         what = f"{counted(len(unprocessed), 'take')} not processed: {first_few(unprocessed)}"
         problems.append(f"{what}; run data/process_data.py")
-    missing = [line for uid in uids for line in checks[uid].missing]
     if (annotations := annotation_path(args.annotation_path, split)).is_file():
         for uid, take in iter_takes(annotations, uids):
             if isinstance(take, Take) and (change := annotation_change(args.data_path, take)):
                 problems.append(f"take {uid}: {change}")
-    numbers = sum((check.numbers for check in checks.values()), Counter(takes=len(uids)))
+    numbers = sum((of_take for of_take, _ in checks.values()), Counter(takes=len(uids)))
     if split in ("train", "val") or listing_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
             if any(numbers[name] for name in PAIR_NUMBERS.values()):
                 open_pairs([args.data_path], split, BOTH)
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
-    return Check(problems, missing, numbers + Counter(missing=len(missing), problems=len(problems)))
+    return numbers + Counter(missing=len(missing), problems=len(problems)), problems, missing
 
 
-def check_take(data_dir: Path, uid: str) -> Check:
+def check_take(data_dir: Path, uid: str) -> tuple[Counter[str], list[Failure]]:
     """Check that a take is processed. All frames that its pairs need must exist, and no frame may be cut off."""
-    _, failures = read_failures(data_dir / uid)
-    broken_lines = [failure.describe(uid) for failure in failures if failure.kind == BROKEN_FILE]
-    missing = [failure.describe(uid) for failure in failures if failure.kind == MISSING_FILE]
+    known = read_failures(data_dir / uid)[1]
     if not is_processed(data_dir, uid):
-        return Check(broken_lines, missing, Counter(unprocessed=not failures))
-    problems, numbers = [], Counter(processed=1)
+        return Counter(unprocessed=not known), known
+    found, numbers = [], Counter(processed=1)
     try:
         take, there = ProcessedTake.read(data_dir, uid), frames_of(data_dir / uid, sized=True)
     except UserError as error:
-        return Check([f"take {uid}: {error}", *broken_lines], missing, numbers)
+        return numbers, [Failure(None, "broken", str(error)), *known]
     for camera, needed in sorted(take.needed_frames().items()):
         numbers["frames"] += len(needed)
         faults = frame_faults(take.folder / camera, needed, there.get(camera, {}))
-        problems += [f"take {uid}, camera {camera}: {fault}" for fault in faults]
+        found += [Failure(camera, "broken", fault) for fault in faults]
     for setting, number in PAIR_NUMBERS.items():
         numbers[number] = sum(len(take.masks[name][query]) for name, query, _ in take.correspondences(setting))
-    return Check(problems + broken_lines, missing, numbers)
+    return numbers, found + known
 
 
 def frame_faults(folder: Path, needed: set[int], sizes: dict[int, int]) -> list[str]:

@@ -21,11 +21,19 @@ import cv2
 
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed, file_digest, remove_leftovers, write_json
-from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
 from formats.frame_files import delete_frames, frame_path, frames_of, pack_frames
-from formats.geometry import same_aspect_ratio
+from formats.geometry import same_aspect_ratio, shrink
 from formats.masks import RLE, mask_size
-from formats.processed import ANNOTATION, SOURCE, ProcessedTake, is_processed, read_source, shrink
+from formats.processed import (
+    ANNOTATION,
+    SOURCE,
+    Failure,
+    ProcessedTake,
+    is_processed,
+    read_failures,
+    read_source,
+    write_failures,
+)
 from formats.takes import FRAME_STEP, MAX_SHORT_SIDE, Take, Track, camera_kind, video_path
 from formats.video import VideoError, VideoIndex, index_video, read_frames
 
@@ -126,7 +134,7 @@ def process_take(
         try:
             state = TakeState(take, folder, paths)
         except UserError as error:
-            write_failures(folder, take.name, [Failure(None, BROKEN_FILE, str(error))])
+            write_failures(folder, take.name, [Failure(None, "broken", str(error))])
             return
         if not state.is_done():
             complete_take(state, takes_dir, detail, threads)
@@ -144,11 +152,11 @@ def complete_take(state: TakeState, takes_dir: Path, detail: int, threads: int) 
         for name, tracks in take.objects.items():
             masks[name] = {camera: _decode_masks(track) for camera, track in tracks.items() if camera in videos}
         failures += extract_videos(state, videos, masks, detail, threads)
-        broken = {failure.camera for failure in failures if failure.kind == BROKEN_FILE}
+        broken = {failure.camera for failure in failures if failure.kind == "broken"}
         videos = {camera: index for camera, index in videos.items() if camera not in broken}
     if "ego" not in map(camera_kind, videos):
         if all(failure.camera for failure in failures):  # no failure says why the whole take is left out
-            failures.append(Failure(None, MISSING_FILE, "no usable ego video, without which a take has no pairs"))
+            failures.append(Failure(None, "missing", "no usable ego video, without which a take has no pairs"))
         write_failures(folder, take.name, failures)
         return
     whole_masks = {}
@@ -162,15 +170,13 @@ def complete_take(state: TakeState, takes_dir: Path, detail: int, threads: int) 
 def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
     """Read the packets of a take's videos without decoding them. Returns the usable videos by camera, and failures."""
     if not (takes_dir / take.name).is_dir():
-        return {}, [Failure(None, MISSING_FILE, f"no folder {takes_dir / take.name}")]
+        return {}, [Failure(None, "missing", f"no folder {takes_dir / take.name}")]
     if "ego" not in map(camera_kind, paths):
         if any((takes_dir / take.name).rglob("aria*.mp4")):
-            return {}, [
-                Failure(None, MISSING_FILE, "its head-worn camera sees no annotated object, so it has no pairs")
-            ]
+            return {}, [Failure(None, "missing", "its head-worn camera sees no annotated object, so it has no pairs")]
         cameras = ", ".join(paths) or "there are none"
         reason = f"no name of its annotated cameras ({cameras}) begins with aria, as names of head-worn cameras do"
-        return {}, [Failure(None, MISSING_FILE, f"{reason}; import a take of your own again with data/import_take.py")]
+        return {}, [Failure(None, "missing", f"{reason}; import a take of your own again with data/import_take.py")]
     videos, failures = {}, []
     for camera in sorted(paths, key=camera_kind):  # ego before exo
         if camera_kind(camera) == "exo" and not videos:
@@ -178,7 +184,7 @@ def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[d
         try:
             videos[camera] = index_video(paths[camera])
         except VideoError as error:
-            failures.append(Failure(camera, BROKEN_FILE if paths[camera].exists() else MISSING_FILE, str(error)))
+            failures.append(Failure(camera, "broken" if paths[camera].exists() else "missing", str(error)))
     return videos, failures
 
 
@@ -193,7 +199,7 @@ def extract_videos(
         if num_lost := sum(frame >= len(index) for frame in wanted):
             length, lost = counted(len(index), "frame"), counted(num_lost, "wanted frame")
             reason = f"{index.path} ends after {length}; {lost} left out, up to frame {wanted[-1]}"
-            failures.append(Failure(camera, MISSING_FILE, reason))
+            failures.append(Failure(camera, "missing", reason))
 
     def extract(camera: str) -> Failure | None:
         masks_of_camera = [tracks[camera] for tracks in masks.values() if camera in tracks]
@@ -232,7 +238,7 @@ def extract_frames(
         (folder.parent / ANNOTATION).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         kind = "" if isinstance(error, VideoError) else f"unexpected {type(error).__name__}: "
-        return Failure(folder.name, BROKEN_FILE, f"{kind}{error}")
+        return Failure(folder.name, "broken", f"{kind}{error}")
     return None
 
 
@@ -262,7 +268,7 @@ def _whole_masks(
         if corrupt:
             frames = ", ".join(map(str, sorted(corrupt)))
             reason = f"corrupt masks of object {name!r}, frames left out: {frames} ({next(iter(corrupt.values()))})"
-            failures.append(Failure(camera, BROKEN_FILE, reason))
+            failures.append(Failure(camera, "broken", reason))
         left_out |= corrupt.keys()
     kept = {
         camera: {frame: rle for frame, rle in decoded.items() if frame < shortest and frame not in left_out}

@@ -29,8 +29,7 @@ from common.files import claimed, read_record, write_json
 from common.parallel import run_jobs
 from common.progress import progress
 from data.extraction import process_take
-from formats.failures import BROKEN_FILE, MISSING_FILE, Failure, read_failures, write_failures
-from formats.processed import SOURCE, SOURCE_REMEDY, is_processed
+from formats.processed import SOURCE, SOURCE_REMEDY, Failure, is_processed, read_failures, write_failures
 from formats.takes import SPLITS, Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 VIDEOS = "videos.json"  # beside the takes: of which videos their frames are
@@ -157,8 +156,8 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
     takes = {uid: take for uid, take in annotated.items() if isinstance(take, Take)}
-    malformed = {uid: Failure(None, BROKEN_FILE, str(take)) for uid, take in annotated.items() if uid not in takes}
-    absent = Failure(None, MISSING_FILE, f"{path} does not annotate it")
+    malformed = {uid: Failure(None, "broken", str(take)) for uid, take in annotated.items() if uid not in takes}
+    absent = Failure(None, "missing", f"{path} does not annotate it")
     for uid in set(shard_uids) - takes.keys():
         with claimed(args.outputpath, uid, f"processes take {uid}"):
             write_failures(args.outputpath / uid, "", [malformed.get(uid, absent)])
@@ -184,7 +183,7 @@ def print_summary(args: argparse.Namespace, title: str, uids: list[str]) -> int:
         print(f"  {line}")
     if len(lines) > MAX_PRINTED:
         print(f"  and {len(lines) - MAX_PRINTED} more, which data/check_processed.py lists")
-    broken = any(failure.kind == BROKEN_FILE for _, failures in failures_of.values() for failure in failures)
+    broken = any(failure.kind == "broken" for _, failures in failures_of.values() for failure in failures)
     return int(broken or bool(uids and not processed and not args.uids))
 
 

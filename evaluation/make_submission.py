@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         add(name, f"{name}_preds", type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
     parser.set_defaults(all_frames=True, annotation_path=None)  # a test split's annotations are secret
-    text = "leave out takes without an annotation.json, for example because their videos were withdrawn, and name them"
+    text = "leave out takes without a readable annotation.json, such as those of withdrawn videos, and name them"
     add("--allow_missing", action="store_true", help=text)
     text = f".json file, or folder for {FILE_NAME} (default: results)"
     add("--out", "--output_path", type=Path, default=RESULTS_DIR, help=text)
@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     split = args.split or "test"
     truth = open_truth(args, BOTH, split)
-    if truth.missing:
-        warn_once(f"takes of split {split!r} that are left out: {', '.join(truth.missing)}")
+    if truth.left_out:
+        warn_once(f"takes of split {split!r} that are left out: {', '.join(truth.left_out)}")
     if truth.incomplete_line:
         warn_once(truth.incomplete_line)
     files = {
@@ -63,9 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     records = (path_beside(path, "run.json") for path in files.values())
     check_output(out, args.overwrite, [*files.values(), *records, *truth.sources])
-    problems = [f"take {uid}: ground truth: {why}" for uid, why in truth.malformed.items()]
-    problems += [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
-    if problems:
+    if problems := [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]:
         refuse(problems, "the results")
     results = {setting: complete_results(truth, path, setting) for setting, path in files.items()}
     submission = {setting: {"version": "xx", "challenge": "xx", "results": takes} for setting, takes in results.items()}

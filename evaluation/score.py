@@ -20,7 +20,7 @@ from evaluation.truth import MISSING_HINT, GroundTruth, refuse
 from formats.geometry import eval_size
 from formats.masks import RLE, decode_mask, encode_mask, mask_area, mask_size, resize_mask
 from formats.pairs import Pairs
-from formats.results import MISSING, OTHER_FORMS, Problem, iter_results, read_predictions, read_provenance
+from formats.results import OTHER_FORMS, Problem, iter_results, read_predictions, read_provenance
 
 MASK_SCORES = [*MaskScores.__annotations__.items()]
 CASE = np.dtype(  # the columns that a results file adds to a table of pairs; scores of hidden objects mean nothing
@@ -91,8 +91,7 @@ def score_takes(
     for (*_, take), (scored, predicted, of_takes[take]) in progress(jobs, "score", len(truth.infos), "take"):
         rows = np.flatnonzero(pairs.take == take)
         cases[rows], masks[rows] = scored, predicted
-    problems = [Problem(f"take {uid}: ground truth: {why}", MISSING) for uid, why in truth.malformed.items()]
-    return cases, masks, problems + [problem for take in sorted(of_takes) for problem in of_takes[take]]
+    return cases, masks, [problem for take in sorted(of_takes) for problem in of_takes[take]]
 
 
 def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Counter[str]) -> list[str]:
@@ -102,8 +101,8 @@ def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Count
         warnings.append("not the official protocol: every frame counts, even if nobody looked at the target view")
     if not any(info.scenario for info in truth.infos.values()):
         warnings.append("no scores by scenario, which only an annotation file names")
-    if truth.missing:
-        warnings.append(f"takes of the split without ground truth: {', '.join(truth.missing)}")
+    if truth.left_out:
+        warnings.append(f"takes of the split without ground truth: {', '.join(truth.left_out)}")
     if truth.incomplete_line:
         warnings.append(truth.incomplete_line)
     if not_in_truth:

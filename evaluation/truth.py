@@ -21,10 +21,9 @@ import numpy as np
 from common.arguments import add_annotations, add_data_path
 from common.errors import MALFORMED, UserError, counted, printable
 from common.files import claimed, iter_json, write_json
-from formats.failures import FAILED
 from formats.pairs import Pairs, open_or_list_pairs, pairs_of
 from formats.pairs_file import list_takes
-from formats.processed import ProcessedTake, annotation_change, is_processed
+from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
 from formats.takes import ANNOTATION_REMEDY, annotation_path, find_split_path, iter_takes, parse_frame, read_split
 
 MISSING_HINT = "; --allow_missing goes on without what is only missing"
@@ -46,8 +45,7 @@ class GroundTruth:
     pairs: Pairs
     infos: dict[str, TakeInfo]  # of the takes that can be scored, by uid and in the order of the split
     data_dir: Path
-    missing: dict[str, str] = field(default_factory=dict)  # by uid, why other takes of the split cannot be scored
-    malformed: dict[str, str] = field(default_factory=dict)  # and why other processed takes cannot be read
+    left_out: dict[str, str] = field(default_factory=dict)  # by uid, why other takes of the split cannot be scored
     in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
     all_frames: bool = False  # every frame is scored, which is not the official protocol
     split: str | None = None  # a ground-truth file does not name its split
@@ -128,12 +126,10 @@ def truth_of_split(
         without = "" if annotations else "score without it by --all_frames, or "
         raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
     pairs = open_or_list_pairs(data_dir, split, setting, splits_path)
-    takes, left_out = pairs.store.takes, pairs.store.left_out
+    takes = pairs.store.takes
     infos, missing = (dict.fromkeys(takes, TakeInfo()), {}) if all_frames else _read_infos(path, takes, data_dir)
-    missing |= {uid: why for uid, why in left_out.items() if not is_processed(data_dir, uid)}
-    malformed = {uid: why for uid, why in left_out.items() if uid not in missing}
     scored, sources = pairs if all_frames else pairs[looked_at(pairs, infos)], (data_dir, splits_path, path)
-    return GroundTruth(scored, infos, data_dir, missing, malformed, {}, all_frames, split, sources)
+    return GroundTruth(scored, infos, data_dir, missing | pairs.store.left_out, {}, all_frames, split, sources)
 
 
 def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, TakeInfo], dict[str, str]]:
@@ -168,7 +164,7 @@ def truth_of_file(path: Path, data_dir: Path, split: str | None, setting: str, a
             missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
     pairs = pairs_of([(data_dir, list_takes(data_dir, takes, takes))], setting)
     scored = pairs if all_frames else pairs[looked_at(pairs, infos)]
-    return GroundTruth(scored, infos, data_dir, missing, {}, takes, all_frames, split, (path, data_dir))
+    return GroundTruth(scored, infos, data_dir, missing, takes, all_frames, split, (path, data_dir))
 
 
 def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
@@ -207,8 +203,8 @@ def open_truth(args: argparse.Namespace, setting: str, default_split: str = "val
     else:
         where = (args.splits_path, args.annotation_path, args.all_frames)
         truth = truth_of_split(args.data_path, args.split or default_split, setting, *where)
-    if truth.missing and not args.allow_missing:
-        refuse([f"take {uid}: {why}" for uid, why in truth.missing.items()], "the ground truth", MISSING_HINT)
+    if truth.left_out and not args.allow_missing:
+        refuse([f"take {uid}: {why}" for uid, why in truth.left_out.items()], "the ground truth", MISSING_HINT)
     return truth
 
 

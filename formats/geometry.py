@@ -63,6 +63,17 @@ def resize(image: np.ndarray, new_size: Size) -> np.ndarray:
     return cv2.resize(image, new_size[::-1], interpolation=method)
 
 
+def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:
+    """Reduce an image (H, W, 3) by a whole number, so that its shorter side has at most `max_short_side` pixels. The
+    interpolation is bilinear, as in the benchmark's frames.
+    """
+    height, width = image.shape[:2]
+    factor = -(-min(height, width) // max_short_side)
+    if factor == 1:
+        return image
+    return cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
+
+
 @lru_cache(maxsize=64)
 def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     """The rows and columns that OpenCV keeps when it resizes by nearest neighbor from `size` to `new_size` (H, W).

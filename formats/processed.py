@@ -3,18 +3,20 @@
     <data_dir>/<take_uid>/<camera>/<frame>.jpg  or all of them in one frames.zip, see formats/frame_files.py
     <data_dir>/<take_uid>/annotation.json
     <data_dir>/<take_uid>/source.json           from which files data/process_data.py made the take
-    <data_dir>/<take_uid>/failed.json           what the take lacks, if anything (formats/failures.py)
+    <data_dir>/<take_uid>/failed.json           what the take lacks, if anything, and why
 
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
 Masks have the size of the video on which they were drawn; frames are smaller. Frames without a mask have no key.
+
+failed.json: `{"take_name": str, "failures": [{"camera": str or null, "kind": "missing" or "broken", "reason": str}]}`.
 """
 
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,9 +29,9 @@ from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, camera_pairs, parse_frame, parse_frame_keys
 
-ANNOTATION = "annotation.json"
-SOURCE = "source.json"
+ANNOTATION, SOURCE, FAILED = "annotation.json", "source.json", "failed.json"
 SOURCE_REMEDY = "delete it if its frames may stay, else its folder"
+FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -126,6 +128,38 @@ class ProcessedTake:
         return next(map(mask_size, rles), None)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Something that a take lacks: in one camera, or in all of them if `camera` is None."""
+
+    camera: str | None
+    kind: Literal["missing", "broken"]  # the data set lacks a file; or a file is damaged and should be fetched again
+    reason: str
+
+    def describe(self, uid: str, take_name: str = "") -> str:
+        """The failure of a take in one line."""
+        name = f" ({take_name})" if take_name else ""
+        camera = f", camera {self.camera}" if self.camera else ""
+        return f"take {uid}{name}{camera}: {self.reason}"
+
+
+def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
+    """Write failed.json into a take's `folder`; without failures, delete it."""
+    if failures:
+        write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
+    else:
+        (folder / FAILED).unlink(missing_ok=True)
+
+
+def read_failures(folder: Path) -> tuple[str, list[Failure]]:
+    """Read failed.json in a take's `folder` -> the take's name and its failures."""
+    path = folder / FAILED
+    if not path.exists():
+        return "", []
+    raw = read_record(path, FAILED_FORM, "delete it and run data/process_data.py again")
+    return raw["take_name"], [Failure(**row) for row in raw["failures"]]
+
+
 def read_source(folder: Path) -> dict[str, Any]:
     """Read source.json in the folder of a take; {} if it is missing. Raises UserError if it is damaged."""
     path = folder / SOURCE
@@ -142,17 +176,6 @@ def annotation_change(data_dir: Path, take: Take) -> str | None:
         return None
     what = f"its annotation has changed since it was processed; run data/process_data.py --uids {take.uid}"
     return f"{what}, which needs the videos of {take.name}"
-
-
-def shrink(image: np.ndarray, max_short_side: int) -> np.ndarray:
-    """Reduce an image (H, W, 3) by a whole number, so that its shorter side has at most `max_short_side` pixels. The
-    interpolation is bilinear, as in the benchmark's frames.
-    """
-    height, width = image.shape[:2]
-    factor = -(-min(height, width) // max_short_side)
-    if factor == 1:
-        return image
-    return cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_LINEAR)
 
 
 def read_frame(path: Path, listed_size: int | None = None) -> np.ndarray:

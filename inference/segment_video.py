@@ -46,10 +46,9 @@ from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
 from common.progress import progress
 from formats.footage import Footage, open_footage
-from formats.geometry import Size, resize
+from formats.geometry import Size, resize, shrink
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, mask_area, resize_mask
-from formats.processed import shrink
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
 from inference.pictures import ask_if_inverted

@@ -261,14 +261,15 @@ def test_allow_missing_scores_what_is_there_and_allows_nothing_that_is_broken(sc
     assert "1 problem in" in capsys.readouterr().err
 
 
-def test_a_malformed_take_of_the_ground_truth_is_listed_beside_the_other_problems(good, tmp_path, capsys):
+def test_a_malformed_take_of_the_ground_truth_is_named_and_left_out_only_if_allowed(good, tmp_path, capsys):
     path = make_scored_data(tmp_path) / "processed" / "take-a" / ANNOTATION
     path.write_text(path.read_text().replace('"size"', '"length"', 1))
-    results = copy.deepcopy(good)
-    drop("take-b", "masks", "cup_0")(results)
-    assert evaluate_results(tmp_path, results, tmp_path) == 1
-    errors = capsys.readouterr().err
-    assert "take take-a: ground truth: " in errors and "take take-b, object 'cup_0': missing" in errors
+    assert evaluate_results(tmp_path, good, tmp_path) == 1
+    assert re.search(
+        f"take take-a: {path} is malformed .*\nerror: 1 problem in the ground truth", capsys.readouterr().err
+    )
+    assert evaluate_results(tmp_path, good, tmp_path, "--allow_missing") == 0
+    assert "takes of the split without ground truth: take-a\n" in capsys.readouterr().out
 
 
 def test_a_take_without_ground_truth_is_named(scored_data, good, tmp_path, capsys):

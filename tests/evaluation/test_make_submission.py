@@ -7,8 +7,7 @@ import pytest
 
 from common.errors import UserError
 from evaluation import make_submission
-from formats.failures import FAILED
-from formats.processed import ANNOTATION
+from formats.processed import ANNOTATION, FAILED
 from tests.made import EGO
 from tests.made.processed import make_data_set
 from tests.made.results import UIDS
