@@ -230,7 +230,7 @@ def outlined(target: np.ndarray, found: Found, limits: Limits) -> np.ndarray:
 
 
 def outlined_queries(queries: Queries) -> list[np.ndarray]:
-    return [overlay(image, fit_mask(mask, image.shape[:2]), QUERY) for image, mask in queries]
+    return [overlay(image, mask, QUERY) for image, mask in queries]
 
 
 def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Path, limits: Limits) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from common.errors import UserError, warn_once
 from formats.geometry import Size, same_aspect_ratio
+from formats.masks import fit_mask
 from formats.picture_files import read_mask, read_picture, refuse_strip, to_mask, to_rgb
 
 
@@ -41,9 +42,9 @@ def as_image(image: Any, what: str) -> np.ndarray:
 
 
 def as_mask(mask: Any, what: str, size: Size, value: int | None = None) -> np.ndarray:
-    """A mask -> (H, W) uint8 of 0 and 1. Raises UserError, which begins with the mask's path or with `what`, if the
-    mask has none of the forms above, has another aspect ratio than its image of `size` (H, W), or is empty. The mask
-    may be larger or smaller than the image. `value`: of the object in a label map, whose path `mask` is.
+    """A mask, which may be larger or smaller than its image of `size` (H, W) -> (H, W) uint8 of 0 and 1. Raises
+    UserError, which begins with the mask's path or with `what`, if the mask has none of the forms above, has another
+    aspect ratio than the image, or is empty. `value`: of the object in a label map, whose path `mask` is.
     """
     if isinstance(mask, str | Path):
         what, mask = str(mask), read_mask(Path(mask), value)
@@ -55,7 +56,7 @@ def as_mask(mask: Any, what: str, size: Size, value: int | None = None) -> np.nd
     if not mask.any():
         raise UserError(f"{what} is empty; mark the object with non-zero pixels")
     ask_if_inverted(mask, what)
-    return mask
+    return fit_mask(mask, size)
 
 
 def ask_if_inverted(mask: np.ndarray, what: str) -> None:

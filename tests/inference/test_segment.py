@@ -195,6 +195,10 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
         assert (
             sheet.width > (1 + len(places)) * segment_pair.TILE_WIDTH
         )  # each place and the query have a captioned tile
+    half = tmp_path / "half.png"  # a mask may be smaller than its picture
+    write_picture(half, read_mask(Path(files["query_mask"]))[::2, ::2] * 255)
+    segment(files | {"places": "3", "query_mask": str(half), "out": str(tmp_path / "half")})
+    assert (tmp_path / "half" / "target_overlay.jpg").read_bytes() == (out / "target_overlay.jpg").read_bytes()
     capsys.readouterr()
     segment(files | {"places": "99", "out": str(tmp_path / "all")})
     assert " places found, not 99: no further place has a mask of its own\n" in capsys.readouterr().out
