@@ -36,7 +36,7 @@ from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, n
 from common.constants import SIZES
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
-from common.files import check_output, check_writable, claimed, remove_leftovers
+from common.files import check_writable, claimed, remove_leftovers
 from formats.picture_files import SUFFIXES, label_values, pictures_in
 from inference.pair_table import TILE_WIDTH, Row, answer_table, outlined, outlined_queries, read_table
 from inference.predictor import Predictor
@@ -61,7 +61,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the answer first")
     add("--out", type=Path, help="folder for the output files (default, of one pair: the current folder)")
-    add("--overwrite", action="store_true", help="replace output files that exist")
     text = "existence below which an object counts as probably not there, and from which on it counts as there"
     limits = {"type": at_least(0, float, 1), "default": (SURELY_HIDDEN, SURELY_VISIBLE), "metavar": ("LOW", "HIGH")}
     add("--limits", nargs=2, help=text, **limits)
@@ -74,8 +73,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--limits takes LOW before HIGH")
     if is_many(args) and not args.out:
         parser.error("--pairs, --object all and several targets need a folder for the answers: add --out FOLDER")
-    if is_many(args) and (args.places > 1 or args.overwrite):
-        parser.error("--places and --overwrite are for one pair; leave them out")
+    if is_many(args) and args.places > 1:
+        parser.error("--places is for one pair; leave it out")
     if args.query_image and len(args.query_mask or [args.query_box]) != len(args.query_image):
         parser.error("give one --query_mask for each --query_image, in the same order")
     if args.object == "all" and not args.query_mask:
@@ -147,8 +146,6 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     """Answer one pair, at --places of the target, and write the masks and the overlay."""
     out = args.out or Path()
     check_writable(out)
-    for path in output_paths(out / row.name, args.places) if args.overwrite else ():
-        check_output(path, True, [*row.files, args.ckpt_path, args.backbone_weights])
     queries, target = row.read()  # errors come before the network is loaded
     found = load(args).find(queries, [target], args.places, row.size)[0]
     said = [verdict(place.existence, *args.limits) for place in found]
@@ -163,29 +160,17 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
         texts = ["query"] * len(queries) + said
         shown = [captioned(x[near], text, TILE_WIDTH) for x, near, text in zip(shown, windows, texts, strict=True)]
     picture = in_columns(shown, 4) if args.places > 1 else side_by_side(shown)
+    ends = ["_mask.png", *(f"_place{place}_mask.png" for place in range(2, len(found) + 1)), "_overlay.jpg"]
     with claimed(out, row.name, f"writes {out / row.name}_mask.png"):
-        paths, numbers = output_paths(out / row.name, args.places), itertools.count(2)
-        while not args.overwrite and any(path.exists() for path in paths):
-            paths = output_paths(out / f"{row.name}_{next(numbers)}", args.places)
-        for path in paths:
+        names = itertools.chain([row.name], (f"{row.name}_{number}" for number in itertools.count(2)))
+        groups = ([out / f"{name}{end}" for end in ends] for name in names)
+        paths = next(group for group in groups if not any(path.exists() for path in group))
+        for path, image in zip(paths, [*(place.mask * 255 for place in found), picture], strict=True):
             remove_leftovers(out, path.name)
-        *mask_paths, overlay_path = paths
-        for path, place in zip(mask_paths, found, strict=False):  # fewer places may be found
-            write_picture(path, place.mask * 255)
-        for path in mask_paths[len(found) :]:
-            path.unlink(missing_ok=True)  # of a former run, which --overwrite allows to replace
-        write_picture(overlay_path, picture)
-    print(*mask_paths[: len(found)], overlay_path, sep="\n")
+            write_picture(path, image)
+    print(*paths, sep="\n")
     if row.box:
-        print(f"look at {overlay_path}: if the box's object is outlined badly, paint it with inference/demo.py")
-
-
-def output_paths(out: Path, places: int) -> list[Path]:
-    """The files of the masks and of the overlay; they have more places if a former run had."""
-    while out.with_name(f"{out.name}_place{places + 1}_mask.png").exists():
-        places += 1
-    ends = "_mask.png", *(f"_place{place}_mask.png" for place in range(2, places + 1)), "_overlay.jpg"
-    return [out.with_name(out.name + end) for end in ends]
+        print(f"look at {paths[-1]}: if the box's object is outlined badly, paint it with inference/demo.py")
 
 
 if __name__ == "__main__":

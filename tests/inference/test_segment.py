@@ -204,12 +204,9 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
     assert " places found, not 99: no further place has a mask of its own\n" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         segment(files | {"places": "3", "object": "all", "out": str(out)})
-    assert "--places and --overwrite are for one pair; leave them out" in capsys.readouterr().err
+    assert "--places is for one pair; leave it out" in capsys.readouterr().err
     for name, place in zip(names, places, strict=True):
         assert np.array_equal(read_mask(out / name), place.mask)
-    (out / "target_place4_mask.png").touch()
-    segment(files | {"out": str(out)}, "--overwrite")  # nothing of a run with more places lies beside the new answer
-    assert {path.name for path in out.iterdir()} == {names[0], "target_overlay.jpg"}
 
 
 def test_the_network_is_named_and_mask_and_overlay_are_as_large_as_the_pictures(files, monkeypatch, capsys):
@@ -233,7 +230,7 @@ def test_without_a_name_for_the_output_it_is_the_targets_or_the_first_free_numbe
     monkeypatch.chdir(tmp_path)
     given = {name: path for name, path in files.items() if name != "out"}
     (tmp_path / "target_2_overlay.jpg").touch()
-    for name, more in (("target", []), ("target_3", ["--places", "2"]), ("target_4", []), ("target", ["--overwrite"])):
+    for name, more in (("target", []), ("target_3", ["--places", "2"]), ("target_4", [])):
         times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if not path.name.startswith(f"{name}_")}
         segment(given, *more)
         printed = capsys.readouterr().out.splitlines()
@@ -247,15 +244,6 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
     monkeypatch.setattr(recipes, "SHIPPED", tmp_path / "xsegtx_tiny.pth")
     with pytest.raises(UserError, match="^no file [^\n]*xsegtx_tiny.pth[^\n]*$"):
         predictor.Predictor.load()
-
-
-def test_no_given_picture_is_ever_replaced_and_other_files_only_if_asked_for(files, monkeypatch, tmp_path):
-    monkeypatch.delattr(segment_pair.Predictor, "load")  # it is said before any work
-    mask = shutil.copy(files["query_mask"], tmp_path / "target_mask.png")
-    given, before = files | {"query_mask": str(mask), "out": str(tmp_path)}, mask.read_bytes()
-    with pytest.raises(UserError, match="target_mask.png is an input of this command, or lies in one; name another"):
-        segment(given, "--overwrite")
-    assert mask.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -285,25 +273,25 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
     common = ["--query_image", f"{tmp_path}/query.png", "--target_image", f"{tmp_path}/target.png"]
     common += ["--out", f"{tmp_path}/found"]
     labels = ["--query_mask", f"{tmp_path}/query_labels.png"]
-    for flags in ["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2", "--overwrite"]:
-        segment_pair.main([*common, *flags])
-        found = read_mask(tmp_path / "found" / "target_mask.png")
+    flags = ["--query_box", "47.5", "28", "78", "59"], [*labels, "--object", "0x2"]
+    for name, marked in zip(("target", "target_2"), flags, strict=True):
+        segment_pair.main([*common, *marked])
+        found = read_mask(tmp_path / "found" / f"{name}_mask.png")
         assert np.array_equal(found, read_mask(tmp_path / "target_mask.png"))
     segment_pair.main([*common, *labels, "--object", "all"])
     rows = list(csv.DictReader((tmp_path / "found" / "answers.csv").open()))
     assert [row["name"] for row in rows] == ["target_1", "target_2"]
     assert np.array_equal(read_mask(tmp_path / "found" / "target_2.png"), read_mask(tmp_path / "target_mask.png"))
-    common += ["--overwrite"]
     write_picture(tmp_path / "query.png", np.zeros((38, 760, 3), np.uint8))
     write_picture(tmp_path / "target.png", np.zeros((8000, 400, 3), np.uint8))
     segment_pair.main([*common, "--query_box", "9", "1", "19", "9"])
-    with Image.open(tmp_path / "found" / "target_overlay.jpg") as picture:  # a JPEG has at most 65535 pixels
+    with Image.open(tmp_path / "found" / "target_3_overlay.jpg") as picture:  # a JPEG has at most 65535 pixels
         assert picture.size == (32_000 + 80, 1600)
     with pytest.raises(UserError, match="query_labels.png holds the values 1, 2"):
         segment_pair.main([*common, *labels])
     write_picture(tmp_path / "query_labels.png", np.zeros((96, 96), np.uint8))
     with pytest.raises(UserError, match="query_labels.png: no object to seek; add a row, or mark one"):
-        segment_pair.main([*common[:-1], *labels, "--object", "all"])
+        segment_pair.main([*common, *labels, "--object", "all"])
 
 
 def load_known_answer(*args, **options) -> Predictor:
