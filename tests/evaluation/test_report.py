@@ -251,19 +251,6 @@ def test_runs_of_one_method_are_shown_with_mean_and_deviation_and_breakdowns_of_
     assert "is worse" not in printed and "deviation: the standard deviation" in printed
 
 
-def test_files_of_different_methods_are_no_runs_of_one(scored_data, tmp_path, capsys):
-    files = []
-    for model, looks in (("a", 5), ("b", 1)):
-        (tmp_path / model).mkdir()
-        files.append(shutil.copy(scored_data / model / "ego-exo_val_results.json", tmp_path / model))
-        made = {"date": "2026", "checkpoint": f"{model}.pth", "precision": "fp32", "looks": looks}
-        record = {"results_sha256": hashlib.sha256(Path(files[-1]).read_bytes()).hexdigest(), "provenance": made}
-        (tmp_path / model / "ego-exo_val_run.json").write_text(json.dumps(record))
-    compare_main(scored_data, tmp_path, "--pred_file", *files, "--num", "0", "--seeds")
-    line = "not runs of one method, but of looks 5, precision fp32 and looks 1, precision fp32; leave out --seeds"
-    assert line in capsys.readouterr().out and line in (tmp_path / "index.html").read_text()
-
-
 def test_a_comparison_says_what_any_of_the_files_lacks(scored_data, tmp_path, capsys):
     results = json.loads((scored_data / "b" / "ego-exo_val_results.json").read_text())
     del results["ego-exo"]["results"]["take-b"]
