@@ -15,6 +15,8 @@ launch() {
     if [[ " $*" =~ " --gpu"[=\ ]([0-9,]+) ]]; then commas=${BASH_REMATCH[1]//[0-9]/}; fi
     local count=${NPROC:-$((${#commas} + 1))}
     if [ "$count" != 1 ] || [ -n "${PET_NNODES:-}" ]; then
+        # train.py reads the options before torchrun starts, which would print a traceback of its own after a typo.
+        "$PYTHON" "$train_dir/train.py" "$@" --help > /dev/null || exit
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # torchrun does the same, but warns of it
         export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 # adds SIGUSR1 to its default
         program+=(-m torch.distributed.run --nproc_per_node "$count")

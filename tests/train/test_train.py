@@ -532,6 +532,13 @@ def test_each_of_several_gpus_gets_a_process_by_torchrun(stand_in, flags):
     assert call("run_ego.sh", stand_in, *flags) == [*torchrun, str(ROOT / "train/train.py"), *flags]
 
 
+def test_a_typo_ends_the_start_of_several_processes_in_one_line(warm_python):
+    command = ["bash", ROOT / "train" / "run_ego.sh", "--gpu", "0,1", "--lrr", "1"]
+    done = subprocess.run(command, env={**os.environ, "PYTHON": str(warm_python)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: there is no --lrr, but --lr; see --help\n"
+
+
 def test_a_slurm_job_of_several_machines_starts_torchrun_on_each(stand_in, monkeypatch):
     srun = stand_in.with_name("srun")
     srun.write_text('#!/bin/sh\necho "$1" "$PET_NNODES" "$PET_RDZV_BACKEND" "$PET_RDZV_ENDPOINT"\nshift 2\nexec "$@"\n')
