@@ -116,11 +116,14 @@ def read_frames(
     is damaged.
     """
     numbers, num_read, reason = np.asarray(wanted, np.int64), 0, ""
-    for decode in (_decode_plainly,) if index.pts is None else (_decode_needed, _decode_plainly):
-        if num_read == len(numbers):
+    for only_needed in (False,) if index.pts is None else (True, False):
+        left = numbers[num_read:]
+        if not len(left):
             return
         try:
-            for image in decode(index, numbers[num_read:], pixels):
+            frames = _decoded_frames(index.path, _decoding_plan(index, left) if only_needed else None)
+            timed = enumerate(frames) if index.pts is None else ((frame.pts, frame) for frame in frames)
+            for image in _images_at(timed, left if index.pts is None else index.pts[left], pixels):
                 yield int(numbers[num_read]), image
                 num_read += 1
         except MemoryError:
@@ -142,31 +145,11 @@ def _decoding_plan(index: VideoIndex, wanted: np.ndarray) -> np.ndarray:
     targets = index.packet[wanted]
     key = np.searchsorted(index.key_pts, index.pts[wanted], side="right") - 1
     starts = np.where(key >= 0, index.key_packet[np.maximum(key, 0)], 0)
-    num_open = np.zeros(index.num_packets + 1, np.int64)
-    np.add.at(num_open, starts, 1)
-    np.add.at(num_open, targets + 1, -1)
-    plan = np.where(np.cumsum(num_open[:-1]) > 0, FEED, SKIP)
+    plan = np.full(index.num_packets, SKIP)
+    for start, target in zip(starts, targets, strict=True):
+        plan[start:target] = FEED
     plan[targets] = WANT
     return plan
-
-
-def _decode_needed(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """Yield the images of the wanted frames by decoding only the packets that they need. Ends early if a frame is not
-    found in this way, or if the video is damaged.
-    """
-    assert index.pts is not None
-    decoded = _decoded_frames(index, _decoding_plan(index, wanted))
-    return _images_at(((frame.pts, frame) for frame in decoded), index.pts[wanted], pixels)
-
-
-def _decode_plainly(index: VideoIndex, wanted: np.ndarray, pixels: str) -> Iterator[np.ndarray]:
-    """Yield the images of the wanted frames by decoding everything up to the last wanted frame."""
-    with av.open(str(index.path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_type, stream.codec_context.thread_count = ONE_THREAD
-        frames = container.decode(stream)
-        timed = enumerate(frames) if index.pts is None else ((frame.pts, frame) for frame in frames)
-        yield from _images_at(timed, wanted if index.pts is None else index.pts[wanted], pixels)
 
 
 def _images_at(
@@ -185,15 +168,18 @@ def _images_at(
                 return
 
 
-def _decoded_frames(index: VideoIndex, plan: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Decode the packets of the plan, one stretch after the other.
+def _decoded_frames(path: Path, plan: np.ndarray | None) -> Iterator[av.VideoFrame]:
+    """Decode the packets of the plan, one stretch after the other; without a plan, all packets.
 
     Ends if a stretch does not begin with an I picture. Some streams have an I picture only at their beginning and renew
     the picture part by part; a decoder that starts at their later "key" frames shows wrong pictures at first.
     """
-    with av.open(str(index.path)) as container:
+    with av.open(str(path)) as container:
         decoder = container.streams.video[0].codec_context
         decoder.thread_type, decoder.thread_count = ONE_THREAD
+        if plan is None:
+            yield from container.decode(video=0)
+            return
         packets = zip(_whole_packets(container), plan.tolist(), strict=False)
         for needed, stretch in groupby(packets, key=lambda item: item[1] != SKIP):
             if not needed:
