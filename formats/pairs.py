@@ -264,7 +264,7 @@ def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
     """The store of the takes that are listed of several data sets. That of a single one has the listing's own masks,
     not copies. Raises UserError if a take is in two data sets.
     """
-    takes, objects, cameras = _Numbering(), _Numbering(), _Numbering()
+    takes, objects, cameras = {}, {}, {}  # the number of each name
     folders, states, contents, views, tracks, left_out = [], [], [], [], [], {}
     for data_dir, listing in listings:
         if shared := next((uid for uid in listing.contents if uid in takes), None):
@@ -280,8 +280,11 @@ def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
         for (uid, camera, _, size), (frames, sizes) in zip(
             listing.cameras, np.split(listing.files, ends, 1), strict=False
         ):
-            views[takes[uid]][cameras[camera]] = CameraFrames(frames, sizes, size and tuple(size))
-        tracks += [(takes[uid], objects[name], cameras[camera], count) for uid, name, camera, count in listing.tracks]
+            number = cameras.setdefault(camera, len(cameras))
+            views[takes[uid]][number] = CameraFrames(frames, sizes, size and tuple(size))
+        for uid, name, camera, count in listing.tracks:
+            numbers = objects.setdefault(name, len(objects)), cameras.setdefault(camera, len(cameras))
+            tracks.append((takes[uid], *numbers, count))
     masks, counts = _joined_masks([listing for _, listing in listings])
     table = np.array(tracks, np.int32).reshape(-1, 4)
     return Store([*takes], folders, states, [*objects], [*cameras], masks, counts, views, table, contents, left_out)
@@ -301,26 +304,12 @@ def pairs_of_tracks(store: Store, tracks: Sequence[tuple[tuple[int, ...], slice,
     """The pairs of objects in two cameras. In each of `tracks` are the numbers of the take, the object, the query and
     the target camera, and the rows of the object's masks in both cameras.
     """
-    frames, none = store.masks["frame"], np.empty(0, np.int32)
-    rows = [_mask_rows(frames, given, sought) for _, given, sought in tracks]
-    given, sought = (np.concatenate(x).astype(np.int32) for x in zip((none, none), *rows, strict=True))
-    lengths, names = [len(x) for x, _ in rows], np.array([names for names, *_ in tracks], np.int32).reshape(-1, 4)
-    take, name, query, target = (np.repeat(column, lengths) for column in names.T)
-    return Pairs(store, take, name, query, target, frames[given], given, sought)
-
-
-def _mask_rows(frames: np.ndarray, query: slice, target: slice) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of an object's masks in the query camera, and for each the row of its mask in the target camera at the
-    same frame, or -1. `frames` has the frame of each mask; the slices tell the masks of the two cameras.
-    """
-    given = np.arange(query.start, query.stop)
-    target_frames = np.append(frames[target], -1)
-    places = np.searchsorted(target_frames[:-1], frames[query])
-    return given, np.where(target_frames[places] == frames[query], target.start + places, -1)
-
-
-class _Numbering(dict[str, int]):
-    """The number of each name, in the order in which they are asked for."""
-
-    def __missing__(self, name: str) -> int:
-        return self.setdefault(name, len(self))
+    frames, parts = store.masks["frame"], [np.empty((7, 0), np.int32)]
+    for names, query, target in tracks:
+        of_query, of_target = frames[query], np.append(frames[target], -1)
+        place = np.searchsorted(of_target[:-1], of_query)  # of the mask in the target at the same frame
+        part = np.empty((7, len(of_query)), np.int32)
+        part[:4].T[:], part[4], part[5] = names, of_query, range(query.start, query.stop)
+        part[6] = np.where(of_target[place] == of_query, target.start + place, -1)
+        parts.append(part)
+    return Pairs(store, *np.concatenate(parts, 1))

@@ -61,7 +61,7 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     """List the masks of the takes `uids`, and the frames that their pairs need. A take that is `in_memory` is used as
     it is, without reading its annotation.json, and its state is (0, "").
     """
-    states, contents, malformed, missing = {}, {}, {}, {}
+    states, contents, left_out = {}, {}, {}
     tracks, cameras, masks, counts, files = [], [], [], bytearray(), []
     pool = ThreadPoolExecutor(ASKED_AT_ONCE)
     asked = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
@@ -69,13 +69,13 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     for uid in progress(uids, "list pairs", len(uids), "take"):
         annotation = data_dir / uid / ANNOTATION
         if uid not in in_memory and not annotation.is_file():
-            missing[uid] = ""
+            left_out[uid] = ""
             continue
         states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
         try:
             take, there = in_memory.get(uid) or ProcessedTake.read(data_dir, uid), asked.pop(uid).result()
         except UserError as error:
-            malformed[uid] = str(error)
+            left_out[uid] = str(error)
             continue
         contents[uid] = [*take.masks], take.subsample_idx
         for name, of_object in take.masks.items():
@@ -87,7 +87,7 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
             files += [(frame, there.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
     arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()
-    return Listing(*arrays, states, malformed | missing, contents, tracks, cameras)
+    return Listing(*arrays, states, left_out, contents, tracks, cameras)
 
 
 def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
