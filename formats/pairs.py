@@ -246,18 +246,30 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
     query mask makes a pair. Raises UserError if a take is in two data sets.
     """
     store, settings = joined_store(list(listings)), SETTINGS if setting == BOTH else [setting]
-    rows_of: dict[Path, dict[tuple[int, int], dict[int, slice]]] = {}  # by data set, take and object, and camera
+    rows_of: dict[tuple[int, int], dict[str, slice]] = {}  # by take and object: the rows of the masks by camera
     ends = store.tracks[:, 3].cumsum().tolist()
     for (take, name, camera, count), end in zip(store.tracks.tolist(), ends, strict=True):
-        of_set = rows_of.setdefault(store.folders[take].parent, {})
-        of_set.setdefault((take, name), {})[camera] = slice(end - count, end)
-    tracks = []
-    for of_set, way in itertools.product(rows_of.values(), settings):
-        for key, rows in of_set.items():
-            camera_of = {store.cameras[number]: number for number in rows}
-            numbers = ((camera_of[query], camera_of[target]) for query, target in camera_pairs(camera_of, way))
-            tracks += [((*key, x, y), rows[x], rows[y]) for x, y in numbers]
-    return pairs_of_tracks(store, tracks)
+        rows_of.setdefault((take, name), {})[store.cameras[camera]] = slice(end - count, end)
+    parts, number_of = [np.empty((7, 0), np.int32)], {name: number for number, name in enumerate(store.cameras)}
+    for data_dir, way in itertools.product(dict.fromkeys(folder.parent for folder in store.folders), settings):
+        for (take, name), rows in rows_of.items():
+            if store.folders[take].parent == data_dir:
+                for x, y in camera_pairs(rows, way):
+                    names = take, name, number_of[x], number_of[y]
+                    parts.append(_columns(names, store.masks["frame"], rows[x], rows[y]))
+    return Pairs(store, *np.concatenate(parts, 1))
+
+
+def _columns(names: tuple[int, ...], frames: np.ndarray, query: slice, target: slice) -> np.ndarray:
+    """The columns of the pairs of an object in two cameras: (7, n) int32, of which `names` are the first four. The
+    slices are the rows of the object's masks in both cameras, and `frames` has the frame of each mask.
+    """
+    of_query, of_target = frames[query], np.append(frames[target], -1)
+    place = np.searchsorted(of_target[:-1], of_query)  # of the mask in the target at the same frame
+    columns = np.empty((7, len(of_query)), np.int32)
+    columns[:4].T[:], columns[4], columns[5] = names, of_query, range(query.start, query.stop)
+    columns[6] = np.where(of_target[place] == of_query, target.start + place, -1)
+    return columns
 
 
 def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
@@ -298,18 +310,3 @@ def _joined_masks(listings: Sequence[Listing]) -> tuple[np.ndarray, np.ndarray]:
     begins = np.cumsum([0, *(len(listing.counts) for listing in listings[:-1])])
     masks["start"] += np.repeat(begins, [len(listing.masks) for listing in listings])
     return masks, np.concatenate([listing.counts for listing in listings])
-
-
-def pairs_of_tracks(store: Store, tracks: Sequence[tuple[tuple[int, ...], slice, slice]]) -> Pairs:
-    """The pairs of objects in two cameras. In each of `tracks` are the numbers of the take, the object, the query and
-    the target camera, and the rows of the object's masks in both cameras.
-    """
-    frames, parts = store.masks["frame"], [np.empty((7, 0), np.int32)]
-    for names, query, target in tracks:
-        of_query, of_target = frames[query], np.append(frames[target], -1)
-        place = np.searchsorted(of_target[:-1], of_query)  # of the mask in the target at the same frame
-        part = np.empty((7, len(of_query)), np.int32)
-        part[:4].T[:], part[4], part[5] = names, of_query, range(query.start, query.stop)
-        part[6] = np.where(of_target[place] == of_query, target.start + place, -1)
-        parts.append(part)
-    return Pairs(store, *np.concatenate(parts, 1))
