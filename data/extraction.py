@@ -86,9 +86,8 @@ class TakeState:
             return True
         if all(self.videos[camera].exists() for camera in processed.cameras & self.videos.keys()):
             return False
-        remedy = (
-            f"put its videos, which are gone, back into {next(iter(self.videos.values())).parent} and run this again"
-        )
+        folder = next(iter(self.videos.values())).parent
+        remedy = f"put its videos, which are gone, back into {folder} and run this again"
         if not self.name_changes(f"it stays as it was: {remedy}"):
             warn_once(f"take {self.take.uid} ({self.take.name}) lacks frames; {remedy}")
         return True
@@ -137,15 +136,15 @@ def process_take(
             write_failures(folder, take.name, [Failure(None, "broken", str(error))])
             return
         if not state.is_done():
-            complete_take(state, takes_dir, detail, threads)
+            complete_take(state, detail, threads)
         if pack and is_processed(data_dir, take.uid):
             pack_frames(folder)
 
 
-def complete_take(state: TakeState, takes_dir: Path, detail: int, threads: int) -> None:
+def complete_take(state: TakeState, detail: int, threads: int) -> None:
     """Make what a take lacks, as `process_take` says."""
     take, folder = state.take, state.folder
-    videos, failures = index_videos(take, takes_dir, state.videos)
+    videos, failures = index_videos(state.videos)
     masks: dict[str, dict[str, Masks]] = {}
     if "ego" in map(camera_kind, videos):
         state.drop_outdated()
@@ -155,9 +154,11 @@ def complete_take(state: TakeState, takes_dir: Path, detail: int, threads: int) 
         broken = {failure.camera for failure in failures if failure.kind == "broken"}
         videos = {camera: index for camera, index in videos.items() if camera not in broken}
     if "ego" not in map(camera_kind, videos):
-        if all(failure.camera for failure in failures):  # no failure says why the whole take is left out
-            failures.append(Failure(None, "missing", "no usable ego video, without which a take has no pairs"))
-        write_failures(folder, take.name, failures)
+        reason = "no usable ego video, without which a take has no pairs"
+        if "ego" not in map(camera_kind, take.cameras):
+            reason = f"no name of its annotated cameras ({', '.join(take.cameras) or 'none'}) begins with aria, "
+            reason += "as data/import_take.py has it for head-worn cameras; without one, a take has no pairs"
+        write_failures(folder, take.name, [*failures, Failure(None, "missing", reason)])
         return
     whole_masks = {}
     for name, tracks in masks.items():
@@ -167,16 +168,8 @@ def complete_take(state: TakeState, takes_dir: Path, detail: int, threads: int) 
     ProcessedTake(take.uid, folder, whole_masks, _frame_each_second(videos)).write_annotation()
 
 
-def index_videos(take: Take, takes_dir: Path, paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
+def index_videos(paths: dict[str, Path]) -> tuple[dict[str, VideoIndex], list[Failure]]:
     """Read the packets of a take's videos without decoding them. Returns the usable videos by camera, and failures."""
-    if not (takes_dir / take.name).is_dir():
-        return {}, [Failure(None, "missing", f"no folder {takes_dir / take.name}")]
-    if "ego" not in map(camera_kind, paths):
-        if any((takes_dir / take.name).rglob("aria*.mp4")):
-            return {}, [Failure(None, "missing", "its head-worn camera sees no annotated object, so it has no pairs")]
-        cameras = ", ".join(paths) or "there are none"
-        reason = f"no name of its annotated cameras ({cameras}) begins with aria, as names of head-worn cameras do"
-        return {}, [Failure(None, "missing", f"{reason}; import a take of your own again with data/import_take.py")]
     videos, failures = {}, []
     for camera in sorted(paths, key=camera_kind):  # ego before exo
         if camera_kind(camera) == "exo" and not videos:
