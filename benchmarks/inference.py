@@ -42,6 +42,7 @@ from formats.masks import decode_mask, encode_mask, iou
 from formats.pairs import Pairs, open_or_list_pairs
 from formats.processed import ProcessedTake, read_frame
 from formats.takes import read_split
+from inference.resumable_run import entries_of
 from model.backbone import Backbone, mask_to_image, normalize_image
 from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device
@@ -150,9 +151,7 @@ def predict_our_way(recipe: Paper, frames: Frames) -> dict[int, dict]:
     """The entries that `predict_plainly` returns, computed in the way of eval_segswap.py."""
     entries = {}
     for frame, answers in answered(recipe, (frames[number] for number in range(len(frames)))):
-        for pair, answer in enumerate(answers):
-            mask = encode_mask(frame.compared(pair, answer))
-            entries[frame.row[pair]] = {"pred_mask": mask, "confidence": answer.existence}
+        entries |= entries_of(frame, answers)
     return entries
 
 

@@ -74,11 +74,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def complete_results(truth: GroundTruth, path: Path, setting: str) -> Iterator[tuple[str, dict]]:
     """The results in the server's form: a key for each object of a take, no other keys, and subsample_idx."""
+    contents = dict(zip(truth.pairs.store.takes, truth.pairs.store.contents, strict=True))
     for uid, raw in iter_results(path, setting):
         if uid in truth.infos:
-            take = truth.read_take(uid)
-            masks = {name: raw.get("masks", {}).get(name, {}) for name in take.masks}
-            yield uid, {"subsample_idx": take.subsample_idx, **raw, "masks": masks}
+            names, subsample_idx = contents[uid]
+            masks = {name: raw.get("masks", {}).get(name, {}) for name in names}
+            yield uid, {"subsample_idx": subsample_idx, **raw, "masks": masks}
 
 
 def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:

@@ -46,10 +46,10 @@ class GroundTruth:
     infos: dict[str, TakeInfo]  # of the takes that can be scored, by uid and in the order of the split
     data_dir: Path
     left_out: dict[str, str] = field(default_factory=dict)  # by uid, why other takes of the split cannot be scored
-    in_memory: dict[str, ProcessedTake] = field(default_factory=dict)
     all_frames: bool = False  # every frame is scored, which is not the official protocol
     split: str | None = None  # a ground-truth file does not name its split
     sources: tuple[Path, ...] = ()  # the files and folders that hold the ground truth
+    incomplete_line: str = ""  # about takes that process_data.py could not make whole
 
     @property
     def take_names(self) -> list[str]:
@@ -60,13 +60,6 @@ class GroundTruth:
     def split_options(self) -> str:
         """The options of eval_segswap.py that choose these takes."""
         return f"--split {self.split or 'SPLIT'} --data_path {self.data_dir}"
-
-    @property
-    def incomplete_line(self) -> str:
-        """A line about takes that process_data.py could not make whole, or ""; a ground-truth file does not tell."""
-        uids = [uid for uid in self.infos if uid not in self.in_memory and (self.data_dir / uid / FAILED).exists()]
-        what = "processed in part: the benchmark may have more pairs; check_processed.py lists what is missing"
-        return f"{counted(len(uids), 'take')} {what}" if uids else ""
 
     def with_results(
         self, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
@@ -82,14 +75,10 @@ class GroundTruth:
                 not_in_truth.append(uid)
         yield from ((number, uid, None) for uid, number in unseen.items())
 
-    def read_take(self, uid: str) -> ProcessedTake:
-        return self.in_memory.get(uid) or ProcessedTake.read(self.data_dir, uid)
-
     def write_official(self, path: Path) -> None:
-        """Write the benchmark's ground-truth file atomically, with one take in memory at a time."""
-        takes = (
-            (uid, self.read_take(uid).content() | {"annotated_frames": info.frames}) for uid, info in self.infos.items()
-        )
+        """Write the benchmark's ground-truth file atomically, with one processed take in memory at a time."""
+        contents = ((uid, ProcessedTake.read(self.data_dir, uid).content()) for uid in self.infos)
+        takes = ((uid, content | {"annotated_frames": self.infos[uid].frames}) for uid, content in contents)
         with claimed(path.parent, path.name, f"writes {path}"):  # another evaluation may write this file, too
             write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
 
@@ -129,7 +118,10 @@ def truth_of_split(
     takes = pairs.store.takes
     infos, missing = (dict.fromkeys(takes, TakeInfo()), {}) if all_frames else _read_infos(path, takes, data_dir)
     scored, sources = pairs if all_frames else pairs[looked_at(pairs, infos)], (data_dir, splits_path, path)
-    return GroundTruth(scored, infos, data_dir, missing | pairs.store.left_out, {}, all_frames, split, sources)
+    in_part = [uid for uid in infos if (data_dir / uid / FAILED).exists()]
+    line = "processed in part: the benchmark may have more pairs; check_processed.py lists what is missing"
+    line = f"{counted(len(in_part), 'take')} {line}" if in_part else ""
+    return GroundTruth(scored, infos, data_dir, missing | pairs.store.left_out, all_frames, split, sources, line)
 
 
 def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, TakeInfo], dict[str, str]]:
@@ -164,7 +156,7 @@ def truth_of_file(path: Path, data_dir: Path, split: str | None, setting: str, a
             missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
     pairs = pairs_of([(data_dir, list_takes(data_dir, takes, takes))], setting)
     scored = pairs if all_frames else pairs[looked_at(pairs, infos)]
-    return GroundTruth(scored, infos, data_dir, missing, takes, all_frames, split, (path, data_dir))
+    return GroundTruth(scored, infos, data_dir, missing, all_frames, split, (path, data_dir))
 
 
 def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:

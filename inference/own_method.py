@@ -56,7 +56,6 @@ class TakeFrame:
     kinds: dict[str, str | None]  # by camera: ego or exo
     sizes: dict[str, Size]  # by camera: (H, W) of the frame, before it was letterboxed
     video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger
-    left_out: dict[Correspondence, str]  # pairs that cannot be predicted, with the reasons
 
     @classmethod
     def of(cls, frame: Frame, pairs: Pairs) -> "TakeFrame":
@@ -67,11 +66,10 @@ class TakeFrame:
             camera |= {frame.view[number]: pair.query_camera, target: pair.target_camera}
             masks[pair[1:3]] = frame.masks[number]
         of_pairs = [Correspondence(*pair[1:4]) for pair in named]
-        left_out = {Correspondence(*pairs.named(row)[1:4]): reason for row, reason in frame.left_out.items()}
         columns = frame.pictures, frame.kinds, frame.sizes, frame.videos
         images, kinds, sizes, videos = ({camera[n]: column[n] for n in sorted(camera)} for column in columns)
         take_uid, number, folder = named[0].take_uid, named[0].frame, pairs.store.folders[take]
-        return cls(take_uid, number, folder, of_pairs, images, masks, kinds, sizes, videos, left_out)
+        return cls(take_uid, number, folder, of_pairs, images, masks, kinds, sizes, videos)
 
 
 class OwnMethod(Recipe):

@@ -26,7 +26,7 @@ from common.errors import UserError, counted
 from formats.masks import iou
 from inference.cut_out import cut_out
 from inference.pictures import as_image, as_mask
-from recipes.base import Answer, Recipe
+from recipes.base import Recipe
 from recipes.frame import Frame
 from recipes.table import load_recipe
 
@@ -54,10 +54,6 @@ class Predictor:
         `load_recipe` explains the options, and what it raises.
         """
         return cls(load_recipe(Path(path) if path else None, device, **options))
-
-    def predict(self, frame: Frame) -> list[Answer]:
-        """The answer for each pair of a frame that was read."""
-        return self.recipe.predict(self.recipe.prepare(frame)) if frame.row else []
 
     def segment(
         self,
