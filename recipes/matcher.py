@@ -2,7 +2,6 @@
 backbone, and fixed sums of numbers choose among places. The strong network has learned to do both.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.features import Levels
-from model.rows import Rows
 from model.xsegtx import Look
 from recipes.locator import EPS, Description, Locator, ObjectCrops
 from recipes.places import Compared, Glanced, Judged
@@ -42,13 +40,6 @@ def added(*numbers: Tensor) -> Tensor:
     return torch.stack(numbers).sum(0)
 
 
-@dataclass
-class TargetCrops(Rows):
-    """B encoded target crops."""
-
-    cells: Tensor  # (B, h, w, C) cells of the locator
-
-
 class Matcher(nn.Module):
     """Looks for objects in crops without parameters."""
 
@@ -63,16 +54,12 @@ class Matcher(nn.Module):
         """Encode B objects, from query crops (B, ...) and the masks in them (B, S, S) of 0 and 1."""
         return self.locator.object_crops(levels, masks)
 
-    def encode_target(self, levels: Levels) -> TargetCrops:
-        """Encode B target crops (B, ...)."""
-        return TargetCrops(self.locator.cells(levels))
-
-    def look(self, query: ObjectCrops, target: TargetCrops) -> Look:
-        """Look for B objects, each in one target crop."""
-        propagated = self.locator.propagate(query.cells, query.coverage, target.cells)
-        size = 2 * (self.config.input_size,)
+    def look(self, query: ObjectCrops, target: Levels) -> tuple[Look, Tensor]:
+        """Look for B objects, each in one target crop; also returns the locator's cells of the crops (B, h, w, C)."""
+        cells, size = self.locator.cells(target), 2 * (self.config.input_size,)
+        propagated = self.locator.propagate(query.cells, query.coverage, cells)
         prob = F.interpolate(propagated[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-        return Look(prob, torch.zeros_like(prob[:, 0, 0]))  # without a logit of existence, which must be learned
+        return Look(prob, torch.zeros_like(prob[:, 0, 0])), cells  # no logit of existence, which must be learned
 
     def back(self, heat: Tensor, answers: Description, objects: Tensor) -> Tensor:
         """How well answers lead back to objects (B, h, w) bool of query frames, by their similarity maps (B, h, w) in

@@ -137,10 +137,8 @@ class Search(NetworkRecipe):
             images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
             levels = self.encoder.levels(images)
             with autocast(self.device, self.precision):
-                target = self.network.encode_target(levels)
-                look = self.network.look(query, target)
-            matches = self.network.locator.match(query.cells, query.coverage, target.cells)
-            found.append((look, matches, target.cells))
+                look, cells = self.network.look(query, levels)
+            found.append((look, self.network.locator.match(query.cells, query.coverage, cells), cells))
         look, matches, cells = map(cat, zip(*found, strict=True))
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
         return Looks(crops, look.target_mask_prob.cpu().numpy(), look.logit, matches, agreement, cosine, cells)

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.features import Levels, coverage_of
-from model.rows import Rows
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
 from recipes.choice import Choice
@@ -28,13 +27,6 @@ BLOCKS = 2  # residual blocks of the mask decoder
 class StrongObjects(ObjectCrops):
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L, C) tokens
-
-
-@dataclass
-class StrongTargets(Rows):
-    cells: Tensor  # (B, 2h, 2w, WIDTH) of the locator
-    tokens: Tensor  # (B, L, C)
-    detail: Tensor  # (B, D, 2h, 2w)
 
 
 class LearnedLocator(Locator):
@@ -118,18 +110,15 @@ class StrongNetwork(nn.Module):
         tokens = self.net.encoder_blocks.encode_query(tokens, mask)
         return StrongObjects(**vars(self.locator.object_crops(levels, masks)), tokens=tokens, mask=mask)
 
-    def encode_target(self, levels: Levels) -> StrongTargets:
-        tokens = self.net.encoder_blocks.encode_target(self.net.feat_proj.image(levels.feat))
-        return StrongTargets(self.locator.cells(levels), tokens, early_of(levels))
-
-    def look(self, query: StrongObjects, target: StrongTargets) -> Look:
-        heat = self.locator.heat(query.description, target.cells)
-        propagated = self.locator.propagate(query.cells, query.coverage, target.cells)
-        maps = torch.stack((heat, propagated), 1)  # (B, MAPS, 2h, 2w)
-        tokens = target.tokens + F.pixel_unshuffle(maps, 2).flatten(2).mT @ self.target_mark
-        grid = as_grid(self.net.encoder_blocks.attend_target(query.tokens, tokens, query.mask))
+    def look(self, query: StrongObjects, target: Levels) -> tuple[Look, Tensor]:
+        blocks, cells = self.net.encoder_blocks, self.locator.cells(target)  # (B, 2h, 2w, WIDTH)
+        heat = self.locator.heat(query.description, cells)
+        maps = torch.stack((heat, self.locator.propagate(query.cells, query.coverage, cells)), 1)  # (B, MAPS, 2h, 2w)
+        tokens = blocks.encode_target(self.net.feat_proj.image(target.feat))
+        tokens = tokens + F.pixel_unshuffle(maps, 2).flatten(2).mT @ self.target_mark
+        grid = as_grid(blocks.attend_target(query.tokens, tokens, query.mask))
         logit = self.net.cls_branch(grid).float() + self.slope * (heat.amax((1, 2)) - self.threshold)
-        return Look(probabilities(self.net.decoder(grid, torch.cat((target.detail, maps), 1))), logit)
+        return Look(probabilities(self.net.decoder(grid, torch.cat((early_of(target), maps), 1))), logit), cells
 
     def back(self, heat: Tensor, answers: Description, objects: Tensor) -> Tensor:
         """As the matcher's, but by the map as probabilities: the logarithm of the share on the object. An empty answer

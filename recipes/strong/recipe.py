@@ -120,7 +120,7 @@ class Strong(Search, Trained):
         levels = self.encoder.levels(torch.cat((batch.query, batch.target.flatten(0, 1))))
         query = self.network.encode(levels[:count], batch.query_mask, self.encoder.masks(batch.query_mask))
         rows = torch.arange(count, device=batch.query.device).repeat_interleave(TARGET_CROPS)
-        return self.network.look(query[rows], self.network.encode_target(levels[count:]))
+        return self.network.look(query[rows], levels[count:])[0]
 
     # What training learns from searches
 

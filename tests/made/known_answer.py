@@ -16,7 +16,7 @@ from recipes.frame import Frame
 from recipes.locator import Description
 from recipes.paper import Paper
 from recipes.strong.config import StrongConfig
-from recipes.strong.network import LearnedLocator, StrongNetwork, StrongObjects, StrongTargets
+from recipes.strong.network import LearnedLocator, StrongNetwork, StrongObjects
 from recipes.strong.recipe import Strong
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)
@@ -96,13 +96,10 @@ class KnownLook(StrongNetwork):
         color = (levels.early * weight).sum((2, 3)) / weight.sum((2, 3))
         return replace(super().encode(levels, masks, mask_feat), tokens=color[:, None])
 
-    def encode_target(self, levels: Levels) -> StrongTargets:
-        return replace(super().encode_target(levels), detail=levels.early)
-
-    def look(self, query: StrongObjects, target: StrongTargets) -> Look:
-        prob = ((target.detail - query.tokens[:, 0, :, None, None]).abs().amax(1) < 0.7).float()
+    def look(self, query: StrongObjects, target: Levels) -> tuple[Look, Tensor]:
+        prob = ((target.early - query.tokens[:, 0, :, None, None]).abs().amax(1) < 0.7).float()
         at_edge = prob.sum((1, 2)) > prob[:, 1:-1, 1:-1].sum((1, 2))
-        return Look(prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float())
+        return Look(prob, 60 * prob.amax((1, 2)) - 30 - 10 * at_edge.float()), self.locator.cells(target)
 
 
 def color_recipe(locator: type[KnownPlace] = KnownPlace, **options: int) -> Strong:

@@ -33,9 +33,9 @@ def answer(network: StrongNetwork, query: Levels, masks: Tensor, target: Levels)
     heat = network.locator.heat(
         network.locator.object_crops(query, masks).description, network.locator.cells(levels(2, 6, 10, seed=2))
     )
-    encoded, target = network.encode(query, masks, levels(2, seed=5).feat), network.encode_target(target)
-    look = network.look(encoded, target)
-    matches = network.locator.match(encoded.cells, encoded.coverage, target.cells)
+    encoded = network.encode(query, masks, levels(2, seed=5).feat)
+    look, cells = network.look(encoded, target)
+    matches = network.locator.match(encoded.cells, encoded.coverage, cells)
     return heat, look, matches.agreement(look.target_mask_prob > 0.5)
 
 
@@ -62,7 +62,7 @@ def test_half_precision_gives_float32_answers_near_float32_and_finite_gradients_
 @torch.no_grad()
 def test_an_answer_leads_back_to_what_it_shows_in_the_same_picture_and_none_leads_nowhere():
     network, picture, answered = strong_network(), levels(2), masks()
-    locator, cells = network.locator, network.encode_target(picture).cells
+    locator, cells = network.locator, network.locator.cells(picture)
     objects = F.max_pool2d(answered.float(), 8).bool()
     shown = [answered.float(), answered.roll(48, 2).float(), 0.4 * answered]
     described = [locator.describe(cells, F.avg_pool2d((masks > 0.5).float(), 8)) for masks in shown]
