@@ -1,6 +1,5 @@
 """Where an object is in a picture, how large it may be in another, and its crops and grids of cells."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -118,23 +117,17 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
     return parts
 
 
-def expected_shares(spot: Spot, size: Size, ratios: Sequence[float]) -> list[float]:
-    """The share of a target's long side that an object may span, for each ratio. The object is at `spot` in a query of
-    `size` (H, W); a ratio is the object's share in the target, divided by its share in the query. Ratios that give more
-    than LARGEST_SHARE are left out. If all give more, the smallest ratio is kept, and its share is LARGEST_SHARE.
+def expected_shares(spot: Spot, size: Size, query_kind: str | None, target_kind: str | None) -> list[float]:
+    """The shares of a target's long side that an object may span, which is at `spot` in a query of `size` (H, W). The
+    kinds of the cameras are keys of MAGNIFICATIONS, or None if unknown. Shares above LARGEST_SHARE are left out; if all
+    are above it, the only one is LARGEST_SHARE.
     """
+    ratios = UNKNOWN
+    if query_kind and target_kind:
+        of_query, of_target = MAGNIFICATIONS[query_kind], MAGNIFICATIONS[target_kind]
+        ratios = tuple(dict.fromkeys(larger / smaller for larger in of_target for smaller in of_query))
     shares = [ratio * spot.extent / max(size) for ratio in ratios]
-    return [min(share, LARGEST_SHARE) for share in shares if share <= max(LARGEST_SHARE, min(shares))]
-
-
-def size_ratios(query_kind: str | None, target_kind: str | None) -> tuple[float, ...]:
-    """The possible ratios of an object's share of the long side in the target and its share in the query. The kinds are
-    keys of MAGNIFICATIONS, or None for a camera of unknown kind.
-    """
-    if query_kind is None or target_kind is None:
-        return UNKNOWN
-    of_query, of_target = MAGNIFICATIONS[query_kind], MAGNIFICATIONS[target_kind]
-    return tuple(dict.fromkeys(larger / smaller for larger in of_target for smaller in of_query))
+    return [share for share in shares if share <= LARGEST_SHARE] or [LARGEST_SHARE]
 
 
 def object_cells(mask: np.ndarray, grid: Sequence[int]) -> np.ndarray:
@@ -147,27 +140,3 @@ def size_to_read(size: Size, long_side: int) -> Size:
     """The size at which the locator reads an image of `size` (H, W): multiples of 16 pixels, about `long_side` long."""
     height, width = (max(2, round(length * long_side / max(size) / 16)) * 16 for length in size)
     return height, width
-
-
-def spots_at(
-    peaks: Sequence[Sequence[float]], size: Size, long_side: int, share: float, cell: int
-) -> list[tuple[float, Spot]]:
-    """The spots, with their similarities, of an object that spans the part `share` of the long side of an image of
-    `size` (H, W). Its similarity map, of the frame with this `long_side`, has these peaks: similarity, row and column,
-    in cells of `cell` pixels.
-    """
-    found, grid = [], [length // cell for length in size_to_read(size, long_side)]
-    for similarity, row, col in peaks:
-        if math.isfinite(similarity):  # the map may have fewer peaks
-            spot = Spot((row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1], share * max(size))
-            found.append((similarity, spot))
-    return found
-
-
-def likeliest_spots(found: Sequence[tuple[float, Spot]], count: int) -> list[tuple[float, Spot]]:
-    """The `count` spots with the highest similarities, without spots near better ones."""
-    chosen: list[tuple[float, Spot]] = []
-    for similarity, spot in sorted(found, key=lambda row: -row[0]):
-        if len(chosen) < count and not any(spot.is_near(better) for _, better in chosen):
-            chosen.append((similarity, spot))
-    return chosen

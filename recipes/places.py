@@ -51,12 +51,20 @@ class Places(Spots):
     similarity: list[float]  # in the similarity map of the whole target
 
     @classmethod
-    def of(cls, frame: Frame, found: Sequence[Sequence[tuple[float, Spot]]]) -> "Places":
-        """The spots of each pair, with their similarities. Raises UserError if a pair has none."""
-        if not all(found):
-            row = frame.row[list(map(bool, found)).index(False)]
-            raise UserError(f"pair {row}: features of its pictures are not finite; give --precision fp32")
-        rows = [(pair, *row) for pair, of_pair in enumerate(found) for row in of_pair]
+    def of(cls, frame: Frame, found: Sequence[Sequence[tuple[float, Spot]]], count: int) -> "Places":
+        """The `count` most similar of the spots that were found for each pair, with their similarities, without spots
+        near better ones. Raises UserError if a pair has none.
+        """
+        rows = []
+        for pair, of_pair in enumerate(found):
+            chosen: list[Spot] = []
+            for similarity, spot in sorted(of_pair, key=lambda row: -row[0]):
+                if len(chosen) < count and not any(spot.is_near(better) for better in chosen):
+                    chosen.append(spot)
+                    rows.append((pair, similarity, spot))
+            if not chosen:
+                what = f"pair {frame.row[pair]}: features of its pictures are not finite"
+                raise UserError(f"{what}; give --precision fp32")
         pairs, similarities, spots = map(list, zip(*rows, strict=True))
         images = [frame.pictures[frame.target[pair]] for pair in pairs]
         return cls(images, spots, pairs, [frame.object[pair] for pair in pairs], similarities)

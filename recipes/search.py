@@ -2,6 +2,7 @@
 that has learned, or the matcher, which has learned nothing.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
@@ -27,13 +28,11 @@ from recipes.crops import (
     CLOSE,
     CONTEXT,
     Part,
+    Spot,
     connected_parts,
     expected_shares,
-    likeliest_spots,
     object_cells,
-    size_ratios,
     size_to_read,
-    spots_at,
 )
 from recipes.frame import Frame
 from recipes.locator import Description, peaks
@@ -104,8 +103,8 @@ class Search(NetworkRecipe):
         """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
         sought = []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
-            ratios = size_ratios(frame.kinds[frame.view[row]], frame.kinds[target])
-            sought += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, ratios)]
+            kinds = frame.kinds[frame.view[row]], frame.kinds[target]
+            sought += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, *kinds)]
         return sought
 
     def locate(self, frame: Frame, marked: Marked, sought: list[tuple[int, float]], count: int) -> Places:
@@ -122,11 +121,16 @@ class Search(NetworkRecipe):
             return peaks(locator.heat(described[rows], cells), 2 * count, locator.apart)  # some are next to others
 
         wanted = [(frame.target[pair], self.config.frame_length(share)) for pair, share in sought]
-        found: list[list] = [[] for _ in frame.row]
+        found: list[list[tuple[float, Spot]]] = [[] for _ in frame.row]
         of_rows = self.in_pictures(frame, wanted, highest).tolist()
         for (pair, share), (target, long_side), of_row in zip(sought, wanted, of_rows, strict=True):
-            found[pair] += spots_at(of_row, frame.pictures[target].shape[:2], long_side, share, self.config.cell)
-        return Places.of(frame, [likeliest_spots(of_pair, count) for of_pair in found])
+            size = frame.pictures[target].shape[:2]
+            grid = [length // self.config.cell for length in size_to_read(size, long_side)]
+            for value, row, col in of_row:
+                if math.isfinite(value):  # a map may have fewer peaks
+                    row, col = (row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]
+                    found[pair].append((value, Spot(row, col, share * max(size))))
+        return Places.of(frame, found, count)
 
     def look(self, objects: Any, places: Places, context: float) -> Looks:
         """3. and 4. Look at the places in crops, and tell how well the matches agree with what the looks show."""
@@ -191,7 +195,7 @@ class Search(NetworkRecipe):
 
         shown = self.in_batches(describe, looks.cells, self.stacked(looks.prob))
         for spot, mask in zip(marked.spot, marked.mask, strict=True):
-            [share] = expected_shares(spot, mask.shape, [1.0])
+            [share] = expected_shares(spot, mask.shape, "exo", "exo")
             length = self.config.frame_length(share)
             if self.config.cell == STRIDE:  # to enlarge a picture costs a transformer much, and shows no more
                 length = min(length, max(mask.shape))

@@ -30,7 +30,7 @@ from recipes.search import Search
 from recipes.strong.config import StrongConfig, StrongOptions
 from recipes.strong.mining import Mined, as_mined
 from recipes.strong.network import StrongNetwork
-from recipes.strong.samples import TARGET_CROPS, CropBatch, cut_sample, draw_places, grouped_by_size, read_views
+from recipes.strong.samples import TARGET_CROPS, CropBatch, crop_sample, grouped_by_size
 
 MINED_LOOKS = 5  # places at which a pair is searched for wrong ones
 PLACE_WEIGHT = 0.15  # of the loss `place`
@@ -62,10 +62,8 @@ class Strong(Search, Trained):
     # Training
 
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """The fields of a `CropBatch`. Raises ValueError if the query mask is empty."""
-        views = read_views(pairs, drawn)
         wrong = self.mined.of(drawn.target) if self.mined and drawn.query == drawn.target else []
-        return cut_sample(views, draw_places(pairs, drawn, views, wrong, rng), self.config)
+        return crop_sample(pairs, drawn, wrong, self.config, rng)
 
     def collate(self, samples: list[dict[str, Any]]) -> CropBatch:
         return CropBatch.of(samples, frames=grouped_by_size([sample["frame"] for sample in samples]))

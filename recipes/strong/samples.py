@@ -28,31 +28,24 @@ from recipes.crops import (
     Spot,
     expected_shares,
     object_cells,
-    size_ratios,
     size_to_read,
     spot_of,
 )
 from recipes.samples import Batch, DrawnPairs
 from recipes.strong.config import StrongConfig
 
-# Crops are moved by up to SHIFT times the object's extent, and enlarged or reduced by a factor of up to 2 ** STRETCH.
-SHIFT, STRETCH = 0.25, 0.4  # for query crops
-TARGET_SHIFT, TARGET_STRETCH = 0.75, 0.9  # for target crops; larger, since ratios of objects' sizes differ among takes
+# Crops are moved by up to the first number times the object's extent, and enlarged or reduced by a factor of up to 2 to
+# the power of the second one.
+QUERY_JITTER, CLOSE_QUERY_JITTER = (0.25, 0.4), (0.075, 0.15)
+TARGET_JITTER, CLOSE_TARGET_JITTER = (0.75, 0.9), (0.15, 0.3)  # larger, since ratios of sizes differ among takes
+SHARE_STRETCH = 0.4  # of the object's expected size, in the same way
 CLOSE_SHARE = 0.8  # the share of samples with close looks
-CLOSE_SHIFT, CLOSE_STRETCH = 0.15, 0.3  # for target crops of close looks; half of this for query crops of close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
 LOCATED = 0.5  # the share of samples that train the locator
 OTHER_OBJECTS = 0.7  # the share of rivals that are other objects; the rest can be anywhere
 MINED = 0.7  # the share of rivals that are mined, if the pair has mined ones
 CONTAINED = 1 / 3  # a crop shows the object if it holds more than this part of the object
 TARGET_CROPS, RIVALS = 3, 1  # crops of each target, and how many of them show rivals if the crops have context
-
-
-class WholeFrame(NamedTuple):
-    """A whole target frame, for the locator."""
-
-    image: np.ndarray  # (h, w, 3) uint8 RGB
-    cells: np.ndarray  # (h / 8, w / 8) bool, the cells of the object
 
 
 class FrameGroup(NamedTuple):
@@ -77,87 +70,52 @@ class CropBatch(Batch):
     frames: list[FrameGroup]  # the whole targets of the samples that train the locator
 
 
-class Views(NamedTuple):
-    """The two views of a sample, with the object's masks and spots."""
-
-    query: np.ndarray
-    query_mask: np.ndarray
-    query_spot: Spot
-    target: np.ndarray
-    target_mask: np.ndarray  # empty if the object is not visible
-    target_spot: Spot | None
-
-
-class DrawnPlaces(NamedTuple):
-    """What is random in a sample."""
-
-    turn: float  # of the query crops, in degrees
-    share: float  # the part of the target's long side that the object is said to span
-    context: float  # the width of crops as a multiple of their spot's
-    targets: list[Spot]
-    wide: Spot
-    query: Spot
-    is_located: bool
-
-
-def read_views(pairs: Pairs, drawn: DrawnPairs) -> Views:
+def read_views(pairs: Pairs, drawn: DrawnPairs) -> tuple[np.ndarray, ...]:
+    """The query image and its mask, and the target image and its mask, which is empty if the object is hidden there."""
     query, target = pairs.query_image(drawn.query), pairs.target_image(drawn.target)
     query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
     if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
         target_mask = fit_rle(rle, target.shape[:2])
-    query_spot = spot_of(query_mask)
-    if query_spot is None:
+    return query, query_mask, target, target_mask
+
+
+def crop_sample(
+    pairs: Pairs, drawn: DrawnPairs, wrong: Sequence[Spot], config: StrongConfig, rng: np.random.Generator
+) -> dict[str, Any]:
+    """The fields of a sample of `CropBatch`, and its "frame". `wrong` has the places in the target, if any, at which
+    the search was wrong. Raises ValueError if the query mask is empty.
+    """
+    query, query_mask, target, target_mask = read_views(pairs, drawn)
+    marked, spot, size = spot_of(query_mask), spot_of(target_mask), target.shape[:2]
+    if marked is None:
         raise ValueError("its mask shows nothing")
-    return Views(query, query_mask, query_spot, target, target_mask, spot_of(target_mask))
-
-
-def draw_places(
-    pairs: Pairs, drawn: DrawnPairs, views: Views, wrong: Sequence[Spot], rng: np.random.Generator
-) -> DrawnPlaces:
-    """`wrong` has the places in the target, if any, at which the search was wrong."""
-    size, spot = views.target.shape[:2], views.target_spot
     turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
     cameras = pairs.named(drawn.query).query_camera, pairs.named(drawn.target).target_camera
-    ratios = size_ratios(*map(camera_kind, cameras))
-    share = rng.choice(expected_shares(views.query_spot, views.query.shape[:2], ratios))
+    share = rng.choice(expected_shares(marked, query.shape[:2], *map(camera_kind, cameras)))
     if spot is not None:
-        share = min(spot.extent / max(size) * 2 ** rng.uniform(-STRETCH, STRETCH), LARGEST_SHARE)
-    context, jitter, query_jitter, rivals = CONTEXT, (TARGET_SHIFT, TARGET_STRETCH), (SHIFT, STRETCH), RIVALS
+        share = min(spot.extent / max(size) * 2 ** rng.uniform(-SHARE_STRETCH, SHARE_STRETCH), LARGEST_SHARE)
+    context, jitter, query_jitter = CONTEXT, TARGET_JITTER, QUERY_JITTER
     if rng.random() < CLOSE_SHARE:
-        context, jitter, query_jitter = CLOSE, (CLOSE_SHIFT, CLOSE_STRETCH), (CLOSE_SHIFT / 2, CLOSE_STRETCH / 2)
-        rivals = RIVALS if wrong else 0
-    if spot is None:
-        rivals = TARGET_CROPS
-    targets = [jittered_spot(spot, rng, *jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
-    targets += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
-    wide, query = (jittered_spot(views.query_spot, rng, *by) for by in ((SHIFT, STRETCH), query_jitter))
-    return DrawnPlaces(turn, share, context, targets, wide, query, rng.random() < LOCATED)
-
-
-def cut_sample(views: Views, drawn: DrawnPlaces, config: StrongConfig) -> dict[str, Any]:
-    """Cut the crops at the drawn places; returns the fields of a sample of `CropBatch`, and its "frame"."""
-    size, side, wide_size = views.target.shape[:2], config.input_size, config.wide_size
-    crops = [spot.crop(size, drawn.context) for spot in drawn.targets]
-    looks = [cut_target(views.target, views.target_mask, crop, side) for crop in crops]
+        context, jitter, query_jitter = CLOSE, CLOSE_TARGET_JITTER, CLOSE_QUERY_JITTER
+    rivals = TARGET_CROPS if spot is None else RIVALS if wrong or context == CONTEXT else 0
+    spots = [jittered_spot(spot, rng, *jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
+    spots += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
+    looks = [cut_target(target, target_mask, place.crop(size, context), config.input_size) for place in spots]
     images, masks, contained = map(np.stack, zip(*looks, strict=True))
-    query_crop = drawn.query.crop(views.query.shape[:2], drawn.context)
-    wide_crop, long_side = config.wide_crop(drawn.wide, drawn.share), config.frame_length(drawn.share)
-    frame = None
-    if drawn.is_located:
-        height, width = size_to_read(size, long_side)
-        cells = object_cells(views.target_mask, (height // config.cell, width // config.cell))
-        frame = WholeFrame(resize(views.target, (height, width)), cells)
-    return {
-        "visible": views.target_spot is not None,
-        "wide": cut(views.query, wide_crop, wide_size, drawn.turn),
-        "wide_mask": cut_mask(views.query_mask, wide_crop, wide_size, drawn.turn),
-        "query": cut(views.query, query_crop, side, drawn.turn),
-        "query_mask": cut_mask(views.query_mask, query_crop, side, drawn.turn),
-        "target": images,
-        "target_mask": masks,
-        "contained": contained,
-        "frame": frame,
-    }
+    sample = {"visible": spot is not None, "target": images, "target_mask": masks, "contained": contained}
+    wide, near = (jittered_spot(marked, rng, *by) for by in (QUERY_JITTER, query_jitter))
+    for name, crop, side in (
+        ("wide", config.wide_crop(wide, share), config.wide_size),
+        ("query", near.crop(query.shape[:2], context), config.input_size),
+    ):
+        sample[name], sample[f"{name}_mask"] = cut(query, crop, side, turn), cut_mask(query_mask, crop, side, turn)
+    return sample | {"frame": whole_frame(target, target_mask, share, config) if rng.random() < LOCATED else None}
+
+
+def whole_frame(image: np.ndarray, mask: np.ndarray, share: float, config: StrongConfig) -> tuple:
+    """A whole target frame for the locator, (h, w, 3) uint8 RGB, and the object's cells in it, (h / 8, w / 8) bool."""
+    height, width = size_to_read(image.shape[:2], config.frame_length(share))
+    return resize(image, (height, width)), object_cells(mask, (height // config.cell, width // config.cell))
 
 
 def rival(
@@ -167,12 +125,12 @@ def rival(
     places, the place of another object, or any place, with this `extent`.
     """
     if wrong and rng.random() < MINED:
-        return jittered_spot(wrong[rng.choice(len(wrong))], rng, SHIFT, STRETCH)
+        return jittered_spot(wrong[rng.choice(len(wrong))], rng, *QUERY_JITTER)
     spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
     other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
     if other is not None:
         spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot  # pyrefly: ignore
-    return jittered_spot(spot, rng, TARGET_SHIFT, TARGET_STRETCH)
+    return jittered_spot(spot, rng, *TARGET_JITTER)
 
 
 def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tuple[Any, ...]:
@@ -182,14 +140,14 @@ def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tu
     return cut(image, crop, side), cropped, np.bool_(shows)
 
 
-def grouped_by_size(frames: Sequence[WholeFrame | None]) -> list[FrameGroup]:
-    """The frames of a batch, grouped by size. A sample without a frame has None.
+def grouped_by_size(frames: Sequence[tuple | None]) -> list[FrameGroup]:
+    """The results of `whole_frame` of a batch, grouped by size. A sample without a frame has None.
 
     If they were padded to two sizes, a step of 32 samples would have a tenth fewer operations (1,986 for 2,198), and a
     step of 4 samples as many.
     """
     groups = []
-    for size, rows in rows_by_key(frame and frame.image.shape for frame in frames).items():
+    for size, rows in rows_by_key(frame and frame[0].shape for frame in frames).items():
         if size:
             images, cells = (np.stack(arrays) for arrays in zip(*(frames[row] for row in rows), strict=True))
             groups.append(FrameGroup(torch.tensor(rows), torch.from_numpy(images), torch.from_numpy(cells)))
