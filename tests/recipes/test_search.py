@@ -33,7 +33,8 @@ def parts(strong_checkpoint):
 
 
 def answers(parts, frame: Frame, **options) -> tuple[list[np.ndarray], list[float]]:
-    found = Predictor(Strong(*parts, **options)).predict(frame)
+    recipe = Strong(*parts, **options)
+    found = recipe.predict(recipe.prepare(frame))
     probs = [answer.in_image(frame.sizes[target]) for answer, target in zip(found, frame.target, strict=True)]
     return probs, [answer.existence for answer in found]
 
@@ -123,7 +124,7 @@ def patterned(side: int, green: int) -> np.ndarray:
 
 def finds(frame: Frame, truth: np.ndarray, used: Strong) -> bool:
     """Whether what is found is the object."""
-    [answer] = Predictor(used).predict(frame)
+    [answer] = used.predict(used.prepare(frame))
     prob, existence = answer.in_image(frame.sizes[1]), answer.existence
     assert existence > 0.5 and (prob > 0.5).any()
     return overlap(prob > 0.5, truth) > 0.8
@@ -212,7 +213,8 @@ def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_cou
 def test_an_object_that_has_left_is_said_to_be_hidden():
     frame, _ = look_alikes()
     frame.pictures[1][:] = BACKGROUND
-    [answer] = Predictor(color_recipe(NearestColor)).predict(frame)
+    recipe = color_recipe(NearestColor)
+    [answer] = recipe.predict(recipe.prepare(frame))
     prob, existence = answer.in_image(frame.sizes[1]), answer.existence
     assert not (prob > 0.5).any() and existence < 0.5
 
