@@ -225,20 +225,20 @@ def test_the_active_environment_is_used_if_it_has_the_requirements_and_named(tmp
     own.write_text("#!/bin/sh\n")  # has pip, and installs whatever it is asked to
     own.chmod(0o755)
     script = f"source {ROOT}/tests/setup_env.sh; setup_env wanted.txt; command -v python; echo ${{PYTHON:-}}"
-    active = f"{sys.prefix}/bin/python"
+    active, how = f"{sys.prefix}/bin/python", {"cwd": tmp_path, "capture_output": True, "text": True}
+    unset = ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     for wanted, line, used in (
         ("numpy", f"using the active environment {sys.prefix}", f"python\n{active}"),
         ("numpy>=999", f"the active environment {sys.prefix} does not have all of wanted.txt; using .venv", f"{own}\n"),
     ):
         (tmp_path / "wanted.txt").write_text(wanted)
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
-        environment |= {"VIRTUAL_ENV": sys.prefix}
-        how = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
-        done = subprocess.run(["bash", "-c", script], **how)
+        done = subprocess.run(["bash", "-c", script], **how, env=environment | {"VIRTUAL_ENV": sys.prefix})
         assert done.returncode == 0 and done.stdout.startswith(f"{line}\n"), done
         assert done.stdout.removesuffix("\n").endswith(used), done.stdout
     version = tmp_path / ".venv/lib/python3.11/site-packages/torch/version.py"
     version.parent.mkdir(parents=True)
     for cuda, said in (("'12.8'", "with"), ("None", "without")):
         version.write_text(f"cuda: Optional[str] = {cuda}\n")
-        assert f"using .venv: PyTorch {said} CUDA\n" in subprocess.run(["bash", "-c", script], **how).stdout
+        done = subprocess.run(["bash", "-c", script], **how, env=environment)
+        assert done.stdout.startswith(f"using .venv: PyTorch {said} CUDA\n"), done

@@ -10,8 +10,6 @@ import re
 import sys
 from pathlib import Path
 
-import matplotlib
-
 from common import constants
 from recipes import table
 from tests.made import ROOT
@@ -20,7 +18,7 @@ NOTEBOOK = ROOT / "docs/tour.ipynb"
 
 
 def test_the_tour_runs_from_its_first_cell_to_its_last(checkpoint, warm_python, tmp_path, monkeypatch, capsys):
-    matplotlib.use("Agg")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     for module in (constants, table):
         monkeypatch.setattr(module, "SHIPPED", checkpoint)
     monkeypatch.setattr(sys, "path", list(sys.path))

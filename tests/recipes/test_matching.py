@@ -17,20 +17,17 @@ from recipes.matching import Matching
 from tests.made.known_answer import Colors, edges, scene
 from tests.made.processed import EGO, make_data_set
 from tests.made.processes import killed_at
-from tests.model.test_backbones import DINOV2, DINOV3, original_state
+from tests.model.test_backbones import DINOV3, original_state
 
 COLORS = Backbone("colors", Colors(), channels=3, detail_channels=3)
 
 
 @pytest.fixture(scope="module")
-def transformers(tmp_path_factory) -> dict[str, list[str]]:
-    """The flags of vision transformers with random weights, of strides 14 and 16."""
-    flags = {}
-    for name in (DINOV2, DINOV3):
-        path = tmp_path_factory.mktemp("weights") / "weights.pth"
-        torch.save({key: tensor.half() for key, tensor in original_state(name).items()}, path)
-        flags[name] = ["--backbone", name, "--backbone_weights", str(path), "--input_size", "96", "--device", "cpu"]
-    return flags
+def transformer(tmp_path_factory) -> list[str]:
+    """The flags of a vision transformer with random weights."""
+    path = tmp_path_factory.mktemp("weights") / "weights.pth"
+    torch.save({key: tensor.half() for key, tensor in original_state(DINOV3).items()}, path)
+    return ["--backbone", DINOV3, "--backbone_weights", str(path), "--input_size", "96", "--device", "cpu"]
 
 
 @pytest.mark.parametrize("size", [(270, 480), (480, 270), (601, 333)], ids=str)
@@ -44,26 +41,25 @@ def test_a_thing_whose_color_tells_it_is_found_with_nothing_trained(size):
     assert Predictor(Matching.of(COLORS, torch.device("cpu"))).segment(query, query_mask, absent).existence < 0.5
 
 
-@pytest.mark.parametrize("name", [DINOV2, DINOV3])
-def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_bytes(name, transformers, tmp_path):
+def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_bytes(transformer, tmp_path):
     layout = {"cup": {EGO: [0], "cam01": [0]}}
     data_path = make_data_set(tmp_path, {"val": ["a", "b"]}, layout)
-    flags = ["--setting", "ego-exo", "--data_path", str(data_path), "--num_workers", "0", *transformers[name]]
+    flags = ["--setting", "ego-exo", "--data_path", str(data_path), "--num_workers", "0", *transformer]
     assert eval_segswap.main([*flags, "--out_path", str(tmp_path / "whole")]) == 0
     whole = tmp_path / "whole" / "ego-exo_val_results.json"
     assert killed_at(9, tmp_path / "killed", eval_segswap.main, *flags, "--out_path", tmp_path / "killed")
     assert eval_segswap.main([*flags, "--out_path", str(tmp_path / "killed")]) == 0
     assert (tmp_path / "killed" / whole.name).read_bytes() == whole.read_bytes()
     made_by = json.loads(whole.with_name("ego-exo_val_run.json").read_text())["provenance"]
-    assert [made_by[key] for key in ("checkpoint", "backbone", "input_size")] == [name, name, 96]
+    assert [made_by[key] for key in ("checkpoint", "backbone", "input_size")] == [DINOV3, DINOV3, 96]
     with pytest.raises(UserError, match="made by another run"):  # another size, other answers
         eval_segswap.main([*flags, "--input_size", "112", "--out_path", str(tmp_path / "whole")])
 
 
-def test_a_transformer_is_compared_cell_by_cell_and_looks_back_at_pictures_that_are_not_enlarged(transformers):
+def test_a_transformer_is_compared_cell_by_cell_and_looks_back_at_pictures_that_are_not_enlarged(transformer):
     query, query_mask = scene((90, 60), (0.3, 0.42, 0.5, 0.62))
     target, _ = scene((60, 120), (0.25, 0.35, 0.1, 0.2))
-    name, weights = transformers[DINOV3][1:4:2]
+    name, weights = transformer[1:4:2]
     predictor = Predictor.load(backbone=name, backbone_weights=Path(weights), input_size=96, device="cpu")
     levels, read = predictor.recipe.encoder.levels, []
     predictor.recipe.encoder.levels = lambda images: read.append(tuple(images.shape[1:3])) or levels(images)
