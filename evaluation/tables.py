@@ -24,7 +24,7 @@ Table = list[Sequence[str]]
 BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
-MADE_WITH = ("checkpoint", "checkpoint_sha256", "predictor", "predictor_args", "precision")  # in a run's record
+MADE_WITH = ("checkpoint", "checkpoint_sha256", "backbone", "looks", "predictor", "predictor_args", "precision")
 
 
 def headline(figures: dict[str, Any]) -> str:
