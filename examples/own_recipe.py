@@ -41,11 +41,6 @@ class OwnOptions:
 
     flip: float = option(0.5, "share of samples that are mirrored", limits=[0, 1])
 
-    @staticmethod
-    def defaults(epochs: int) -> dict[str, Any]:
-        """What this recipe takes in place of the defaults of train/options.py, in a run of so many epochs."""
-        return {"backbone": "efficientnet_lite0", "lr": 1e-3, "lr_schedule": [], "lr_falls": epochs // 2}
-
 
 class OwnNetwork(nn.Module):
     def __init__(self, config: OwnConfig):
@@ -66,6 +61,11 @@ class OwnNetwork(nn.Module):
 
 class OwnRecipe(Trained):
     Config, Options, Network = OwnConfig, OwnOptions, OwnNetwork
+
+    @staticmethod
+    def defaults(epochs: int) -> dict[str, Any]:
+        """What this recipe takes in place of the defaults of train/options.py, in a run of so many epochs."""
+        return {"backbone": "efficientnet_lite0", "lr": 1e-3, "lr_schedule": [], "lr_falls": epochs // 2}
 
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
         """A training sample, in a loader process. Both views are mirrored together, as in a mirrored world."""

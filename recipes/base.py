@@ -31,17 +31,9 @@ from model.xsegtx import Look
 from recipes.frame import Frame
 from recipes.samples import Batch, DrawnPairs
 
-
-class Searched(NamedTuple):
-    """What a search has found for a pair."""
-
-    row: int  # of the pair
-    take_uid: str
-    found: Any
-
-
 # search_pairs(function, share) applies a function(frame) to training pairs: see `Run.search` in train/engine.py.
-SearchPairs = Callable[[Callable[[Frame], list], float | None], list[Searched]]
+# Its results: of each pair the row, the take's uid and what was found.
+SearchPairs = Callable[[Callable[[Frame], list], float | None], list[tuple[int, str, Any]]]
 TENTH = "(default: a tenth, but at least 20,000 pairs)"  # in helps: what `search_pairs` searches for None
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
@@ -113,6 +105,7 @@ class NetworkRecipe(Recipe):
     config: Any  # of the class `Config`
     Config: ClassVar[type]  # of its network; its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
+    Options: ClassVar[type]  # of its training, also flags
 
     def __init__(
         self,
@@ -127,7 +120,7 @@ class NetworkRecipe(Recipe):
     ):
         """`batch_size` images, masks or pairs are computed at a time when the recipe predicts; `looks` is for a
         `Search`. Training searches pairs that loaders read with `loading`, the result of `loader_options`; `training`
-        is of the class `Options` of a `Trained`.
+        is of the class `Options`.
         """
         if looks:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
@@ -166,11 +159,10 @@ class NetworkRecipe(Recipe):
         """Stack arrays of the same shape to a tensor on the device."""
         return self.to_device(np.stack(list(arrays)))
 
-
-class Fitted(NetworkRecipe):
-    """A recipe that train.py can finish with a fit to what it finds in training pairs. It needs no training steps."""
-
-    Options: ClassVar[type]  # of its training, also flags; `Options.defaults(epochs)` has its own defaults of any flag
+    @staticmethod
+    def defaults(epochs: int) -> dict[str, Any]:
+        """Its own defaults of any flags of train.py, in a training of so many epochs."""
+        return {}
 
     def finish(self, search_pairs: SearchPairs, seed: int) -> str:
         """The last step of a training, after the last step of its optimizer: the network may change once more, by what
@@ -180,7 +172,7 @@ class Fitted(NetworkRecipe):
         return ""
 
 
-class Trained(Fitted):
+class Trained(NetworkRecipe):
     """A recipe whose network train.py trains."""
 
     @abstractmethod

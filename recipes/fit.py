@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from common.constants import THRESHOLD
 from common.existence import balanced_accuracy
 from formats.masks import iou
 from model.rows import Rows, cat, rows_by_key
-from recipes.base import Searched
 from recipes.choice import Choice, Judge
 from recipes.frame import Frame
 from recipes.places import Judged
@@ -42,19 +42,19 @@ def all_looks(recipe: Search, frame: Frame) -> list[tuple[Tensor, Tensor, bool]]
     return found
 
 
-def fit_choice(recipe: Search, searched: Sequence[Searched], seed: int) -> str:
+def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: int) -> str:
     """Fit the recipe's choice among looks, and the existence, to all looks at the pairs that were `searched`. A fifth
     of the takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former
     choice stays. Returns a line.
     """
-    number_of = {uid: number for number, uid in enumerate(sorted({of_pair.take_uid for of_pair in searched}))}
-    count, hidden = len(searched), sum(not visible for *_, visible in (of_pair.found for of_pair in searched))
+    number_of = {uid: number for number, uid in enumerate(sorted({uid for _, uid, _ in searched}))}
+    count, hidden = len(searched), sum(not visible for *_, (_, _, visible) in searched)
     kept = "the choice among looks stays as it was"
     if count < FIT_NEEDS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
         needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
         return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden"
-    held_out = torch.tensor([number_of[of_pair.take_uid] % HELD_OUT == 0 for of_pair in searched])
-    looks = looks_of_pairs([of_pair.found for of_pair in searched])
+    held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for _, uid, _ in searched])
+    looks = looks_of_pairs([found for *_, found in searched])
     choice, close = recipe.network.choice, recipe.close_looks
     fitted = copy.deepcopy(choice).cpu()
     before = choice_figures(fitted, looks[held_out], close)

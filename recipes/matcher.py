@@ -44,11 +44,12 @@ class Matcher(nn.Module):
     """Looks for objects in crops without parameters."""
 
     reads_masks = False
+    Choice: type = FixedChoice
 
     def __init__(self, config: Any):
         super().__init__()
         self.config, self.locator = config, Locator(config.cell)
-        self.choice: Any = FixedChoice()
+        self.choice: Any = self.Choice()
 
     def encode(self, levels: Levels, masks: Tensor) -> ObjectCrops:
         """Encode B objects, from query crops (B, ...) and the masks in them (B, S, S) of 0 and 1."""

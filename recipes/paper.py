@@ -63,10 +63,6 @@ def collate_letterboxed(samples: list[dict[str, Any]]) -> LetterboxedBatch:
 class PaperOptions:
     block: float = option(0.5, "share of samples with blocked tokens around the object", limits=[0, 1])
 
-    @staticmethod
-    def defaults(epochs: int) -> dict[str, Any]:
-        return {}
-
 
 class Paper(Trained):
     Config, Options, Network = XSegTxConfig, PaperOptions, XSegTx

@@ -15,17 +15,17 @@ from model.backbones import make_backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
 from model.device import PRECISIONS, resolve_device, resolve_precision
 from model.weights import load_state
-from recipes.base import Fitted, NetworkRecipe
+from recipes.base import NetworkRecipe
 from recipes.matching import Matching
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
 from recipes.tuned import Tuned
 
-RECIPES: dict[str, type[Fitted]] = {"paper": Paper, "strong": Strong, "matching": Tuned}
+RECIPES: dict[str, type[NetworkRecipe]] = {"paper": Paper, "strong": Strong, "matching": Tuned}
 
 
 class Checkpoint(NamedTuple):
-    recipe: type[Fitted]
+    recipe: type[NetworkRecipe]
     backbone: Backbone
     network: nn.Module  # in eval mode, on the CPU
     arguments: dict[str, Any]  # the flags of the training that wrote the file; empty if unknown

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.options import option
 from model.backbone import Backbone
-from recipes.base import TENTH, Fitted, SearchPairs
+from recipes.base import TENTH, SearchPairs
 from recipes.choice import Judge
 from recipes.crops import MatchingConfig
 from recipes.fit import all_looks, fit_choice
@@ -48,19 +48,17 @@ class TunedChoice(nn.Module):
 class TunedOptions:
     fit_share: float | None = option(None, f"share of the pairs to fit existence to {TENTH}", limits=[0.001, 1])
 
+
+class TunedMatcher(Matcher):
+    Choice = TunedChoice
+
+
+class Tuned(Matching):
+    Config, Options, Network = MatchingConfig, TunedOptions, TunedMatcher
+
     @staticmethod
     def defaults(epochs: int) -> dict[str, Any]:
         return {"backbone": "efficientnet_lite0", "n_epoch": 0, "warmUpIter": 0}
-
-
-class TunedMatcher(Matcher):
-    def __init__(self, config: Any):
-        super().__init__(config)
-        self.choice = TunedChoice()
-
-
-class Tuned(Matching, Fitted):
-    Config, Options, Network = MatchingConfig, TunedOptions, TunedMatcher
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:

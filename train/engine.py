@@ -17,7 +17,6 @@ from common.files import atomic_write, json_digest
 from formats.pairs import Pairs
 from model.backbone import digest_of
 from model.weights import read_torch
-from recipes.base import Searched
 from recipes.frame import Frames, answered
 from recipes.samples import Batch
 from recipes.stream import TrainSamples, sample_numbers_by_step
@@ -53,12 +52,12 @@ class Run:
     options: Options
     world: World
     state: TrainState
-    recipe: Any  # a `Fitted`, and for steps a `Trained`
+    recipe: Any  # a `NetworkRecipe`, and for steps a `Trained`
     pairs: Pairs  # of training
     validation: Validation
     log: Log
 
-    def search(self, name: str, function: Callable[..., list], share: float | None) -> list[Searched]:
+    def search(self, name: str, function: Callable[..., list], share: float | None) -> list[tuple[int, str, Any]]:
         """What `function` finds for each pair of `random_frames`, without pairs whose query mask is empty. It is given
         a `Frame` with true masks, and returns a list of tensors and plain values with an element for each pair. Each
         mining, and `finish`, gets other frames. The processes share them, and all get all results. Raises Stopped after
@@ -92,7 +91,7 @@ class Run:
             raise Stopped
         kept = dict(chain.from_iterable(part.items() for of_rank in (kept, *of_ranks) for part in of_rank.values()))
         takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in kept]
-        return [Searched(row, takes[self.pairs.take[row]], kept[row]) for row in rows]
+        return [(row, takes[self.pairs.take[row]], kept[row]) for row in rows]
 
     @property
     def is_mining_due(self) -> bool:

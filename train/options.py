@@ -94,7 +94,7 @@ def defaults_of(recipe: str, epochs: int = Options.n_epoch) -> dict[str, Any]:
     """The defaults of all options of a training by this recipe, in so many epochs."""
     own = RECIPES[recipe]
     values = option_values(Options) | option_values(own.Config) | option_values(own.Options)
-    return values | own.Options.defaults(epochs)
+    return values | own.defaults(epochs)
 
 
 def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Mined places: those at which a search of training pairs is wrong, as a checkpoint stores them."""
 
 from collections.abc import Sequence
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from recipes.base import Searched
 from recipes.crops import Spot
 
 
-def as_mined(searched: Sequence[Searched]) -> dict[str, Tensor]:
+def as_mined(searched: Sequence[tuple[int, str, list[Spot]]]) -> dict[str, Tensor]:
     """The spots that were found for the pairs. For each of N spots: the pair's number, "pairs" (N,) int32, and the
     fields, "spots" (N, 3) float32; in the order of the pairs, and for each pair of the fields.
     """
-    found = [
-        (of_pair.row, spot) for of_pair in sorted(searched, key=attrgetter("row")) for spot in sorted(of_pair.found)
-    ]
+    found = [(row, spot) for row, _, spots in sorted(searched, key=itemgetter(0)) for spot in sorted(spots)]
     spots = torch.tensor([spot for _, spot in found], dtype=torch.float32).reshape(-1, 3)
     pairs = torch.tensor([row for row, _ in found], dtype=torch.int32)
     return {"pairs": pairs, "spots": spots, "searched": torch.tensor(len(searched))}
