@@ -101,15 +101,19 @@ def crop_sample(
     spots = [jittered_spot(spot, rng, *jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
     spots += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
     looks = [cut_target(target, target_mask, place.crop(size, context), config.input_size) for place in spots]
-    images, masks, contained = map(np.stack, zip(*looks, strict=True))
-    sample = {"visible": spot is not None, "target": images, "target_mask": masks, "contained": contained}
-    wide, near = (jittered_spot(marked, rng, *by) for by in (QUERY_JITTER, query_jitter))
-    for name, crop, side in (
-        ("wide", config.wide_crop(wide, share), config.wide_size),
-        ("query", near.crop(query.shape[:2], context), config.input_size),
-    ):
-        sample[name], sample[f"{name}_mask"] = cut(query, crop, side, turn), cut_mask(query_mask, crop, side, turn)
-    return sample | {"frame": whole_frame(target, target_mask, share, config) if rng.random() < LOCATED else None}
+    sample = dict(zip(("target", "target_mask", "contained"), map(np.stack, zip(*looks, strict=True)), strict=True))
+    wide = config.wide_crop(jittered_spot(marked, rng, *QUERY_JITTER), share)
+    near = jittered_spot(marked, rng, *query_jitter).crop(query.shape[:2], context)
+    sample |= cut_query("wide", query, query_mask, wide, config.wide_size, turn)
+    sample |= cut_query("query", query, query_mask, near, config.input_size, turn)
+    return sample | {
+        "visible": spot is not None,
+        "frame": whole_frame(target, target_mask, share, config) if rng.random() < LOCATED else None,
+    }
+
+
+def cut_query(name: str, image: np.ndarray, mask: np.ndarray, crop: Crop, side: int, turn: float) -> dict[str, Any]:
+    return {name: cut(image, crop, side, turn), f"{name}_mask": cut_mask(mask, crop, side, turn)}
 
 
 def whole_frame(image: np.ndarray, mask: np.ndarray, share: float, config: StrongConfig) -> tuple:
