@@ -54,7 +54,10 @@ def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: i
         needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
         return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden"
     held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for _, uid, _ in searched])
-    looks = looks_of_pairs([found for *_, found in searched])
+    numbers, ious, visible = zip(*(found for *_, found in searched), strict=True)
+    held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
+    numbers = Judged(*map(padded, zip(*numbers, strict=True)))
+    looks = LooksOfPairs(held, numbers, padded(ious), torch.tensor(visible))
     choice, close = recipe.network.choice, recipe.close_looks
     fitted = copy.deepcopy(choice).cpu()
     before = choice_figures(fitted, looks[held_out], close)
@@ -76,13 +79,6 @@ class LooksOfPairs(Rows):
     numbers: Judged  # (P, K) each
     iou: Tensor  # (P, K)
     visible: Tensor  # (P,) bool
-
-
-def looks_of_pairs(pairs: Sequence[tuple[Tensor, Tensor, bool]]) -> LooksOfPairs:
-    """Put the looks of pairs together, which are as `all_looks` gives them."""
-    numbers, ious, visible = zip(*pairs, strict=True)
-    held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
-    return LooksOfPairs(held, Judged(*map(padded, zip(*numbers, strict=True))), padded(ious), torch.tensor(visible))
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
