@@ -64,4 +64,4 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     assert read_picture(tmp_path / "pair" / "0_mask.png").shape == read_picture(target).shape
     del table.RECIPES["mine"]
     with pytest.raises(UserError, match=r"netLast.pth holds .* knows \(recipes/table.py has no recipe 'mine'\)"):
-        segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}", "--overwrite"])
+        segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
