@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import common.distributed
 from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError, run_script
-from examples.own_recipe import OwnConfig, OwnOptions
+from examples.own_recipe import OwnConfig, OwnOptions, OwnRecipe
 from formats.pairs import open_pairs
 from recipes.paper import Paper, blocked_tokens
 from recipes.table import RECIPES, load_checkpoint
@@ -409,7 +409,8 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         return choose_start(parse(["--n-epoch", "12", *words], ""), torch.device("cpu"))[0].stored
 
     before = [options("--recipe", name) for name in ("paper", "strong")]
-    third = type("Third", (Paper,), {"Config": OwnConfig, "Options": OwnOptions})
+    own = {"Config": OwnConfig, "Options": OwnOptions, "defaults": OwnRecipe.defaults}
+    third = type("Third", (Paper,), own)
     monkeypatch.setitem(RECIPES, "third", third)
     assert before == [options("--recipe", name) for name in ("paper", "strong")]
     third = options("--recipe", "third", "--flip", "0.1")
