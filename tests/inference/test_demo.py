@@ -363,6 +363,7 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
     page.run("document.querySelector('#query button[aria-label=\"Remove Image\"]').click()")
     page.upload("#query input[type=file]", SAMPLES / "packet/query.jpg")
     page.wait_for("return document.querySelector('#query canvas')")
+    time.sleep(1)  # a new picture ends what is being searched, and nothing shows when it has done so
     page.run("document.querySelector('#find').click()")
     answers(page, "mark the object in the first picture")  # the marks were of the former picture
     loaded = page.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
