@@ -9,7 +9,7 @@ object in all cameras that have a picture at this time. The folder --out, which 
     existence.csv                         the probability that an object is visible, for each object, camera and frame
     masks/{camera}/{object}/{frame}.png   masks of 0 and 255 with a long side of 480 pixels, also of hidden objects
 
-If several frames of the query camera fall onto the same frame of a target, the first answer is kept.
+If several frames of the query camera fall onto the same frame of a target, the answer nearest in time is kept.
 """
 
 import argparse
@@ -105,6 +105,13 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{counted(len(answerable), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
 
 
+class Seen(NamedTuple):
+    """The frame of a camera that is nearest to a moment."""
+
+    position: int
+    gap: float  # seconds between both
+
+
 class Moment(NamedTuple):
     """A frame of the query camera with masks, and what the cameras saw then."""
 
@@ -112,7 +119,7 @@ class Moment(NamedTuple):
     seconds: float  # in the query camera's video
     query: str
     masks: dict[str, RLE]  # by object, without objects that are not visible
-    seen: dict[str, int]  # by camera that has a picture then, the query camera among them: its nearest frame's position
+    seen: dict[str, Seen]  # by camera that has a picture then, the query camera among them
 
 
 def find_moments(
@@ -125,18 +132,20 @@ def find_moments(
     matches = {name: match_frames(times, camera, offsets.get(name, 0)) for name, camera in cameras.items()}
     moments = []
     for place, position in enumerate(positions):
-        seen = {name: x for name, found in matches.items() if (x := found[place]) is not None}
+        seen = {name: frame for name, frames in matches.items() if (frame := frames[place])}
         number = footage.numbers[position]
         rles = read_masks(masks, number, footage.size) if len(seen) > 1 else {}
         moments.append(Moment(number, float(footage.seconds[position]), query, rles, seen))
     return moments
 
 
-def match_frames(times: np.ndarray, camera: Footage, shared: int) -> list[int | None]:
-    """A camera's position at each of these times, in seconds after its frame `shared`; None: it has no picture."""
+def match_frames(times: np.ndarray, camera: Footage, shared: int) -> list[Seen | None]:
+    """The frame of a camera at each of these times, in seconds after its frame `shared`; None: it has no picture."""
     times = times + camera.time(shared)
     has_picture = (times >= -camera.step / 2) & (times <= camera.seconds[-1] + camera.step / 2)
-    return [x if is_there else None for x, is_there in zip(camera.nearest(times).tolist(), has_picture, strict=True)]
+    nearest = camera.nearest(times)
+    found = zip(nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
+    return [Seen(position, gap) if is_there else None for position, gap, is_there in found]
 
 
 def read_masks(masks: MaskFiles, number: int, size: Size) -> dict[str, RLE]:
@@ -164,17 +173,17 @@ def answer_moments(
     step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
     size, fps = (PANEL_HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
     frames = progress(frames_at(cameras, moments, ego), "segment", len(moments), "frame")
-    rows: dict[Path, tuple] = {}  # by the path of the mask
+    kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
         recipe = predictor.recipe
         stream = answered(recipe, frames, lambda frame: recipe.predict(recipe.prepare(frame)), at_once=0)
         for moment, (frame, answers) in zip(moments, stream, strict=True):
             found = dict(zip(sought_in(moment), answers, strict=True))
-            write_masks(moment, frame, found, cameras, out / "masks", rows)
+            write_masks(moment, frame, found, cameras, out / "masks", kept)
             images = dict(zip(moment.seen, frame.pictures, strict=True))
             panels = [draw_camera(moment, x, images.get(x), found, widths[x], colors) for x in cameras]
             write(np.hstack(panels))
-    return [*rows.values()]
+    return [row for _, row in kept.values()]
 
 
 def write_masks(
@@ -183,17 +192,19 @@ def write_masks(
     found: Answers,
     cameras: Mapping[str, Footage],
     out: Path,
-    rows: dict[Path, tuple],
+    kept: dict[Path, tuple[float, tuple]],
 ) -> None:
-    """Write the masks of a moment that were not written at an earlier one, and note their rows."""
+    """Write the masks of a moment, unless a moment that is nearer in time was `kept`, and keep their rows."""
     for pair, ((name, camera), answer) in enumerate(found.items()):
-        number = cameras[camera].numbers[moment.seen[camera]]
+        position, gap = moment.seen[camera]
+        number = cameras[camera].numbers[position]
         path = out / camera / name / f"{number:05d}.png"
-        if path not in rows:
-            mask = frame.compared(pair, answer)
-            write_picture(path, mask.astype(np.uint8) * 255)
-            share = round(float(mask.mean()), 6)
-            rows[path] = moment.number, moment.seconds, camera, number, name, answer.existence, share
+        if path in kept and gap >= kept[path][0]:
+            continue
+        mask = frame.compared(pair, answer)
+        write_picture(path, mask.astype(np.uint8) * 255)
+        share = round(float(mask.mean()), 6)
+        kept[path] = gap, (moment.number, moment.seconds, camera, number, name, answer.existence, share)
 
 
 def sought_in(moment: Moment) -> list[tuple[str, str]]:
@@ -206,7 +217,7 @@ def frames_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: st
     which camera shows things larger.
     """
     readers = {
-        name: camera.read([moment.seen[name] for moment in moments if name in moment.seen])
+        name: camera.read([moment.seen[name].position for moment in moments if name in moment.seen])
         for name, camera in cameras.items()
     }
     for moment in moments:

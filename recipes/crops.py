@@ -118,9 +118,9 @@ def connected_parts(mask: np.ndarray, crop: Crop, size: Size) -> list[Part]:
 
 
 def expected_shares(spot: Spot, size: Size, query_kind: str | None, target_kind: str | None) -> list[float]:
-    """The shares of a target's long side that an object may span, which is at `spot` in a query of `size` (H, W). The
-    kinds of the cameras are keys of MAGNIFICATIONS, or None if unknown. Shares above LARGEST_SHARE are left out; if all
-    are above it, the only one is LARGEST_SHARE.
+    """The shares of a target's long side that an object may span. In the query, of `size` (H, W), it is at `spot`. A
+    camera's kind is a key of MAGNIFICATIONS, or None if unknown. Shares above LARGEST_SHARE are left out; if all
+    are, LARGEST_SHARE is the only one.
     """
     ratios = UNKNOWN
     if query_kind and target_kind:

@@ -27,6 +27,7 @@ from recipes.colors import COLOR_SIDE, colors_of, same_color, same_contrast
 from recipes.crops import (
     CLOSE,
     CONTEXT,
+    LARGEST_SHARE,
     Part,
     Spot,
     connected_parts,
@@ -195,7 +196,7 @@ class Search(NetworkRecipe):
 
         shown = self.in_batches(describe, looks.cells, self.stacked(looks.prob))
         for spot, mask in zip(marked.spot, marked.mask, strict=True):
-            [share] = expected_shares(spot, mask.shape, "exo", "exo")
+            share = min(spot.extent / max(mask.shape), LARGEST_SHARE)
             length = self.config.frame_length(share)
             if self.config.cell == STRIDE:  # to enlarge a picture costs a transformer much, and shows no more
                 length = min(length, max(mask.shape))
