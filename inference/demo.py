@@ -155,19 +155,24 @@ def keep_picture(query: Any, marks: list, kept: list[tuple]) -> tuple:
     return "", kept, [shown for *_, shown in kept], None, []
 
 
-def add_targets(files: list[dict], more: list[tuple]) -> tuple:
-    """Add second pictures. Returns a text, which says why if they cannot be added; the list of added pictures, each as
-    (file, file of a smaller picture); and these smaller pictures, for the gallery.
+def add_targets(files: list[dict], target: Any, more: list[tuple]) -> tuple:
+    """Add second pictures. If none is shown yet, the first of them is `target`. Returns a text, which says why if they
+    cannot be added; the path of the shown picture; the list of added pictures, each as (file, (file of a smaller
+    picture, name)); and these smaller pictures with their names, for the gallery.
     """
+    first = 0 if target else 1  # of the added ones
+    rows = []
     try:
-        if len(more) + len(files) > MAX_MORE:
+        if len(more) + len(files[first:]) > MAX_MORE:
             raise UserError(f"no more than {MAX_MORE} more second pictures can be given; click one to remove it")
-        images = [read_upload(file, "second") for file in files]
+        for file in files:
+            image = read_upload(file, "second")
+            blank = outline(image, np.zeros(image.shape[:2], np.uint8), QUERY)
+            rows.append((file, (file_of(blank, "more", "webp"), Path(file["path"]).name)))
     except UserError as error:
-        return str(error), gr.skip(), gr.skip()
-    blank = [outline(image, np.zeros(image.shape[:2], np.uint8), QUERY) for image in images]
-    more = more + [(file, file_of(image, "more", "webp")) for file, image in zip(files, blank, strict=True)]
-    return "", more, [shown for _, shown in more]
+        return str(error), *[gr.skip()] * 3
+    more = more + rows[first:]
+    return "", gr.skip() if target else files[0]["path"], more, [shown for _, shown in more]
 
 
 def read_upload(file: dict | None, which: str) -> np.ndarray:
@@ -311,7 +316,8 @@ def connect(parts: SimpleNamespace, predictor: Predictor) -> None:
     inputs = [query, marks, target, parts.size, parts.kept, parts.more]
     find = parts.find.click(answer, inputs, [*outputs, parts.places], show_progress_on=outputs[:2], **raw)
     parts.keep.click(keep_picture, [query, marks, parts.kept], [parts.text, *first], **raw, **silent)
-    parts.add.upload(add_targets, [parts.add, parts.more], [parts.text, *others], **raw, **silent)
+    added = [parts.add, target, parts.more]
+    parts.add.upload(add_targets, added, [parts.text, target, *others], **raw, **silent)
     parts.gallery.select(choose, parts.places, outputs[:3], **silent)
     parts.kept_gallery.select(remove, parts.kept, first[:2], **silent)
     parts.more_gallery.select(remove, parts.more, others, **silent)

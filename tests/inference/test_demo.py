@@ -115,9 +115,12 @@ def test_of_several_second_pictures_the_likeliest_comes_first_and_is_named(demo,
     for path, gray in zip(pictures, (0, 100, 250), strict=True):
         Image.new("RGB", (90, 60), (gray,) * 3).save(path)
     black, *others = [{"path": str(path)} for path in pictures]
-    _, more, shown = demo.add_targets(others, [])
-    assert [np.asarray(Image.open(picture)).max() // 50 for picture in shown] == [2, 5]
-    assert demo.add_targets(others * 4, more)[0].startswith("no more than 8 more second pictures")
+    assert demo.add_targets([black], None, [])[1:] == (black["path"], [], [])
+    _, first, more, shown = demo.add_targets([black, *others], None, [])
+    assert first == black["path"] and [name for _, name in shown] == ["gray.png", "white.png"]
+    assert [np.asarray(Image.open(picture)).max() // 50 for picture, _ in shown] == [2, 5]
+    assert demo.add_targets(others, black, [])[1:3] == (demo.gr.skip(), more)  # the shown picture stays
+    assert demo.add_targets(others * 4, black, more)[0].startswith("no more than 8 more second pictures")
 
     def places(images, masks, target, count, size):
         assert count == 1
@@ -223,10 +226,11 @@ class Visitor:
 
         self.http = httpx.Client(base_url=address, trust_env=False, timeout=300)
         self.config = self.http.get("config").json()
-        numbers = {len(call["inputs"]): call["id"] for call in self.config["dependencies"]}
-        self.number, self.keep = numbers[6], numbers[3]  # of Find, whose last inputs stay at the server, and of Keep
-        with_two = [call for call in self.config["dependencies"] if len(call["inputs"]) == 2 and call["backend_fn"]]
-        self.add, self.cut_out = [call["id"] for call in with_two]
+        numbers = {count: [] for count in range(8)}  # by how many inputs a call has
+        for call in self.config["dependencies"]:
+            numbers[len(call["inputs"])] += [call["id"]] if call["backend_fn"] else []
+        [self.number] = numbers[6]  # of Find, whose last inputs stay at the server
+        [self.cut_out], [self.keep, self.add] = numbers[2], numbers[3]
 
     def upload(self, path: Path) -> dict:
         (stored,) = self.http.post("gradio_api/upload", files={"files": path.open("rb")}).json()
@@ -293,7 +297,8 @@ def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(addre
             assert len(answers) == 1 and "probability" not in answers.pop().lower(), (form, place)
         for name in "there.png", "where.png":
             assert "error" in visitor.call(visitor.keep, {"path": str(tmp_path / name), **form}, [BRUSH], None)
-            assert "error" in visitor.call(visitor.add, [{"path": str(tmp_path / name), **form}], None)
+            assert "error" in visitor.call(visitor.add, [{"path": str(tmp_path / name), **form}], None, None)
+            assert "error" in visitor.call(visitor.add, [mine], {"path": str(tmp_path / name), **form}, None)
             box = BRUSH | {"tool": "box", "lines": [[[0, 0], [9, 9]]]}
             assert "error" in visitor.call(visitor.cut_out, {"path": str(tmp_path / name), **form}, [box])
         for call in visitor.config["dependencies"]:  # the samples' and those without a function
