@@ -174,6 +174,8 @@ def answer_table(
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
     sheet = f", {'the likeliest' if ranked else 'wrong ones'} first in {out / SHEET}" if answers else ""
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
+    if boxes := [row for row in rows if row.box and row.name not in broken]:
+        print(f"{counted(len(boxes), 'query mask')} cut out of boxes: look at the outlines in {out / SHEET}")
     print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{sheet}{left_out}")
     return 3 if broken else 0  # as eval_segswap.py does
 

@@ -345,7 +345,8 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
         "--limits 0.2 0.5: there 1 visible, 1 absent\n"
     ) in done.stdout
     shown = f"wrong ones first in {out / 'answers.jpeg'}"
-    assert done.stdout.endswith(f"\n3 answers in {out / 'answers.csv'}, {shown}, 1 row left out\n")
+    boxes = f"1 query mask cut out of boxes: look at the outlines in {out / 'answers.jpeg'}"
+    assert done.stdout.endswith(f"\n{boxes}\n3 answers in {out / 'answers.csv'}, {shown}, 1 row left out\n")
     sheet = np.asarray(Image.open(out / "answers.jpeg")).astype(int)
     is_blue = abs(sheet - TRUTH).max(2) < 60  # only a has a truth to draw, and b, which is wrong, comes before it
     assert is_blue[:, sheet.shape[1] // 2 :].any() and not is_blue[:, : sheet.shape[1] // 2].any()
