@@ -4,6 +4,7 @@ A frame has a position, counted from 0 in the order in which players show frames
 In a video the number is the position; in a folder it is the last number in the file's name.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,20 +56,16 @@ class Footage:
         Raises UserError if a picture cannot be read or has another size than the first frame.
         """
         wanted, counts = np.unique(positions, return_counts=True)
-        for (name, image), count in zip(self._pictures(wanted), counts.tolist(), strict=True):
+        if isinstance(self.recording, list):
+            images = ((self.numbers[position], read_picture(self.recording[position])) for position in wanted)
+        else:
+            images = read_frames(self.recording, wanted, "rgb24")
+        for (number, image), count in zip(images, counts.tolist(), strict=True):
+            image = np.rot90(image, self.turns)
             if image.shape[:2] != self.size:
                 size, first = (f"{width}x{height}" for height, width in (image.shape[:2], self.size))
-                raise UserError(f"{name} is {size}, the first frame {first}; bring all to one size")
-            for _ in range(count):
-                yield image
-
-    def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        if isinstance(self.recording, list):
-            for position in wanted:
-                yield str(self.recording[position]), read_picture(self.recording[position])
-            return
-        for position, image in read_frames(self.recording, wanted, "rgb24"):
-            yield f"frame {position} of {self.path}", np.rot90(image, self.turns)
+                raise UserError(f"frame {number} of {self.path} is {size}, the first {first}; bring all to one size")
+            yield from itertools.repeat(image, count)
 
 
 def open_footage(path: Path, fps: float = 30) -> Footage:

@@ -18,7 +18,7 @@ from common.errors import MALFORMED, UserError
 from common.files import is_file_name, name_number, read_json
 from formats.footage import Footage
 from formats.geometry import Size, same_aspect_ratio
-from formats.masks import RLE, check_rle, check_size, encode_mask, fit_rle, mask_area, mask_size
+from formats.masks import RLE, check_rle, check_size, encode_mask, fit_mask, mask_area, mask_size
 from formats.picture_files import by_number, read_mask
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
@@ -47,7 +47,7 @@ class MaskFiles:
                 raise ValueError(f"{sizes}; both must have the same aspect ratio")
             if not mask_area(rle):
                 return None
-            return rle if mask_size(rle) == size else encode_mask(fit_rle(rle, size))
+            return rle if mask_size(rle) == size else encode_mask(fit_mask(rle, size))
         except MALFORMED as error:
             raise UserError(f"{self.path}: mask of {object_name!r} in frame {frame}: {error}") from None
 

@@ -200,18 +200,16 @@ def iou(mask: np.ndarray, other: np.ndarray) -> float:
     return float(np.count_nonzero(mask & other) / (union + 1e-7)) if union else 1.0
 
 
-def fit_rle(rle: RLE, new_size: Size) -> np.ndarray:
-    """The result of `fit_mask` for an RLE, which is decoded only if the object would vanish."""
-    fitted = resize_mask(rle, new_size)
-    return fitted if fitted.any() else fit_mask(decode_mask(rle), new_size)
-
-
-def fit_mask(mask: np.ndarray, new_size: Size) -> np.ndarray:
-    """Resize a mask (H, W) uint8 of 0 and 1 to `new_size` by nearest neighbor. If the object would vanish, the
-    result shows it in the pixels whose covered part is more than half of the largest covered part of a pixel.
+def fit_mask(mask: RLE | np.ndarray, new_size: Size) -> np.ndarray:
+    """Resize a mask, an RLE or (H, W) uint8 of 0 and 1, to `new_size` by nearest neighbor. If the object would vanish,
+    the result shows it in the pixels whose covered part is more than half of the largest covered part of a pixel.
     """
-    fitted = cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST)
-    if fitted.any() or not mask.any():
+    if isinstance(mask, np.ndarray):
+        fitted = cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST)
+    else:
+        fitted = resize_mask(mask, new_size)
+    if fitted.any():
         return fitted
+    mask = mask if isinstance(mask, np.ndarray) else decode_mask(mask)
     cover = cv2.resize(mask.astype(np.float32), new_size[::-1], interpolation=cv2.INTER_AREA)
     return (cover > min(0.5, cover.max() / 2)).astype(np.uint8)

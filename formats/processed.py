@@ -27,7 +27,7 @@ from common.files import is_file_name, json_errors, read_record, write_json
 from formats.frame_files import PACK, frame_bytes, frame_path
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
-from formats.takes import Take, camera_pairs, parse_frame, parse_frame_keys
+from formats.takes import Take, camera_pairs, parse_frame
 
 ANNOTATION, SOURCE, FAILED = "annotation.json", "source.json", "failed.json"
 SOURCE_REMEDY = "delete it if its frames may stay, else its folder"
@@ -77,8 +77,8 @@ class ProcessedTake:
             masks = {
                 object_name: {
                     camera: {
-                        frame: check_rle(rle)
-                        for frame, rle in parse_frame_keys(frames).items()
+                        parse_frame(frame): check_rle(rle)
+                        for frame, rle in frames.items()
                         if rle is not None  # the original writes null for a mask that it cannot decode
                     }
                     for camera, frames in cameras.items()

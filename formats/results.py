@@ -13,12 +13,12 @@ predictions are counted.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.files import file_digest, iter_json, read_record, write_json
+from common.files import file_digest, iter_json, read_record
 from formats.geometry import EVAL_SIDE, Size, eval_size
 from formats.masks import RLE, check_rle, mask_area, mask_size
 from formats.pairs import Pair, Pairs
@@ -56,11 +56,6 @@ def read_provenance(results: Path) -> dict[str, Any]:
 
 def camera_pair_key(query_camera: str, target_camera: str) -> str:
     return f"{query_camera}_{target_camera}"
-
-
-def write_results(path: Path, setting: str, takes: Iterable[tuple[str, dict]]) -> None:
-    """Write the results of `takes`, `(take_uid, {"masks", "subsample_idx"})`, atomically, one take at a time."""
-    write_json(path, {setting: {"results": iter(takes)}})
 
 
 def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iterator[tuple[str, Any]]:

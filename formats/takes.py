@@ -156,14 +156,9 @@ def parse_take(uid: str, raw: Any) -> Take:
 
 
 def _parse_track(raw: dict) -> Track:
-    masks = parse_frame_keys(raw["annotation"])
-    encoded = {frame: (mask["height"], mask["width"], mask["encodedMask"]) for frame, mask in masks.items()}
+    masks = ((parse_frame(frame), mask) for frame, mask in raw["annotation"].items())
+    encoded = {frame: (mask["height"], mask["width"], mask["encodedMask"]) for frame, mask in masks}
     return Track(encoded, sorted({*map(parse_frame, raw.get("annotated_frames", [])), *encoded}))
-
-
-def parse_frame_keys(raw: dict[str, Any]) -> dict[int, Any]:
-    """Turn the keys of a JSON object, which are frames, into integers. Raises ValueError if a key is not a frame."""
-    return {parse_frame(frame): value for frame, value in raw.items()}
 
 
 @functools.lru_cache(4096, typed=True)  # many objects and cameras have masks of the same frames

@@ -28,7 +28,7 @@ from common.files import claimed, file_digest, iter_json, json_digest, read_reco
 from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
-from formats.results import camera_pair_key, results_path, write_results
+from formats.results import camera_pair_key, results_path
 from formats.takes import camera_pairs
 from recipes.base import Answer
 from recipes.frame import Frame
@@ -155,7 +155,7 @@ class ResumableRun:
                     left_out[uid] = reasons
                 yield uid, result
 
-        write_results(self.joined_path, self.setting, takes())
+        write_json(self.joined_path, {self.setting: {"results": takes()}})
         record = {
             "run": self.digest,
             "results_sha256": file_digest(self.joined_path),

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from common.constants import THRESHOLD
 from common.errors import UserError
 from formats.geometry import Size, letterbox
-from formats.masks import RLE, fit_mask, fit_rle, letterbox_mask
+from formats.masks import RLE, fit_mask, letterbox_mask
 from formats.pairs import Pairs
 from formats.takes import camera_kind
 
@@ -65,9 +65,9 @@ class Frame:
         pictures = self.pictures if side is None else [letterbox(image, side) for image in self.pictures]
 
         def fitted(mask: AnyMask, size: Size) -> np.ndarray:
-            if isinstance(mask, np.ndarray):
-                return fit_mask(mask, size) if side is None else letterbox(mask, side)
-            return fit_rle(mask, size) if side is None else letterbox_mask(mask, side)
+            if side is None:
+                return fit_mask(mask, size)
+            return letterbox(mask, side) if isinstance(mask, np.ndarray) else letterbox_mask(mask, side)
 
         sizes = [pictures[number].shape[:2] for number in self.view]
         return replace(self, pictures=pictures, masks=list(map(fitted, self.masks, sizes)))
@@ -157,7 +157,7 @@ class Frames(Dataset):
 
     def truth(self, row: int, size: Size) -> np.ndarray:
         rle = self.pairs.target_mask(row)
-        return fit_rle(rle, size) if rle else np.zeros(size, np.uint8)
+        return fit_mask(rle, size) if rle else np.zeros(size, np.uint8)
 
 
 def answered(

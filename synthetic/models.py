@@ -80,11 +80,6 @@ def import_trimesh() -> ModuleType:
     return trimesh
 
 
-def files_below(folder: Path, *kinds: str) -> list[Path]:
-    """All files below a folder whose names end in one of `kinds`, such as ".obj", sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
-
-
 @cache
 def models_by_split(folder: Path) -> dict[str, list[Path]]:
     """The files of models below a folder, by split. The split of a model depends on the name of its file alone.
@@ -92,7 +87,7 @@ def models_by_split(folder: Path) -> dict[str, list[Path]]:
     Raises UserError if a split has no model.
     """
     models: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    for path in files_below(folder, ".obj", ".glb"):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".obj", ".glb")):
         models[SPLIT_OF_GROUP[zlib.crc32(path.stem.lower().encode()) % len(SPLIT_OF_GROUP)]].append(path)
     if not all(models.values()):
         counts = ", ".join(f"{len(models[split])} for {split}" for split in SPLITS)
@@ -103,7 +98,7 @@ def models_by_split(folder: Path) -> dict[str, list[Path]]:
 @cache
 def pictures_below(folder: Path) -> list[Path]:
     """The pictures below a folder. Raises UserError if the folder has no picture."""
-    if pictures := files_below(folder, *PICTURE_SUFFIXES):
+    if pictures := sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES):
         return pictures
     raise UserError(f"--photos {folder} has no picture (JPEG, PNG)")
 

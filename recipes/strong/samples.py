@@ -17,7 +17,7 @@ from torch import Tensor
 
 from formats.crop import Crop, cut, cut_mask
 from formats.geometry import Size, resize
-from formats.masks import fit_rle
+from formats.masks import fit_mask
 from formats.pairs import Pairs
 from formats.takes import camera_kind
 from model.rows import rows_by_key
@@ -73,9 +73,9 @@ class CropBatch(Batch):
 def read_views(pairs: Pairs, drawn: DrawnPairs) -> tuple[np.ndarray, ...]:
     """The query image and its mask, and the target image and its mask, which is empty if the object is hidden there."""
     query, target = pairs.query_image(drawn.query), pairs.target_image(drawn.target)
-    query_mask, target_mask = fit_rle(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
+    query_mask, target_mask = fit_mask(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
     if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
-        target_mask = fit_rle(rle, target.shape[:2])
+        target_mask = fit_mask(rle, target.shape[:2])
     return query, query_mask, target, target_mask
 
 
@@ -133,7 +133,7 @@ def rival(
     spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
     other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
     if other is not None:
-        spot = spot_of(fit_rle(pairs.target_mask(other), size)) or spot  # pyrefly: ignore
+        spot = spot_of(fit_mask(pairs.target_mask(other), size)) or spot  # pyrefly: ignore
     return jittered_spot(spot, rng, *TARGET_JITTER)
 
 

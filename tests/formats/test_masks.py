@@ -18,7 +18,6 @@ from formats.masks import (
     decode_mask,
     encode_mask,
     fit_mask,
-    fit_rle,
     letterbox_mask,
     resize_mask,
     run_lengths,
@@ -66,7 +65,7 @@ def test_a_mask_that_is_brought_to_another_size_is_its_nearest_neighbour_but_nev
     size = tuple(max(1, round(length * scale)) for length in mask.shape)
     fitted, nearest = fit_mask(mask, size), resize_mask(encode_mask(mask), size)
     assert fitted.any() == mask.any() and (not nearest.any() or np.array_equal(fitted, nearest))
-    np.testing.assert_array_equal(fit_rle(encode_mask(mask), size), fitted)
+    np.testing.assert_array_equal(fit_mask(encode_mask(mask), size), fitted)
 
 
 NO_MASKS = {

@@ -263,7 +263,7 @@ def test_what_is_no_footage_is_said_in_one_line(tmp_path, make, message):
 def test_a_picture_of_another_size_is_named(tmp_path):
     folder = make_folder(tmp_path / "photos", [1])
     cv2.imwrite(str(folder / "2.png"), numbered_image(2, (48, 96)))
-    with pytest.raises(UserError, match="2.png is 96x48, the first frame 192x96"):
+    with pytest.raises(UserError, match="frame 2 of .*photos is 96x48, the first 192x96"):
         list(open_footage(folder).read([0, 1]))
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import write_json
 from evaluation.metrics import MaskScores
 from evaluation.score import CASE
 from formats.geometry import eval_size
 from formats.masks import RLE, encode_lzstring, encode_mask, mask_size, resize_mask
 from formats.processed import ANNOTATION, ProcessedTake
-from formats.results import camera_pair_key, results_path, write_results
+from formats.results import camera_pair_key, results_path
 from tests.made.processed import make_data_set
 
 
@@ -43,7 +44,7 @@ def make_results(data_dir: Path, uids: list[str], setting: str, seed: int = 0, s
 
 def make_results_file(folder: Path, data_dir: Path, uids: list[str], setting: str, split: str = "val", **how) -> Path:
     path = results_path(folder, setting, split)
-    write_results(path, setting, make_results(data_dir, uids, setting, **how).items())
+    write_json(path, {setting: {"results": make_results(data_dir, uids, setting, **how)}})
     return path
 
 

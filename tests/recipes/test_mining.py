@@ -47,7 +47,7 @@ def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(trainin
         mined = recipe.mined.of(number)
         if rle := pairs.target_mask(number):
             target = pairs.target_image(number)
-            truth = spot_of(samples.fit_rle(rle, target.shape[:2]))
+            truth = spot_of(samples.fit_mask(rle, target.shape[:2]))
             assert not any(truth.is_near(spot) for spot in mined)
         counts.append(len(mined))
     assert max(counts) <= 5 and np.mean(counts) > 2.5
