@@ -28,15 +28,15 @@ say_errors(__name__)
 
 from tqdm import tqdm
 
-from common.arguments import Parser, add_num_workers, at_least
+from common.arguments import Parser, add_fields, add_num_workers, at_least
 from common.constants import DEFAULT_ROOT
 from common.errors import UserError, counted
 from common.files import claimed, remove_leftovers, write_json
 from common.parallel import run_jobs
-from formats.takes import ANNOTATION_TEMPLATE, FRAME_STEP, SPLITS, annotation_path
+from formats.takes import ANNOTATION_TEMPLATE, SPLITS, annotation_path
 from synthetic.models import import_trimesh, models_by_split, pictures_below
-from synthetic.options import REAL, VIDEO_SIZES, ObjectSizes, TakeOptions
-from synthetic.take import LEAST_GRAY, LEAST_VISIBLE_SHARE, TakeId, make_take
+from synthetic.options import REAL, ObjectSizes, TakeOptions
+from synthetic.take import TakeId, make_take
 
 MARKER = "synthetic_takes.json"  # a folder with this file was made by this script, which may write into it
 
@@ -72,38 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--outputpath", type=Path, default=DEFAULT_ROOT, help="root folder of the takes")
     for split, count, purpose in (("train", 100, "training"), ("val", 12, "validation"), ("test", 12, "testing")):
         add(f"--num_{split}", type=at_least(0, most=100_000), default=count, help=f"takes for {purpose}")
-    text = "frames of each video, which has 30 frames a second; every 30th frame is annotated"
-    add("--num_frames", type=at_least(1, most=1_000_000), default=61, help=text)
-    add("--size", choices=VIDEO_SIZES, default="small", help="size of the videos; native is 3840x2160, ego 1408x1408")
-    add("--num_exo", type=at_least(1, most=99), default=2, help="number of static cameras")
-    text = "objects on the table, at most 18; each camera sees about two at a time"
-    add("--num_objects", type=at_least(1, most=18), default=4, help=text)
-    text = "area of an object as a fraction of the picture, up to 0.4. One number: all objects have this area; two: "
-    text += "nine of ten lie between them; real: areas as in Ego-Exo4D, smaller in exo than in ego pictures"
-    add("--object_size", nargs="+", default=["0.2"], metavar="SIZE", help=text)
-    text = "patterned: solids with one pattern each. models: those of --models, some touching each other, in dim and "
-    text += "colored light; some cameras are turned, and people walk by"
-    add("--things", choices=("patterned", "models"), default="patterned", help=text)
-    text = "folder of OBJ and GLB files in meters for --things models (needs requirements-models.txt); "
-    text += "takes that are rendered already keep what they show when its files change"
-    add("--models", type=Path, help=text)
-    add("--photos", type=Path, help="folder of pictures for table tops, walls and floors (default: painted ones)")
-    text = "largest number of further things on the table, which are never annotated"
-    add("--clutter", type=at_least(0, most=1000), default=0, help=text)
-    add("--blur", type=at_least(0, float, 100), default=0, help="each video's Gaussian blur has up to this many pixels")
-    add("--noise", type=at_least(0, float, 255), default=0, help="standard deviation of Gaussian noise, in gray levels")
-    text = "probability that an object is not rendered, drawn for each object, camera and second; all other things, "
-    text += "such as its twins, stay"
-    add("--left_out", type=at_least(0, float, 0.9), default=0, help=text)
-    text = "fraction of the takes whose cameras may be unusual: all static, turned by any angle, or gray"
-    add("--odd_cameras", type=at_least(0, float, 1), default=0, help=text)
-    text = f"annotate only what an annotator would see: {LEAST_VISIBLE_SHARE:.0%}% of an object are visible, and its "
-    text += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
-    add("--seen_only", action="store_true", help=text)
-    add("--touching", action="store_true", help="every second object touches the object before it")
-    divisors = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # so that annotated frames are rendered
-    add("--hold", type=int, choices=divisors, default=30, help="render only every n-th frame and repeat it")
-    add("--seed", type=at_least(0), default=0, help="other seeds give other takes")
+    add_fields(parser, TakeOptions, "what the takes show")
     add_num_workers(parser, "processes; the takes do not depend on it")
     args = parser.parse_args(argv)
     args.counts = {split: getattr(args, f"num_{split}") for split in SPLITS}

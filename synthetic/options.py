@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from common.options import option
 from formats.geometry import Size
+from formats.takes import FRAME_STEP
 
 # (H, W) of ego and exo videos. At the native size, data/process_data.py halves ego videos and quarters exo videos.
 VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
@@ -16,6 +18,9 @@ VIDEO_SIZES: dict[str, tuple[Size, Size]] = {
     "native": ((1408, 1408), (2160, 3840)),
 }
 FPS = 30
+# With --seen_only, an object is annotated only if it is visible and bright enough.
+LEAST_VISIBLE_SHARE = 0.1  # the fraction of the object that is visible
+LEAST_GRAY = 24  # the gray value, of 255, that a tenth of the object's pixels reach
 
 
 @dataclass(frozen=True)
@@ -49,27 +54,42 @@ class ObjectSizes:
 REAL = ObjectSizes(ego=3.8e-3, exo=1.15e-3, spread=1.3, cameras=0.35)
 
 
+SIZE_HELP = "area of an object as a fraction of the picture, up to 0.4. One number: all objects have this area; two: "
+SIZE_HELP += "nine of ten lie between them; real: areas as in Ego-Exo4D, smaller in exo than in ego pictures"
+THINGS_HELP = "patterned: solids with one pattern each. models: those of --models, some touching each other, in dim "
+THINGS_HELP += "and colored light; some cameras are turned, and people walk by"
+MODELS_HELP = "folder of OBJ and GLB files in meters for --things models (needs requirements-models.txt); takes that "
+MODELS_HELP += "are rendered already keep what they show when its files change"
+SEEN_HELP = f"annotate only what an annotator would see: {LEAST_VISIBLE_SHARE:.0%}% of an object are visible, and its "
+SEEN_HELP += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
+HOLDS = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # so that annotated frames are rendered
+
+
 @dataclass(frozen=True)
 class TakeOptions:
-    """All that a take depends on besides its split and index; the options of make_takes.py with these names."""
+    """All that a take depends on besides its split and index, as flags of make_takes.py. Uids depend on their order."""
 
-    seed: int
-    size: str
-    num_frames: int
-    num_exo: int
-    num_objects: int
-    object_size: ObjectSizes
-    hold: int
-    clutter: int = 0
-    blur: float = 0.0
-    noise: float = 0.0
-    things: str = "patterned"
-    models: Path | None = None
-    photos: Path | None = None
-    left_out: float = 0.0
-    odd_cameras: float = 0.0
-    seen_only: bool = False
-    touching: bool = False
+    seed: int = option(0, "other seeds give other takes", limits=[0])
+    size: str = option("small", "size of the videos; native is 3840x2160, ego 1408x1408", choices=VIDEO_SIZES)
+    num_frames: int = option(61, "frames of each video, 30 a second; each 30th is annotated", limits=[1, 1_000_000])
+    num_exo: int = option(2, "number of static cameras", limits=[1, 99])
+    num_objects: int = option(4, "objects on the table; each camera sees about two at a time", limits=[1, 18])
+    object_size: ObjectSizes = option(("0.2",), SIZE_HELP, nargs="+", metavar="SIZE", type=str)
+    hold: int = option(30, "render only every n-th frame and repeat it", choices=HOLDS)
+    clutter: int = option(0, "largest number of further things on the table, never annotated", limits=[0, 1000])
+    blur: float = option(0, "each video's Gaussian blur has up to this many pixels", limits=[0, 100])
+    noise: float = option(0, "standard deviation of Gaussian noise, in gray levels", limits=[0, 255])
+    things: str = option("patterned", THINGS_HELP, choices=("patterned", "models"))
+    models: Path | None = option(None, MODELS_HELP)
+    photos: Path | None = option(None, "folder of pictures for table tops, walls and floors (default: painted ones)")
+    left_out: float = option(
+        0, "probability that an object, but not its twins, is left out, drawn by camera and second", limits=[0, 0.9]
+    )
+    odd_cameras: float = option(
+        0, "fraction of the takes whose cameras may be unusual: all static, turned by any angle, or gray", limits=[0, 1]
+    )
+    seen_only: bool = option(False, SEEN_HELP)
+    touching: bool = option(False, "every second object touches the object before it")
 
     def record(self) -> dict[str, Any]:
         """The options as JSON; a folder is written as its name."""

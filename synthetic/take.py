@@ -17,7 +17,7 @@ from formats.masks import encode_lzstring, encode_mask
 from formats.takes import FRAME_STEP, SPLITS, video_path
 from formats.video import open_video
 from synthetic.models import modelled_things
-from synthetic.options import FPS, VIDEO_SIZES, TakeOptions
+from synthetic.options import FPS, LEAST_GRAY, LEAST_VISIBLE_SHARE, VIDEO_SIZES, TakeOptions
 from synthetic.render import Picture
 from synthetic.tabletop import EGO, Tabletop, camera_names
 from synthetic.textures import patterned_things
@@ -25,9 +25,6 @@ from synthetic.textures import patterned_things
 ENCODER = {"pixels": "bgr24", "preset": "veryfast"}
 CRF = 24  # compresses about as much as the data set's videos are compressed
 Mask = dict[str, Any]
-# With --seen_only, an object is annotated only if it is visible and bright enough.
-LEAST_VISIBLE_SHARE = 0.1  # the fraction of the object that is visible
-LEAST_GRAY = 24  # the gray value, of 255, that a tenth of the object's pixels reach
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
 
