@@ -157,7 +157,10 @@ def evaluate(truth: GroundTruth, files: list[Path], scores: list[FileScores], ar
     if several and not len(rows):
         raise UserError("these results files have no scored case in common")
     pairs, cases = truth.pairs[rows], np.stack([of_file.cases[rows] for of_file in scores])
-    figures = figures_of(truth, args, names, pairs, cases) | made_from(scores)
+    figures = figures_of(truth, args, names, pairs, cases)
+    figures["warnings"] = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
+    made = [of_file.made for of_file in scores]
+    figures |= {"results": made[0]["results"], "provenance": {"predictions": made, "evaluation": provenance()}}
 
     def draw(row: int) -> list[np.ndarray]:
         return draw_case(pairs, row, names, cases[:, row], [of_file.masks[rows[row]] for of_file in scores])
@@ -198,7 +201,7 @@ def figures_of(
     if len(names) > 1:
         labels = {kind: labels[kind] for kind in SHORT_BREAKDOWNS}
         figures |= compare(names, np.array(pairs.store.takes)[pairs.take], labels, cases)
-        figures |= {"seeds": spread_of(cases)} if args.seeds else {}
+        figures |= {"seeds": spread_of(cases), "comparisons": []} if args.seeds else {}
     figures |= summarize(pairs.take, labels, cases if args.seeds else cases[:1])
     if truth.all_frames:
         figures["extra"] = figures.pop("official") | figures["extra"]
@@ -206,14 +209,6 @@ def figures_of(
         rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
         figures["protocols"] = {rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules}
     return without_nan(figures)
-
-
-def made_from(scores: Sequence[FileScores]) -> dict[str, Any]:
-    """The figures' last members: what to know of the results files, and how they were made."""
-    warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
-    made = [of_file.made for of_file in scores]
-    how = {"predictions": made, "evaluation": provenance()}
-    return {"warnings": warnings, "results": made[0]["results"], "provenance": how}
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

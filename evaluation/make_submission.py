@@ -89,7 +89,7 @@ def find_problems(truth: GroundTruth, setting: str, results: Path) -> list[str]:
     """
     others, problems, predictions = [], [], 0
     pairs = truth.pairs.of_setting(setting)
-    takes = truth.with_results(iter_results(results, setting, truth.split_options), others)
+    takes = truth.with_results(iter_results(results, setting, truth.split), others)
     for take, uid, raw in progress(takes, setting, len(truth.infos), "take"):
         if raw is None:
             problems.append(f"take {uid}: missing in {results}")

@@ -16,7 +16,7 @@ from common.constants import THRESHOLD
 from common.existence import verdict
 from common.files import atomic_write
 from evaluation.metrics import METRICS
-from evaluation.tables import BREAKDOWN_TITLES, breakdown_tables, headline, interval_note, score_tables
+from evaluation.tables import BREAKDOWN_TITLES, change_table, group_table, headline, interval_note, score_tables
 from formats.pairs import Pair, Pairs
 
 PAGE = "index.html"
@@ -136,5 +136,6 @@ def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> lis
     for kind, groups in figures["breakdown"].items():
         if len(groups) > 1:
             title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
-            sections.append({"title": title, "note": GROUPS, "tables": breakdown_tables(figures, kind)})
+            changes = [change_table(figures, kind, other) for other in figures.get("comparisons", [])]
+            sections.append({"title": title, "note": GROUPS, "tables": [group_table(figures, kind), *changes]})
     return sections

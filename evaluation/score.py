@@ -60,7 +60,7 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
     Only a few takes for each worker are in memory. The scores do not depend on `num_workers` (0: this process scores).
     """
     not_in_truth: list[str] = []
-    results = truth.with_results(iter_results(path, options.setting, truth.split_options), not_in_truth)
+    results = truth.with_results(iter_results(path, options.setting, truth.split), not_in_truth)
     cases, masks, found = score_takes(truth, results, options, num_workers)
     problems, accepted = [], Counter()
     for problem in found:

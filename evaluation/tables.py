@@ -53,12 +53,6 @@ def score_tables(figures: dict[str, Any]) -> list[Table]:
     return [score_table(figures, lacks), *(difference_table(figures["first"], other, lacks) for other in others)]
 
 
-def breakdown_tables(figures: dict[str, Any], kind: str) -> list[Table]:
-    """The scores and differences of `score_tables` for each group of the breakdown `kind`."""
-    others = [] if "seeds" in figures else figures.get("comparisons", [])
-    return [group_table(figures, kind), *(change_table(figures, kind, other) for other in others)]
-
-
 def lacking(frames: int, visible: int) -> str:
     """Which objects a group of cases lacks: "visible" or "hidden" ones; "" if it has both."""
     if not visible:
@@ -182,7 +176,7 @@ def official_cells(figures: dict[str, Any]) -> list[list[tuple[str, str]]]:
     """For each results file, or the mean of seeds, each official score and its interval, as `paper_lines` has them."""
     lacks = lacking(figures["frames_scored"], figures["frames_visible"])
     files = [[(figures["official"][name], figures["interval_95"][name], "") for name in OFFICIAL]]
-    for other in [] if "seeds" in figures else figures.get("comparisons", []):
+    for other in [] if "seeds" in figures else figures.get("comparisons", []):  # version 2.7 compared seeds, too
         paired = (other["metrics"][name] for name in OFFICIAL)
         files.append([(x["second"], x["interval_95"], "+") for x in paired])
     cells = []

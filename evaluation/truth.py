@@ -56,11 +56,6 @@ class GroundTruth:
         """The name of each take of `pairs.store`, or its uid if the name is unknown."""
         return [self.infos.get(uid, TakeInfo()).name or uid for uid in self.pairs.store.takes]
 
-    @property
-    def split_options(self) -> str:
-        """The options of eval_segswap.py that choose these takes."""
-        return f"--split {self.split or 'SPLIT'} --data_path {self.data_dir}"
-
     def with_results(
         self, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
     ) -> Iterator[tuple[int, str, Any]]:

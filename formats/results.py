@@ -58,15 +58,14 @@ def camera_pair_key(query_camera: str, target_camera: str) -> str:
     return f"{query_camera}_{target_camera}"
 
 
-def iter_results(path: Path, setting: str, which: str = "--split SPLIT") -> Iterator[tuple[str, Any]]:
+def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator[tuple[str, Any]]:
     """Yield `(take_uid, results)` for each take of one setting, in the file's order, with one take in memory.
 
-    Raises UserError if the file is missing, is not JSON, has no results of the setting, or has a take twice. The error
-    names the command that predicts; `which` are the options of this command that choose the takes.
+    Raises UserError if the file is missing, is not JSON, has no results of the setting, or has a take twice.
     """
-    command = f"eval_segswap.py --setting {setting} {which} --ckpt_path CHECKPOINT --out_path {path.parent}"
+    command = f"python eval_segswap.py --setting {setting} --split {split or 'SPLIT'} --out_path {path.parent}"
     seen = set()
-    for uid, take in iter_json(path, (setting, "results"), f"results are made by `python {command}`"):
+    for uid, take in iter_json(path, (setting, "results"), f"results are made by `{command}`"):
         if uid in seen:
             raise UserError(f"{path} holds take {uid} at two places; keep one")
         seen.add(uid)

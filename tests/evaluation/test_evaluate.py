@@ -223,7 +223,7 @@ def test_every_problem_of_a_broken_results_file_is_named(scored_data, good, tmp_
 
 REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
-    "ego-exo --split val --data_path {root}/processed --ckpt_path CHECKPOINT --out_path {tmp}`",
+    "ego-exo --split val --out_path {tmp}`",
     "--pred_file {tmp}": "{tmp} cannot be read (Is a directory)",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json has nothing at ego-exo/results",
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
