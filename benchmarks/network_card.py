@@ -114,7 +114,7 @@ def main() -> None:
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="folder of train_network.sh, with its takes")
     add("--ckpt_path", type=Path, default=SHIPPED, help=CKPT_HELP)
-    add("--out", type=Path, required=True, help="folder for predictions; another one for each network")
+    add("--out", type=Path, required=True, help="folder for predictions; give each network its own")
     args = parser.parse_args()
     folders = [name for name in TAKES if (args.folder / name / PROCESSED).exists()]
     cases = [score_test_pairs(args.folder / name / PROCESSED, args.out / name, args.ckpt_path) for name in folders]
