@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help=shard)
     args = parser.parse_args()
     if args.downscaled and args.detail > 1:
-        raise UserError(f"--detail {args.detail}: the videos of --downscaled have no more; leave out one of the two")
+        raise UserError(f"--detail {args.detail}: --downscaled videos have no such detail; leave out one of the two")
     root = args.takepath.absolute().parent
     args.annotation_path = args.annotation_path or root / "annotations"
     args.outputpath = args.outputpath or root / "processed"

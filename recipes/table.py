@@ -78,7 +78,7 @@ def load_recipe(
         return recipe
     for name in ("input_size", "blocks", "no_positions"):
         if options.pop(name, None):
-            raise UserError(f"--{name} goes with --backbone; a checkpoint has its own")
+            raise UserError(f"--{name} goes with --backbone; a checkpoint fixes its own value")
     path = path or SHIPPED
     kind, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)
     recipe = kind(network, encoder, device, precision, **options)

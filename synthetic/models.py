@@ -180,7 +180,7 @@ def _files_beside(path: Path) -> Any:
         try:
             return read(name)
         except (OSError, ValueError):
-            print(f"warning: {path} goes without {name}, which is not in its folder", file=sys.stderr)
+            print(f"warning: {path} is drawn without {name}, which is not in its folder", file=sys.stderr)
             raise
 
     files.get = read_or_warn

@@ -102,7 +102,7 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
         print("reading the pairs ...", flush=True)
     pairs, val_pairs = (open_pairs(options.train_dir, split, options.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
-        raise UserError("no validation pair shows its object in the target, so no epoch is best; add masks of targets")
+        raise UserError("no validation pair shows its object in the target, so no epoch is best; add target masks")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
     if world.is_main:
         print("loading the network ...", flush=True)

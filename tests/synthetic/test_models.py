@@ -108,7 +108,7 @@ def test_an_obj_file_wears_no_texture_outside_its_folder(texture, tmp_path, caps
     (folder / "thing.obj").write_text("mtllib thing.mtl\n" + corners + faces)
     colors = {tuple(color) for color in load_mesh(folder / "thing.obj").textures[0][0][:, ::-1].tolist()}
     assert (blue in colors) == (texture == "wood.png")
-    line = f"thing.obj goes without {texture}, which is not in its folder\n"
+    line = f"thing.obj is drawn without {texture}, which is not in its folder\n"
     assert capsys.readouterr().err.endswith("" if blue in colors else line)
 
 
