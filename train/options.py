@@ -58,7 +58,6 @@ class Options:
     no_positions: bool = option(False, "leave positions out of a vision transformer's features, as INSID3 does")
     resume_pth: str | None = option(None, RESUME, "--resume-pth", group="where to start")
     init_weights: Path | None = option(None, "network, or related model, from whose tensors a new training starts")
-    overwrite: bool = option(False, "delete the run in --out-dir, and start anew")
     out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
     gpu: str | None = option(None, "CUDA GPUs, such as 0 or 0,1; run_*.sh start a process for each by torchrun")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
@@ -79,7 +78,6 @@ class Options:
     def stored(self) -> dict[str, Any]:
         """All options by name, in the form in which a checkpoint stores them."""
         values = asdict(self.config) | option_values(self) | asdict(self.training)
-        del values["overwrite"]
         values["train_dir"] = " ".join(map(str, self.train_dir))
         values |= {name: str(value) for name, value in values.items() if isinstance(value, Path)}
         return values | {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -117,8 +115,6 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
     if typed.get("both") and typed.get("reverse"):
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
-    if typed.get("overwrite") and typed.get("resume_pth") == "auto":
-        raise UserError("--overwrite removes the run that --resume-pth auto would continue; drop one of them")
     if typed.get("init_weights") and typed.get("resume_pth", "auto") != "auto":
         raise UserError("--init_weights begins a new training, --resume-pth continues one; drop one of them")
     suffix = "_both" if typed.get("both") else "_reverse" if typed.get("reverse") else ""

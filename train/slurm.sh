@@ -17,9 +17,6 @@
 set -uo pipefail
 script=run_ego.sh
 case ${1:-} in run_*.sh) script=$1 && shift ;; esac
-[[ " $* " != *" --overwrite "* ]] || {
-    echo "error: --overwrite would begin anew whenever the job is queued again; give another --out-dir" >&2 && exit 1
-}
 
 export NPROC=${SLURM_GPUS_ON_NODE:-1}
 start=(bash)

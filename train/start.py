@@ -17,11 +17,10 @@ from model.weights import read_torch
 from model.xsegtx import FREE
 from recipes.base import Trained
 from recipes.table import RECIPES, stored_options
-from train.log import LOG_NAME
 from train.options import MAY_CHANGE, UNUSED, Options, defaults_of
-from train.state import LAST, WARMUP, TrainState, run_files
+from train.state import BEST, LAST, TrainState
 
-WAYS = "give another --out-dir, or --overwrite to delete it"
+WAYS = "give another --out-dir, or delete the run"
 
 
 class Start(NamedTuple):
@@ -36,22 +35,19 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
     """The complete options, and the start of the training; the output folder must be claimed. Prints which flags have
     no effect, and which options have changed since the checkpoint.
 
-    Raises UserError if a file to start from is missing, does not fit or would be replaced, if the folder holds a run
-    that would be lost, or if it holds a run with other options that --resume-pth does not name.
+    Raises UserError if a file to start from is missing or does not fit, if the folder holds a run that would be lost,
+    or if it holds a run with other options that --resume-pth does not name.
     """
     typed = dict(typed)
     if unused := [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]:
         print(f"unused, as in the published trainer: {' '.join(unused)}")
     out_dir, named = typed["out_dir"], typed.get("resume_pth")
-    own = None if "overwrite" in typed else checkpoint_in(out_dir)
+    own = checkpoint_in(out_dir)
     # True if --resume-pth names the folder's own run, which may then continue with other options.
     names_own = named == "auto" or bool(own and named and Path(named).exists() and own.samefile(named))
     if names_own:
         del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
     other = None if named is None or own or names_own else Path(named)
-    for file in map(Path, filter(None, (typed.get("init_weights"), other))):
-        if file.resolve() in [path.resolve() for path in run_files(out_dir)]:
-            raise UserError(f"{file} is in --out-dir {out_dir}, and this run would replace it; give another --out-dir")
     if path := own or other:
         return continued(path, typed, device, is_own=bool(own), keeps_recipe=bool(own) and not names_own)
     return begun(typed, device)
@@ -59,7 +55,7 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
 
 def checkpoint_in(out_dir: Path) -> Path | None:
     """The checkpoint of a folder's run, None without a run. Raises UserError if the run has no checkpoint."""
-    held = [path for path in run_files(out_dir) if path.name not in (WARMUP, LOG_NAME)]
+    held = [path for name in (LAST, BEST, "net[0-9][0-9][0-9]*.pth") for path in sorted(out_dir.glob(name))]
     if held and not (out_dir / LAST).exists():
         what = f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue"
         raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
@@ -124,7 +120,7 @@ def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str
     changed = {name: f"{name} {then[name]} -> {x}" for name, x in now.items() if then.get(name, x) != x}
     if other_network := [text for name, text in changed.items() if name in fixed]:
         what = f"{path} holds another network ({', '.join(other_network)})"
-        raise UserError(f"{what}; leave that out to continue it, or give another --out-dir or --overwrite")
+        raise UserError(f"{what}; leave that out to continue it, or {WAYS}")
     if keeps_recipe and changed.keys() - MAY_CHANGE:
         of_recipe = [text for name, text in changed.items() if name == "n_epoch" or name not in MAY_CHANGE]
         what = f"{path.parent} holds a run with other options ({', '.join(of_recipe)})"

@@ -14,7 +14,6 @@ from model.backbone import Backbone
 from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
 from model.weights import as_read, load_state
-from train.log import LOG_NAME
 from train.options import Options
 
 LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
@@ -121,16 +120,3 @@ class TrainState:
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
-
-
-def run_files(out_dir: Path) -> list[Path]:
-    """The files of a run in its folder, except TensorBoard's files."""
-    names = (LAST, BEST, WARMUP, "net[0-9][0-9][0-9]*.pth", LOG_NAME)
-    return [path for name in names for path in sorted(out_dir.glob(name))]
-
-
-def remove_run(out_dir: Path) -> None:
-    for path in run_files(out_dir):
-        path.unlink()
-    for folder in ("tensorboard", SEARCHED):
-        shutil.rmtree(out_dir / folder, ignore_errors=True)

@@ -42,7 +42,7 @@ from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
 from train.schedule import LR_DROP
 from train.start import Start, choose_start, starting_state
-from train.state import BEST, LAST, TrainState, remove_run
+from train.state import BEST, LAST, TrainState
 from train.validation import Validation
 
 
@@ -111,8 +111,6 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
     if world.is_main:
         state.folder = options.out_dir
         remove_leftovers(options.out_dir)
-        if options.overwrite:
-            remove_run(options.out_dir)
         cut_log(options.out_dir / LOG_NAME, state.step if start.is_own else 0, state.is_validated)
     log = Log(options.out_dir, state.step, world, options.log_every)
     loading = loader_options(options.num_workers, device.type == "cuda")
@@ -153,8 +151,7 @@ def stopped(run: Run) -> int:
         state.save_last()
     run.log.count_unreadable()
     reason = world.signal.name if world.signal else "another process"
-    again = " without --overwrite" if run.options.overwrite else ""
-    run.log.say(f"stopped by {reason} at step {state.step}; the same command{again} continues")
+    run.log.say(f"stopped by {reason} at step {state.step}; the same command continues")
     return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as shells report signals
 
 

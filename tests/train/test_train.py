@@ -97,11 +97,8 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     out_dir = shutil.copytree(finished, tmp_path / "copy")
     for flags in (("--lr", 1), ("--resume-pth", finished / "netBest.pth"), ("--resume-pth", "nowhere.pth")):
         error = error_line(capsys, training_set, out_dir, *flags)
-        assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "--overwrite"))
+        assert all(way in error for way in ("--resume-pth auto", "another --out-dir", "delete the run"))
         assert tree(out_dir) == tree(finished)
-    for name, flag in (("netBest.pth", "--resume-pth"), ("netLast.pth", "--init_weights")):
-        error = error_line(capsys, training_set, out_dir, "--overwrite", flag, out_dir / name)
-        assert error.endswith("this run would replace it; give another --out-dir\n") and tree(out_dir) == tree(finished)
     file = out_dir / "netBest.pth"
     assert f"cannot write into {file} (Not a directory)" in error_line(capsys, training_set, file / "run")
     for text, words in (("no JSON", "is not valid JSON"), ('{"loss": 1}', "has lines that train.py does not write")):
@@ -112,8 +109,6 @@ def test_a_folder_with_a_run_of_another_recipe_is_refused_and_left_as_it_is(trai
     shutil.copy(finished / "log.jsonl", out_dir)
     assert "a run whose checkpoints are gone; move it away" in error_line(capsys, training_set, out_dir)
     assert tree(out_dir) == {name: text for name, text in tree(finished).items() if name in tree(out_dir)}
-    run_training(training_set, out_dir, "--lr", 1e-3, "--n-epoch", 0, "--overwrite")
-    assert list(losses(out_dir)) == [1, 2, 3] and not (out_dir / "netBest.pth").exists()
 
 
 def test_a_run_may_continue_with_other_options_which_are_said(training_set, finished, tmp_path, capsys):
@@ -434,7 +429,6 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
     [
         (("--gpu=0",), "device 'cuda:0'"),
         (("--gpu=0,1",), "2 GPUs for 1 processes; give each one: torchrun --nproc_per_node 2 train/train.py --gpu 0,1"),
-        (("--overwrite", "--resume-pth", "auto"), "drop one of them"),
         (("--input_size", "50"), "multiple of 16"),
         (("--recipe", "strong", "--frame_size", "-1"), "frame size -1, with input size 48, must be from 64"),
         (("--train-dir", "nowhere"), "run data/process_data.py first"),
@@ -552,5 +546,3 @@ def test_a_slurm_job_of_several_machines_starts_torchrun_on_each(stand_in, monke
     assert re.fullmatch(r"--ntasks-per-node=1 2 c10d \S+:23456", first)
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "1", str(ROOT / "train/train.py")]
     assert words == [*torchrun, "--reverse", "--seed", "1"]
-    refused = subprocess.run(["bash", ROOT / "train/slurm.sh", "--overwrite"], capture_output=True, text=True)
-    assert refused.returncode == 1 and refused.stderr.startswith("error: --overwrite would begin anew whenever the job")
