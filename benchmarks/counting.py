@@ -33,7 +33,7 @@ from model.transformer import Attention
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.frame import Frame, Frames, frames_at_once, joined
 from recipes.matching import Matching
-from recipes.stream import TrainSamples
+from recipes.samples import TrainSamples
 from recipes.table import RECIPES, load_checkpoint
 from train.engine import Step
 

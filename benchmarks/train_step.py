@@ -36,8 +36,7 @@ from formats.masks import decode_mask
 from formats.pairs import BOTH, Pairs, open_pairs
 from model.device import PRECISIONS
 from recipes.paper import collate_letterboxed, read_letterboxed
-from recipes.samples import DrawnPairs
-from recipes.stream import TrainSamples
+from recipes.samples import DrawnPairs, TrainSamples
 
 FRAMES = 61  # of takes in which operations are counted
 

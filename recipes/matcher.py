@@ -1,5 +1,6 @@
 """The matcher looks for objects in crops, with nothing trained: it propagates masks from cell to cell of a frozen
-backbone, and fixed sums of numbers choose among places. The strong network has learned to do both.
+backbone, and fixed sums of numbers choose among places. Only the sum of existence can be fitted. The strong network has
+learned to do both.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from model.features import Levels
 from model.xsegtx import Look
+from recipes.choice import Judge
 from recipes.locator import EPS, Description, Locator, ObjectCrops
 from recipes.places import Compared, Glanced, Judged
 
@@ -20,6 +22,12 @@ def read_by_existence(x: Judged) -> tuple[Tensor, ...]:
 
 
 EXISTENCE, EXISTENCE_BIAS = (1.5, 4.3, 2.1, 0.2, 0.4, 2.0), -3.8  # fitted to rendered takes, with EfficientNet-Lite0
+MORE = 4  # numbers that only a fitted existence reads
+SHARPNESS = 1e3  # of the softmax over scores that draws a place in the fit: nearly always the highest one
+
+
+def read_by_fitted_existence(x: Judged) -> tuple[Tensor, ...]:
+    return *read_by_existence(x), x.similarity, x.close_cosine, x.home, x.elsewhere
 
 
 class FixedChoice:
@@ -40,16 +48,30 @@ def added(*numbers: Tensor) -> Tensor:
     return torch.stack(numbers).sum(0)
 
 
+class FittedChoice(nn.Module):
+    """The fixed glance and score, and an existence that begins with the fixed sum and is fitted."""
+
+    def __init__(self):
+        super().__init__()
+        self.fixed, weights = FixedChoice(), (*EXISTENCE, *MORE * [0.0])
+        self.existence = Judge(read_by_fitted_existence, weights, EXISTENCE_BIAS)
+        self.requires_grad_(False)
+
+    def glance(self, x: Glanced) -> Tensor:
+        return SHARPNESS * self.fixed.glance(x)
+
+    def score(self, x: Compared) -> Tensor:
+        return SHARPNESS * self.fixed.score(x)
+
+
 class Matcher(nn.Module):
-    """Looks for objects in crops without parameters."""
+    """Looks for objects in crops. Its only parameters are those of a `FittedChoice`."""
 
     reads_masks = False
-    Choice: type = FixedChoice
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, choice: Any = None):
         super().__init__()
-        self.config, self.locator = config, Locator(config.cell)
-        self.choice: Any = self.Choice()
+        self.config, self.locator, self.choice = config, Locator(config.cell), choice or FittedChoice()
 
     def encode(self, levels: Levels, masks: Tensor) -> ObjectCrops:
         """Encode B objects, from query crops (B, ...) and the masks in them (B, S, S) of 0 and 1."""

@@ -1,6 +1,12 @@
-"""Find an object with nothing trained: the search, with the features of any frozen backbone."""
+"""Find an object with nothing trained: the search, with the features of any frozen backbone. Only existence can be
+fitted to training pairs, so a backbone is tuned in minutes:
 
-from dataclasses import asdict
+    python train/train.py --recipe matching --backbone vit_large_patch16_dinov3.lvd1689m --out-dir tuned
+    python eval_segswap.py --setting ego-exo --ckpt_path tuned/netLast.pth
+"""
+
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -8,13 +14,15 @@ import numpy as np
 import torch
 
 from common.constants import THRESHOLD
+from common.options import option
 from common.parallel import in_threads
 from formats.crop import cut
 from formats.masks import grab_cut
 from model.backbone import STRIDE, Backbone
-from recipes.base import Answer
+from recipes.base import TENTH, Answer, SearchPairs
 from recipes.crops import MatchingConfig, connected_parts
-from recipes.matcher import Matcher
+from recipes.fit import all_looks, fit_choice
+from recipes.matcher import FixedChoice, Matcher
 from recipes.places import Looks, Places
 from recipes.search import Search
 
@@ -24,8 +32,13 @@ SHARPEN_SIDE = 192  # the crop in which outlines are sharpened, in pixels
 SURE = 0.95  # above it, or below 1 - SURE, GrabCut may not change a pixel
 
 
+@dataclass(frozen=True)
+class MatchingOptions:
+    fit_share: float | None = option(None, f"share of the pairs to fit existence to {TENTH}", limits=[0.001, 1])
+
+
 class Matching(Search):
-    Config, Network = MatchingConfig, Matcher
+    Config, Options, Network = MatchingConfig, MatchingOptions, Matcher
     close_looks = 3  # with raw features the third one pays (docs/experiments.md)
 
     @classmethod
@@ -40,21 +53,27 @@ class Matching(Search):
         """The recipe with a frozen backbone. `input_size`: the side of its crops in pixels. Raises UserError if the
         backbone is unfit.
         """
-        cls.channels_of(backbone)
-        config = MatchingConfig(**sizes_for(backbone, input_size))
-        made = cls(Matcher(config), backbone, device, precision, **options)
+        config = MatchingConfig(**cls.channels_of(backbone, input_size))
+        made = cls(Matcher(config, FixedChoice()), backbone, device, precision, **options)
         made.options |= {"backbone": backbone.name, **backbone.chosen} | asdict(config)
         return made
 
+    @staticmethod
+    def defaults(epochs: int) -> dict[str, Any]:
+        return {"backbone": "efficientnet_lite0", "n_epoch": 0, "warmUpIter": 0}
+
+    @classmethod
+    def channels_of(cls, backbone: Backbone, input_size: int | None = None) -> dict[str, int]:
+        side, long_side, cell = PLAIN_SIZES if backbone.is_plain else USUAL_SIZES
+        size = (input_size or side) // STRIDE * STRIDE
+        sizes = {"input_size": size, "frame_size": size * long_side // side, "cell": cell}
+        return super().channels_of(backbone) | sizes
+
+    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
+        return fit_choice(self, search_pairs(partial(all_looks, self), self.training.fit_share), seed)
+
     def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
         return in_threads(sharpened, super().draw(objects, places, looks, closer), places.image)
-
-
-def sizes_for(backbone: Backbone, input_size: int | None = None) -> dict[str, int]:
-    """The fields of `MatchingConfig` that fit a backbone, with crops of about `input_size` pixels."""
-    side, long_side, cell = PLAIN_SIZES if backbone.is_plain else USUAL_SIZES
-    size = (input_size or side) // STRIDE * STRIDE
-    return {"input_size": size, "frame_size": size * long_side // side, "cell": cell}
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:

@@ -19,9 +19,8 @@ from recipes.base import NetworkRecipe
 from recipes.matching import Matching
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
-from recipes.tuned import Tuned
 
-RECIPES: dict[str, type[NetworkRecipe]] = {"paper": Paper, "strong": Strong, "matching": Tuned}
+RECIPES: dict[str, type[NetworkRecipe]] = {"paper": Paper, "strong": Strong, "matching": Matching}
 
 
 class Checkpoint(NamedTuple):

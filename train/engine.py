@@ -18,8 +18,7 @@ from formats.pairs import Pairs
 from model.backbone import digest_of
 from model.weights import read_torch
 from recipes.frame import Frames, answered
-from recipes.samples import Batch
-from recipes.stream import TrainSamples, sample_numbers_by_step
+from recipes.samples import Batch, TrainSamples, sample_numbers_by_step
 from train.log import Log
 from train.options import MAY_CHANGE, Options
 from train.state import SEARCHED, WARMUP, TrainState

@@ -11,16 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.options import option
 from model.features import Levels, coverage_of
 from model.transformer import InnerLayer
-from model.xsegtx import Look, MaskDecoder, Parts, as_grid, probabilities
+from model.xsegtx import Look, MaskDecoder, Parts, XSegTxConfig, as_grid, probabilities
 from recipes.choice import Choice
+from recipes.crops import MatchingConfig
 from recipes.locator import NOTHING, Description, Locator, ObjectCrops, early_of
-from recipes.strong.config import StrongConfig
 
 WIDTH = 128  # dimensions of a cell's vector
 MAPS = 2  # maps of a target crop from the locator
 BLOCKS = 2  # residual blocks of the mask decoder
+
+
+@dataclass(frozen=True)
+class StrongConfig(XSegTxConfig, MatchingConfig):
+    frame_size: int = option(768, "long side of the whole images that the locator reads, pixels")
+    detail_channels: int = 0  # channels of the backbone's earlier layer
+
+    def __post_init__(self):
+        XSegTxConfig.__post_init__(self)
+        MatchingConfig.__post_init__(self)
 
 
 @dataclass

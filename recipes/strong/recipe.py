@@ -4,6 +4,7 @@ docs/strong_recipe.md explains it; samples.py draws the crops of training. Train
 places (mining.py) and to fit judges (recipes/fit.py).
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from common.constants import THRESHOLD
 from common.distributed import World
+from common.options import option
 from formats.crop import cut
 from formats.pairs import Pairs
 from model.device import autocast
 from model.features import coverage_of
 from model.xsegtx import Look
-from recipes.base import SearchPairs, Trained
+from recipes.base import TENTH, SearchPairs, Trained
 from recipes.crops import CLOSE, spot_of
 from recipes.fit import all_looks, fit_choice
 from recipes.frame import Frame
@@ -27,14 +29,20 @@ from recipes.losses import compute_losses
 from recipes.places import Looks, Marked, Places
 from recipes.samples import DrawnPairs
 from recipes.search import Search
-from recipes.strong.config import StrongConfig, StrongOptions
 from recipes.strong.mining import Mined, as_mined
-from recipes.strong.network import StrongNetwork
+from recipes.strong.network import StrongConfig, StrongNetwork
 from recipes.strong.samples import TARGET_CROPS, CropBatch, crop_sample, grouped_by_size
 
 MINED_LOOKS = 5  # places at which a pair is searched for wrong ones
 PLACE_WEIGHT = 0.15  # of the loss `place`
 SECOND_OPINION = 3.0, 0.5  # how much the agreement of features that have not learned counts, and what changes nothing
+
+
+@dataclass(frozen=True)
+class StrongOptions:
+    mine_epochs: list[int] = option((), "epochs to mine rivals after (default: 1/6, 1/2, 5/6 of all)", limits=[0])
+    mine_share: float | None = option(None, f"share of the pairs to mine rivals in {TENTH}", limits=[0.001, 1])
+    fit_share: float | None = option(None, f"share of the pairs to fit the choice to; 0: none {TENTH}", limits=[0, 1])
 
 
 class Strong(Search, Trained):

@@ -32,7 +32,7 @@ from recipes.crops import (
     spot_of,
 )
 from recipes.samples import Batch, DrawnPairs
-from recipes.strong.config import StrongConfig
+from recipes.strong.network import StrongConfig
 
 # Crops are moved by up to the first number times the object's extent, and enlarged or reduced by a factor of up to 2 to
 # the power of the second one.

@@ -15,8 +15,7 @@ from recipes.base import Answer
 from recipes.frame import Frame
 from recipes.locator import Description
 from recipes.paper import Paper
-from recipes.strong.config import StrongConfig
-from recipes.strong.network import LearnedLocator, StrongNetwork, StrongObjects
+from recipes.strong.network import LearnedLocator, StrongConfig, StrongNetwork, StrongObjects
 from recipes.strong.recipe import Strong
 
 OBJECT, OTHER, BACKGROUND = (200, 40, 90), (30, 220, 160), (90, 90, 90)

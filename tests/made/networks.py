@@ -16,8 +16,7 @@ from model.backbones import make_backbone, resnet50_backbone
 from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import Paper
-from recipes.strong.config import StrongConfig
-from recipes.strong.network import StrongNetwork
+from recipes.strong.network import StrongConfig, StrongNetwork
 from recipes.strong.recipe import Strong
 
 read_lite = backbones._lite_network

@@ -17,7 +17,7 @@ from common.errors import UserError
 from formats.pairs import Pairs, open_pairs
 from model.device import resolve_device, tf32
 from recipes.frame import Frames, joined
-from recipes.stream import TrainSamples
+from recipes.samples import TrainSamples
 from recipes.table import load_checkpoint
 from tests.made import ROOT
 from tests.made.pretended_device import PretendedDevice, register

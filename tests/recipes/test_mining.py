@@ -18,8 +18,7 @@ from model.checkpoint import read_checkpoint
 from recipes.crops import Spot, spot_of
 from recipes.samples import DrawnPairs
 from recipes.strong import samples
-from recipes.strong.config import StrongOptions
-from recipes.strong.recipe import Strong
+from recipes.strong.recipe import Strong, StrongOptions
 from recipes.table import load_checkpoint
 from tests.made.networks import random_backbone, strong_network
 from tests.made.training import arguments, log_lines, run_training

@@ -11,8 +11,7 @@ from formats.masks import decode_mask
 from formats.pairs import BOTH, open_pairs
 from formats.processed import ProcessedTake
 from recipes.paper import PaperOptions, read_letterboxed
-from recipes.samples import DrawnPairs
-from recipes.stream import TARGET_SWAP, TrainSamples
+from recipes.samples import TARGET_SWAP, DrawnPairs, TrainSamples
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import other_object
 from tests.made import EGO

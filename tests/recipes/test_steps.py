@@ -5,7 +5,7 @@ import torch
 
 from common.distributed import World
 from formats.pairs import BOTH, open_pairs
-from recipes.stream import TrainSamples
+from recipes.samples import TrainSamples
 from recipes.strong import samples as crops
 from recipes.strong.recipe import Strong
 from tests.made.networks import random_backbone, strong_network

@@ -14,10 +14,10 @@ from common.errors import UserError
 from inference.predictor import Predictor
 from model.backbone import Backbone
 from recipes import fit as fitting
-from recipes import matching, tuned
+from recipes import matching
 from recipes.crops import MatchingConfig
+from recipes.matcher import Matcher
 from recipes.matching import Matching
-from recipes.tuned import Tuned, TunedMatcher
 from tests.made import ROOT
 from tests.made.known_answer import Colors, scene
 from tests.made.processes import context, run_main
@@ -53,7 +53,7 @@ def arguments(data_dir, out_dir, backbone, weights) -> list[str]:
 
 def run_until_killed(count: int, words: list[str]) -> None:
     """Run train.py, and kill it before it looks at the frame with this number."""
-    looks, left = tuned.all_looks, iter(range(count))
+    looks, left = matching.all_looks, iter(range(count))
 
     def look(*given):
         if next(left, None) is None:
@@ -61,7 +61,7 @@ def run_until_killed(count: int, words: list[str]) -> None:
         return looks(*given)
 
     make_small(setattr)
-    tuned.all_looks = look
+    matching.all_looks = look
     train.main(words)
 
 
@@ -69,8 +69,8 @@ def test_a_killed_tuning_goes_on_to_the_same_file_by_one_process_or_two_and_the_
     training_set, tmp_path, monkeypatch, warm_python
 ):
     make_small(monkeypatch.setattr)
-    looked, looks = [], tuned.all_looks
-    monkeypatch.setattr(tuned, "all_looks", lambda *given: looked.append(given) or looks(*given))
+    looked, looks = [], matching.all_looks
+    monkeypatch.setattr(matching, "all_looks", lambda *given: looked.append(given) or looks(*given))
     weights, folders = tmp_path / "weights.pth", [tmp_path / x for x in ("whole", "killed", "ranks")]
     torch.save({key: tensor.half() for key, tensor in original_state(DINOV3).items()}, weights)
     whole, killed, ranks = (arguments(training_set, folder, DINOV3, weights) for folder in folders)
@@ -97,7 +97,7 @@ def test_matching_that_is_not_fitted_yet_gives_the_answers_of_matching():
     colors, cpu = Backbone("colors", Colors(), channels=3, detail_channels=3), torch.device("cpu")
     query, query_mask = scene((270, 480), (0.3, 0.42, 0.5, 0.62))
     target, _ = scene((480, 270), (0.25, 0.35, 0.1, 0.2))
-    recipe = Tuned(TunedMatcher(MatchingConfig(**Tuned.channels_of(colors))), colors, cpu)
+    recipe = Matching(Matcher(MatchingConfig(**Matching.channels_of(colors))), colors, cpu)
     one, other = (Predictor(x).segment(query, query_mask, target) for x in (recipe, Matching.of(colors, cpu)))
     assert np.array_equal(one.mask, other.mask) and one.existence == pytest.approx(other.existence, abs=1e-5)
 
