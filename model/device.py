@@ -21,22 +21,13 @@ def resolve_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
-    if device.type == "cuda":
-        if device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if device.index >= count:
-            raise UserError(
-                f"device '{device}' asked for, but PyTorch {torch.__version__} sees {count} CUDA GPUs; "
-                f"use {'a lower number' if count else 'cpu'}"
-            )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"device {name!r} asked for, but this machine has no MPS; use cpu")
-    return device
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # its first sentence says why
+        reason = re.split(r"\. |\n", str(error))[0]
+        raise UserError(f"device {name!r} cannot be used: {reason}; use auto, cpu, cuda, cuda:1 or mps") from None
 
 
 def resolve_precision(name: str | None, device: torch.device) -> str:
