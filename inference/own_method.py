@@ -8,9 +8,8 @@ The class needs only a method `predict`, which gets a `TakeFrame`, and returns a
 - The existence is the probability that the object is visible in the target.
 
 With an attribute `letterbox_side`, images and masks are letterboxed to squares of this side in pixels. Each process
-makes one object of the class, with the keyword arguments of `--predictor my_method.py:Method key=value ...`. A value
-that is a Python literal, such as a number, is passed as such, unless its parameter is annotated as `str`; any other
-value is passed as text.
+makes one object of the class, with the keyword arguments of `--predictor my_method.py:Method key=value ...`. Their
+values are texts, also those of numbers.
 
 A process predicts one take after the other, and the frames of a take in ascending order. Processes share the takes, and
 a stopped run begins a take anew. An answer may therefore depend on earlier frames of the same take, but not on other
@@ -18,8 +17,6 @@ takes: forget what you have stored when `take_uid` changes. Under torchrun, "cud
 docs/extending.md has examples.
 """
 
-import ast
-import contextlib
 import hashlib
 import inspect
 import os
@@ -100,15 +97,11 @@ class OwnMethod(Recipe):
         method_class: Any = getattr(module, class_name, None)
         if not callable(getattr(method_class, "predict", None)):
             raise UserError(f"{flag}: the file has no class {class_name} with a method predict(frame)")
-        kinds, values = getattr(method_class.__init__, "__annotations__", {}), dict[str, Any](texts)
-        for key in texts.keys() - {name for name, kind in kinds.items() if kind in (str, "str")}:
-            with contextlib.suppress(ValueError, SyntaxError):
-                values[key] = ast.literal_eval(texts[key])
         try:
-            inspect.signature(method_class).bind(**values)
+            inspect.signature(method_class).bind(**texts)
         except TypeError as error:
             raise UserError(f"{flag}: {error}; it takes {inspect.signature(method_class)}") from None
-        self.method = method_class(**values)
+        self.method = method_class(**texts)
         self.side = getattr(self.method, "letterbox_side", None)
         letterboxed = f", in pictures letterboxed to {self.side} pixels" if self.side else ""
         self.description = f"{' '.join((name, *arguments))}{letterboxed}"

@@ -27,7 +27,8 @@ class Method:
     '''Answers with the query's mask, and notes what it was given; remembers how many frames of a take it has seen.'''
 
     def __init__(self, side=None, notes=None, existence=0.75, text=""):
-        self.letterbox_side, self.notes, self.existence, self.take_uid = side, notes, existence, None
+        self.letterbox_side, self.notes = int(side) if side else None, notes
+        self.existence, self.take_uid = existence, None
 
     def predict(self, frame):
         if frame.take_uid != self.take_uid:
@@ -67,7 +68,7 @@ def run(data_path, out_path, *predictor, setting="ego-exo", more=("--num_workers
 @pytest.mark.parametrize(("setting", "side"), [("ego-exo", None), ("exo-ego", 97)])
 def test_a_method_gets_all_that_it_may_need_and_frames_in_order(data_path, method, tmp_path, capsys, setting, side):
     notes = tmp_path / "notes.txt"
-    path = run(data_path, tmp_path / "out", f"{method}:Method", f"side={side}", f"notes={notes}", setting=setting)
+    path = run(data_path, tmp_path / "out", f"{method}:Method", f"side={side or ''}", f"notes={notes}", setting=setting)
     assert ("in pictures letterboxed to 97 pixels, on 1 x cpu" in capsys.readouterr().out) == (side == 97)
     asked = [line.split() for line in notes.read_text().splitlines()]
     assert [words[0] for words in asked] == sorted(words[0] for words in asked)  # a take after the other
