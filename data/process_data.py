@@ -2,10 +2,9 @@
 
     python data/process_data.py --split val
 
-Run the script again to continue or to retry what failed. The script makes only files that are missing, and files that
-were made from an annotation or a video that has changed since; it prints the names of the changed sources. A take or
-camera whose video is missing or broken is left out. The reasons are printed, and data/check_processed.py lists all
-reasons again.
+Run the script again to continue or to retry what failed. It makes missing files, and makes those anew whose annotation
+or video has changed since, which it names. A take or camera whose video is missing or broken is left out. The reasons
+are printed, and data/check_processed.py lists all reasons again.
 
 Exit status 0: everything that the data set holds was made; videos may be missing, as some of Ego-Exo4D were withdrawn.
 Exit status 1: a video or mask is broken (download it again), or no take could be processed and --uids was not given.

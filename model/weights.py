@@ -58,7 +58,7 @@ def named_tensors(state: Any, what: str) -> dict[str, Tensor]:
     """A state dict from a file, without the prefixes of wrappers. Raises UserError if `state` is no state dict."""
     named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{what}: it holds no tensors by name")
+        raise UserError(f"{what}: it is no dictionary of names and tensors")
     tensors = dict(state)
     for prefix in ("module.", "_orig_mod.") * 2:  # added by data-parallel training and torch.compile
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}

@@ -60,7 +60,7 @@ THINGS_HELP = "patterned: solids with one pattern each. models: those of --model
 THINGS_HELP += "and colored light; some cameras are turned, and people walk by"
 MODELS_HELP = "folder of OBJ and GLB files in meters for --things models (needs requirements-models.txt); takes that "
 MODELS_HELP += "are rendered already keep what they show when its files change"
-SEEN_HELP = f"annotate only objects that an annotator would see: at least {LEAST_VISIBLE_SHARE:.0%}% is visible, and the "
+SEEN_HELP = f"annotate only objects that an annotator would see: {LEAST_VISIBLE_SHARE:.0%}% is visible, and the "
 SEEN_HELP += f"brightest tenth has a gray value of {LEAST_GRAY} or more"
 HOLDS = [n for n in range(1, FRAME_STEP + 1) if FRAME_STEP % n == 0]  # so that annotated frames are rendered
 
