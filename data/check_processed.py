@@ -91,7 +91,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> tuple[
 
 def check_take(data_dir: Path, uid: str) -> tuple[Counter[str], list[Failure]]:
     """Check that a take is processed. All frames that its pairs need must exist, and no frame may be cut off."""
-    known = read_failures(data_dir / uid)[1]
+    known = read_failures(data_dir / uid)
     if not is_processed(data_dir, uid):
         return Counter(unprocessed=not known), known
     found, numbers = [], Counter(processed=1)

@@ -10,10 +10,8 @@ video is missing or broken. For each object it leaves out the frames past the en
 with a corrupt mask in any camera. Everything that is left out is a `Failure` in the take's failed.json.
 """
 
-import contextlib
 import shutil
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import cv2
 
 from common.errors import UserError, counted, warn_once
 from common.files import atomic_write, claimed, file_digest, remove_leftovers, write_json
+from common.parallel import in_threads
 from formats.frame_files import delete_frames, frame_path, frames_of, pack_frames
 from formats.geometry import same_aspect_ratio, shrink
 from formats.masks import RLE, mask_size
@@ -52,7 +51,7 @@ class TakeState:
         self.take, self.folder, self.videos = take, folder, videos
         self.made_of = read_source(folder)
         self.source = self.current_source()
-        self.incomplete_cameras = {failure.camera for failure in read_failures(folder)[1]}
+        self.incomplete_cameras = {failure.camera for failure in read_failures(folder)}
         self.frames = frames_of(folder)
 
     def current_source(self) -> dict[str, Any]:
@@ -133,7 +132,7 @@ def process_take(
         try:
             state = TakeState(take, folder, paths)
         except UserError as error:
-            write_failures(folder, take.name, [Failure(None, "broken", str(error))])
+            write_failures(folder, [Failure(None, "broken", str(error))])
             return
         if not state.is_done():
             complete_take(state, detail, threads)
@@ -158,13 +157,13 @@ def complete_take(state: TakeState, detail: int, threads: int) -> None:
         if "ego" not in map(camera_kind, take.cameras):
             reason = f"no name of its annotated cameras ({', '.join(take.cameras) or 'none'}) begins with aria, "
             reason += "as data/import_take.py has it for head-worn cameras; without one, a take has no pairs"
-        write_failures(folder, take.name, [*failures, Failure(None, "missing", reason)])
+        write_failures(folder, [*failures, Failure(None, "missing", reason)])
         return
     whole_masks = {}
     for name, tracks in masks.items():
         whole_masks[name], corrupt_masks = _whole_masks(name, tracks, videos)
         failures += corrupt_masks
-    write_failures(folder, take.name, failures)  # before annotation.json, which says that the take is complete
+    write_failures(folder, failures)  # before annotation.json, which says that the take is complete
     ProcessedTake(take.uid, folder, whole_masks, _frame_each_second(videos)).write_annotation()
 
 
@@ -201,9 +200,9 @@ def extract_videos(
         missing = [frame for frame in wanted if frame < len(index) and frame not in written]
         return extract_frames(state.folder / camera, index, missing, masks_of_camera, short_side)
 
-    with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
-        map_cameras = pool.map if pool else map  # in the main process, Ctrl-C would wait for a pool
-        return failures + list(filter(None, map_cameras(extract, videos)))
+    # In the main process, Ctrl-C would wait for threads.
+    found = in_threads(extract, videos, threads=threads) if threads > 1 else map(extract, videos)
+    return failures + list(filter(None, found))
 
 
 def extract_frames(

@@ -159,7 +159,7 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     absent = Failure(None, "missing", f"{path} does not annotate it")
     for uid in set(shard_uids) - takes.keys():
         with claimed(args.outputpath, uid, f"processes take {uid}"):
-            write_failures(args.outputpath / uid, "", [malformed.get(uid, absent)])
+            write_failures(args.outputpath / uid, [malformed.get(uid, absent)])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
     threads = max(1, args.num_workers // max(1, len(takes)))
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}
@@ -167,23 +167,23 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
     job = partial(process_take, **folders, **how, threads=threads)
     for _ in progress(run_jobs(job, takes.values(), args.num_workers), title, len(takes), "take"):
         pass
-    return print_summary(args, title, shard_uids)
+    return print_summary(args, title, {uid: takes[uid].name if uid in takes else "" for uid in shard_uids})
 
 
-def print_summary(args: argparse.Namespace, title: str, uids: list[str]) -> int:
-    """Print how many takes are complete, and the failures of the others; returns the exit status."""
-    failures_of = {uid: read_failures(args.outputpath / uid) for uid in uids}
-    processed = [uid for uid in uids if is_processed(args.outputpath, uid)]
-    complete = sum(not failures_of[uid][1] for uid in processed)
-    counts = f"{complete} of {counted(len(uids), 'take')} complete, {len(processed) - complete} in part"
-    print(f"{title}: {counts}, {len(uids) - len(processed)} left out; in {args.outputpath}")
-    lines = [failure.describe(uid, name) for uid, (name, failures) in failures_of.items() for failure in failures]
+def print_summary(args: argparse.Namespace, title: str, names: dict[str, str]) -> int:
+    """Print how many takes are complete, and the failures of the others; returns the exit status. `names`: by uid."""
+    failures_of = {uid: read_failures(args.outputpath / uid) for uid in names}
+    processed = [uid for uid in names if is_processed(args.outputpath, uid)]
+    complete = sum(not failures_of[uid] for uid in processed)
+    counts = f"{complete} of {counted(len(names), 'take')} complete, {len(processed) - complete} in part"
+    print(f"{title}: {counts}, {len(names) - len(processed)} left out; in {args.outputpath}")
+    lines = [failure.describe(uid, names[uid]) for uid, failures in failures_of.items() for failure in failures]
     for line in lines[:MAX_PRINTED]:
         print(f"  {line}")
     if len(lines) > MAX_PRINTED:
         print(f"  and {len(lines) - MAX_PRINTED} more, which data/check_processed.py lists")
-    broken = any(failure.kind == "broken" for _, failures in failures_of.values() for failure in failures)
-    return int(broken or bool(uids and not processed and not args.uids))
+    broken = any(failure.kind == "broken" for failures in failures_of.values() for failure in failures)
+    return int(broken or bool(names and not processed and not args.uids))
 
 
 if __name__ == "__main__":

@@ -88,26 +88,23 @@ def _open(pack: Path) -> tuple[BinaryIO, dict[str, np.ndarray]]:
 @functools.cache  # a loader process reads frames of all takes in any order
 def _directory(pack: Path, mtime_ns: int) -> dict[str, np.ndarray]:
     """What is in a pack, by camera: (n, 3) int64, in each row a frame, where its bytes begin, and how many they are."""
-    rows: dict[str, dict[int, tuple[int, int, int]]] = {}
+    rows: dict[str, list[tuple[int, int, int]]] = {}
     try:
         with zipfile.ZipFile(pack) as file:
             end = 0
             for entry in file.infolist():
                 path, begin = Path(entry.filename), entry.header_offset + 30 + len(entry.filename.encode())
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError(f"{path} is compressed, as other programs do it")
-                frame, of_camera = parse_frame(path.stem), rows.setdefault(path.parent.name, {})
-                is_in_place = entry.header_offset == end and frame not in of_camera  # as pack_frames writes
-                if not is_in_place or entry.filename != f"{path.parent.name}/{frame}.jpg":
-                    raise ValueError(f"{path} is not where it should be")
+                frame, is_plain = parse_frame(path.stem), entry.compress_type == zipfile.ZIP_STORED
+                if not is_plain or entry.header_offset != end or entry.filename != f"{path.parent.name}/{frame}.jpg":
+                    raise ValueError(f"{path} does not lie there as data/process_data.py packs it")
                 end = begin + entry.file_size
-                of_camera[frame] = frame, begin, entry.file_size
+                rows.setdefault(path.parent.name, []).append((frame, begin, entry.file_size))
             if end != file.start_dir:
                 raise ValueError("its directory is not behind its last frame")
     except Exception as error:  # a damaged archive can make zipfile raise any exception
         remedy = "delete it, then process its take again with data/process_data.py"
         raise UserError(f"{pack} is damaged ({type(error).__name__}: {error}); {remedy}") from None
-    return {camera: np.array([*of_camera.values()]) for camera, of_camera in rows.items()}
+    return {camera: np.array(of_camera) for camera, of_camera in rows.items()}
 
 
 def pack_frames(folder: Path) -> None:

@@ -8,7 +8,7 @@
 annotation.json: `{"masks": {object: {camera: {frame: {"size": [H, W], "counts": str}}}}, "subsample_idx": [0, 30]}`.
 Masks have the size of the video on which they were drawn; frames are smaller. Frames without a mask have no key.
 
-failed.json: `{"take_name": str, "failures": [{"camera": str or null, "kind": "missing" or "broken", "reason": str}]}`.
+failed.json: `{"failures": [{"camera": str or null, "kind": "missing" or "broken", "reason": str}]}`.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from formats.takes import Take, camera_pairs, parse_frame
 
 ANNOTATION, SOURCE, FAILED = "annotation.json", "source.json", "failed.json"
 SOURCE_REMEDY = "delete it if its frames may stay, else its folder"
-FAILED_FORM = {"take_name": str, "failures": [{"camera": str | None, "kind": str, "reason": str}]}
+FAILED_FORM = {"failures": [{"camera": str | None, "kind": str, "reason": str}]}
 
 
 def is_processed(data_dir: Path, uid: str) -> bool:
@@ -143,21 +143,21 @@ class Failure:
         return f"take {uid}{name}{camera}: {self.reason}"
 
 
-def write_failures(folder: Path, take_name: str, failures: list[Failure]) -> None:
+def write_failures(folder: Path, failures: list[Failure]) -> None:
     """Write failed.json into a take's `folder`; without failures, delete it."""
     if failures:
-        write_json(folder / FAILED, {"take_name": take_name, "failures": [*map(asdict, failures)]}, 1)
+        write_json(folder / FAILED, {"failures": [*map(asdict, failures)]}, 1)
     else:
         (folder / FAILED).unlink(missing_ok=True)
 
 
-def read_failures(folder: Path) -> tuple[str, list[Failure]]:
-    """Read failed.json in a take's `folder` -> the take's name and its failures."""
+def read_failures(folder: Path) -> list[Failure]:
+    """Read failed.json in a take's `folder`."""
     path = folder / FAILED
     if not path.exists():
-        return "", []
+        return []
     raw = read_record(path, FAILED_FORM, "delete it and run data/process_data.py again")
-    return raw["take_name"], [Failure(**row) for row in raw["failures"]]
+    return [Failure(**row) for row in raw["failures"]]
 
 
 def read_source(folder: Path) -> dict[str, Any]:

@@ -123,14 +123,14 @@ def test_what_the_data_set_lacks_is_listed_and_what_is_broken_or_not_processed_i
     assert problem == "train, 1,266 takes not processed: take-b, take-0, take-1, ...; run data/process_data.py"
     (data_dir.parent / "split.json").write_text(json.dumps(TAKES))
     create_pairs(data_dir)
-    write_failures(data_dir / "take-b", "name", [Failure(None, "missing", "no folder name")])
-    write_failures(data_dir / "take-a", "name", [Failure("cam05", "missing", "no file cam05.mp4")])
+    write_failures(data_dir / "take-b", [Failure(None, "missing", "no folder name")])
+    write_failures(data_dir / "take-a", [Failure("cam05", "missing", "no file cam05.mp4")])
     result = check(data_dir, "--split", "train")
     assert result.returncode == 0, result.stdout
     assert result.stdout.splitlines()[0].endswith(", 2 missing, 0 problems")
     assert "missing: train, take take-b: no folder name" in result.stdout
     assert "missing: train, take take-a, camera cam05: no file cam05.mp4" in result.stdout
-    write_failures(data_dir / "take-a", "name", [Failure("cam05", "broken", "cam05.mp4 has no moov atom")])
+    write_failures(data_dir / "take-a", [Failure("cam05", "broken", "cam05.mp4 has no moov atom")])
     result = check(data_dir, "--split", "train")
     assert result.returncode == 1
     assert "train, take take-a, camera cam05: cam05.mp4 has no moov atom" in result.stdout
