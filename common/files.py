@@ -67,17 +67,13 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write into {place} ({error.strerror}); permit it, or name another folder") from None
 
 
-def check_output(path: Path, overwrite: bool, inputs: Iterable[Path | None]) -> None:
+def check_output(path: Path, overwrite: bool) -> None:
     """Call this before the work begins, for a file that the user has named. Raises UserError if its folder cannot be
-    written to; if it is one of the `inputs`, or lies in one; and if it exists and the user did not give --overwrite.
+    written to, and if it exists and the user did not give --overwrite.
     """
     check_writable(path.parent)
-    if path.exists():
-        real, others = path.resolve(), [other for other in inputs if other and other.exists()]
-        if any(place.samefile(other) for place in (real, *real.parents) for other in others):
-            raise UserError(f"{path} is an input of this command, or lies in one; name another file to write")
-        if not overwrite:
-            raise UserError(f"{path} exists; name another file to write, or give --overwrite to replace it")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; name another file to write, or give --overwrite to replace it")
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
@@ -259,8 +255,6 @@ def iter_json(path: Path, keys: Sequence[str], remedy: str) -> Iterator[tuple[st
 
 
 def _open_json(path: Path) -> io.BufferedIOBase:
-    if path.is_fifo():  # opening it would wait for a writer, and it cannot be read twice
-        raise OSError("it is a pipe")
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -273,10 +267,7 @@ def is_file_name(name: Any) -> bool:
     """
     if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", ".", "-"):
         return False
-    try:
-        return not CONTROL.search(name) and len(os.fsencode(name)) <= 200
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
+    return not CONTROL.search(name) and len(os.fsencode(name)) <= 200
 
 
 def name_number(path: str | Path) -> int:

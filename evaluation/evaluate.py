@@ -112,14 +112,12 @@ def main(argv: list[str] | None = None) -> None:
         if truth.split is None:
             raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
         files = [results_path(RESULTS_DIR, args.setting, truth.split)]
-    inputs = [*files, *truth.sources]
     if files and not args.out:
         args.out = path_beside(files[0], "evaluation" if len(files) == 1 else "comparison")
     for path in filter(None, (args.write_gt, args.list_cases, args.sheet)):
-        check_output(path, args.overwrite, inputs)
+        check_output(path, args.overwrite)
     if files:
-        for name in (PAGE, "cases.csv", "metrics.json", "comparison.json"):
-            check_output(args.out / name, True, filter(Path.is_file, inputs))
+        check_output(args.out / PAGE, True)
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.infos), 'take')} written to {args.write_gt}")

@@ -26,7 +26,7 @@ from common.files import check_output, claimed, write_json
 from common.progress import progress
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
 from formats.pairs import BOTH
-from formats.results import RESULTS_DIR, iter_results, path_beside, read_predictions, results_path
+from formats.results import RESULTS_DIR, iter_results, read_predictions, results_path
 
 FILE_NAME = "submission.json"
 
@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    records = (path_beside(path, "run.json") for path in files.values())
-    check_output(out, args.overwrite, [*files.values(), *records, *truth.sources])
+    check_output(out, args.overwrite)
     if problems := [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]:
         refuse(problems, "the results")
     results = {setting: complete_results(truth, path, setting) for setting, path in files.items()}

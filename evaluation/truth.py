@@ -48,7 +48,6 @@ class GroundTruth:
     left_out: dict[str, str] = field(default_factory=dict)  # by uid, why other takes of the split cannot be scored
     all_frames: bool = False  # every frame is scored, which is not the official protocol
     split: str | None = None  # a ground-truth file does not name its split
-    sources: tuple[Path, ...] = ()  # the files and folders that hold the ground truth
     incomplete_line: str = ""  # about takes that process_data.py could not make whole
 
     @property
@@ -112,11 +111,11 @@ def truth_of_split(
     pairs = open_or_list_pairs(data_dir, split, setting, splits_path)
     takes = pairs.store.takes
     infos, missing = (dict.fromkeys(takes, TakeInfo()), {}) if all_frames else _read_infos(path, takes, data_dir)
-    scored, sources = pairs if all_frames else pairs[looked_at(pairs, infos)], (data_dir, splits_path, path)
+    scored = pairs if all_frames else pairs[looked_at(pairs, infos)]
     in_part = [uid for uid in infos if (data_dir / uid / FAILED).exists()]
     line = "processed in part: the benchmark may have more pairs; check_processed.py lists what is missing"
     line = f"{counted(len(in_part), 'take')} {line}" if in_part else ""
-    return GroundTruth(scored, infos, data_dir, missing | pairs.store.left_out, all_frames, split, sources, line)
+    return GroundTruth(scored, infos, data_dir, missing | pairs.store.left_out, all_frames, split, line)
 
 
 def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, TakeInfo], dict[str, str]]:
@@ -151,7 +150,7 @@ def truth_of_file(path: Path, data_dir: Path, split: str | None, setting: str, a
             missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
     pairs = pairs_of([(data_dir, list_takes(data_dir, takes, takes))], setting)
     scored = pairs if all_frames else pairs[looked_at(pairs, infos)]
-    return GroundTruth(scored, infos, data_dir, missing, all_frames, split, (path, data_dir))
+    return GroundTruth(scored, infos, data_dir, missing, all_frames, split)
 
 
 def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:

@@ -92,7 +92,7 @@ def test_where_nothing_can_be_written_is_said_before_the_work_and_nobody_waits(t
     (tmp_path / "file").touch()
     folder, place = Path(folder.format(tmp=tmp_path)), tmp_path / "file" if "tmp" in folder else "/proc"
     with pytest.raises(UserError, match=rf"^cannot write into {place} \(.*\); permit it, or [^\n]*$"):
-        check_output(folder / "results.json", True, [])
+        check_output(folder / "results.json", True)
     run = subprocess.run([sys.executable, "-c", CLAIM, folder], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.stderr.startswith(f"error: cannot write into {place} (") and run.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -182,12 +182,10 @@ def test_a_file_that_is_broken_anywhere_or_lacks_the_wanted_object_is_a_user_err
 
 def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "unreadable.json").symlink_to("/proc/self/mem")  # which not even root can read
     for name, message in {
         "no.json": "no file .*no.json; get it again",
         "": r"cannot be read \(Is a directory\); fix this and run the same command again",
-        "pipe.json": r"cannot be read \(it is a pipe\); fix this and run the same command again",
         "bytes.json": "not valid JSON.*; get it again",
         "unreadable.json": r"cannot be read \(.*\); fix this and run the same command again",
     }.items():
