@@ -131,7 +131,7 @@ def predict_plainly(
     for row in range(len(pairs)):
         _, name, query_camera, target_camera, frame = pairs.named(row)
         query, target = (
-            torch.from_numpy(letterbox(read_frame(take.frame_path(camera, frame)), side))
+            torch.from_numpy(letterbox(read_frame(take.folder / camera / f"{frame}.jpg"), side))
             for camera in (query_camera, target_camera)
         )
         mask = torch.from_numpy(letterbox(decode_mask(take.masks[name][query_camera][frame]), side))

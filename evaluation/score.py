@@ -20,7 +20,7 @@ from evaluation.truth import MISSING_HINT, GroundTruth, refuse
 from formats.geometry import eval_size
 from formats.masks import RLE, decode_mask, encode_mask, mask_area, mask_size, resize_mask
 from formats.pairs import Pairs
-from formats.results import OTHER_FORMS, Problem, iter_results, read_predictions, read_provenance
+from formats.results import MISSING, OTHER_FORMS, Problem, iter_results, read_predictions, read_provenance
 
 MASK_SCORES = [*MaskScores.__annotations__.items()]
 CASE = np.dtype(  # the columns that a results file adds to a table of pairs; scores of hidden objects mean nothing
@@ -68,10 +68,10 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
             accepted[problem.kind] += problem.count
         else:
             problems.append(problem)
-    is_empty = np.isnan(cases["existence"]).all() and all(problem.missing for problem in problems)
+    is_empty = np.isnan(cases["existence"]).all() and all(problem.kind == MISSING for problem in problems)
     if is_empty and (not_in_truth or options.allow_missing):
         raise UserError(f"{path} has no prediction for any scored case; check --split")
-    if refused := [problem for problem in problems if not (problem.missing and options.allow_missing)]:
+    if refused := [problem for problem in problems if not (problem.kind == MISSING and options.allow_missing)]:
         flags = sorted({problem.flag for problem in refused if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
         hint += "" if options.allow_missing else MISSING_HINT

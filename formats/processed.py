@@ -24,7 +24,7 @@ import numpy as np
 from common.constants import SETTINGS
 from common.errors import MALFORMED, UserError
 from common.files import is_file_name, json_errors, read_record, write_json
-from formats.frame_files import PACK, frame_bytes, frame_path
+from formats.frame_files import PACK, frame_bytes
 from formats.geometry import Size
 from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, camera_pairs, parse_frame
@@ -100,9 +100,6 @@ class ProcessedTake:
     def write_annotation(self) -> None:
         """Write annotation.json, atomically. Call this last, because a take with this file counts as complete."""
         write_json(self.folder / ANNOTATION, self.content())
-
-    def frame_path(self, camera: str, frame: int) -> Path:
-        return frame_path(self.folder / camera, frame)
 
     @property
     def cameras(self) -> set[str]:

@@ -76,13 +76,8 @@ class Problem(NamedTuple):
     """A fault in the predictions of a take, or of an object, a camera pair or some frames in the take."""
 
     text: str  # one line: the place and the fault
-    kind: str = ""
+    kind: str = ""  # MISSING if there is no prediction; others cannot be used
     count: int = 1  # of predictions, if it is a fault of single ones
-
-    @property
-    def missing(self) -> bool:
-        """True if a prediction does not exist, False if it cannot be used."""
-        return self.kind == MISSING
 
     @property
     def flag(self) -> str:

@@ -4,7 +4,6 @@ This module needs `trimesh`, which reads the files, and `embreex`, which finds w
 (requirements-models.txt).
 """
 
-import sys
 import zlib
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from formats.geometry import resize
 from formats.takes import SPLITS
 from synthetic.render import MISS, Solid, rotation_about
@@ -173,18 +172,17 @@ def _files_beside(path: Path) -> Any:
     """A FilePathResolver of trimesh that reads files that a model names, such as textures, only from its folder, and
     warns of files that are not in it.
     """
-    files = import_trimesh().resolvers.FilePathResolver(path)
-    read = files.get
+    kind: Any = import_trimesh().resolvers.FilePathResolver
 
-    def read_or_warn(name: str) -> bytes:
-        try:
-            return read(name)
-        except (OSError, ValueError):
-            print(f"warning: {path} is drawn without {name}, which is not in its folder", file=sys.stderr)
-            raise
+    class Files(kind):
+        def get(self, name: str) -> bytes:
+            try:
+                return super().get(name)
+            except (OSError, ValueError):
+                warn_once(f"{path} is drawn without {name}, which is not in its folder")
+                raise
 
-    files.get = read_or_warn
-    return files
+    return Files(path)
 
 
 def _texture_and_uv(part: Any) -> tuple[np.ndarray, np.ndarray]:

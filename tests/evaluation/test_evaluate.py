@@ -114,7 +114,7 @@ def test_the_listed_cases_are_the_scored_ones_with_their_pictures_and_query_mask
         take = ProcessedTake.read(scored_data / "processed", case["take_uid"])
         frame, query = int(case["frame"]), case["query_camera"]
         assert json.loads(mine["query_mask"]) == take.masks[case["object_name"]][query][frame]
-        pictures = [take.frame_path(camera, frame) for camera in (query, case["target_camera"])]
+        pictures = [take.folder / camera / f"{frame}.jpg" for camera in (query, case["target_camera"])]
         assert [mine["query_picture"], mine["target_picture"]] == list(map(str, pictures))
     before = (tmp_path / "cases.csv").read_bytes()
     with pytest.raises(UserError, match="cases.csv exists; name another file to write, or give --overwrite"):

@@ -101,7 +101,7 @@ def test_results_equal_single_pairs_and_golden_ones(strong_checkpoint, tmp_path,
         frames = result["masks"][pair.object_name][f"{pair.query_camera}_{pair.target_camera}"]
         assert set(map(int, frames)) == set(take.masks[pair.object_name][pair.query_camera])
         for frame, value in frames.items():
-            query, target = (read_frame(take.frame_path(camera, int(frame))) for camera in pair[1:])
+            query, target = (read_frame(take.folder / camera / f"{frame}.jpg") for camera in pair[1:])
             query_mask = decode_mask(take.masks[pair.object_name][pair.query_camera][int(frame)])
             alone, existence = predictor.segment(query, query_mask, target, size=size)
             assert value["confidence"] == pytest.approx(existence, abs=1e-4)

@@ -43,7 +43,7 @@ def make_take(data_dir: Path, uid: str, layout: dict | None = None, seed: int = 
         for frame in frames:
             height, width = MASK_AND_FRAME_SIZES[camera == EGO][1]
             noise = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
-            cv2.imwrite(str(take.frame_path(camera, frame)), cv2.resize(noise, (width, height)))
+            cv2.imwrite(str(take.folder / camera / f"{frame}.jpg"), cv2.resize(noise, (width, height)))
     take.write_annotation()
     return take
 

@@ -56,7 +56,7 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     assert json.loads((tmp_path / "metrics.json").read_text())["extra"]["iou"] == pytest.approx(of_last) != of_start
 
     take = ProcessedTake.read(training_set, "uid-d")
-    query, target = (take.frame_path(camera, 0) for camera in (EGO, "cam01"))
+    query, target = (take.folder / camera / "0.jpg" for camera in (EGO, "cam01"))
     write_picture(tmp_path / "mask.png", decode_mask(take.masks["uid-d cup_0"][EGO][0]) * 255)
     pair = "--query_image", query, "--query_mask", tmp_path / "mask.png", "--target_image", target
     segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
