@@ -68,14 +68,11 @@ def _draw_panel(
     """A frame with the outline of a mask, if any, below its caption. `window` is also shown enlarged in a corner."""
     rle = rle or EMPTY_MASK
     image = resize(frame, (HEIGHT, round(frame.shape[1] * HEIGHT / frame.shape[0])))
-    side = min(HEIGHT * 2 // 5, image.shape[1] // 2)
-    close_up = resize(frame[window or ()], (side, side))
-    shown_mask, mask = (resize_mask(rle, size) for size in (image.shape[:2], frame.shape[:2]))
-    image = overlay(image, shown_mask, color, dashed)
+    image = overlay(image, resize_mask(rle, image.shape[:2]), color, dashed)
     if window:
-        mask = np.ascontiguousarray(mask[window])
-        mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
-        inset = overlay(close_up, mask, color, dashed)
+        side, mask = min(HEIGHT * 2 // 5, image.shape[1] // 2), resize_mask(rle, frame.shape[:2])
+        mask = cv2.resize(mask[window], (side, side), interpolation=cv2.INTER_NEAREST)
+        inset = overlay(resize(frame[window], (side, side)), mask, color, dashed)
         cv2.rectangle(inset, (0, 0), (side - 1, side - 1), WHITE, 3)  # of which the image cuts off one pixel
         on_the_right = window[1].start + window[1].stop > frame.shape[1]
         image[-side:, slice(0, side) if on_the_right else slice(-side, None)] = inset
