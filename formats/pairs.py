@@ -236,7 +236,7 @@ def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Pa
         listing = read_listing(data_dir, split, splits_path)
     except UserError as error:
         if listing_path(data_dir, split).exists():
-            warn_once(f"the pairs are listed anew, for this run only, because {error}")
+            warn_once(f"the pairs are listed anew for this run: {error}")
         listing = list_takes(data_dir, read_split(splits_path, split))
     return pairs_of([(data_dir, listing)], setting)
 

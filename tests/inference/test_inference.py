@@ -394,12 +394,7 @@ def test_listed_pairs_and_packed_takes_give_the_same_bytes_and_a_frame_that_was_
     path = listing_path(own_data, "val")
     path.touch()
     assert run(checkpoint, own_data, tmp_path / "unlisted").read_bytes() == whole.read_bytes()
-    assert (
-        capsys.readouterr().err.count(
-            f"warning: the pairs are listed anew, for this run only, because {path} cannot be used"
-        )
-        == 1
-    )
+    assert capsys.readouterr().err.count(f"warning: the pairs are listed anew for this run: {path} cannot be used") == 1
     write_listing(own_data, "val", find_split_path(own_data))
     assert run(checkpoint, own_data, tmp_path / "listed").read_bytes() == whole.read_bytes()
     assert "listed" not in capsys.readouterr().err
