@@ -163,10 +163,13 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     ends = ["_mask.png", *(f"_place{place}_mask.png" for place in range(2, len(found) + 1)), "_overlay.jpg"]
     with claimed(out, row.name, f"writes {out / row.name}_mask.png"):
         names = itertools.chain([row.name], (f"{row.name}_{number}" for number in itertools.count(2)))
-        groups = ([out / f"{name}{end}" for end in ends] for name in names)
-        paths = next(group for group in groups if not any(path.exists() for path in group))
+        for name in names:
+            paths = [out / f"{name}{end}" for end in ends]
+            for path in paths:
+                remove_leftovers(out, path.name)
+            if not any(path.exists() for path in paths):
+                break
         for path, image in zip(paths, [*(place.mask * 255 for place in found), picture], strict=True):
-            remove_leftovers(out, path.name)
             write_picture(path, image)
     print(*paths, sep="\n")
     if row.box:

@@ -491,3 +491,19 @@ def test_a_table_that_was_stopped_anywhere_continues_to_the_same_files(table, tm
         if not was_killed:
             break
     assert number > 20
+
+
+def test_a_pair_that_was_stopped_anywhere_leaves_whole_files_and_the_next_run_nothing_of_its_own(table, tmp_path):
+    pair = "--query_image", tmp_path / "here.png", "--query_mask", tmp_path / "here_mask.png"
+    words = *pair, "--target_image", tmp_path / "there.png", "--out"
+    run_main(segment_pair.main, *words, tmp_path / "whole")
+    whole = {name.rpartition("_")[2]: content for name, content in contents(tmp_path / "whole").items()}
+    for number in itertools.count(1):
+        out = tmp_path / "stopped" / str(number)
+        was_killed = killed_at(number, out, main_with_known_answer, *words, out)
+        run_main(segment_pair.main, *words, out)
+        found = contents(out)
+        assert {name.rpartition("_")[2]: content for name, content in found.items()} == whole
+        if not was_killed:
+            break
+    assert number > 6 and set(found) == {f"there{n}_{end}" for n in ("", "_2") for end in whole}
