@@ -24,8 +24,7 @@ from common.files import atomic_write, claimed, file_digest, is_file_name, json_
 from common.progress import progress
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
-from inference.pictures import as_mask
-from inference.predictor import Found, Queries, marked_images
+from inference.predictor import Found, Queries, as_mask, marked_images
 
 ABSENT, MADE_OF = "absent", "made of"  # a truth; the entry of a mask's file
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")

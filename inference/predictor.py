@@ -22,10 +22,11 @@ import torch
 from PIL.Image import Image
 
 from common.constants import SIZES, THRESHOLD
-from common.errors import UserError, counted
-from formats.masks import iou
+from common.errors import UserError, counted, warn_once
+from formats.geometry import Size, same_aspect_ratio
+from formats.masks import fit_mask, iou
+from formats.picture_files import read_mask, read_picture, refuse_strip, to_mask, to_rgb
 from inference.cut_out import cut_out
-from inference.pictures import as_image, as_mask
 from recipes.base import Recipe
 from recipes.frame import Frame
 from recipes.table import load_recipe
@@ -67,7 +68,7 @@ class Predictor:
         """Find an object of the query image in the target image.
 
         The images may have any size. An image is a path, an array (H, W, 3) uint8 RGB, or another form that
-        inference/pictures.py describes. `query_mask` is the object's mask in the query image, such as (H, W) bool; it
+        `as_image` describes. `query_mask` is the object's mask in the query image, such as (H, W) bool; it
         may be larger or smaller, but must have the image's aspect ratio. Lists of query images and masks are several
         pictures of the same object: it is sought from each, and the answer with the highest existence counts.
 
@@ -118,7 +119,12 @@ class Predictor:
             raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
         if not targets:
             return []
-        frame = frame_of(queries, targets, SIZES[size] if size else None)
+        frame, (query_kind, target_kind) = Frame(), SIZES[size] if size else (None, None)
+        objects = [frame.add_object(mask, frame.add_picture(image, query_kind)) for image, mask in queries]
+        for image in targets:
+            target = frame.add_picture(image, target_kind)
+            for number in objects:
+                frame.add_pair(number, target, len(frame.row))
         answers = iter(self.recipe.answers_at_places(self.recipe.prepare(frame), count))
         found = []
         for target in targets:
@@ -150,23 +156,6 @@ def marked_images(query_image: Any, query_mask: Any, query_box: Any, value: int 
     return [(image, as_mask(mask, "query mask", image.shape[:2], value)) for image, mask in masks]
 
 
-def frame_of(
-    queries: Queries,
-    targets: Sequence[np.ndarray],
-    kinds: tuple[str | None, str | None] | None = None,
-) -> Frame:
-    """The frame whose pairs are all queries (images and masks) for the first target, then for the next one, and so on.
-    `kinds` are the kinds of the query's and the target's camera, if they are known.
-    """
-    frame, (query_kind, target_kind) = Frame(), kinds or (None, None)
-    objects = [frame.add_object(mask, frame.add_picture(image, query_kind)) for image, mask in queries]
-    for image in targets:
-        target = frame.add_picture(image, target_kind)
-        for number in objects:
-            frame.add_pair(number, target, len(frame.row))
-    return frame
-
-
 def distinct(places: Iterable[Found], count: int) -> list[Found]:
     """The first `count` places, without places that are the same as one before; after the first, by their existence."""
     kept: list[Found] = []
@@ -177,3 +166,61 @@ def distinct(places: Iterable[Found], count: int) -> list[Found]:
         if len(kept) == count:
             break
     return kept[:1] + sorted(kept[1:], key=lambda place: -place.existence)
+
+
+def as_image(image: Any, what: str) -> np.ndarray:
+    """Turn an image into (H, W, 3) uint8 RGB. The image is a path, a PIL image, or a uint8 array or tensor of the shape
+    (H, W) gray, (H, W, 3) RGB, (H, W, 4) RGBA, or with the channels first, such as (3, H, W). A tensor may be on any
+    device. Raises UserError, whose message begins with `what`, if the image is none of these, or a strip
+    (`refuse_strip`).
+    """
+    if isinstance(image, str | Path):
+        return read_picture(Path(image))
+    if isinstance(image, Image):
+        return to_rgb(image, what)
+    image = tensor_to_array(image)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"{what} is {type(image).__name__}; give a path, a PIL image, a numpy array or a tensor")
+    if image.dtype != np.uint8:
+        raise UserError(f"{what} is an array of {image.dtype}; give uint8, 0 to 255")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4):
+        image = image.transpose(1, 2, 0)
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size:
+        raise UserError(f"{what} has the shape {image.shape}; give (H, W), (H, W, 3) or (H, W, 4)")
+    refuse_strip(image.shape[:2], what)
+    return np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
+
+
+def as_mask(mask: Any, what: str, size: Size, value: int | None = None) -> np.ndarray:
+    """A mask, which may be larger or smaller than its image of `size` (H, W) -> (H, W) uint8 of 0 and 1. The mask is a
+    path, a tensor, or one of the forms of `to_mask`. Raises UserError, which begins with the path or with `what`, if it
+    is none of these, has another aspect ratio than the image, or is empty. `value`: of the object in a label map, whose
+    path `mask` is.
+    """
+    if isinstance(mask, str | Path):
+        what, mask = str(mask), read_mask(Path(mask), value)
+    else:
+        mask = to_mask(tensor_to_array(mask), what)
+    if not same_aspect_ratio(mask.shape, size):
+        remedy = "it may be larger or smaller, but must have the image's aspect ratio"
+        raise UserError(f"{what} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}; {remedy}")
+    if not mask.any():
+        raise UserError(f"{what} is empty; mark the object with non-zero pixels")
+    ask_if_inverted(mask, what)
+    return fit_mask(mask, size)
+
+
+def ask_if_inverted(mask: np.ndarray, what: str) -> None:
+    """Warn, with a line that begins with `what`, if a mask (H, W) of 0 and 1 could be the one of the background."""
+    if mask.mean() > 0.5 and all(edge.any() for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1])):
+        warn_once(f"{what} covers most of its picture, up to all four edges; is it inverted? The object must be white")
+
+
+def tensor_to_array(value: Any) -> Any:
+    """Turn a tensor into an array; any other value is returned as it is."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()  # numpy has no bfloat16
+    return value

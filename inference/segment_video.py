@@ -51,8 +51,7 @@ from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, mask_area, resize_mask
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
-from inference.pictures import ask_if_inverted
-from inference.predictor import Predictor
+from inference.predictor import Predictor, ask_if_inverted
 from recipes.base import Answer
 from recipes.frame import Frame, answered
 

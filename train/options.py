@@ -63,7 +63,7 @@ class Options:
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
     precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISION_NAMES)
     num_workers: int | None = option(None, "loader processes of each process (default: its CPUs but one)", limits=[0])
-    save_every: int = option(10, "keep every n-th epoch's checkpoint; 0: keep only last, best and warm-up", limits=[0])
+    save_every: int = option(10, "keep every n-th epoch's checkpoint; 0: keep only last and best", limits=[0])
     log_every: int = option(20, "steps between console and log lines", limits=[1])
 
     config: Any = None  # without the numbers of channels, which depend on the backbone

@@ -16,7 +16,7 @@ from model.device import PRECISIONS
 from model.weights import as_read, load_state
 from train.options import Options
 
-LAST, BEST, WARMUP = "netLast.pth", "netBest.pth", "net_warmup.pth"
+LAST, BEST = "netLast.pth", "netBest.pth"
 SEARCHED = "searched"  # a folder, until a checkpoint has what was made of the searches
 
 

@@ -5,8 +5,8 @@
     cd train && bash run_both.sh               # one network for both settings
     cd train && bash run_ego.sh --gpu 0,1      # two processes, by torchrun
 
-Writes net_warmup.pth, netLast.pth, netBest.pth (with the best validation IoU), the checkpoints of every --save_every-th
-epoch, log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the same command again: it continues.
+Writes netLast.pth, netBest.pth (with the best validation IoU), the checkpoints of every --save_every-th epoch,
+log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the same command again: it continues.
 """
 
 import contextlib
@@ -37,13 +37,12 @@ from formats.pairs import open_pairs
 from model.device import memory_errors, resolve_device, tf32
 from model.weights import as_read
 from recipes.table import RECIPES
-from train.engine import Run, train_epochs
+from train.engine import Run, Validation, train_epochs
 from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
 from train.schedule import LR_DROP
 from train.start import Start, choose_start, starting_state
 from train.state import BEST, LAST, TrainState
-from train.validation import Validation
 
 
 def main(argv: list[str] | None = None) -> int | None:

@@ -1,12 +1,13 @@
 """The strong recipe: a locator finds the places that may show an object, and the network looks at them in crops.
 
 docs/strong_recipe.md explains it; samples.py draws the crops of training. Training searches its own pairs, to mine
-places (mining.py) and to fit judges (recipes/fit.py).
+places and to fit judges (recipes/fit.py).
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from common.constants import THRESHOLD
 from common.distributed import World
+from common.errors import UserError
 from common.options import option
 from formats.crop import cut
 from formats.pairs import Pairs
@@ -21,7 +23,7 @@ from model.device import autocast
 from model.features import coverage_of
 from model.xsegtx import Look
 from recipes.base import TENTH, SearchPairs, Trained
-from recipes.crops import CLOSE, spot_of
+from recipes.crops import CLOSE, Spot, spot_of
 from recipes.fit import all_looks, fit_choice
 from recipes.frame import Frame
 from recipes.locator import Locator
@@ -29,7 +31,6 @@ from recipes.losses import compute_losses
 from recipes.places import Looks, Marked, Places
 from recipes.samples import DrawnPairs
 from recipes.search import Search
-from recipes.strong.mining import Mined, as_mined
 from recipes.strong.network import StrongConfig, StrongNetwork
 from recipes.strong.samples import TARGET_CROPS, CropBatch, crop_sample, grouped_by_size
 
@@ -43,6 +44,27 @@ class StrongOptions:
     mine_epochs: list[int] = option((), "epochs to mine rivals after (default: 1/6, 1/2, 5/6 of all)", limits=[0])
     mine_share: float | None = option(None, f"share of the pairs to mine rivals in {TENTH}", limits=[0.001, 1])
     fit_share: float | None = option(None, f"share of the pairs to fit the choice to; 0: none {TENTH}", limits=[0, 1])
+
+
+class Mined(NamedTuple):
+    """The places at which a search of training pairs is wrong, as a checkpoint stores them."""
+
+    pairs: np.ndarray  # (N,) int32, ascending
+    spots: np.ndarray  # (N, 3) float32
+
+    @classmethod
+    def checked(cls, mined: dict[str, Any], count: int) -> "Mined":
+        """What `Strong.mine` gave for some of `count` pairs. Raises UserError if this is of another form."""
+        rows, spots = (np.asarray(mined.get(name)) for name in cls._fields)
+        fits = (rows.dtype, spots.dtype, spots.shape) == (np.int32, np.float32, (*rows.shape, 3)) and rows.ndim == 1
+        if not fits or (np.diff(rows, prepend=0, append=count - 1) < 0).any() or not np.isfinite(spots).all():
+            what = f"the checkpoint's mined places are no int32 numbers of {count} pairs and float32 spots (N, 3)"
+            raise UserError(f"{what}; take an earlier file, or start anew with --init_weights")
+        return cls(rows, spots)
+
+    def of(self, pair: int) -> list[Spot]:
+        first, end = np.searchsorted(self.pairs, (pair, pair + 1))
+        return [Spot(*spot) for spot in self.spots[first:end].tolist()]
 
 
 class Strong(Search, Trained):
@@ -139,7 +161,14 @@ class Strong(Search, Trained):
     # What training learns from searches
 
     def mine(self, search_pairs: SearchPairs) -> dict[str, Tensor]:
-        return as_mined(search_pairs(self.wrong_places, self.training.mine_share))
+        """The wrong places of the pairs. For each of N places: the pair's number, "pairs" (N,) int32, and the fields of
+        its spot, "spots" (N, 3) float32; in the order of the pairs, and for each pair of the fields.
+        """
+        searched = search_pairs(self.wrong_places, self.training.mine_share)
+        found = [(row, spot) for row, _, spots in sorted(searched, key=itemgetter(0)) for spot in sorted(spots)]
+        spots = torch.tensor([spot for _, spot in found], dtype=torch.float32).reshape(-1, 3)
+        pairs = torch.tensor([row for row, _ in found], dtype=torch.int32)
+        return {"pairs": pairs, "spots": spots, "searched": torch.tensor(len(searched))}
 
     def wrong_places(self, frame: Frame) -> list[list[tuple]]:
         """The candidates of each pair that are not at the object."""

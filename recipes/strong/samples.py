@@ -70,22 +70,16 @@ class CropBatch(Batch):
     frames: list[FrameGroup]  # the whole targets of the samples that train the locator
 
 
-def read_views(pairs: Pairs, drawn: DrawnPairs) -> tuple[np.ndarray, ...]:
-    """The query image and its mask, and the target image and its mask, which is empty if the object is hidden there."""
-    query, target = pairs.query_image(drawn.query), pairs.target_image(drawn.target)
-    query_mask, target_mask = fit_mask(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
-    if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
-        target_mask = fit_mask(rle, target.shape[:2])
-    return query, query_mask, target, target_mask
-
-
 def crop_sample(
     pairs: Pairs, drawn: DrawnPairs, wrong: Sequence[Spot], config: StrongConfig, rng: np.random.Generator
 ) -> dict[str, Any]:
     """The fields of a sample of `CropBatch`, and its "frame". `wrong` has the places in the target, if any, at which
     the search was wrong. Raises ValueError if the query mask is empty.
     """
-    query, query_mask, target, target_mask = read_views(pairs, drawn)
+    query, target = pairs.query_image(drawn.query), pairs.target_image(drawn.target)
+    query_mask, target_mask = fit_mask(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
+    if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
+        target_mask = fit_mask(rle, target.shape[:2])
     marked, spot, size = spot_of(query_mask), spot_of(target_mask), target.shape[:2]
     if marked is None:
         raise ValueError("its mask shows nothing")

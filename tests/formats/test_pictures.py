@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from common.errors import UserError, warn_once
 from formats.picture_files import read_mask, read_picture, to_mask
-from inference.pictures import as_image, as_mask
+from inference.predictor import as_image, as_mask
 from tests.made import ROOT
 
 SIZE = (6, 9)

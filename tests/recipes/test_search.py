@@ -10,7 +10,7 @@ import torch
 
 from common.errors import UserError
 from formats.masks import encode_mask
-from inference.predictor import Predictor, frame_of
+from inference.predictor import Predictor
 from recipes.base import Answer, Recipe
 from recipes.crops import Part, connected_parts, spot_of
 from recipes.frame import Frame
@@ -113,7 +113,10 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
         images[camera][60:90, 120:150] = patterned(30, green)
         masks[camera][60:90, 120:150] = 1
     images["right"][180:210, 360:390] = patterned(30, 100).mean((0, 1))
-    return frame_of([(images["left"], masks["left"])], [images["right"]], ("exo", "exo")), masks["right"]
+    frame = Frame()
+    left, right = (frame.add_picture(images[camera], "exo") for camera in ("left", "right"))
+    frame.add_pair(frame.add_object(masks["left"], left), right, 0)
+    return frame, masks["right"]
 
 
 def patterned(side: int, green: int) -> np.ndarray:

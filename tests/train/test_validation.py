@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import eval_segswap
-import train.validation
 from common.distributed import Stopped, World
 from evaluation import evaluate
 from formats.pairs import BOTH, open_pairs
@@ -21,8 +20,9 @@ from formats.processed import ANNOTATION
 from inference.predictor import Predictor
 from recipes.paper import Paper
 from tests.made.training import log_lines
+from train import engine
+from train.engine import PairScore, Validation, validation_figures
 from train.log import Log
-from train.validation import PairScore, Validation, validation_figures
 
 
 def of_pairs(pairs, size=0, rank=0, world_size=1):
@@ -58,9 +58,7 @@ def test_each_pair_is_answered_and_scored_as_by_prediction_and_the_official_eval
         cases = {(x["object_name"], x["target_camera"], int(x["frame"])): x for x in csv.DictReader(file)}
 
     seen, pairs = [], open_pairs([training_set], "val", "ego-exo")
-    monkeypatch.setattr(
-        train.validation, "validation_figures", lambda all: (seen.extend(all), validation_figures(all))[1]
-    )
+    monkeypatch.setattr(engine, "validation_figures", lambda all: (seen.extend(all), validation_figures(all))[1])
     line = run(pairs, checkpoint, tmp_path)
     assert [score.row for score in seen] == list(range(len(cases)))
     for score in seen:
