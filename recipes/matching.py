@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import torch
 
+from common.arguments import option
 from common.constants import THRESHOLD
-from common.options import option
 from common.parallel import in_threads
 from formats.crop import cut
 from formats.masks import grab_cut
