@@ -45,7 +45,7 @@ from common.progress import progress
 from common.provenance import provenance
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, panel_styles, row_of_panels
 from evaluation.pages import CASE_ORDERS, DISAGREEMENT, PAGE, choose_rows, make_card, write_page
-from evaluation.protocols import OFFICIAL_RULE, PROTOCOLS
+from evaluation.protocols import PROTOCOLS
 from evaluation.score import FileScores, ScoreOptions, score_file
 from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, spread_of, summarize, without_nan
 from evaluation.tables import list_cases, paper_lines, printed_lines, write_cases
@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
     add("--seeds", action="store_true", help="print mean and deviation of several files, the runs of one method")
     rules = "also score by the rule of another group, besides the official rule (docs/evaluation.md)"
-    add("--protocol", choices=[*PROTOCOLS, "all"], default=OFFICIAL_RULE, help=rules)
+    add("--protocol", choices=[*PROTOCOLS, "all"], default="official", help=rules)
     add("--names", nargs="+", help="names of the results files (default: names of the files or of their folders)")
     add("--out", type=Path, help="output folder (default: {name}_evaluation or _comparison beside the first file)")
     text = "write the benchmark's ground-truth JSON to this file; without --setting, do only this"
@@ -89,7 +89,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.names and not len(set(args.names)) == len(args.names) == len(args.pred_file or ()):
         parser.error("--names needs as many names, all different, as --pred_file has files")
     if len(args.pred_file or ()) > 1:
-        if args.protocol != OFFICIAL_RULE or args.sheet:
+        if args.protocol != "official" or args.sheet:
             parser.error("--protocol and --sheet take one results file; several are compared by the official rule")
         args.report, args.order = True, DISAGREEMENT
     elif args.seeds:
@@ -203,8 +203,8 @@ def figures_of(
     figures |= summarize(pairs.take, labels, cases if args.seeds else cases[:1])
     if truth.all_frames:
         figures["extra"] = figures.pop("official") | figures["extra"]
-    if args.protocol != OFFICIAL_RULE:
-        rules = PROTOCOLS if args.protocol == "all" else (OFFICIAL_RULE, args.protocol)
+    if args.protocol != "official":
+        rules = PROTOCOLS if args.protocol == "all" else ("official", args.protocol)
         figures["protocols"] = {rule: PROTOCOLS[rule](pairs, cases[0]) for rule in rules}
     return without_nan(figures)
 

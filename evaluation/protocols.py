@@ -5,7 +5,7 @@ comparable with the figures of that system. A score that a rule does not define 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from evaluation.summary import metrics_of_cases
 from formats.pairs import Pairs
 
 VISIBLE_AREA = 0.001  # fraction of the image; LM-EEC predicts "visible" if the mask is larger
-OFFICIAL_RULE = "official"
 WITHOUT_EXISTENCE = OFFICIAL[:3]
 
 
@@ -76,10 +75,4 @@ def mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-PROTOCOLS: dict[str, Callable[[Pairs, np.ndarray], dict[str, Any]]] = {
-    OFFICIAL_RULE: official,
-    "omama": omama,
-    "pooled_per_take": pooled_per_take,
-    "per_pair": per_pair,
-    "lmeec_visibility": lmeec_visibility,
-}
+PROTOCOLS = {rule.__name__: rule for rule in (official, omama, pooled_per_take, per_pair, lmeec_visibility)}
