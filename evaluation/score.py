@@ -96,17 +96,14 @@ def score_takes(
 
 def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Counter[str]) -> list[str]:
     """Lines on what the ground truth or the results lack, and on accepted forms."""
-    warnings = []
-    if truth.all_frames:
-        warnings.append("not the official protocol: every frame counts, even if nobody looked at the target view")
-    if not any(info.scenario for info in truth.infos.values()):
-        warnings.append("no scores by scenario, which only an annotation file names")
-    if truth.left_out:
-        warnings.append(f"takes of the split without ground truth: {', '.join(truth.left_out)}")
-    if truth.incomplete_line:
-        warnings.append(truth.incomplete_line)
-    if not_in_truth:
-        warnings.append(f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}")
+    notes = {
+        "not the official protocol: every frame counts, even if nobody looked at the target view": truth.all_frames,
+        "no scores by scenario, which only an annotation file names": not any(x.scenario for x in truth.infos.values()),
+        f"takes of the split without ground truth: {', '.join(truth.left_out)}": truth.left_out,
+        truth.incomplete_line: truth.incomplete_line,
+        f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}": not_in_truth,
+    }
+    warnings = [text for text, holds in notes.items() if holds]
     for kind, count in sorted(accepted.items()):
         _, noun, text = OTHER_FORMS[kind]
         warnings.append(f"accepted: {counted(count, noun)} {text}")
