@@ -163,6 +163,7 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     ends = ["_mask.png", *(f"_place{place}_mask.png" for place in range(2, len(found) + 1)), "_overlay.jpg"]
     with claimed(out, row.name, f"writes {out / row.name}_mask.png"):
         names = itertools.chain([row.name], (f"{row.name}_{number}" for number in itertools.count(2)))
+        paths: list[Path] = []
         for name in names:
             paths = [out / f"{name}{end}" for end in ends]
             for path in paths:
