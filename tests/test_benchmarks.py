@@ -72,10 +72,14 @@ def test_steps_and_predictions_of_both_recipes_are_counted_and_hours_follow_from
     assert [x for x in kinds if x.endswith("predicted")] == [f"{x} N pairs predicted" for x in both]
     assert kinds[-2:] == ["strong N pairs mined", "strong N pairs searched for the fit"] and len(kinds) == 7
     assert all(operations > 100 and min(row) >= 0 for operations, *row in counts.values())
-    (_, _, _, starts, busy) = counts["paper a step of 1 samples"]
-    alone, together = (counting.STEPS * max(starts, gpus * busy) / 3.6e6 for gpus in (counting.GPUS, 1))
-    with_64_cores = re.search(r"^paper +.* (\S+) / (\S+)$", text, re.MULTILINE)
-    assert [float(x) for x in with_64_cores.groups()] == pytest.approx([alone, together], rel=0.1)
+    starts, busy = counts["paper a step of 1 samples"][3:]
+    paper = [max(starts, gpus * busy) for gpus in (counting.GPUS, 1)]
+    strong = [max(counts[f"strong a step of {gpus} samples"][3:]) for gpus in (counting.GPUS, 1)]
+    for name, milliseconds in zip(both, (paper, strong), strict=True):
+        with_64_cores = re.search(rf"^{name} +.* (\S+) / (\S+)$", text, re.MULTILINE)
+        hours = [counting.STEPS * step / 3.6e6 for step in milliseconds]
+        assert [float(x) for x in with_64_cores.groups()] == pytest.approx(hours, rel=0.1)
+    assert counting.hours((0.1, 0.02), 0.2, 12) == "7 / 3.5"  # the processes of 8 GPUs leave 4 cores to the loaders
     text = output_of(run_main(train_step.main, *small[:1], *small[-2:], "--backbone", "efficientnet_lite0"))
     needs = re.findall(r"^the GPU needs (.*) ms a pair, (.*) of them for the backbone$", text, re.MULTILINE)
     assert len(needs) == 2 and all(float(whole) >= float(own) > 0 for whole, own in needs)

@@ -55,7 +55,7 @@ TINY_TRAINING = (
     " --val_size 4 --num_workers 0 --device cpu"
 )
 ONE_EACH = ["--num_train", "1", "--num_val", "1", "--num_test", "1"]
-SMALL_TAKES = [*ONE_EACH, "--size", "tiny", "--num_exo", "1", "--num_frames", "31"]
+SMALL_TAKES = [*ONE_EACH, "--size", "tiny", "--num_exo", "1", "--num_objects", "2", "--num_frames", "31"]
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -79,7 +79,8 @@ def make_house(tmp_path: Path, warm_python: Path) -> tuple[Path, dict[str, str]]
     subprocess.run([warm_python, "synthetic/make_takes.py", *SMALL_TAKES], cwd=folder, check=True)
     (folder / "data" / "correspondence_takes.txt").write_text("one-take-uid\n")
     path = os.pathsep.join([str(stand_ins), str(warm_python.parent), os.environ["PATH"]])
-    return folder, {**os.environ, "PATH": path, "PYTHON": str(warm_python), "CUDA_VISIBLE_DEVICES": ""}
+    shared = {"LOCAL_WORLD_SIZE": "999"}  # processes on this machine: each script starts no workers, which import
+    return folder, {**os.environ, **shared, "PATH": path, "PYTHON": str(warm_python), "CUDA_VISIBLE_DEVICES": ""}
 
 
 def make_inputs(folder: Path) -> None:
@@ -188,7 +189,7 @@ def write_masks_of_cases(folder: Path) -> None:
 
 SMALL = """#!/bin/sh
 case "$1" in
-  *make_takes.py) set -- "$@" --size tiny --num_frames 31 --num_exo 1 ;;
+  *make_takes.py) set -- "$@" --size tiny --num_frames 31 --num_exo 1 --num_objects 2 ;;
   *train.py) set -- "$@" --n-epoch 1 --batch-pos 2 --val_size 4 ;;
 esac
 exec "{}" "$@"

@@ -255,7 +255,7 @@ class Visitor:
 
 
 @needs_gradio
-def test_ten_visitors_at_once_each_get_their_own_answer(demo, address):
+def test_visitors_at_once_each_get_their_own_answer(demo, address):
     def visit(number: int) -> bool:
         visitor = Visitor(address)
         mark = BRUSH | {"lines": [[[60 * number + 10, 100], [60 * number + 40, 300]]]}
@@ -263,8 +263,8 @@ def test_ten_visitors_at_once_each_get_their_own_answer(demo, address):
         file = io.BytesIO(visitor.http.get(visitor.find(*inputs)["data"][4]["url"]).content)
         return np.array_equal(read_white(file), demo.mask_of_marks(np.asarray(Image.open(QUERY)), [mark]))
 
-    with ThreadPoolExecutor(10) as visitors:
-        assert all(visitors.map(visit, range(10)))
+    with ThreadPoolExecutor(4) as visitors:
+        assert all(visitors.map(visit, range(4)))
 
 
 @needs_gradio

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model import backbones
 from model.backbone import Backbone, normalize_image
-from model.backbones import make_backbone, resnet50_backbone
+from model.backbones import create_network, make_backbone, resnet50_backbone
 from model.checkpoint import save_checkpoint
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.paper import Paper
@@ -56,6 +56,12 @@ def strong_network(**options: Any) -> StrongNetwork:
     for block in network.net.decoder.blocks:  # which do nothing before they are trained
         torch.nn.init.normal_(block[2].weight, std=0.02)
     return network
+
+
+def write_transformer(path: Path) -> list[str]:
+    """Write the weights of timm's smallest vision transformer; returns the flags with which a script reads them."""
+    torch.save(create_network("test_vit").state_dict(), path)
+    return ["--backbone", "test_vit", "--backbone_weights", str(path)]
 
 
 def write_network(

@@ -15,9 +15,9 @@ from inference.predictor import Predictor
 from model.backbone import Backbone
 from recipes.matching import Matching
 from tests.made.known_answer import Colors, edges, scene
+from tests.made.networks import write_transformer
 from tests.made.processed import EGO, make_data_set
 from tests.made.processes import killed_at
-from tests.model.test_backbones import DINOV3, original_state
 
 COLORS = Backbone("colors", Colors(), channels=3, detail_channels=3)
 
@@ -25,9 +25,8 @@ COLORS = Backbone("colors", Colors(), channels=3, detail_channels=3)
 @pytest.fixture(scope="module")
 def transformer(tmp_path_factory) -> list[str]:
     """The flags of a vision transformer with random weights."""
-    path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    torch.save({key: tensor.half() for key, tensor in original_state(DINOV3).items()}, path)
-    return ["--backbone", DINOV3, "--backbone_weights", str(path), "--input_size", "96", "--device", "cpu"]
+    flags = write_transformer(tmp_path_factory.mktemp("weights") / "weights.pth")
+    return [*flags, "--input_size", "96", "--device", "cpu"]
 
 
 @pytest.mark.parametrize("size", [(270, 480), (480, 270), (601, 333)], ids=str)
@@ -51,7 +50,7 @@ def test_a_run_with_a_vision_transformer_that_is_killed_continues_to_the_same_by
     assert eval_segswap.main([*flags, "--out_path", str(tmp_path / "killed")]) == 0
     assert (tmp_path / "killed" / whole.name).read_bytes() == whole.read_bytes()
     made_by = json.loads(whole.with_name("ego-exo_val_run.json").read_text())["provenance"]
-    assert [made_by[key] for key in ("checkpoint", "backbone", "input_size")] == [DINOV3, DINOV3, 96]
+    assert [made_by[key] for key in ("checkpoint", "backbone", "input_size")] == ["test_vit", "test_vit", 96]
     with pytest.raises(UserError, match="made by another run"):  # another size, other answers
         eval_segswap.main([*flags, "--input_size", "112", "--out_path", str(tmp_path / "whole")])
 

@@ -20,8 +20,8 @@ from recipes.matcher import Matcher
 from recipes.matching import Matching
 from tests.made import ROOT
 from tests.made.known_answer import Colors, scene
+from tests.made.networks import write_transformer
 from tests.made.processes import context, run_main
-from tests.model.test_backbones import DINOV3, original_state
 from tests.train.test_train import outputs_of_ranks
 from tests.train.test_train_resume import check_equal, outcome
 from train import engine, train
@@ -45,8 +45,8 @@ def make_small(change) -> None:
     change(engine, "FRAMES_KEPT", 1)
 
 
-def arguments(data_dir, out_dir, backbone, weights) -> list[str]:
-    flags = ["--recipe", "matching", "--backbone", backbone, "--backbone_weights", weights, "--fit_share", 0.22]
+def arguments(data_dir, out_dir, *backbone) -> list[str]:
+    flags = ["--recipe", "matching", *backbone, "--fit_share", 0.22]
     flags += ["--num_workers", 0, "--device", "cpu", "--train-dir", data_dir, "--out-dir", out_dir, "--blocks", 2, 5]
     return list(map(str, flags))
 
@@ -71,9 +71,9 @@ def test_a_killed_tuning_goes_on_to_the_same_file_by_one_process_or_two_and_the_
     make_small(monkeypatch.setattr)
     looked, looks = [], matching.all_looks
     monkeypatch.setattr(matching, "all_looks", lambda *given: looked.append(given) or looks(*given))
-    weights, folders = tmp_path / "weights.pth", [tmp_path / x for x in ("whole", "killed", "ranks")]
-    torch.save({key: tensor.half() for key, tensor in original_state(DINOV3).items()}, weights)
-    whole, killed, ranks = (arguments(training_set, folder, DINOV3, weights) for folder in folders)
+    backbone = write_transformer(tmp_path / "weights.pth")
+    folders = [tmp_path / x for x in ("whole", "killed", "ranks")]
+    whole, killed, ranks = (arguments(training_set, folder, *backbone) for folder in folders)
     run = run_main(train.main, *whole)
     assert "netLast.pth: the choice among looks is fitted" in run.stdout and run.returncode == 0
     process = context.Process(target=run_until_killed, args=(2, killed))

@@ -44,7 +44,7 @@ from train.schedule import Schedule
 from train.start import choose_start
 
 STEPS = 7  # of the recipe
-STRONG_RECIPE = ("--recipe", "strong", "--frame_size", 160)
+STRONG_RECIPE, MINING = ("--recipe", "strong", "--frame_size", 160), ("--mine_epochs", 0, "--mine_share", 0.2)
 LONG, LONG_STEPS = ("--iter-epoch", 30), 33  # long enough to be interrupted
 
 
@@ -151,7 +151,7 @@ def test_a_run_that_goes_on_with_other_pairs_says_so_and_its_best_iou_starts_ane
     assert "warning: 1 take left out, which data/check_processed.py names; the first is uid-b: " in printed
 
 
-@pytest.mark.parametrize("recipe", [(), (*STRONG_RECIPE, "--mine_epochs", 0)], ids=["paper", "strong"])
+@pytest.mark.parametrize("recipe", [(), (*STRONG_RECIPE, *MINING)], ids=["paper", "strong"])
 def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(training_set, tmp_path, warm_python, recipe):
     flags = (*recipe, "--dropout", 0, "--drop-feat", 0, "--warmUpIter", 2, "--iter-epoch", 2)
     run_training(training_set, tmp_path / "one", *flags)
