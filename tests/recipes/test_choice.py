@@ -81,7 +81,7 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
     monkeypatch.setattr(fitting, "FIT_STEPS", 20)
     count = itertools.count()
     monkeypatch.setattr(fitting, "choice_figures", lambda *_: (-next(count), 0))
-    again = ("--fit_share", 0.3, "--resume-pth", "auto")  # the fit alone is left
+    again = ("--fit_share", 0.42, "--resume-pth", "auto")  # the fit alone is left
     assert "stays as it was, since a fit is worse: on" in run("fitted", *again)
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 
