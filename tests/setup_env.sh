@@ -5,7 +5,9 @@
 setup_env() {
   local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
   if [ -z "${PYTHON:-}" ] && [ -n "$active" ]; then
-    if "$active/bin/python" -m pip install --dry-run --no-index --quiet "${@/#/--requirement=}" >/dev/null 2>&1; then
+    # Without a package index and, as on some clusters, a folder of wheels, pip finds what is installed alone.
+    if PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' "$active/bin/python" -m pip install --dry-run --no-index --quiet \
+      "${@/#/--requirement=}" >/dev/null 2>&1; then
       echo "using the active environment $active"
       PYTHON=$active/bin/python
     elif ! [ "$active" -ef .venv ]; then

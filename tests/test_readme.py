@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -216,6 +217,18 @@ def test_the_quickstart_goes_through_every_stage_and_installs_nothing_where_it_i
     assert len(plain) > 5 and all(Path(name).exists() for name in plain)
 
 
+def write_package(folder: Path) -> Path:
+    """Write the wheel of an empty package named absent, and an index of packages that has it; returns the index."""
+    wheel, page = folder / "absent-1.0-py3-none-any.whl", folder / "index" / "absent" / "index.html"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("absent-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: absent\nVersion: 1.0\n")
+        archive.writestr("absent-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("absent-1.0.dist-info/RECORD", "")
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<a href="{wheel.as_uri()}">{wheel.name}</a>')
+    return folder / "index"
+
+
 def test_the_active_environment_is_used_if_it_has_the_requirements_and_named(tmp_path):
     pytest.importorskip("pip")
     own = tmp_path / ".venv" / "bin" / "python"
@@ -226,9 +239,15 @@ def test_the_active_environment_is_used_if_it_has_the_requirements_and_named(tmp
     active, how = f"{sys.prefix}/bin/python", {"cwd": tmp_path, "capture_output": True, "text": True}
     unset = ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
+    index = write_package(tmp_path)  # pip finds the package, and has not installed it
+    environment |= {
+        "PIP_INDEX_URL": index.as_uri(),
+        "PIP_FIND_LINKS": str(tmp_path),
+        "PIP_PREFIX": str(tmp_path / "other"),
+    }
     for wanted, line, used in (
         ("numpy", f"using the active environment {sys.prefix}", f"python\n{active}"),
-        ("numpy>=999", f"the active environment {sys.prefix} does not have all of wanted.txt; using .venv", f"{own}\n"),
+        ("absent", f"the active environment {sys.prefix} does not have all of wanted.txt; using .venv", f"{own}\n"),
     ):
         (tmp_path / "wanted.txt").write_text(wanted)
         done = subprocess.run(["bash", "-c", script], **how, env=environment | {"VIRTUAL_ENV": sys.prefix})
