@@ -1,11 +1,16 @@
 """Settings of the test suite: each test process has one thread; temporary files lie in memory if they fit."""
 
+import contextlib
 import os
 import shutil
 import signal
+import sys
+import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
+
+from tests.made.warm_python import warm_python_in
 
 # This is set before torch is imported, and the scripts that tests start inherit it. The suite runs one process on each
 # core, and the last bits of sums on a CPU depend on the number of threads.
@@ -21,6 +26,20 @@ settings.load_profile("suite")
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.disk_usage(MEMORY).free > 4 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # tmp_path has thousands of small files
+
+
+def pytest_configure(config):
+    """Start the server of `warm_python`, which all processes of the suite share. On other systems than Linux, Python itself
+    runs the scripts, because macOS ends forks of a process that has used its libraries.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    os.environ["WARM_PYTHON"] = sys.executable
+    if sys.platform == "linux":
+        ends = contextlib.ExitStack()
+        config.add_cleanup(ends.close)
+        folder = ends.enter_context(tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+        os.environ["WARM_PYTHON"] = str(ends.enter_context(warm_python_in(Path(folder))))
 
 
 pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.raw_takes"]

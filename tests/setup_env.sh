@@ -5,7 +5,7 @@
 setup_env() {
   local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
   if [ -z "${PYTHON:-}" ] && [ -n "$active" ]; then
-    # Without a package index and, as on some clusters, a folder of wheels, pip finds what is installed alone.
+    # pip may not look into an index or, as clusters configure it, into a folder of wheels: only at what is installed.
     if PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' "$active/bin/python" -m pip install --dry-run --no-index --quiet \
       "${@/#/--requirement=}" >/dev/null 2>&1; then
       echo "using the active environment $active"

@@ -1,8 +1,7 @@
 """Fixtures that tests of several files read; each is made once in each process of the suite."""
 
+import os
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,12 @@ import pytest
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.processed import create_pairs, make_data_set, write_data_set
 from tests.made.results import make_scored_data
-from tests.made.warm_python import warm_python_in
 
 
 @pytest.fixture(scope="session")
-def warm_python(tmp_path_factory) -> Iterator[Path]:
-    """A program that runs scripts like Python, but has imported torch already. On other systems than Linux it is
-    Python, because macOS ends forks of a process that has used its libraries.
-    """
-    if sys.platform != "linux":
-        yield Path(sys.executable)
-        return
-    with warm_python_in(tmp_path_factory.mktemp("warm")) as python:
-        yield python
+def warm_python() -> Path:
+    """A program that runs scripts like Python, but has imported torch already; conftest.py starts its server."""
+    return Path(os.environ["WARM_PYTHON"])
 
 
 @pytest.fixture(scope="session")

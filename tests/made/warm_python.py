@@ -1,7 +1,8 @@
 """A Python that has imported the libraries already, for commands of the documents and for scripts that tests start.
 
-To import torch and timm takes five seconds of CPU time. A server imports them once, and each script runs in a fork of
-the server. The server imports no module of this project, so a script imports the modules of its own repository.
+To import torch and timm takes five seconds of CPU time. A server imports them once, when the first script is to
+run, and each script runs in a fork of the server. The server imports no module of this project, so a script imports
+the modules of its own repository.
 """
 
 import atexit
@@ -70,6 +71,8 @@ def next_client(address: str) -> socket.socket | None:
             if sys.stdin in ready:
                 return None
             client, _ = server.accept()
+            for library in LIBRARIES:
+                importlib.import_module(library)
             if not os.fork():
                 return client
             client.close()
@@ -146,7 +149,5 @@ def run_and_end(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    for library in LIBRARIES:
-        importlib.import_module(library)
     if asked := next_client(sys.argv[1]):
         run_and_end(*become_script(asked))
