@@ -29,8 +29,8 @@ if MEMORY.is_dir() and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC and shutil.d
 
 
 def pytest_configure(config):
-    """Start the server of `warm_python`, which all processes of the suite share. On other systems than Linux, Python itself
-    runs the scripts, because macOS ends forks of a process that has used its libraries.
+    """Start the server of `warm_python`, which all processes of the suite share. On other systems than Linux, Python
+    itself runs the scripts, because macOS ends forks of a process that has used its libraries.
     """
     if hasattr(config, "workerinput"):
         return
