@@ -69,13 +69,13 @@ class Places(Spots):
         images = [frame.pictures[frame.target[pair]] for pair in pairs]
         return cls(images, spots, pairs, [frame.object[pair] for pair in pairs], similarities)
 
-    def likely(self, least: int) -> "Places":
-        """The places of each pair without those far less similar than its best one; `least` places stay anyway."""
+    def likely(self, least: int) -> list[int]:
+        """The rows of each pair without those far less similar than its best one; `least` rows stay anyway."""
         rows = []
         for of_pair in rows_by_key(self.pair).values():  # in the order of their similarity
             lowest = self.similarity[of_pair[0]] - UNLIKELY
             rows += [row for k, row in enumerate(of_pair) if k < least or self.similarity[row] > lowest]
-        return self[rows]
+        return rows
 
     def at_parts(self, parts: Sequence[Part | None]) -> "Places":
         """The same places, moved to parts of what looks at them have found; None leaves a place where it is."""
@@ -132,7 +132,7 @@ class Judged(Compared):
     elsewhere: Tensor  # the highest similarity away from this place, where look-alikes are
 
 
-def highest_rows(scores: Sequence[float], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:
+def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:
     """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first. The
     first `near` rows of a pair, which got a close look, outrank its others, whatever the scores.
     """

@@ -87,10 +87,12 @@ class Search(NetworkRecipe):
         marked, choice, close = Marked.of(frame), self.network.choice, close or self.close_looks
         query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))
         sought = self.sizes(frame, marked)  # 1. Sizes
-        places = self.locate(frame, marked, sought, self.looks).likely(max(count, close))  # 2. Candidates
+        places = self.locate(frame, marked, sought, self.looks)  # 2. Candidates
+        places = places[places.likely(max(count, close))]
         looks = self.look(query, places, CONTEXT)  # 3. Looks
-        numbers = Glanced.of(places, looks)
-        best = highest_rows(choice.glance(numbers).tolist(), places.pair, max(count, close))
+        numbers, first = Glanced.of(places, looks), {*places.likely(close)}  # the first answer is one of these
+        glances = [(row in first, glance) for row, glance in enumerate(choice.glance(numbers).tolist())]
+        best = highest_rows(glances, places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
         places = places.at_parts(self.best_parts(looks, places.image))
         closer = self.look(close_query, places, CLOSE)  # 4. Close looks

@@ -161,7 +161,7 @@ def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept
     assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
 
 
-def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition():
+def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition(monkeypatch):
     frame, truth = look_alikes()
     mask, query = frame.masks[0], frame.pictures[0]
     predictor = Predictor(color_recipe(NearestColor))
@@ -172,10 +172,14 @@ def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition
     assert chosen.existence == alone.existence and max(overlap(place.mask, chosen.mask) for place in others) < 0.5
     assert len(predictor.places(query, mask, frame.pictures[1], count=1)) == 1
     choice = predictor.recipe.network.choice
-    choice.score.forward = lambda numbers: -choice.glance(numbers)  # would choose, of more close looks, a worse place
-    for count in (1, 2, 3, 4):
-        first = predictor.places(query, mask, frame.pictures[1], count)[0]
-        assert (first.mask == predictor.segment(query, mask, frame.pictures[1]).mask).all()
+    glance = choice.glance.forward
+    choice.score.forward = lambda numbers: -glance(numbers)  # would choose, of more close looks, a worse place
+    for judge in (glance, lambda numbers: -numbers.similarity):  # the second, of more looks, one at an unlikely place
+        choice.glance.forward = judge
+        for count in (1, 2, 3, 4):
+            first = predictor.places(query, mask, frame.pictures[1], count)[0]
+            assert (first.mask == predictor.segment(query, mask, frame.pictures[1]).mask).all()
+        monkeypatch.setattr("recipes.places.UNLIKELY", 0)
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
             predictor.places(query, mask, frame.pictures[1], count=count)
