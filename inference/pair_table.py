@@ -26,7 +26,8 @@ from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
 from inference.predictor import Found, Queries, as_mask, marked_images
 
-ABSENT, MADE_OF = "absent", "made of"  # a truth; the entry of a mask's file
+VISIBLE, ABSENT = "visible", "absent"  # truths without a mask
+MADE_OF = "made of"  # the entry of a mask's file
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
 SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
@@ -48,12 +49,12 @@ class Row:
     box: Sequence[float] | None = None  # or left, top, right, bottom in the only query, in pixels
     value: int | None = None  # of the object in masks that are label maps
     size: str | None = None  # a key of SIZES
-    truth: Path | str | None = None  # the object's mask in the target, or ABSENT
+    truth: Path | str | None = None  # the object's mask in the target, VISIBLE or ABSENT
 
     @classmethod
     def parse(cls, cells: Mapping[str, str], folder: Path) -> "Row":
         """The row of a table in `folder`, from a text for each of COLUMNS. Raises UserError if one is unfit."""
-        paths = {key: folder / cells[key] for key in FILES if cells[key].lower() not in ("", ABSENT)}
+        paths = {key: folder / cells[key] for key in FILES if cells[key].lower() not in ("", VISIBLE, ABSENT)}
         if missing := {"query_image", "target_image"} - {*paths}:
             raise UserError(f"{min(missing)} is {cells[min(missing)] or 'empty'}; name a picture")
         try:
@@ -62,7 +63,7 @@ class Row:
         except ValueError as error:
             raise UserError(f"{error}; look at the row's query_box and object") from None
         masks = [paths["query_mask"]] if "query_mask" in paths else []
-        truth = paths.get("truth", ABSENT if cells["truth"] else None)
+        truth = paths.get("truth", cells["truth"].lower() or None)
         query, target = paths["query_image"], paths["target_image"]
         return cls(cells["name"], [query], target, masks, box or None, value, cells["size"] or None, truth)
 
@@ -100,9 +101,9 @@ class RowAnswer(NamedTuple):
     @property
     def error(self) -> float:
         """0 to 1: how far the answer is from the truth; 0 if nobody knows this."""
-        if self.iou is not None:
-            return 1 - min(self.iou, self.existence)
-        return self.existence if self.absent else 0
+        if self.absent is None:
+            return 0
+        return self.existence if self.absent else 1 - min(1 if self.iou is None else self.iou, self.existence)
 
 
 def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
@@ -204,7 +205,8 @@ def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Row
     mask, existence = found
     word, share = verdict(existence, *limits).rpartition(" (")[0], round(float(mask.mean()), 6)
     score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else None
-    return RowAnswer(row.name, existence, word, share, score, not truth.any() if row.truth else None)
+    absent = not truth.any() and row.truth != VISIBLE if row.truth else None
+    return RowAnswer(row.name, existence, word, share, score, absent)
 
 
 def former_answer(mask_path: Path, picture_path: Path, inputs: Sequence[Path], digest: str) -> Found | None:
@@ -222,7 +224,7 @@ def former_answer(mask_path: Path, picture_path: Path, inputs: Sequence[Path], d
 
 
 def truth_of(row: Row) -> np.ndarray:
-    """The true mask; an empty one if the object is absent, or if nobody knows."""
+    """The true mask; an empty one if the object is absent, or if nobody knows where it is."""
     return read_mask(row.truth) if isinstance(row.truth, Path) else np.zeros((1, 1), np.uint8)
 
 
@@ -255,11 +257,10 @@ def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Pat
 
 def print_scores(answers: Sequence[RowAnswer], limits: Limits) -> None:
     """Print how good the answers are whose truth is known, and how often "there" would be said with other limits."""
-    visible = [found for found in answers if found.iou is not None]
-    absent = [found for found in answers if found.absent]
-    if visible:
-        ious = np.array([found.iou for found in visible])
-        print(f"visible: {len(ious)}, mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}")
+    visible, absent = ([found for found in answers if found.absent is x] for x in (False, True))
+    ious = np.array([found.iou for found in visible if found.iou is not None])
+    if len(ious):
+        print(f"true masks: {len(ious)}, mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}")
     for name, those in (("visible", visible), ("absent", absent)):
         words = Counter(found.verdict for found in those)
         said = ", ".join(f"{word} {words[word]}" for word in ("there", "unsure", "probably not there"))
@@ -267,4 +268,5 @@ def print_scores(answers: Sequence[RowAnswer], limits: Limits) -> None:
             print(f"{name}: {len(those)}, called {said}")
     for limit in [x for x in TRIED_LIMITS if x >= limits[0]] if visible or absent else []:
         there = [sum(found.existence >= limit for found in those) for those in (visible, absent)]
-        print(f"--limits {limits[0]:g} {limit:g}: there {there[0]} visible, {there[1]} absent")
+        counts = f"{there[0]} of {len(visible)} visible, {there[1]} of {len(absent)} absent"
+        print(f"--limits {limits[0]:g} {limit:g}: there {counts}")

@@ -318,7 +318,7 @@ def table(tmp_path, monkeypatch) -> Path:
         "a,here.png,here_mask.png,,there.png,there_mask.png\n"
         "lost,here.png,here_mask.png,,gone.png,\n"
         'b,here.png,,"47, 28, 78, 59",there.png,absent\n'
-        "c,there.png,there_mask.png,,here.png,\n",
+        "c,there.png,there_mask.png,,here.png,Visible\n",
         encoding="utf-8",
     )
     return path
@@ -336,13 +336,13 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
     assert {name: (row["verdict"], row["iou"], row["absent"]) for name, row in rows.items()} == {
         "a": ("there", "1.0", "False"),
         "b": ("there", "", "True"),
-        "c": ("there", "", ""),
+        "c": ("there", "", "False"),
     }
     assert (
-        "\nvisible: 1, mean IoU 1.000, right (IoU above 0.5) 1\n"
-        "visible: 1, called there 1, unsure 0, probably not there 0\n"
+        "\ntrue masks: 1, mean IoU 1.000, right (IoU above 0.5) 1\n"
+        "visible: 2, called there 2, unsure 0, probably not there 0\n"
         "absent: 1, called there 1, unsure 0, probably not there 0\n"
-        "--limits 0.2 0.5: there 1 visible, 1 absent\n"
+        "--limits 0.2 0.5: there 2 of 2 visible, 1 of 1 absent\n"
     ) in done.stdout
     shown = f"wrong ones first in {out / 'answers.jpeg'}"
     boxes = f"1 query mask cut out of boxes: look at the outlines in {out / 'answers.jpeg'}"
