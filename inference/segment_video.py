@@ -46,14 +46,15 @@ from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder
 from common.progress import progress
 from formats.footage import Footage, open_footage
-from formats.geometry import Size, resize, shrink
+from formats.geometry import resize, shrink
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, mask_area, resize_mask
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
-from inference.predictor import Predictor, ask_if_inverted
-from recipes.base import Answer
-from recipes.frame import Frame, answered
+from inference.predictor import ask_if_inverted
+from recipes.base import Answer, Recipe
+from recipes.frame import Frame
+from recipes.table import load_recipe
 
 EXISTENCE_COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
 OUTLINE_COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
@@ -92,9 +93,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     if ego is None:
         print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
-    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
+    recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
     with atomic_folder(args.out) as out:
-        rows = answer_moments(predictor, cameras, answerable, list(masks.objects), ego, out)
+        rows = answer_moments(recipe, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])
     for name in cameras:
@@ -133,7 +134,12 @@ def find_moments(
     for place, position in enumerate(positions):
         seen = {name: frame for name, frames in matches.items() if (frame := frames[place])}
         number = footage.numbers[position]
-        rles = read_masks(masks, number, footage.size) if len(seen) > 1 else {}
+        rles = {}  # without objects that are not visible
+        for name in masks.objects if len(seen) > 1 else ():
+            if number in masks.objects[name] and (rle := masks.read(name, number, footage.size)):
+                rles[name] = rle
+                if mask_area(rle) > footage.size[0] * footage.size[1] / 2:
+                    ask_if_inverted(decode_mask(rle), f"the mask of {name} in {masks.path}")
         moments.append(Moment(number, float(footage.seconds[position]), query, rles, seen))
     return moments
 
@@ -147,18 +153,8 @@ def match_frames(times: np.ndarray, camera: Footage, shared: int) -> list[Seen |
     return [Seen(position, gap) if is_there else None for position, gap, is_there in found]
 
 
-def read_masks(masks: MaskFiles, number: int, size: Size) -> dict[str, RLE]:
-    """The masks of a frame by object, of the video's `size` (H, W), without objects that are not visible."""
-    named = (name for name, frames in masks.objects.items() if number in frames)
-    rles = {name: rle for name in named if (rle := masks.read(name, number, size))}
-    for name, rle in rles.items():
-        if mask_area(rle) > size[0] * size[1] / 2:
-            ask_if_inverted(decode_mask(rle), f"the mask of {name} in {masks.path}")
-    return rles
-
-
 def answer_moments(
-    predictor: Predictor,
+    recipe: Recipe,
     cameras: Mapping[str, Footage],
     moments: Sequence[Moment],
     objects: Sequence[str],
@@ -174,9 +170,8 @@ def answer_moments(
     frames = progress(frames_at(cameras, moments, ego), "segment", len(moments), "frame")
     kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
-        recipe = predictor.recipe
-        stream = answered(recipe, frames, lambda frame: recipe.predict(recipe.prepare(frame)), at_once=0)
-        for moment, (frame, answers) in zip(moments, stream, strict=True):
+        for moment, frame in zip(moments, frames, strict=True):
+            answers = recipe.predict(recipe.prepare(frame)) if frame.row else []
             found = dict(zip(sought_in(moment), answers, strict=True))
             write_masks(moment, frame, found, cameras, out / "masks", kept)
             images = dict(zip(moment.seen, frame.pictures, strict=True))

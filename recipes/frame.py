@@ -164,16 +164,15 @@ def answered(
     recipe: Any,
     frames: Iterable[Frame],
     ask: Callable[[Frame], list] | None = None,
-    at_once: int | None = None,
     world: Any = None,
 ) -> Iterator[tuple[Frame, list]]:
     """Yield frames with the answer for each of their pairs: by default `recipe.predict(frame)`, a list of `Answer`s.
 
-    Frames are joined until they have `at_once` pairs, by default as many as the recipe computes at once on a GPU. This
-    ends early, after the frame in which a signal came to this process of the `world`.
+    Frames are joined until they have as many pairs as the recipe computes at once on a GPU. This ends early, after the
+    frame in which a signal came to this process of the `world`.
     """
-    frames, ask, at_once = iter(frames), ask or recipe.predict, recipe.pairs_at_once if at_once is None else at_once
-    while group := frames_at_once(frames, at_once):
+    frames, ask = iter(frames), ask or recipe.predict
+    while group := frames_at_once(frames, recipe.pairs_at_once):
         frame = group[0] if len(group) == 1 else joined(group)
         yield frame, ask(frame) if frame.row else []
         if world and world.signal:

@@ -1,5 +1,7 @@
 """recipes/frame.py: frames that are joined are answered row by row."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def answers_of(frame: Frame) -> list[tuple[int, int, int]]:
 @pytest.mark.parametrize(("at_once", "frames"), [(0, 4), (2, 2), (9, 1)])
 def test_frames_that_are_joined_keep_the_pictures_masks_and_reasons_of_their_rows(at_once, frames):
     given = [frame_of(10, [7]), frame_of(20, []), frame_of(30, [3, 5]), frame_of(40, [4])]
-    found = list(answered(None, given, answers_of, at_once))
+    found = list(answered(SimpleNamespace(pairs_at_once=at_once), given, answers_of))
     assert len(found) == frames
     by_row = {row: answer for frame, answers in found for row, answer in zip(frame.row, answers, strict=True)}
     assert by_row == {7: (7, 10, 11), 3: (3, 30, 31), 5: (5, 30, 31), 4: (4, 40, 41)}
