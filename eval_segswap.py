@@ -153,8 +153,7 @@ def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[Res
 def default_checkpoint(setting: str) -> Path:
     """netBest.pth, or else netLast.pth, of a training for this setting, or else of a training for both settings."""
     (folder, script), (of_both, _) = CHECKPOINT_DIRS[setting], CHECKPOINT_DIRS[BOTH]
-    names = [Path(x, name) for x in (folder, of_both) for name in ("netBest.pth", "netLast.pth")]
-    paths = [CHECKPOINTS / name for name in names]
+    paths = [CHECKPOINTS / x / name for x in (folder, of_both) for name in ("netBest.pth", "netLast.pth")]
     if checkpoint := next((path for path in paths if path.exists()), None):
         return checkpoint
     what = f"no checkpoint {paths[0]}; train one with `bash train/{script}` or give --ckpt_path"
