@@ -14,7 +14,7 @@ from formats.footage import open_footage, synchronize
 from formats.video import VideoError, index_video, open_video, read_frames
 from tests.made.videos import hide_first_frames, make_video, numbered_image, read_number
 
-FRAMES = 200
+FRAMES = 130
 STREAMS = {  # codec, options
     "H.264, one long group": ("libx264", {"g": "250", "bf": "3"}),
     "H.264, open groups": ("libx264", {"x264-params": "open-gop=1:keyint=40:scenecut=0:bframes=3"}),

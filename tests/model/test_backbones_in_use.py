@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 
 import eval_segswap
@@ -13,21 +12,9 @@ from inference.predictor import Predictor
 from model import checkpoint
 from model.backbone import Backbone
 from recipes.table import load_checkpoint
+from tests.made.networks import write_transformer
 from tests.made.training import run_training
-from tests.model.test_backbones import DINOV2, original_state
 from train import start
-
-
-def test_training_and_inference_work_on_another_backbone(training_set, tmp_path):
-    weights = tmp_path / "weights.pth"
-    torch.save({key: tensor.half() for key, tensor in original_state(DINOV2).items()}, weights)
-    backbone = ["--backbone", DINOV2, "--backbone_weights", weights, "--warmUpIter", 1, "--iter-epoch", 2]
-    last = tmp_path / "netLast.pth"
-    assert run_training(training_set, tmp_path, *backbone) is None
-    assert set(torch.load(last, weights_only=True)["backbone"]) == {"name", "digest", "weights"}
-
-    words = ["--setting", "ego-exo", "--ckpt_path", last, "--data_path", training_set, "--out_path", tmp_path / "out"]
-    assert eval_segswap.main([str(word) for word in [*words, "--num_workers", 0]]) == 0
 
 
 def test_a_backbone_of_ones_own_trains_and_is_loaded_with_the_same_weights_only(training_set, tmp_path, monkeypatch):
@@ -49,19 +36,21 @@ def test_a_backbone_of_ones_own_trains_and_is_loaded_with_the_same_weights_only(
         load_checkpoint(last)
 
 
-def test_a_checkpoint_whose_backbone_has_gone_names_it_and_takes_the_file_given(tmp_path, training_set):
+def test_a_checkpoint_whose_transformer_has_gone_names_it_and_takes_the_file_given(tmp_path, training_set):
     first, other = tmp_path / "first.pth", tmp_path / "other.pth"
     for seed, path in enumerate((first, other)):
         torch.manual_seed(seed)
-        torch.save(timm.create_model("resnet10t").state_dict(), path)
-    flags = ["--backbone", "resnet10t", "--backbone_weights"]
+        *flags, _ = write_transformer(path)
     run_training(training_set, tmp_path / "run", *flags, first)
     last = tmp_path / "run" / "netLast.pth"
+    assert set(torch.load(last, weights_only=True)["backbone"]) == {"name", "digest", "weights"}
     moved = Path(shutil.move(first, tmp_path / "moved.pth"))
-    assert load_checkpoint(last, moved).backbone.name == "resnet10t"
+    assert load_checkpoint(last, moved).backbone.name == "test_vit"
     assert run_training(training_set, tmp_path / "run", *flags, moved, "--n-epoch", 2) is None
-    words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(training_set)]
-    with pytest.raises(UserError, match="netLast.pth was trained on other weights of resnet10t than .*other.pth"):
-        eval_segswap.main([*words, "--backbone_weights", str(other), "--out_path", str(tmp_path / "results")])
-    with pytest.raises(UserError, match="holds another network .backbone resnet10t -> efficientnet_lite0."):
+    words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(training_set), "--num_workers", "0"]
+    words += ["--out_path", str(tmp_path / "results"), "--backbone_weights"]
+    with pytest.raises(UserError, match="netLast.pth was trained on other weights of test_vit than .*other.pth"):
+        eval_segswap.main([*words, str(other)])
+    assert eval_segswap.main([*words, str(moved)]) == 0
+    with pytest.raises(UserError, match="holds another network .backbone test_vit -> efficientnet_lite0."):
         run_training(training_set, tmp_path / "else", "--resume-pth", last)
