@@ -107,7 +107,7 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
         load_state(backbone.network, stored, f"{path}, backbone")
         return backbone
     name, file = str(stored.get("name")), stored.get("weights")
-    if weights is None and isinstance(file, str) and Path(file).is_file():
+    if weights is None and isinstance(file, str):
         weights = Path(file)
     backbone = make_backbone(name, weights, stored.get("blocks"), stored.get("no_positions", False))
     if backbone.digest != stored["digest"]:

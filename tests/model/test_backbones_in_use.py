@@ -45,6 +45,8 @@ def test_a_checkpoint_whose_transformer_has_gone_names_it_and_takes_the_file_giv
     last = tmp_path / "run" / "netLast.pth"
     assert set(torch.load(last, weights_only=True)["backbone"]) == {"name", "digest", "weights"}
     moved = Path(shutil.move(first, tmp_path / "moved.pth"))
+    with pytest.raises(UserError, match="no file .*first.pth; give the weights of test_vit as --backbone_weights"):
+        load_checkpoint(last)
     assert load_checkpoint(last, moved).backbone.name == "test_vit"
     assert run_training(training_set, tmp_path / "run", *flags, moved, "--n-epoch", 2) is None
     words = ["--setting", "ego-exo", "--ckpt_path", str(last), "--data_path", str(training_set), "--num_workers", "0"]
