@@ -91,9 +91,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
     if not any(moment.masks for moment in answerable):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
+    recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
     if ego is None:
         print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
-    recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
     with atomic_folder(args.out) as out:
         rows = answer_moments(recipe, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
