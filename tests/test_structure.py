@@ -86,13 +86,6 @@ def test_no_floor_imports_one_above_it_nor_a_script(folder):
         assert not ours & scripts, name_of(path)
 
 
-def test_every_progress_bar_is_only_for_a_terminal():
-    for path in SOURCES:
-        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
-        bars = [{x.arg for x in call.keywords} for call in calls if ast.unparse(call.func) == "tqdm"]
-        assert all(arguments & {"disable", None} for arguments in bars), name_of(path)  # None stands for **options
-
-
 def test_help_of_every_script_keeps_the_docstring_with_the_command_to_copy():
     for name, (status, text) in helps().items():
         assert status == 0, f"{name} --help: {text[-500:]}"

@@ -22,10 +22,6 @@ def make_features(batch: int = 2, cells: int = 6, seed: int = 1) -> tuple[torch.
     return tuple(10 * F.normalize(x.relu(), dim=1) for x in draw)
 
 
-def make_blocked(batch: int = 2, tokens: int = 36) -> torch.Tensor:
-    return torch.rand(batch, tokens, generator=torch.Generator().manual_seed(2)) < 0.5
-
-
 def probabilities(look: Look) -> list[torch.Tensor]:
     return [look.target_mask_prob, look.logit.sigmoid(), look.query_mask_prob]
 
