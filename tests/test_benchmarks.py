@@ -127,14 +127,14 @@ def test_photographs_are_judged_by_part_with_absent_things_apart(tmp_path, monke
     said = {}
     for part in ("chooses", "strangers"):
         done = run_main(photographs.main, *words, "--part", part, "--out", tmp_path / part)
-        lines = [line for line in output_of(done).splitlines() if line.startswith(("visible", "absent"))]
+        lines = [line for line in output_of(done).splitlines() if line.startswith(("true masks", "visible", "absent"))]
         said[part] = [re.sub(r"0\.9[5-9]\d|1\.000", "0.9", line) for line in lines]
     assert said["chooses"] == [
-        "visible: 2, mean IoU 0.9, right (IoU above 0.5) 2",
+        "true masks: 2, mean IoU 0.9, right (IoU above 0.5) 2",
         "visible: 2, called there 2, unsure 0, probably not there 0",
     ]
     assert said["strangers"] == [
-        "visible: 1, mean IoU 0.9, right (IoU above 0.5) 1",
+        "true masks: 1, mean IoU 0.9, right (IoU above 0.5) 1",
         "visible: 1, called there 1, unsure 0, probably not there 0",
         "absent: 2, called there 0, unsure 0, probably not there 2",
     ]
