@@ -105,7 +105,7 @@ class NetworkRecipe(Recipe):
     config: Any  # of the class `Config`
     Config: ClassVar[type]  # of its network; its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
-    Options: ClassVar[type]  # of its training, also flags
+    Options: ClassVar[type]  # of its training, also flags; `training` has their values, `options` is for the record
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class NetworkRecipe(Recipe):
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
         self.network, self.config = network.to(device).eval(), network.config
         self.device, self.precision = device, precision
-        self.encoder = Encoder(backbone, device, PRECISIONS[precision])
+        self.encoder = Encoder(backbone, device, PRECISIONS[precision])  # a checkpoint's "encoder" is the network
         self.batch_size = batch_size or BATCH_SIZE
         self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
         self.loading, self.training, self.options = loading or {}, training, {"precision": precision}

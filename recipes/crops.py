@@ -73,8 +73,8 @@ class MatchingConfig:
         return max(2, self.input_size // (2 * STRIDE)) * STRIDE
 
     def frame_length(self, share: float) -> int:
-        """The long side, in pixels, of the frame in which to locate an object that spans the part `share` of the frame.
-        The result is `frame_size`, halved until the object fills at most half of a wide crop.
+        """The long side, in pixels, at which a whole target is read to locate an object that spans its part `share`:
+        `frame_size`, halved until the object fills at most half of a wide crop, but not below twice `wide_size`.
         """
         length = self.frame_size
         while share * length > self.wide_size / 2 and length >= 4 * self.wide_size:

@@ -1,5 +1,5 @@
-"""A frame: pairs to predict together, with the pictures and masks that a recipe needs for them. `Frames` reads the
-frames of a table of pairs, and `answered` is the one loop that predicts them.
+"""A `Frame`: pairs to predict together, usually of one moment of a take, with their pictures and masks. (Elsewhere, as
+in `frame_size`, a frame is one picture.) `Frames` reads them, and `answered` is the one loop that predicts them.
 
     for frame, answers in answered(recipe, DataLoader(Frames(pairs, pairs.groups("take", "frame"), recipe.prepare))):
         for row, answer in zip(frame.row, answers): ...    # pairs.named(row) tells the names of a pair

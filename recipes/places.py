@@ -115,7 +115,7 @@ class Glanced(Rows):
 class Compared(Glanced):
     """What is known of N places after the close looks: the score reads it."""
 
-    close_logit: Tensor  # the same three numbers, by the close look
+    close_logit: Tensor  # logit, agreement and cosine again, by the close look
     close_agreement: Tensor
     close_cosine: Tensor
     color: Tensor  # whether the close look shows the object's colors, by `same_color`
@@ -132,12 +132,12 @@ class Judged(Compared):
     elsewhere: Tensor  # the highest similarity away from this place, where look-alikes are
 
 
-def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int, near: int = 0) -> list[int]:
+def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int, first: int = 0) -> list[int]:
     """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first. The
-    first `near` rows of a pair, which got a close look, outrank its others, whatever the scores.
+    first `first` rows of a pair outrank its others, whatever the scores.
     """
     best = []
     for rows in rows_by_key(pairs).values():
-        first, others = (sorted(x, key=scores.__getitem__, reverse=True) for x in (rows[:near], rows[near:]))
-        best += (first + others)[:count]
+        ranked = [sorted(x, key=scores.__getitem__, reverse=True) for x in (rows[:first], rows[first:])]
+        best += (ranked[0] + ranked[1])[:count]
     return best

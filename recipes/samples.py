@@ -26,7 +26,7 @@ class DrawnPairs(NamedTuple):
 
     query: int  # the pair whose query view and mask are shown
     target: int  # the pair whose target view is shown; if it is another pair, the object is not in this view
-    chance: float = 1.0  # a random number from 0 to 1, for a choice of the recipe
+    chance: float = 1.0  # a random number from 0 to 1, for a choice of the paper's recipe
 
 
 @dataclass

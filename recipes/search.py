@@ -90,7 +90,8 @@ class Search(NetworkRecipe):
         places = self.locate(frame, marked, sought, self.looks)  # 2. Candidates
         places = places[places.likely(max(count, close))]
         looks = self.look(query, places, CONTEXT)  # 3. Looks
-        numbers, first = Glanced.of(places, looks), {*places.likely(close)}  # the first answer is one of these
+        # For more answers, more places get a close look; the first answer stays one that `count` 1 would give.
+        numbers, first = Glanced.of(places, looks), {*places.likely(close)}
         glances = [(row in first, glance) for row, glance in enumerate(choice.glance(numbers).tolist())]
         best = highest_rows(glances, places.pair, max(count, close))
         places, looks, numbers = places[best], looks[best], numbers[best]
@@ -200,7 +201,7 @@ class Search(NetworkRecipe):
         for spot, mask in zip(marked.spot, marked.mask, strict=True):
             share = min(spot.extent / max(mask.shape), LARGEST_SHARE)
             length = self.config.frame_length(share)
-            if self.config.cell == STRIDE:  # to enlarge a picture costs a transformer much, and shows no more
+            if self.config.cell == STRIDE:  # a plain vision transformer: enlarging a picture costs much
                 length = min(length, max(mask.shape))
             lengths.append(length)
 
@@ -220,13 +221,13 @@ class Search(NetworkRecipe):
         """
         answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
         rows = range(len(places))
-        for _ in range(ROUNDS):
+        for left in reversed(range(ROUNDS)):
             parts = self.best_parts(closer, places.image)
             for row, prob, crop, part in zip(rows, closer.prob, closer.crop, parts, strict=True):
                 if part:
                     answers[row] = Answer(prob, 0.0, crop)
             cut_off = [k for k, part in enumerate(parts) if part and not part.is_uncut]
-            if not cut_off:
+            if not (cut_off and left):
                 break
             rows, places = [rows[k] for k in cut_off], places.at_parts(parts)[cut_off]
             closer = self.look(objects, places, CLOSE)

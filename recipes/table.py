@@ -70,18 +70,18 @@ def load_recipe(
         if path:
             raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
         chosen = options.pop("blocks", None), options.pop("no_positions", None) or False
-        encoder = make_backbone(backbone, backbone_weights, *chosen)
-        recipe = Matching.of(encoder, device, precision, **options)
+        frozen = make_backbone(backbone, backbone_weights, *chosen)
+        recipe = Matching.of(frozen, device, precision, **options)
         recipe.description = f"{backbone}: {recipe.config}, with nothing trained, in {precision}"
-        recipe.digest = encoder.digest
+        recipe.digest = frozen.digest
         return recipe
     for name in ("input_size", "blocks", "no_positions"):
         if options.pop(name, None):
             raise UserError(f"--{name} goes with --backbone; a checkpoint fixes its own value")
     path = path or SHIPPED
-    kind, encoder, network, arguments, digest = load_checkpoint(path, backbone_weights)
-    recipe = kind(network, encoder, device, precision, **options)
-    recipe.description = f"{path.name}: {network.config} on {encoder.name} features, in {precision}"
+    kind, frozen, network, arguments, digest = load_checkpoint(path, backbone_weights)
+    recipe = kind(network, frozen, device, precision, **options)
+    recipe.description = f"{path.name}: {network.config} on {frozen.name} features, in {precision}"
     recipe.digest = digest
     if arguments:
         single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"

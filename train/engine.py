@@ -29,7 +29,7 @@ from train.options import MAY_CHANGE, Options
 from train.state import SEARCHED, TrainState
 
 SEARCH_SHARE, SEARCH_AT_LEAST = 0.1, 20_000  # of the training pairs that are searched, unless another share is given
-FRAMES_KEPT = 16  # of which a search keeps in a file what it has found
+FRAMES_KEPT = 16  # after so many, what a search has found is written to a file
 
 
 class Step(nn.Module):
@@ -149,9 +149,9 @@ class Run:
         signals, of_ranks = zip(*self.world.gather((self.world.signal, found)), strict=True)
         if any(signals):
             raise Stopped
-        kept = dict(chain.from_iterable(part.items() for of_rank in (kept, *of_ranks) for part in of_rank.values()))
-        takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in kept]
-        return [(row, takes[self.pairs.take[row]], kept[row]) for row in rows]
+        of_row = dict(chain.from_iterable(part.items() for of_rank in (kept, *of_ranks) for part in of_rank.values()))
+        takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in of_row]
+        return [(row, takes[self.pairs.take[row]], of_row[row]) for row in rows]
 
     @property
     def is_mining_due(self) -> bool:

@@ -26,9 +26,9 @@ class TrainState:
     history: `{"epoch": the last finished epoch, "start_iou", "best_iou", "best_epoch", "last_iou"}`. If a run ended
     after the last step of an epoch but before the end of its validation, the history lacks this epoch.
 
-    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: of which "step",
-    pairs and options the finished networks are that the continued checkpoint has, if it has them. A finished network is
-    a checkpoint's "encoder", which predicts; the one before, which goes on training, is then its "trained".
+    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: the
+    "step", pairs and options from which the recipe's `finish` made the stored networks; empty if it has not run. After
+    it, a checkpoint has two networks: "encoder" predicts, and "trained", of before, goes on training.
     """
 
     def __init__(

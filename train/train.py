@@ -139,7 +139,7 @@ def finish(run: Run) -> None:
         finished[name] = {"encoder": as_read(state.network.state_dict()), "trained": trained}
     if state.best:
         state.best = as_read(state.best | finished.get(BEST, finished[LAST]))
-    state.save_last(finished=made_of, **finished[LAST])
+    state.save_last(finished=made_of, **finished[LAST])  # `state.network` may be the best one now
     state.forget_searches()
 
 

@@ -116,7 +116,7 @@ class Strong(Search, Trained):
         - place: for visible objects whose sample trains the locator, the cross-entropy of the object's cells among all
           cells of the target.
         - choice: if a target has crops that show the object and crops that do not, the cross-entropy of the crops that
-          show the object, from the existence logits of all its crops.
+          show the object, from the existence logits of all its crops. (The judges, `network.choice`, are only fitted.)
         """
         with autocast(self.device, self.precision):
             heat, looks = self.heat(batch), self.look_at_crops(batch)

@@ -2,9 +2,9 @@
 
 Each target has three crops. In a fifth of the samples the crops have context, to train finding the object: two crops
 are around the object, and one is around a rival: a place at which the search was wrong, another object or any place. In
-the others, close crops of both views train drawing the object: all three are around it, but one if the search was wrong
-in this pair. If the object is hidden, all crops are around rivals. Half of the samples also have the whole target,
-to train the locator.
+the others, close crops of both views train drawing the object: all three are around it, or two and a rival if the
+search was wrong in this pair. If the object is hidden, all crops are around rivals. Half of the samples also have the
+whole target, to train the locator.
 """
 
 from collections.abc import Sequence
