@@ -37,6 +37,7 @@ from common.arguments import Parser, add_device, add_setting, at_least
 from common.constants import THRESHOLD
 from common.errors import counted, run_script
 from formats.crop import Crop, put_back
+from formats.frame_files import frame_path
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import decode_mask, encode_mask, iou
 from formats.pairs import Pairs, open_or_list_pairs
@@ -131,7 +132,7 @@ def predict_plainly(
     for row in range(len(pairs)):
         _, name, query_camera, target_camera, frame = pairs.named(row)
         query, target = (
-            torch.from_numpy(letterbox(read_frame(take.folder / camera / f"{frame}.jpg"), side))
+            torch.from_numpy(letterbox(read_frame(frame_path(take.folder / camera, frame)), side))
             for camera in (query_camera, target_camera)
         )
         mask = torch.from_numpy(letterbox(decode_mask(take.masks[name][query_camera][frame]), side))

@@ -8,8 +8,8 @@ The class needs only a method `predict`, which gets a `TakeFrame`, and returns a
 - The existence is the probability that the object is visible in the target.
 
 With an attribute `letterbox_side`, images and masks are letterboxed to squares of this side in pixels. Each process
-makes one object of the class, with the keyword arguments of `--predictor my_method.py:Method key=value ...`. Their
-values are texts, also those of numbers.
+makes one object of the class, with the keyword arguments of `--predictor my_method.py:Method key=value ...`. Each
+value is passed as text, even a number.
 
 A process predicts one take after the other, and the frames of a take in ascending order. Processes share the takes, and
 a stopped run begins a take anew. An answer may therefore depend on earlier frames of the same take, but not on other

@@ -65,7 +65,7 @@ class FittedChoice(nn.Module):
 
 
 class Matcher(nn.Module):
-    """Looks for objects in crops. Its only parameters are those of a `FittedChoice`."""
+    """Looks for objects in crops. Only a `FittedChoice` in it has parameters."""
 
     reads_masks = False
 

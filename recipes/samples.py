@@ -111,8 +111,8 @@ def unrelated_pair(pairs: Pairs, i: int, rng: np.random.Generator) -> int | None
 
 
 def sample_numbers_by_step(steps: range, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[range]:
-    """Yield the numbers of a rank's samples for each step, as the `batch_sampler` of a DataLoader. Step s with B
-    samples takes the numbers s * B to s * B + B - 1, which are split over the ranks.
+    """For each step, yield the numbers of the samples that a rank reads, as the `batch_sampler` of a DataLoader does.
+    Step s of B samples has the numbers s * B to s * B + B - 1, which the ranks share.
     """
     first, end = rank * batch_size // world_size, (rank + 1) * batch_size // world_size
     for step in steps:
