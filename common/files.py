@@ -76,6 +76,31 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path} exists; name another file to write, or give --overwrite to replace it")
 
 
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Call this before the work begins, with all files that a command writes and reads. Raises UserError if it would
+    replace one that it reads, or write two into one file, also if their names differ. A folder among the inputs stands
+    for all files in it.
+    """
+    read, written = {_identity(path) for path in inputs if path}, set()
+    for path in outputs:
+        places = (path, *path.resolve().parents) if path.exists() else (path,)
+        if not read.isdisjoint(map(_identity, places)):
+            what = "is an input of this command, or lies in one, and stays"
+            raise UserError(f"{path} {what}; name another file to write")
+        if _identity(path) in written:
+            raise UserError(f"{path} would be written twice; give each file to write a name of its own")
+        written.add(_identity(path))
+
+
+def _identity(path: Path) -> Any:
+    """The same for all names of a file, which may be links, or differ in capitals on a disk that ignores them."""
+    try:
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    except OSError:  # it does not exist yet
+        return os.path.realpath(path)
+
+
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Delete temporary files that killed writers of `name` (None: of any name) left in `folder`, which is `claimed`."""
     pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"

@@ -15,6 +15,7 @@ from common.files import (
     atomic_folder,
     atomic_write,
     check_output,
+    check_outputs,
     claimed,
     iter_json,
     read_json,
@@ -96,6 +97,22 @@ def test_where_nothing_can_be_written_is_said_before_the_work_and_nobody_waits(t
     run = subprocess.run([sys.executable, "-c", CLAIM, folder], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.stderr.startswith(f"error: cannot write into {place} (") and run.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_a_command_reads_is_not_written_by_whatever_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in "read.json", "folder/picture.jpg":
+        (tmp_path / name).touch()
+    (tmp_path / "link.json").symlink_to("read.json")
+    (tmp_path / "same.json").hardlink_to(tmp_path / "read.json")
+    (tmp_path / "other").symlink_to("folder")
+    new = [tmp_path / name for name in ("new.json", "folder/new.jpg")]
+    check_outputs([*new, tmp_path / "same.json"], [tmp_path / "folder", tmp_path / "gone.json", None])
+    for name in "read.json", "link.json", "same.json", "folder/../read.json", "other/picture.jpg", "folder":
+        with pytest.raises(UserError, match=f"{name} is an input of this command, or lies in one, and stays; name "):
+            check_outputs([*new, tmp_path / name], [tmp_path / "read.json", tmp_path / "folder"])
+    with pytest.raises(UserError, match="other/new.jpg would be written twice; give each file"):
+        check_outputs([*new, tmp_path / "other" / "new.jpg"], [])
 
 
 FILL_FOLDER = """
