@@ -76,29 +76,40 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path} exists; name another file to write, or give --overwrite to replace it")
 
 
-def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
-    """Call this before the work begins, with all files that a command writes and reads. Raises UserError if it would
-    replace one that it reads, or write two into one file, also if their names differ. A folder among the inputs stands
-    for all files in it.
+def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None]) -> None:
+    """Call this before the work begins, with all files and folders that a command replaces and reads. Raises UserError
+    if it would replace one that it reads, or something in it or around it, by whatever name; and if it would write two
+    files to one place.
     """
-    read, written = {_identity(path) for path in inputs if path}, set()
+    read = {_identity(path): path for path in inputs if path}
+    folders = {path.parent: path for path in read.values()}
+    around = {place: path for folder, path in folders.items() for place in _identities(folder)} | read
+    inside = {folder: _identities(folder) & read.keys() for folder in {path.parent for path in outputs}}
+    written = set()
     for path in outputs:
-        places = (path, *path.resolve().parents) if path.exists() else (path,)
-        if not read.isdisjoint(map(_identity, places)):
-            what = "is an input of this command, or lies in one, and stays"
-            raise UserError(f"{path} {what}; name another file to write")
-        if _identity(path) in written:
+        place = _identity(path)
+        others = inside[path.parent] if isinstance(place, tuple) else ()  # new files may be added to a folder
+        if harmed := next((around[x] for x in (place, *others) if x in around), None):
+            raise UserError(f"cannot write {path}: this command reads {harmed}; name another place for what it writes")
+        if place in written:
             raise UserError(f"{path} would be written twice; give each file to write a name of its own")
-        written.add(_identity(path))
+        written.add(place)
+
+
+def _identities(folder: Path) -> set[Any]:
+    """Of a folder and those around it."""
+    return set(map(_identity, (folder.resolve(), *folder.resolve().parents)))
 
 
 def _identity(path: Path) -> Any:
-    """The same for all names of a file, which may be links, or differ in capitals on a disk that ignores them."""
+    """The same for all names of a file, which may be links, or differ in capitals on a disk that ignores them. If it
+    exists, a tuple.
+    """
     try:
         found = path.stat()
         return found.st_dev, found.st_ino
-    except OSError:  # it does not exist yet
-        return os.path.realpath(path)
+    except (OSError, ValueError):  # ValueError: the name has a character that no file's name can have
+        return str(path.parent.resolve() / path.name)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

@@ -99,18 +99,22 @@ def test_where_nothing_can_be_written_is_said_before_the_work_and_nobody_waits(t
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_file_that_a_command_reads_is_not_written_by_whatever_name(tmp_path):
+def test_what_a_command_reads_is_not_written_by_whatever_name(tmp_path):
     (tmp_path / "folder").mkdir()
-    for name in "read.json", "folder/picture.jpg":
+    for name in "read.json", "folder/picture.jpg", "old.json":
         (tmp_path / name).touch()
     (tmp_path / "link.json").symlink_to("read.json")
     (tmp_path / "same.json").hardlink_to(tmp_path / "read.json")
     (tmp_path / "other").symlink_to("folder")
-    new = [tmp_path / name for name in ("new.json", "folder/new.jpg")]
-    check_outputs([*new, tmp_path / "same.json"], [tmp_path / "folder", tmp_path / "gone.json", None])
-    for name in "read.json", "link.json", "same.json", "folder/../read.json", "other/picture.jpg", "folder":
-        with pytest.raises(UserError, match=f"{name} is an input of this command, or lies in one, and stays; name "):
-            check_outputs([*new, tmp_path / name], [tmp_path / "read.json", tmp_path / "folder"])
+    new = [tmp_path / name for name in ("new.json", "folder/new.jpg", "old.json")]
+    for read, names in {
+        "read.json": ["read.json", "link.json", "same.json", "folder/../read.json"],
+        "folder": ["folder", "other", "other/picture.jpg"],
+        "other/picture.jpg": ["folder/picture.jpg", "folder"],
+    }.items():
+        for name in names:
+            with pytest.raises(UserError, match=f"^cannot write [^\n]*{name}: this command reads [^\n]*{read}; name "):
+                check_outputs([*new, tmp_path / name], [tmp_path / read, tmp_path / "gone.json", None])
     with pytest.raises(UserError, match="other/new.jpg would be written twice; give each file"):
         check_outputs([*new, tmp_path / "other" / "new.jpg"], [])
 
