@@ -68,6 +68,7 @@ run "${predict[@]}" --ckpt_path "$out/checkpoints/netBest.pth" --out_path "$out/
 made "$out"/results/{before,after}/{ego-exo,exo-ego}_test_results.json
 
 step "7/7 Scores: both compared in both settings, and a report with pictures"
+echo 'So few takes show how training works, hardly what it brings: "uncertain" is what other test takes may reverse.'
 for setting in ego-exo exo-ego; do
   before=$out/results/before/${setting}_test_results.json
   after=$out/results/after/${setting}_test_results.json
@@ -79,7 +80,7 @@ run python evaluation/evaluate.py --setting ego-exo --split test --data_path "$d
   --sheet "$out/ego-exo.jpg" --overwrite
 made "$out"/{ego-exo,exo-ego}_comparison/index.html "$out/ego-exo_report/index.html" "$out/ego-exo.jpg"
 
-printf '\nDone in %d s. %s/ego-exo.jpg shows eight test cases, chosen at random: query with mask, prediction, truth.\n' \
-  "$SECONDS" "$out"
-printf 'The report, with all cases: %s/ego-exo_report/index.html\n' "$out"
-printf 'So few takes show how training works, hardly what it brings: "uncertain" is what other test takes may reverse.\n'
+printf '\nDone in %d s. Look at these first:\n' "$SECONDS"
+printf '  %s/ego-exo.jpg: eight test cases, chosen at random: query with mask, prediction, truth\n' "$out"
+printf '  %s/ego-exo_report/index.html: all cases, to sort and filter by score\n' "$out"
+printf 'Then your own pictures: docs/own_data.md.\n'

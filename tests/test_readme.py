@@ -49,6 +49,7 @@ SKIPPED = {  # beginning of a command -> why it is not run here
     "#SBATCH": "",
     "SRUN_CPUS": "",
     "bash quickstart.sh": "another test runs it, in smaller",
+    "bash tests/run.sh": "runs this test",
     "bash train/run_exo.sh": "run_ego.sh with another flag; run_both.sh makes a network for exo-ego, too",
 }
 TINY_TRAINING = (
@@ -120,6 +121,10 @@ def adapted(command: str) -> str:
     if command.startswith("bash train/run_"):
         return command + TINY_TRAINING
     return command.replace("vit_large_patch16_dinov3.lvd1689m", "efficientnet_lite0")  # whose weights are here
+
+
+def test_readme_holds_together_the_command_that_shows_everything_and_the_one_that_tests_it():
+    assert ["bash quickstart.sh", "bash tests/run.sh"] in [lines_of(block) for _, block in blocks(ROOT / "README.md")]
 
 
 def test_every_block_of_every_page_runs_after_the_ones_before_it_in_one_folder(tmp_path, warm_python, capsys):
