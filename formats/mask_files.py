@@ -22,6 +22,8 @@ from formats.masks import RLE, check_rle, check_size, encode_mask, fit_mask, mas
 from formats.picture_files import by_number, read_mask
 
 LAYOUTS = "a folder of {object}/{frame}.png, a PNG file, or COCO's JSON"
+# The library walks along a polygon's edges, even outside the image, and keeps five points of each pixel.
+LARGEST, LONGEST = 100_000, 1_000_000  # in pixels: a coordinate, an outline
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
             points = np.asarray(polygon, float)
             if points.ndim != 1 or len(points) < 6 or len(points) % 2:  # the library reads two points as a box
                 raise ValueError("a polygon has fewer than three points, or half a point")
+            if not (abs(points) <= LARGEST).all():
+                raise ValueError(f"a polygon has a number that is not finite or beyond {LARGEST:,}")
+            corners = points.reshape(-1, 2)
+            if (length := abs(corners - np.roll(corners, 1, 0)).max(1).sum()) > LONGEST:
+                raise ValueError(f"a polygon has an outline of {length:,.0f} pixels, more than {LONGEST:,}; simplify it")
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         rle = coco.frPyObjects(segmentation, height, width)

@@ -11,11 +11,13 @@ from typing import Any, TypedDict
 import cv2
 import numpy as np
 from lzstring import LZString
+from PIL import Image
 from pycocotools import mask as coco
 
 from common.files import has_form
 from formats.geometry import Size, letterbox_axes, nearest_axes
 
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 1 << 26  # of a mask, as of a picture; a run can stand for any number of pixels
 CHAR_8, CHAR_16, END = 0, 1, 2  # LZString's codes for a new character of 8 or 16 bits, which follow, and for the end
 _COUNTS = re.compile("[0-o]*[0-O]")  # a character has six bits; the last character lacks the bit "more follow"
 
@@ -96,6 +98,8 @@ def check_size(size: Any) -> Size:
     sides = size if isinstance(size, list) else []
     if len(sides) != 2 or not all(type(side) is int and 0 < side < 1 << 31 for side in sides):
         raise ValueError(f"mask size {str(size)[:40]} is not [H, W]")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"mask of {size[0]}x{size[1]} pixels has more than {MAX_PIXELS / 1e6:.0f} million; reduce it")
     return size[0], size[1]
 
 

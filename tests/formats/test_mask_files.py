@@ -77,6 +77,9 @@ def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
 BAD_SEGMENTATIONS = {
     "a polygon has fewer than three points": [[1, 2, 3, 4]],
     "runs add up to 3": {"size": list(SIZE), "counts": [1, 2]},
+    "a polygon has a number that is not finite": [[15, 10, 40, 10, float("nan"), 20]],
+    "or beyond 100,000": [[15, 10, 40, 10, 1e9, 20]],
+    "an outline of 20,000,000 pixels, more than 1,000,000": [[0, 0, 1e5, 1e5] * 100],
 }
 
 

@@ -73,6 +73,7 @@ NO_MASKS = {
     "mask size .{,40} is not": [
         {"size": size, "counts": "4"} for size in (None, "22", [2], [2, 2.0], [0, 2], [-2, -2])
     ],
+    "mask of 30000x30000 pixels has more than 89 million": [{"size": [30000, 30000], "counts": "PXjYjj0"}],
     # A number that goes on after the text's end, a sign below the alphabet, one above it.
     "are not COCO run-length text": [{"size": [40, 40], "counts": counts} for counts in ("", "P", "!!", "~", "4é", 7)],
     # 36 pixels, twice; -1 and 5; thrice 2^62 and so many that the sum is 2^64 + 16.
