@@ -53,6 +53,15 @@ def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_su
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
+def test_visible_and_hidden_objects_weigh_the_same_in_the_fit_however_few_are_visible(monkeypatch):
+    looks = looks_told_by("similarity")
+    looks.numbers.similarity[:] = 0  # nothing tells anything
+    looks.visible[60:], looks.iou[60:] = False, 0
+    monkeypatch.setattr(fitting, "FIT_STEPS", 300)
+    fit(choice := Choice(), looks, seed=0)
+    assert judged(choice, looks)[2].sigmoid().median() == pytest.approx(0.5, abs=0.1)
+
+
 def judged(choice: Choice, looks: LooksOfPairs) -> list[torch.Tensor]:
     with torch.no_grad():
         return [judge(looks.numbers) for judge in (choice.glance, choice.score, choice.existence)]
@@ -99,6 +108,7 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
 
 def test_each_visible_object_is_learned_once_more_as_one_that_has_left_with_the_looks_that_do_not_show_it():
     looks = looks_told_by("similarity")
+    looks.iou[::2, 2] = 0.05  # which shows a little of it
     both = with_absences(looks)
     count, visible = len(looks.visible), looks.visible
     absent = both[count:]

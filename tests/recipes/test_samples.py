@@ -11,7 +11,7 @@ from formats.masks import decode_mask
 from formats.pairs import BOTH, open_pairs
 from formats.processed import ProcessedTake
 from recipes.paper import PaperOptions, read_letterboxed
-from recipes.samples import TARGET_SWAP, DrawnPairs, TrainSamples
+from recipes.samples import DrawnPairs, TrainSamples
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import other_object
 from tests.made import EGO
@@ -54,7 +54,7 @@ def test_a_sample_shows_the_frames_and_masks_of_its_pair(pairs):
 
 
 def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frames(pairs):
-    samples, paper, located = TrainSamples(pairs, STRONG, 0), TrainSamples(pairs, PAPER, 0), 0
+    samples, paper = TrainSamples(pairs, STRONG, 0), TrainSamples(pairs, PAPER, 0)
     for n in range(30):
         sample, other = samples[n], paper[n]
         visible = sample["visible"]
@@ -69,10 +69,8 @@ def test_a_strong_sample_shows_the_object_in_both_views_and_in_their_whole_frame
             assert sample["contained"][look] == visible and sample["target_mask"][look].any() == visible
         if sample["frame"] is None:
             continue
-        located += 1
         image, cells = sample["frame"]
         assert cells.shape == tuple(length // 8 for length in image.shape[:2]) and cells.any() == visible
-    assert 2 <= located <= 14  # a quarter
 
 
 def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible(pairs, tmp_path):
@@ -94,7 +92,7 @@ def test_another_object_as_a_rival_is_never_the_object_itself_and_always_visible
 def test_a_tenth_are_synthetic_negatives_in_the_target_camera_of_another_take_and_object(pairs):
     drawn = draws(TrainSamples(pairs, PAPER, 0))
     synthetic = [both for both in drawn if is_synthetic(both)]
-    assert len(synthetic) / DRAWS == pytest.approx(TARGET_SWAP, abs=0.03)
+    assert len(synthetic) / DRAWS == pytest.approx(0.1, abs=0.03)
     for query, target in ((pairs.named(both.query), pairs.named(both.target)) for both in synthetic):
         assert query.take_uid != target.take_uid and query.object_name != target.object_name
         assert (target.target_camera == EGO) == (query.query_camera != EGO)

@@ -273,10 +273,11 @@ def test_a_short_run_has_a_short_warm_up_unless_it_is_given(training_set, tmp_pa
     warmups = {"": 1000, "--n-epoch 0": 1000, "--iter-epoch 40 --n-epoch 3": 12}
     for flags, steps in warmups.items():
         assert choose_start(parse(flags.split(), ""), torch.device("cpu"))[0].schedule.warmup == steps
-    without = arguments(training_set, tmp_path, "--n-epoch", 3)
+    without = arguments(training_set, tmp_path, "--n-epoch", 3, "--lr", 0)
     del without[(place := without.index("--warmUpIter")) : place + 2]
     train.main(without)
-    assert "warm-up: 1 step\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "warm-up: 1 step\n" in printed and "(epoch 1), kept in" in printed  # of equal epochs, the first is the best
     train.main([*without, "--n-epoch", "4"])  # longer: the same recipe still
     assert list(losses(tmp_path)) == list(range(1, 18))
 
