@@ -5,7 +5,7 @@ A JSON file whose name ends in .gz is read through gzip.
 
 import contextlib
 import errno
-import glob
+import fcntl
 import gzip
 import hashlib
 import io
@@ -114,12 +114,20 @@ def _identity(path: Path) -> Any:
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Delete temporary files that killed writers of `name` (None: of any name) left in `folder`, which is `claimed`."""
-    pattern = ".*.tmp" if name is None else f".{glob.escape(name)}.{'[0-9a-f]' * 8}.tmp"
-    for path in folder.glob(pattern):
+    for path in _leftovers(folder, name):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _leftovers(folder: Path, name: str | None = None) -> list[Path]:
+    if not folder.exists():
+        return []
+    with os.scandir(folder) as entries:  # a camera's folder has thousands of frames, so `glob` would take long
+        hidden = [entry.name for entry in entries if entry.name[0] == "."]
+    pattern = r"\..*\.tmp" if name is None else rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.tmp"
+    return [folder / found for found in hidden if re.fullmatch(pattern, found)]
 
 
 def temporary_name(path: Path) -> Path:
@@ -130,22 +138,39 @@ def temporary_name(path: Path) -> Path:
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path` for writing; rename it to `path` if the block ends without an exception.
+    Temporary files that killed writers of `path` left are deleted.
 
     The data is on disk before the rename: after a crash `path` is the old file or the new one, never a part of either.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
+    for left in _leftovers(path.parent, path.name):
+        with contextlib.suppress(OSError), left.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if the writer lives, and on disks without locks
+            left.unlink()
+    temporary, file = _locked_file(path, mode)
     try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and not error.filename:  # the disk is full
             error.filename = str(path)
         raise
+
+
+def _locked_file(path: Path, mode: str) -> tuple[Path, IO]:
+    """A new temporary file beside `path`, with a lock that ends when it is closed or its writer is killed."""
+    while True:
+        temporary = temporary_name(path)
+        file = temporary.open(mode, encoding=None if "b" in mode else "utf-8")
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, file
+        file.close()  # before it was locked, another writer took it for a killed one's
 
 
 @contextlib.contextmanager

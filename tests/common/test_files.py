@@ -1,6 +1,7 @@
 """Files appear whole or not at all, even if their writer is interrupted; large JSON is read member by member."""
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -36,6 +37,28 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_and_a_living_one_goes_on(tmp_path, monkeypatch):
+    path, flock = tmp_path / "file", fcntl.flock
+    other = tmp_path / ".file.b.0badcafe.tmp"  # of the file `file.b`
+    for left in other, tmp_path / ".file.0badcafe.tmp":
+        left.touch()
+    with atomic_write(path) as first:
+        first.write("first")
+        with atomic_write(path, "wb") as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first" and {*tmp_path.iterdir()} == {path, other}
+
+    def deleted_before_it_is_locked(file, how):
+        monkeypatch.setattr("fcntl.flock", flock)
+        Path(file.name).unlink()
+
+    monkeypatch.setattr("fcntl.flock", deleted_before_it_is_locked)
+    with atomic_write(path) as third:
+        third.write("third")
+    assert path.read_bytes() == b"third" and {*tmp_path.iterdir()} == {path, other}
 
 
 def start(code: str, *words: str | Path) -> subprocess.Popen:
