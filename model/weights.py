@@ -81,8 +81,14 @@ def load_state(module: nn.Module, state: Any, what: str) -> None:
 
 def check_weights(module: nn.Module, what: str) -> None:
     """Raises UserError if weights of the network are damaged; its text begins with `what`, such as the file's path."""
-    limits = {name: torch.inf for name, _ in module.named_buffers()}  # variances of batch norms may be large
-    values = [(name, x) for name, x in module.state_dict().items() if x.is_floating_point()]
-    if broken := [name for name, x in values if not (x.abs() < limits.get(name, MAX_WEIGHT)).all()]:
-        fault = f"{len(broken)} tensors hold NaN or numbers above {MAX_WEIGHT:g}, the first is {broken[0]}"
+    limits = dict.fromkeys(dict(module.named_buffers()), MAX_WEIGHT**2)  # variances of batch norms may be large
+    lowest = {"running_var": 0.0, "deviation": 1e-6}  # what numbers are divided by
+    broken = []
+    for name, x in module.state_dict().items():
+        limit = limits.get(name, MAX_WEIGHT)
+        least = lowest.get(name.rpartition(".")[2], -limit)
+        if x.is_floating_point() and not ((least <= x) & (x < limit)).all():  # NaN fails as well
+            broken.append(name)
+    if broken:
+        fault = f"{len(broken)} tensors hold NaN, too large numbers or negative variances, the first is {broken[0]}"
         raise UserError(f"{what}: {fault}; take an earlier file")
