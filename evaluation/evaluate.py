@@ -40,7 +40,7 @@ import numpy as np
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.constants import SETTINGS
 from common.drawing import write_picture
-from common.files import check_output, output_folder, read_record, write_json
+from common.files import check_output, check_outputs, output_folder, read_record, write_json
 from common.progress import progress
 from common.provenance import provenance
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, panel_styles, row_of_panels
@@ -52,6 +52,8 @@ from evaluation.tables import list_cases, paper_lines, printed_lines, write_case
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
 from formats.results import RESULTS_DIR, path_beside, results_path
+
+WRITTEN = "metrics.json", "comparison.json", "cases.csv", "pictures"  # beside the page
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -114,10 +116,13 @@ def main(argv: list[str] | None = None) -> None:
         files = [results_path(RESULTS_DIR, args.setting, truth.split)]
     if files and not args.out:
         args.out = path_beside(files[0], "evaluation" if len(files) == 1 else "comparison")
-    for path in filter(None, (args.write_gt, args.list_cases, args.sheet)):
+    named = [path for path in (args.write_gt, args.list_cases, args.sheet) if path]
+    for path in named:
         check_output(path, args.overwrite)
+    in_folder = [args.out / name for name in (PAGE, *WRITTEN)] if files else []
     if files:
         check_output(args.out / PAGE, True)
+    check_outputs([*named, *in_folder], truth.read_with(files))
     if args.write_gt:
         truth.write_official(args.write_gt)
         print(f"ground truth of {counted(len(truth.infos), 'take')} written to {args.write_gt}")

@@ -22,7 +22,7 @@ say_errors(__name__)
 
 from common.arguments import Parser
 from common.constants import SETTINGS
-from common.files import check_output, claimed, write_json
+from common.files import check_output, check_outputs, write_json
 from common.progress import progress
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
 from formats.pairs import BOTH
@@ -62,12 +62,12 @@ def main(argv: list[str] | None = None) -> None:
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     check_output(out, args.overwrite)
+    check_outputs([out], truth.read_with(files.values()))
     if problems := [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]:
         refuse(problems, "the results")
     results = {setting: complete_results(truth, path, setting) for setting, path in files.items()}
     submission = {setting: {"version": "xx", "challenge": "xx", "results": takes} for setting, takes in results.items()}
-    with claimed(out.parent, out.name, f"writes {out}"):
-        write_json(out, submission)
+    write_json(out, submission)
     print(f"{out}: {out.stat().st_size:,} bytes")
 
 

@@ -10,6 +10,7 @@ The ground truth can also be read from and written to the benchmark's own ground
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ import numpy as np
 
 from common.arguments import add_annotations, add_data_path
 from common.errors import MALFORMED, UserError, counted, printable
-from common.files import claimed, iter_json, write_json
+from common.files import iter_json, write_json
 from formats.pairs import Pairs, open_or_list_pairs, pairs_of
-from formats.pairs_file import list_takes
+from formats.pairs_file import list_takes, listing_path
 from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
+from formats.results import path_beside
 from formats.takes import ANNOTATION_REMEDY, annotation_path, find_split_path, iter_takes, parse_frame, read_split
 
 MISSING_HINT = "; --allow_missing goes on without what is only missing"
@@ -49,11 +51,17 @@ class GroundTruth:
     all_frames: bool = False  # every frame is scored, which is not the official protocol
     split: str | None = None  # a ground-truth file does not name its split
     incomplete_line: str = ""  # about takes that process_data.py could not make whole
+    files: Sequence[Path] = ()  # that name the takes
 
     @property
     def take_names(self) -> list[str]:
         """The name of each take of `pairs.store`, or its uid if the name is unknown."""
         return [self.infos.get(uid, TakeInfo()).name or uid for uid in self.pairs.store.takes]
+
+    def read_with(self, results: Iterable[Path]) -> list[Path]:
+        """The files and folders that a command reads that compares results files with this ground truth."""
+        beside = ((path, path_beside(path, "run.json")) for path in results)
+        return [*self.files, *self.pairs.store.folders, *itertools.chain(*beside)]
 
     def with_results(
         self, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
@@ -73,8 +81,7 @@ class GroundTruth:
         """Write the benchmark's ground-truth file atomically, with one processed take in memory at a time."""
         contents = ((uid, ProcessedTake.read(self.data_dir, uid).content()) for uid in self.infos)
         takes = ((uid, content | {"annotated_frames": self.infos[uid].frames}) for uid, content in contents)
-        with claimed(path.parent, path.name, f"writes {path}"):  # another evaluation may write this file, too
-            write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
+        write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
 
 
 def looked_at(pairs: Pairs, infos: Mapping[str, TakeInfo]) -> np.ndarray:
@@ -115,7 +122,8 @@ def truth_of_split(
     in_part = [uid for uid in infos if (data_dir / uid / FAILED).exists()]
     line = "processed in part: the benchmark may have more pairs; check_processed.py lists what is missing"
     line = f"{counted(len(in_part), 'take')} {line}" if in_part else ""
-    return GroundTruth(scored, infos, data_dir, missing | pairs.store.left_out, all_frames, split, line)
+    files = splits_path, listing_path(data_dir, split), *([] if all_frames else [path])
+    return GroundTruth(scored, infos, data_dir, missing | pairs.store.left_out, all_frames, split, line, files)
 
 
 def _read_infos(path: Path, uids: list[str], data_dir: Path) -> tuple[dict[str, TakeInfo], dict[str, str]]:
@@ -150,7 +158,7 @@ def truth_of_file(path: Path, data_dir: Path, split: str | None, setting: str, a
             missing[uid] = f"malformed in {path} ({type(error).__name__}: {error}); {GT_REMEDY}"
     pairs = pairs_of([(data_dir, list_takes(data_dir, takes, takes))], setting)
     scored = pairs if all_frames else pairs[looked_at(pairs, infos)]
-    return GroundTruth(scored, infos, data_dir, missing, all_frames, split)
+    return GroundTruth(scored, infos, data_dir, missing, all_frames, split, files=(path,))
 
 
 def add_split_options(parser: argparse.ArgumentParser, default: str) -> None:
