@@ -84,6 +84,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
             train_epochs(run)
         finish(run)
         run.state.save_best()
+        run.state.forget_searches()  # a killed process may have left some
     except Stopped:
         return stopped(run)
     finally:
@@ -140,7 +141,6 @@ def finish(run: Run) -> None:
     if state.best:
         state.best = as_read(state.best | finished.get(BEST, finished[LAST]))
     state.save_last(finished=made_of, **finished[LAST])  # `state.network` may be the best one now
-    state.forget_searches()
 
 
 def stopped(run: Run) -> int:

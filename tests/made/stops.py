@@ -84,6 +84,7 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
     note_calls(Strong, "wrong_places", "frame of a mining")
     note_calls(recipes.strong.recipe, "all_looks", "frame of a fit")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
+    note_calls(TrainState, "forget_searches", "end of the searches")
     note_calls(Log, "write", "line of the log", write_half)
     try:
         run_script(lambda: run_training(*given))

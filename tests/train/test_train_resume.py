@@ -85,10 +85,11 @@ def test_all_extras_together_go_on_after_a_kill_which_ends_the_loader_processes_
     flags += ("--warmUpIter", 1, "--iter-epoch", 2, "--batch-pos", 1, "--val_size", 2, "--n-epoch", 2)
     flags += ("--val_every", 5, "--mine_epochs", 0, "--mine_share", 0.28, "--fit_share", 0.28)
     assert train_until(None, "", data_dir, tmp_path / "whole", *flags) == 0
-    for event in (("frame of a mining", 1, 3), ("step", 4, 1), ("frame of a fit", 5, 2)):
+    for event in (("frame of a mining", 1, 3), ("step", 4, 1), ("frame of a fit", 5, 2), ("end of the searches", 5, 1)):
         assert train_until(event, signal.SIGKILL, data_dir, tmp_path / "parts", *flags) == -signal.SIGKILL
     assert train_until(None, "", data_dir, tmp_path / "parts", *flags) == 0
     check_equal(outcome(tmp_path / "parts"), outcome(tmp_path / "whole"))
+    assert not (tmp_path / "parts" / "searched").exists()
     arguments = torch.load(tmp_path / "whole" / "netLast.pth", weights_only=True)["arguments"]
     assert arguments["recipe"] == "strong"
     assert [line["epoch"] for line in log_lines(tmp_path / "whole", "val")] == ["start", "epoch 2/2"]
