@@ -192,14 +192,23 @@ def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder. If the block ends without an exception, its files move to `folder`, where they replace
-    files of the same names. Other files in `folder` stay.
+    files of the same names. Other files in `folder` stay. If this was killed when some had moved, the next one in
+    `folder` moves the others first.
     """
+    whole = folder / ".output.whole"
     with temporary_folder(folder, "output", f"writes into {folder}") as temporary:
+        _move_files(whole, folder)
         yield temporary
-        for path in sorted(filter(Path.is_file, temporary.rglob("*")), reverse=True):  # pictures/ before index.html
-            target = folder / path.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+        temporary.rename(whole)
+        _move_files(whole, folder)
+
+
+def _move_files(made: Path, folder: Path) -> None:
+    for path in sorted(filter(Path.is_file, made.rglob("*")), reverse=True):  # pictures/ before index.html
+        target = folder / path.relative_to(made)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager

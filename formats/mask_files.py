@@ -120,7 +120,9 @@ def _read_segmentation(segmentation: Any, size: Any) -> RLE:
                 raise ValueError(f"a polygon has a number that is not finite or beyond {LARGEST:,}")
             corners = points.reshape(-1, 2)
             if (length := abs(corners - np.roll(corners, 1, 0)).max(1).sum()) > LONGEST:
-                raise ValueError(f"a polygon has an outline of {length:,.0f} pixels, more than {LONGEST:,}; simplify it")
+                raise ValueError(
+                    f"a polygon has an outline of {length:,.0f} pixels, more than {LONGEST:,}; simplify it"
+                )
         rle = coco.merge(coco.frPyObjects(segmentation or [[0] * 6], height, width))
     else:
         rle = coco.frPyObjects(segmentation, height, width)

@@ -5,6 +5,7 @@ A mask's file also holds the existence, and a digest of all that the answer was 
 continues, and a row is answered anew if its pictures, its masks or the network have changed.
 """
 
+import contextlib
 import csv
 import io
 import sys
@@ -20,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
-from common.files import atomic_write, claimed, file_digest, is_file_name, json_digest, remove_leftovers
+from common.files import atomic_write, check_outputs, claimed, file_digest, is_file_name, json_digest, remove_leftovers
 from common.progress import progress
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
@@ -28,6 +29,7 @@ from inference.predictor import Found, Queries, as_mask, marked_images
 
 VISIBLE, ABSENT = "visible", "absent"  # truths without a mask
 MADE_OF = "made of"  # the entry of a mask's file
+TABLE = "answers.csv"
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
 SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
@@ -137,6 +139,12 @@ def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
     return list(rows.values()), broken
 
 
+def check_files(rows: Sequence[Row], out: Path, *others: Path | None) -> None:
+    """Raise UserError if the answers to rows would replace a file that is read: one of the rows, or of the others."""
+    written = [TABLE, SHEET, *(f"{row.name}{end}" for row in rows for end in (".png", ".jpg"))]
+    check_outputs([out / name for name in written], [*others, *(path for row in rows for path in row.files)])
+
+
 def answer_table(
     rows: Sequence[Row],
     broken: dict[str, UserError],
@@ -151,8 +159,8 @@ def answer_table(
     that are furthest from the truth.
     """
     answers = []
-    with claimed(out, "answers.csv", f"writes {out / 'answers.csv'}", [SHEET]):
-        for name in "answers.csv", SHEET:
+    with claimed(out, TABLE, f"writes {out / TABLE}", [SHEET]):
+        for name in TABLE, SHEET:
             (out / name).unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
         for row in (bar := progress(rows, "segment", len(rows), "pair", leave=False)):
             try:
@@ -164,7 +172,7 @@ def answer_table(
             bar.write(f"{row.name}: {verdict(found.existence, *limits)}, {found.share:.2%} of the target{score}")
         if ranked:
             answers.sort(key=lambda found: -found.existence)
-        with atomic_write(out / "answers.csv") as file:
+        with atomic_write(out / TABLE) as file:
             csv.writer(file, lineterminator="\n").writerows([RowAnswer._fields, *answers])
         if answers:
             shown = answers if ranked else sorted(answers, key=lambda found: -found.error)
@@ -172,23 +180,25 @@ def answer_table(
     print_scores(answers, limits)
     for name, error in broken.items():
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
-    sheet = f", {'the likeliest' if ranked else 'wrong ones'} first in {out / SHEET}" if answers else ""
+    knows_truth = any(found.absent is not None for found in answers)
+    order = "the likeliest first" if ranked else "wrong ones first" if knows_truth else "drawn"
+    sheet = f", {order} in {out / SHEET}" if answers else ""
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
     if boxes := [row for row in rows if row.box and row.name not in broken]:
         print(f"{counted(len(boxes), 'query mask')} cut out of boxes: look at the outlines in {out / SHEET}")
-    print(f"{counted(len(answers), 'answer')} in {out / 'answers.csv'}{sheet}{left_out}")
+    print(f"{counted(len(answers), 'answer')} in {out / TABLE}{sheet}{left_out}")
     return 3 if broken else 0  # as eval_segswap.py does
 
 
 def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> RowAnswer:
     """The answer to a row, once its mask and picture are written; they stay if they were made from the same before.
-    Raises UserError if an input is not as it should be, and if the mask or picture would replace another file.
+    Raises UserError if an input is not as it should be, and if the mask or picture would replace a file of others.
     """
     if not is_file_name(row.name.lstrip("-.")):
         raise UserError("its name is too long or not of readable letters; rename it")
     digest, mask_path, picture_path = row.digest(made_by), out / f"{row.name}.png", out / f"{row.name}.jpg"
     truth = truth_of(row)
-    found = former_answer(mask_path, picture_path, row.files, digest)
+    found = former_answer(mask_path, picture_path, digest)
     if not found:
         queries, target = row.read()
         if truth.any():
@@ -209,18 +219,20 @@ def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Row
     return RowAnswer(row.name, existence, word, share, score, absent)
 
 
-def former_answer(mask_path: Path, picture_path: Path, inputs: Sequence[Path], digest: str) -> Found | None:
-    """The answer that lies there, if it was made from the same. Raises UserError if one of both files is an input, or
-    was not made by a table.
+def former_answer(mask_path: Path, picture_path: Path, digest: str) -> Found | None:
+    """The answer that lies there, if it was made from the same and is whole. Raises UserError if one of both files was
+    not made by a table.
     """
-    before = []  # a digest and an existence
-    if mask_path.exists():
-        with open_picture(mask_path) as image:
-            before = image.info.get(MADE_OF, "").split()
+    is_ours = mask_path.is_file() and f"tEXt{MADE_OF}\0".encode() in mask_path.read_bytes()  # also of a damaged one
     for path in mask_path, picture_path:
-        if path.exists() and (not before or path.resolve() in [other.resolve() for other in inputs]):
-            raise UserError(f"{path} is an input, or of no table's run, and stays; give another name or --out")
-    return Found(read_mask(mask_path), float(before[1])) if before[:1] == [digest] and picture_path.exists() else None
+        if path.exists() and not is_ours:
+            raise UserError(f"{path} is of no table's run, and stays; give another name or --out")
+    with contextlib.suppress(UserError, ValueError, KeyError):  # there is none yet, or it is damaged
+        with open_picture(mask_path) as image:
+            made_of, existence = image.info[MADE_OF].split()
+        if made_of == digest and 0 <= float(existence) <= 1 and picture_path.exists():
+            return Found(read_mask(mask_path), float(existence))
+    return None
 
 
 def truth_of(row: Row) -> np.ndarray:

@@ -36,9 +36,9 @@ from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, n
 from common.constants import SIZES
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
-from common.files import check_writable, claimed, remove_leftovers
+from common.files import check_writable, output_folder
 from formats.picture_files import SUFFIXES, label_values, pictures_in
-from inference.pair_table import TILE_WIDTH, Row, answer_table, outlined, outlined_queries, read_table
+from inference.pair_table import TILE_WIDTH, Row, answer_table, check_files, outlined, outlined_queries, read_table
 from inference.predictor import Predictor
 
 
@@ -103,6 +103,7 @@ def main(argv: list[str] | None = None) -> int | None:
     rows, broken = read_table(args.pairs) if args.pairs else (rows_of(args), {})
     if not rows and not broken:
         raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
+    check_files(rows, args.out, args.pairs, args.ckpt_path, args.backbone_weights)
     predictor = load(args)
     made_by = f"{predictor.recipe.digest} {predictor.recipe.options} {args.limits}"
     return answer_table(rows, broken, args.out, predictor.find, made_by, args.limits, ranks(args))
@@ -161,17 +162,12 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
         shown = [captioned(x[near], text, TILE_WIDTH) for x, near, text in zip(shown, windows, texts, strict=True)]
     picture = in_columns(shown, 4) if args.places > 1 else side_by_side(shown)
     ends = ["_mask.png", *(f"_place{place}_mask.png" for place in range(2, len(found) + 1)), "_overlay.jpg"]
-    with claimed(out, row.name, f"writes {out / row.name}_mask.png"):
+    with output_folder(out) as folder:  # one process at a time chooses the names, and all files appear together
         names = itertools.chain([row.name], (f"{row.name}_{number}" for number in itertools.count(2)))
-        paths: list[Path] = []
-        for name in names:
-            paths = [out / f"{name}{end}" for end in ends]
-            for path in paths:
-                remove_leftovers(out, path.name)
-            if not any(path.exists() for path in paths):
-                break
+        sets = ([out / f"{name}{end}" for end in ends] for name in names)
+        paths = next(paths for paths in sets if not any(path.exists() for path in paths))
         for path, image in zip(paths, [*(place.mask * 255 for place in found), picture], strict=True):
-            write_picture(path, image)
+            write_picture(folder / path.name, image)
     print(*paths, sep="\n")
     if row.box:
         print(f"look at {paths[-1]}: if the box's object is outlined badly, paint it with inference/demo.py")

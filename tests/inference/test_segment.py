@@ -1,16 +1,21 @@
 """segment_video.py and segment_pair.py: from masks of one camera or picture to masks and existence in the others."""
 
 import csv
+import errno
 import itertools
 import os
 import re
 import shutil
+import threading
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from common.drawing import PREDICTION, TRUTH, write_picture
 from common.errors import UserError, warn_once
@@ -23,9 +28,10 @@ from inference import pair_table, predictor, segment_pair, segment_video
 from inference.predictor import Predictor
 from recipes import table as recipes
 from tests.made.known_answer import KnownAnswer, scene
-from tests.made.processes import killed_at, run_main
+from tests.made.processes import claimed_elsewhere, killed_at, run_main
 from tests.made.videos import make_video, read_number
 
+PAIR = "--query_image here.png --query_mask here_mask.png --target_image"
 SIZE = (96, 192)
 OBJECTS = {"cup": range(0, 38, 3), "red pan": range(0, 40, 6)}
 
@@ -493,17 +499,89 @@ def test_a_table_that_was_stopped_anywhere_continues_to_the_same_files(table, tm
     assert number > 20
 
 
+def test_a_table_never_replaces_what_it_reads(table, monkeypatch):
+    monkeypatch.chdir(table.parent)
+    run_main(segment_pair.main, "--pairs", "pairs.csv", "--out", "found")
+    header = "name,query_image,query_mask,target_image\n"
+    Path("found/answers.csv").write_text(f"{header}d,../here.png,../here_mask.png,../there.png\n")
+    Path("next.csv").write_text(f"{header}b,here.png,here_mask.png,there.png\nc,there.png,found/b.png,here.png\n")
+    shutil.copy("there.png", "answers.jpeg")
+    before = {path: path.read_bytes() for path in table.parent.rglob("*.*")}
+    for file, words in {
+        "found/answers.csv": "--pairs found/answers.csv --out found",
+        "answers.jpeg": f"{PAIR} answers.jpeg here.png --out .",
+        "found/b.png": "--pairs next.csv --out found",  # of row c, and written by row b
+        "found/a.jpg": "--pairs pairs.csv --out found --ckpt_path found/a.jpg",
+    }.items():
+        done = run_main(segment_pair.main, *words.split())
+        line = f"error: cannot write {file}: this command reads {file}; name another place for what it writes\n"
+        assert (done.returncode, done.stderr) == (1, line)
+    assert {path: path.read_bytes() for path in table.parent.rglob("*.*")} == before
+
+
+def test_a_damaged_mask_of_a_table_is_answered_anew(table):
+    out, words = table.parent / "answers", ("--pairs", table, "--out", table.parent / "answers")
+    run_main(segment_pair.main, *words)
+    whole, path = contents(out), out / "a.png"
+    with Image.open(path) as mask:
+        mask.load()
+        digest, _ = mask.info[pair_table.MADE_OF].split()
+    for text in "nan", "1e999", "0x10", "-1", "", "0.5 0.5":
+        info = PngInfo()
+        info.add_text(pair_table.MADE_OF, f"{digest} {text}")
+        write_picture(path, np.asarray(mask), pnginfo=info)
+        assert run_main(segment_pair.main, *words).returncode == 3 and contents(out) == whole
+    for size in 20, 150, 300:
+        path.write_bytes(whole["a.png"][:size])
+        done = run_main(segment_pair.main, *words)
+        if size == 20:  # it does not say any more that a table made it
+            assert f"left out: a: {path} is of no table's run, and stays; give another name" in done.stderr
+        else:
+            assert contents(out) == whole
+
+
 def test_a_pair_that_was_stopped_anywhere_leaves_whole_files_and_the_next_run_nothing_of_its_own(table, tmp_path):
     pair = "--query_image", tmp_path / "here.png", "--query_mask", tmp_path / "here_mask.png"
     words = *pair, "--target_image", tmp_path / "there.png", "--out"
     run_main(segment_pair.main, *words, tmp_path / "whole")
-    whole = {name.rpartition("_")[2]: content for name, content in contents(tmp_path / "whole").items()}
+    whole = contents(tmp_path / "whole")
+    both = whole | {name.replace("there", "there_2"): content for name, content in whole.items()}
+    found = []
     for number in itertools.count(1):
         out = tmp_path / "stopped" / str(number)
         was_killed = killed_at(number, out, main_with_known_answer, *words, out)
         run_main(segment_pair.main, *words, out)
-        found = contents(out)
-        assert {name.rpartition("_")[2]: content for name, content in found.items()} == whole
+        found.append(contents(out))
         if not was_killed:
             break
-    assert number > 6 and set(found) == {f"there{n}_{end}" for n in ("", "_2") for end in whole}
+    assert number > 6 and whole in found and both in found and all(files in (whole, both) for files in found)
+
+
+def test_a_pair_on_a_full_disk_leaves_no_mask_without_its_overlay(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pair = f"{PAIR} there.png --out found".split()
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch.setattr(os, "fsync", Mock(side_effect=[None, full]))
+        assert run_main(segment_pair.main, *pair).stderr.startswith(
+            "error: OSError: [Errno 28] No space left on device"
+        )
+    assert not contents(Path("found"))
+    assert run_main(segment_pair.main, *pair).returncode == 0
+    assert {*contents(Path("found"))} == {"there_mask.png", "there_overlay.jpg"}
+
+
+def test_two_targets_whose_numbered_names_meet_wait_for_each_other(table, tmp_path, monkeypatch, capsys):
+    """there.png would take the names there_2, and there_2.png as well."""
+    shutil.copy(tmp_path / "there.png", tmp_path / "there_2.png")
+    monkeypatch.chdir(tmp_path)
+    pair = f"{PAIR} there_2.png --out found".split()
+    second = threading.Thread(target=segment_pair.main, args=(pair,))
+    with claimed_elsewhere(tmp_path / "found", "output"):
+        second.start()
+        while "waiting for another process, which writes into found" not in capsys.readouterr().err:
+            assert second.is_alive()
+            time.sleep(0.01)
+        (tmp_path / "found" / "there_2_mask.png").touch()  # by the other process
+    second.join()
+    assert {*contents(tmp_path / "found")} == {"there_2_mask.png", "there_2_2_mask.png", "there_2_2_overlay.jpg"}
