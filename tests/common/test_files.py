@@ -39,6 +39,13 @@ def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
+    path, synced = tmp_path / "file", []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append((os.fstat(number).st_size, path.exists())))
+    write_json(path, [1, 2])
+    assert synced == [(path.stat().st_size, False)]
+
+
 def test_what_a_killed_writer_left_goes_and_a_living_one_goes_on(tmp_path, monkeypatch):
     path, flock = tmp_path / "file", fcntl.flock
     other = tmp_path / ".file.b.0badcafe.tmp"  # of the file `file.b`

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from evaluation import evaluate
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.pages import choose_rows
-from evaluation.summary import case_sums, group_figures, paired_differences, summarize
+from evaluation.summary import case_sums, group_figures, labels_of, paired_differences, summarize
 from evaluation.tables import better_or_worse
 from formats.masks import encode_mask
 from formats.pairs import Pairs
@@ -89,6 +90,17 @@ def test_missed_and_invented_objects_are_counted_and_chance_is_one_of_the_object
     group = group_figures(case_sums(make_cases(*cases)))
     assert (group["missed"], group["invented"]) == (1, 1)
     assert (group["right_object"], group["right_object_chance"]) == pytest.approx((2 / 3, (0.5 + 0.25 + 0.5) / 3))
+
+
+def test_the_label_of_an_objects_size_tells_the_share_of_the_image_that_it_covers():
+    labels = {
+        **{0: "vanished at 480 px", 0.04: "under 0.05 %", 0.06: "0.05 to 0.15 %", 0.14: "0.05 to 0.15 %"},
+        **{0.16: "0.15 to 0.5 %", 0.49: "0.15 to 0.5 %", 0.51: "0.5 to 2 %", 1.9: "0.5 to 2 %", 2.1: "from 2 %"},
+    }
+    scores = (MaskScores(1, 1, 0, 0, True, round(100 * percent), 9, image_pixels=10_000) for percent in labels)
+    pairs = Pairs(SimpleNamespace(takes=[], objects=[], cameras=[]), *np.zeros((7, 0), int))
+    cases, truth = make_cases(*((1, of_one) for of_one in scores)), SimpleNamespace(infos={}, take_names=[])
+    assert labels_of(truth, pairs, cases)["object size"] == [*labels.values()]
 
 
 def box(left, width=20, height=40):

@@ -68,8 +68,8 @@ def test_a_mask_of_another_size_is_brought_to_its_videos(tmp_path):
     masks = find_masks(png_file(tmp_path / "cup.png", BOX * 255))
     double = decode_mask(masks.read("cup", 0, (80, 120)))
     assert np.array_equal(double, np.kron(BOX, np.ones((2, 2), np.uint8)))
-    png_file(tmp_path / "cup.png", np.pad(np.ones((1, 1), np.uint8), ((1, 38), (1, 58))))
-    assert decode_mask(masks.read("cup", 0, (10, 15))).sum() == 1  # nearest neighbour would pass the pixel over
+    png_file(tmp_path / "cup.png", np.pad(np.ones((3, 4), np.uint8), ((1, 36), (1, 55))))
+    assert decode_mask(masks.read("cup", 0, (10, 15))).sum() == 1  # nearest neighbour would pass all of it over
     with pytest.raises(UserError, match="cup.png: mask of 'cup' in frame 0: it is 60x40, its video 60x60"):
         masks.read("cup", 0, (60, 60))
 

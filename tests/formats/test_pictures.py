@@ -126,8 +126,9 @@ def test_other_images_and_masks_are_refused_in_one_line(message, read):
 
 def test_a_mask_that_could_be_inverted_is_asked_about(capsys):
     warn_once.cache_clear()
-    inverted = np.pad(DRAWN, 90)[60:-60, 60:-60] == 0
-    for mask in (DRAWN, inverted & (np.arange(inverted.shape[1]) > 0)):  # the second is a thing that nearly fills it
+    inverted = np.pad(np.zeros((4, 5), bool), ((1, 1), (2, 2)), constant_values=True)  # 63 % of the picture
+    frame = np.pad(np.zeros((5, 6), bool), ((0, 1), (1, 2)), constant_values=True)  # 44 %
+    for mask in (DRAWN, frame, inverted & (np.arange(9) > 0)):  # the last is a thing that nearly fills its picture
         as_mask(mask, "query mask", mask.shape)
     assert not capsys.readouterr().err
     as_mask(inverted, "query mask", inverted.shape)
@@ -200,3 +201,10 @@ def test_a_picture_of_floats_is_a_mask_if_it_has_no_values_but_0_and_1(tmp_path)
 def test_a_photograph_is_no_mask(mode):
     with pytest.raises(UserError, match="mask looks like a photograph, not a mask; draw the object in white on black"):
         to_mask(PHOTOGRAPH.convert(mode))
+
+
+def test_a_photograph_with_a_white_sky_is_no_mask_of_the_sky():
+    gray = np.random.default_rng(0).integers(0, 256, (90, 120), np.uint8)
+    gray[:30] = 255
+    with pytest.raises(UserError, match="mask looks like a photograph"):
+        to_mask(gray)

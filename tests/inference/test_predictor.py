@@ -12,11 +12,13 @@ from torch.utils.data import DataLoader
 from common.drawing import write_picture
 from common.errors import UserError
 from common.parallel import init_loader_worker
+from formats.masks import iou
 from formats.pairs import open_or_list_pairs
 from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
-from inference.predictor import Predictor
+from inference.predictor import Predictor, as_image, as_mask
 from recipes.frame import Frames
+from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
 
 IMAGE_SIZES = [(270, 480), (480, 331), (191, 192), (2160, 3840), (1408, 1408), (75, 133), (601, 333)]
@@ -145,6 +147,14 @@ def test_the_object_in_a_box_is_cut_out_of_what_surrounds_it(size):
     disc = cv2.circle(np.zeros(size, np.uint8), center, radius, 1, -1)
     mask = cut_out(image, (x - radius - 4, y - radius - 9, x + radius + 7, y + radius + 3))
     assert mask.shape == size and (mask & disc).sum() / (mask | disc).sum() > 0.95
+
+
+def test_the_object_in_a_box_of_a_photograph_is_cut_out_as_before():
+    image, drawn = (str(ROOT / "assets" / "samples" / "bin" / name) for name in ("query.jpg", "query_mask.png"))
+    mask = as_mask(drawn, "mask", (size := as_image(image, "image").shape[:2]))
+    left, top, width, height = cv2.boundingRect(mask)
+    found = cut_out(as_image(image, "image"), (left, top, left + width, top + height))
+    assert found.shape == size and iou(found, mask) == pytest.approx(0.970, abs=0.002)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 60, 40), (3, 3, 7, 7), (0, 0, 4, 40), (56, 36, 60, 40)], ids=str)

@@ -230,6 +230,8 @@ def test_the_percentage_is_one_of_which_the_same_word_is_said():
     for existence in np.linspace(0, 1, 1001).tolist():
         word, percent = re.fullmatch(r"(.+) \((\d+) %\)", verdict(existence)).groups()
         assert verdict(int(percent) / 100).startswith(f"{word} ("), existence
+    edges = {0.199: "probably not there", 0.2: "unsure", 0.899: "unsure", 0.9: "there"}  # as docs/own_data.md says
+    assert {existence: verdict(existence).partition(" (")[0] for existence in edges} == edges
 
 
 def test_without_a_name_for_the_output_it_is_the_targets_or_the_first_free_number(files, monkeypatch, tmp_path, capsys):

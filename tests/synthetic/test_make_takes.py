@@ -14,9 +14,9 @@ from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, camera_kind, read_splits, video_path
 from synthetic.make_takes import make_takes, parse_args, parse_object_sizes
 from synthetic.options import VIDEO_SIZES, TakeOptions
-from synthetic.render import render
+from synthetic.render import Picture, render
 from synthetic.tabletop import EGO
-from synthetic.take import TakeId, build_tabletop
+from synthetic.take import TakeId, build_tabletop, encode_object_masks
 from synthetic.textures import prints_of_take
 from tests.made.raw_takes import tree
 
@@ -105,6 +105,26 @@ def test_videos_show_the_rendered_picture_of_each_frame(root):
         for number in (0, 45, 90):
             image = tabletop.pictures(number / 30)[camera].image
             assert all(np.abs(frame - image).mean() < 6 for frame in frames[number : number + OPTIONS.hold])
+
+
+def test_areas_are_spread_as_asked_and_real_ones_as_in_the_data_set():
+    rng = np.random.default_rng(0)
+    sizes = [parse_object_sizes(words) for words in (["0.001", "0.05"], ["real"])]
+    asked, real = (of_words.ego * of_words.scales(rng, 10_000) ** 2 for of_words in sizes)
+    assert ((asked > 0.001) & (asked < 0.05)).mean() == approx(0.9, abs=0.02)
+    low, median, high = np.quantile(real, (0.05, 0.5, 0.95))
+    assert median == approx(0.004, rel=0.1) and 40 < high / low < 100  # four takes: 0.05 to 2.5 % and more
+
+
+def test_seen_only_leaves_out_what_is_almost_hidden_or_in_the_dark():
+    labels = np.zeros((100, 100), np.uint8)
+    labels[10:20, 10:20], labels[50:60, 50:60] = 1, 2
+    colors = np.full((100, 100), 0x404040, np.uint32)
+    colors[labels == 2] = 0x101010
+    picture = Picture(colors, np.zeros((100, 100), np.float32), labels)
+    seen = {area: [*encode_object_masks(picture, 0.001, lambda _, area=area: area)] for area in (300, 900, 1100)}
+    assert seen == {300: [1], 900: [1], 1100: []}
+    assert [*encode_object_masks(picture, 0.001)] == [1, 2] and not encode_object_masks(picture, 0.011)
 
 
 def test_prints_of_one_split_never_occur_in_another():
