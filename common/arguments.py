@@ -153,8 +153,7 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 # Of `Predictor.load`, besides the checkpoint and the device.
-NETWORK_OPTIONS = ("backbone", "backbone_weights", "blocks", "no_positions")
-NETWORK_OPTIONS += ("input_size", "precision", "looks", "batch_size")
+NETWORK_OPTIONS = ("backbone", "backbone_weights", "input_size", "precision", "looks", "batch_size")
 
 
 def network_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -169,10 +168,6 @@ def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None
     add("--backbone", metavar="NAME", help=text)
     text = "weights of the backbone (default: of a checkpoint, the file used in training; else where timm gets them)"
     add("--backbone_weights", type=Path, help=text)
-    text = "the two layers of a vision transformer that --backbone reads, from 0 (default: the middle and the last one)"
-    add("--blocks", type=at_least(0), nargs=2, metavar=("A", "B"), help=text)
-    text = "leave positions out of the features of --backbone, a vision transformer (as INSID3 does; not measured here)"
-    add("--no_positions", action="store_true", default=None, help=text)
     text = "side of the crops that --backbone reads, pixels (default: 240; 448 for a plain vision transformer)"
     add("--input_size", type=at_least(64), help=text)
     add_device(parser)

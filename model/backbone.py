@@ -13,7 +13,6 @@ from torch import Tensor, nn
 STRIDE = 16  # pixels per feature cell
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-POSITIONS, POSITIONS_SIDE = 500 / 1024, 1024  # of all directions those of positions, and the picture that shows them
 
 
 class Backbone(nn.Module):
@@ -34,8 +33,6 @@ class Backbone(nn.Module):
         weights: Path | None = None,
         detail_channels: int = 0,
         is_plain: bool = False,
-        blocks: Sequence[int] | None = None,
-        no_positions: bool = False,
     ):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride).
         mean, std: with which RGB in [0, 1] is normalized.
@@ -43,18 +40,11 @@ class Backbone(nn.Module):
         detail_channels: if not 0, the network has a method `levels`, which returns the features of an earlier layer
         with this number of channels, and the features of the last layer.
         is_plain: all layers have the same stride, as in a plain vision transformer.
-        blocks: the layers that were chosen to be read; None: the usual ones.
-        no_positions: project features onto what is orthogonal to `positions`, as INSID3 does (github visinf/INSID3).
-        Whether this helps here was not measured.
         """
         super().__init__()
         self.name, self.channels, self.stride, self.detail_channels = name, channels, stride, detail_channels
         self.network: Any = network  # without a type, because `levels` is a method of some networks only
         self.mean, self.std, self.weights, self.is_plain = mean, std, weights, is_plain
-        self.no_positions = no_positions
-        # What was chosen of a network, besides its name: checkpoints and records of runs store it.
-        chosen = {"blocks": list(blocks or ()), "no_positions": no_positions}
-        self.chosen = {key: value for key, value in chosen.items() if value}
         self.requires_grad_(False)
         self.train(False)
 
@@ -103,22 +93,7 @@ class Backbone(nn.Module):
         features = features.float()
         if self.stride < STRIDE and STRIDE % self.stride == 0:
             features = F.avg_pool2d(features, STRIDE // self.stride)
-        features = F.normalize(features, dim=1)
-        if self.no_positions:
-            shares = torch.einsum("ck,nchw->nkhw", self.positions, features)
-            features = F.normalize(features - torch.einsum("ck,nkhw->nchw", self.positions, shares), dim=1)
-        return features
-
-    @functools.cached_property
-    def positions(self) -> Tensor:
-        """The directions in which features of a black picture differ from cell to cell, (channels, POSITIONS of them)
-        float32, orthonormal: one basis for pictures of all sizes.
-        """
-        image = torch.zeros(1, POSITIONS_SIDE, POSITIONS_SIDE, 3, dtype=torch.uint8)
-        image = self.normalize(image.to(next(self.network.parameters()).device))
-        features = F.normalize(self.network(self._prepared(image)).float(), dim=1)[0].flatten(1)  # (C, L)
-        basis, _, _ = torch.linalg.svd(features - features.mean(1, keepdim=True), full_matrices=False)
-        return basis[:, : int(POSITIONS * self.channels)]
+        return F.normalize(features, dim=1)
 
 
 def digest_of(module: nn.Module) -> str:

@@ -12,7 +12,7 @@ import importlib
 import io
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,17 +40,12 @@ LITE0 = "efficientnet_lite0"
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # for pixels in [0, 1], as (x - 127) / 128
 
 
-def make_backbone(
-    name: str, weights: Path | None = None, blocks: Sequence[int] | None = None, no_positions: bool = False
-) -> Backbone:
+def make_backbone(name: str, weights: Path | None = None) -> Backbone:
     """The backbone `name`, with its trained weights.
 
     weights: the file of the weights, in the layout of their authors or of timm (default: where each backbone's download
-    puts it). blocks, no_positions: see `timm_backbone`. Raises UserError if the name is unknown, if weights or a
-    package are missing, or if the backbone has no such blocks.
+    puts it). Raises UserError if the name is unknown, or if weights or a package are missing.
     """
-    if (blocks or no_positions) and (name == "moco" or name in LITES):
-        raise UserError(f"--blocks and --no_positions are for plain vision transformers; leave them out with {name}")
     if name == "moco":
         return moco_backbone(weights)
     if name in LITES:
@@ -59,7 +54,7 @@ def make_backbone(
         return Backbone(name, network, network.channels[-1], detail_channels=network.channels[DETAIL], **options)
     network = _timm_network(name, weights)
     check_weights(network, f"{weights or name}")
-    return timm_backbone(name, network, weights, blocks, no_positions)
+    return timm_backbone(name, network, weights)
 
 
 class ResNet50(nn.Sequential):
@@ -135,19 +130,11 @@ def _lite_network(name: str, path: Path | None) -> EfficientNetLite:
     return network
 
 
-def timm_backbone(
-    name: str,
-    network: Any,
-    weights: Path | None = None,
-    blocks: Sequence[int] | None = None,
-    no_positions: bool = False,
-) -> Backbone:
+def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backbone:
     """A backbone from a network of `create_network`. Layers after the last layer of stride 16 are removed. A plain
-    vision transformer ends at its last layer; the tokens are normalized, and class and register tokens are left out.
-
-    blocks: the two layers of a plain vision transformer that are read, counted from 0 (default: its middle and its last
-    one). no_positions: see `Backbone`. Raises UserError if there is no such layer, or if the network takes images of
-    one size only.
+    vision transformer ends at its last layer, and its earlier layer is the middle one; the tokens are normalized, and
+    class and register tokens are left out. Raises UserError if no layer has stride 16, or if the network takes images
+    of one size only.
     """
     layers = list(getattr(network, "feature_info", []))
     strides = [layer["reduction"] for layer in layers]
@@ -157,13 +144,6 @@ def timm_backbone(
     index = len(layers) - 1 if plain else len(layers) - 1 - strides[::-1].index(STRIDE)
     earlier = [i for i in range(index) if plain or strides[i] == STRIDE // 2]
     detail = (earlier[len(earlier) // 2] if plain else earlier[-1]) if earlier else None
-    if (blocks or no_positions) and not plain:
-        raise UserError(f"--blocks and --no_positions are for plain vision transformers; leave them out with {name}")
-    if blocks:
-        if len(blocks) != 2 or len({*blocks} & {*range(len(layers))}) != 2:
-            what = f"--blocks {' '.join(map(str, blocks))}: {name} has the blocks 0 to {len(layers) - 1}"
-            raise UserError(f"{what}; give two of them")
-        detail, index = sorted(blocks)
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
     backbone = Backbone(
         name,
@@ -175,8 +155,6 @@ def timm_backbone(
         weights=weights,
         detail_channels=0 if detail is None else layers[detail]["num_chs"],
         is_plain=plain,
-        blocks=blocks,
-        no_positions=no_positions,
     )
     try:
         with memory_errors("close other programs"):

@@ -25,6 +25,7 @@ from model.backbones import empty_backbone, make_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch
 from model.xsegtx import MODES
 
+GONE = {"blocks": None, "no_positions": False, "activation": "relu"}  # options of 3.0, with their usual values
 REMEDY = "give a checkpoint of train.py, or a published one"
 
 
@@ -37,7 +38,7 @@ def save_checkpoint(path: Path, recipe: str, backbone: Backbone, network: Any, *
         stored = backbone.network.state_dict()
     else:
         weights = backbone.weights and str(backbone.weights)
-        stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights, **backbone.chosen}
+        stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
     content = {"recipe": recipe, "config": asdict(network.config), "backbone": stored, "encoder": network.state_dict()}
     torch.save(content | extra, buffer := io.BytesIO())  # a full disk would make it raise RuntimeError, not OSError
     with atomic_write(path, "wb") as file:
@@ -48,17 +49,14 @@ def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any]
     """The content and the SHA-256 of a checkpoint. Raises UserError, which ends with `remedy`, if it is unreadable."""
     content, digest = read_torch(path, remedy)
     if not is_checkpoint(content):
-        fault = "it lacks 'backbone' or 'encoder', or its 'arguments' or 'blocks' are malformed"
+        fault = "it lacks 'backbone' or 'encoder', or its 'arguments' are malformed"
         raise UserError(f"{path} is no XSegTx checkpoint: {fault}; {remedy}")
     return content, digest
 
 
 def is_checkpoint(content: Any) -> bool:
     has_networks = isinstance(content, Mapping) and {"backbone", "encoder"} <= set(content)
-    if not has_networks or not isinstance(content.get("arguments", {}), dict):  # a published file has no arguments
-        return False
-    blocks = content["backbone"].get("blocks", []) if isinstance(content["backbone"], Mapping) else []
-    return isinstance(blocks, list) and all(isinstance(number, int) for number in blocks)
+    return has_networks and isinstance(content.get("arguments", {}), dict)  # a published file has no arguments
 
 
 def load_fitting(network: nn.Module, state: Any, path: Path) -> tuple[list[str], list[str]]:
@@ -109,13 +107,21 @@ def stored_backbone(stored: Any, weights: Path | None, path: Path) -> Backbone:
     name, file = str(stored.get("name")), stored.get("weights")
     if weights is None and isinstance(file, str):
         weights = Path(file)
-    backbone = make_backbone(name, weights, stored.get("blocks"), stored.get("no_positions", False))
+    if gone := gone_options(stored):
+        raise UserError(f"{path} holds no network that this version knows ({gone})")
+    backbone = make_backbone(name, weights)
     if backbone.digest != stored["digest"]:
         raise UserError(
             f"{path} was trained on other weights of {name} than {weights or 'those found now'} (digest "
             f"{stored['digest']!s:.12}, not {backbone.digest:.12}); give the right file as --backbone_weights"
         )
     return backbone
+
+
+def gone_options(options: Mapping[str, Any]) -> str:
+    """Why a backbone or a network that was made with these options needs an older version; empty if it does not."""
+    gone = [f"--{name} {options[name]!r:.40}" for name, x in GONE.items() if repr(options.get(name, x)) != repr(x)]
+    return f"{', '.join(gone)} needs version 3.0" if gone else ""
 
 
 def names_backbone(stored: Any) -> bool:
@@ -129,6 +135,9 @@ def stored_config(content: Mapping[str, Any], path: Path, recipes: Mapping[str, 
     """
     try:
         options = dict(content.get("config") or implied_options(content["encoder"]))
+        if gone := gone_options(options):
+            raise ValueError(gone)
+        options = {name: value for name, value in options.items() if name not in GONE}
         recipe = content.get("recipe", next(iter(recipes)))
         if recipe not in recipes:
             raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")

@@ -53,7 +53,7 @@ class Attention(nn.Module):
 class EncoderLayer(nn.Module):
     """Post-norm transformer encoder layer whose tokens attend to `context`, which may be the tokens themselves."""
 
-    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, activation: str):
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
         self.self_attn = Attention(width, heads, dropout)
         self.linear1 = nn.Linear(width, feedforward)
@@ -61,14 +61,13 @@ class EncoderLayer(nn.Module):
         self.norm1 = LayerNorm(width)
         self.norm2 = LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
-        self.activation = getattr(F, activation)
 
     def forward(self, tokens: Tensor, context: Tensor, blocked: Tensor | None = None) -> Tensor:
         """tokens: (B, L, C); context: (B, L', C), the keys and values; blocked: (B, L') bool or None, True = this
         context token may not be attended to. Returns (B, L, C).
         """
         tokens = self.norm1(tokens + self.dropout(self.self_attn(tokens, context, blocked)))
-        hidden = self.dropout(self.activation(self.linear1(tokens)))
+        hidden = self.dropout(F.relu(self.linear1(tokens)))
         return self.norm2(tokens + self.dropout(self.linear2(hidden)))
 
 

@@ -25,7 +25,6 @@ from model.transformer import EncoderBlocks
 PROB_EPS = 1e-7
 MASK_CHANNEL = 2  # the decoder has three channels, of which the published checkpoints trained only this one
 OBJECT_WEIGHT = 10.0  # weight of the object's pixels in the mask loss; other pixels have weight 1
-ACTIVATIONS = ("relu", "gelu")  # functions of torch.nn.functional
 MODES = {  # name: (width, heads, feed-forward width, blocks)
     "tiny": (128, 2, 256, 3),
     "small": (256, 2, 256, 3),
@@ -33,7 +32,7 @@ MODES = {  # name: (width, heads, feed-forward width, blocks)
     "large": (512, 8, 2048, 6),
 }
 # The fields of XSegTxConfig that may change when a network is trained further.
-FREE = ("dropout", "drop_feat", "activation", "pos_weight", "feat_weight")
+FREE = ("dropout", "drop_feat", "pos_weight", "feat_weight")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ class XSegTxConfig:
     )
     dropout: float = option(0.1, "dropout in the transformer")
     drop_feat: float = option(0.1, "dropout of whole channels of the projected image features", "--drop-feat")
-    activation: str = option("relu", "activation of the feed-forward layers", choices=ACTIVATIONS)
     pos_weight: float = option(0.1, "weight of the position encoding", "--pos-weight")
     feat_weight: float = option(1.0, "weight of the features to which it is added", "--feat-weight")
     feature_channels: int = 1024  # channels of the backbone's features
@@ -57,8 +55,6 @@ class XSegTxConfig:
     def __post_init__(self):
         if self.mode not in MODES:
             raise UserError(f"mode {self.mode!r} is unknown; choose from {', '.join(MODES)}")
-        if self.activation not in ACTIVATIONS:
-            raise UserError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
         if self.input_size % STRIDE or self.input_size < 3 * STRIDE:
             raise UserError(f"input size {self.input_size} must be a multiple of {STRIDE} and at least {3 * STRIDE}")
         for name in ("dropout", "drop_feat"):
@@ -171,7 +167,7 @@ class Parts(nn.Module):
         """decoder: makes the mask decoder for a number of channels of tokens."""
         super().__init__()
         width, heads, feedforward, _ = MODES[config.mode]
-        args = (width, heads, feedforward, config.dropout, config.activation)
+        args = (width, heads, feedforward, config.dropout)
         blocks = EncoderBlocks(config.layers, config.cells, args, config.pos_weight, config.feat_weight)
         self.feat_proj = Projection(config.feature_channels, width, config.drop_feat)
         self.encoder_blocks = blocks

@@ -55,7 +55,7 @@ class Matching(Search):
         """
         config = MatchingConfig(**cls.channels_of(backbone, input_size))
         made = cls(Matcher(config, FixedChoice()), backbone, device, precision, **options)
-        made.options |= {"backbone": backbone.name, **backbone.chosen} | asdict(config)
+        made.options |= {"backbone": backbone.name} | asdict(config)
         return made
 
     @staticmethod

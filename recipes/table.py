@@ -69,15 +69,13 @@ def load_recipe(
     if backbone:
         if path:
             raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
-        chosen = options.pop("blocks", None), options.pop("no_positions", None) or False
-        frozen = make_backbone(backbone, backbone_weights, *chosen)
+        frozen = make_backbone(backbone, backbone_weights)
         recipe = Matching.of(frozen, device, precision, **options)
         recipe.description = f"{backbone}: {recipe.config}, with nothing trained, in {precision}"
         recipe.digest = frozen.digest
         return recipe
-    for name in ("input_size", "blocks", "no_positions"):
-        if options.pop(name, None):
-            raise UserError(f"--{name} goes with --backbone; a checkpoint fixes its own value")
+    if options.pop("input_size", None):
+        raise UserError("--input_size goes with --backbone; a checkpoint fixes its own value")
     path = path or SHIPPED
     kind, frozen, network, arguments, digest = load_checkpoint(path, backbone_weights)
     recipe = kind(network, frozen, device, precision, **options)
@@ -99,5 +97,4 @@ def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
         return {}
     name, config = stored_config(content, path, RECIPES)
     stored = content["backbone"] if names_backbone(content["backbone"]) else {"name": "moco"}
-    backbone = {"backbone": str(stored["name"]), "blocks": stored.get("blocks")}
-    return option_values(config) | backbone | {"recipe": name, "no_positions": stored.get("no_positions", False)}
+    return option_values(config) | {"backbone": str(stored["name"]), "recipe": name}

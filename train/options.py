@@ -53,8 +53,6 @@ class Options:
     moco_path: Path | None = option(
         None, "the backbone's weights (default: for moco, in model/pretrained)", "--moco_path", "--backbone_weights"
     )
-    blocks: list[int] = option(None, "the two layers of a vision transformer to read, from 0", limits=[0], nargs=2)
-    no_positions: bool = option(False, "leave positions out of a vision transformer's features, as INSID3 does")
     resume_pth: str | None = option(None, RESUME, "--resume-pth", group="where to start")
     init_weights: Path | None = option(None, "network, or related model, from whose tensors a new training starts")
     out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
@@ -108,10 +106,12 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     add_fields(parser, RECIPES[recipe].Options, f"only of the {recipe} recipe")
     known = defaults_of(recipe)
     parser.set_defaults(**known)
+    parser.add_argument("--activation", choices=["relu"], help=argparse.SUPPRESS)  # of the published trainer
     for flag in UNUSED:
         parser.add_argument(flag, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     unset = argparse.Namespace(**dict.fromkeys(known))  # with these values, argparse sets no defaults
     typed = {name: value for name, value in vars(parser.parse_args(argv, unset)).items() if value is not None}
+    typed.pop("activation", None)
     if typed.get("both") and typed.get("reverse"):
         raise UserError("--both trains both settings, --reverse only exo-ego; drop one of them")
     if typed.get("init_weights") and typed.get("resume_pth", "auto") != "auto":

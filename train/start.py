@@ -11,7 +11,7 @@ import torch
 from common.arguments import option_values
 from common.errors import UserError
 from model.backbones import make_backbone
-from model.checkpoint import REMEDY, load_fitting, read_checkpoint, stored_backbone
+from model.checkpoint import GONE, REMEDY, load_fitting, read_checkpoint, stored_backbone
 from model.device import resolve_precision
 from model.weights import read_torch
 from model.xsegtx import FREE
@@ -125,7 +125,7 @@ def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str
         of_recipe = [text for name, text in changed.items() if name == "n_epoch" or name not in MAY_CHANGE]
         what = f"{path.parent} holds a run with other options ({', '.join(of_recipe)})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
-    gone = [f"{name} {x} is no option any more" for name, x in then.items() if name not in now]
+    gone = [f"{name} {x} is no option any more" for name, x in then.items() if name not in now and name not in GONE]
     for text in (*changed.values(), *gone):
         print(f"changed since then: {text}")
 
@@ -141,7 +141,7 @@ def starting_state(
     if start.keeps_backbone:
         backbone = stored_backbone(start.content["backbone"], options.moco_path, start.path)
     else:
-        backbone = make_backbone(options.backbone, options.moco_path, options.blocks, options.no_positions)
+        backbone = make_backbone(options.backbone, options.moco_path)
     torch.manual_seed(options.seed)
     recipe = RECIPES[options.recipe]
     network = recipe.Network(replace(options.config, **recipe.channels_of(backbone)))

@@ -113,28 +113,6 @@ def test_a_network_whose_order_is_not_its_modules_order_is_not_folded_wrongly():
     assert torch.equal(fold_batch_norm(backbone)(images), backbone(images))
 
 
-def test_the_blocks_of_a_transformer_that_are_named_are_read():
-    network = timm_network(DINOV3, depth=3)
-    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    first, second = network.forward_intermediates(images, indices=[0, 1], norm=True, intermediates_only=True)
-    features, detail = timm_backbone(DINOV3, copy.deepcopy(network), blocks=[1, 0]).levels(images)
-    assert torch.equal(detail, first) and torch.equal(features, F.normalize(second, dim=1))
-    with pytest.raises(UserError, match="--blocks 1 3: .* has the blocks 0 to 2; give two of them"):
-        timm_backbone(DINOV3, copy.deepcopy(network), blocks=[1, 3])
-    with pytest.raises(UserError, match="--blocks and --no_positions are for plain vision transformers"):
-        timm_backbone("resnet50", copy.deepcopy(timm_network("resnet50")), blocks=[0, 1])
-
-
-def test_features_without_positions_have_no_share_of_them_at_any_size():
-    backbone = timm_backbone(DINOV3, copy.deepcopy(timm_network(DINOV3)), no_positions=True)
-    basis = backbone.positions
-    assert basis.shape == (384, 187) and torch.allclose(basis.T @ basis, torch.eye(187), atol=1e-4)
-    for side in (64, 96):
-        features = backbone(backbone.normalize(random_images(side)))
-        assert torch.einsum("ck,nchw->nkhw", basis, features).abs().max() < 1e-4
-        assert torch.allclose(features.norm(dim=1), torch.ones(1))
-
-
 def original_state(name: str) -> dict[str, Tensor]:
     """Random numbers under the names of the original repository, for the whole network."""
     generator = torch.Generator().manual_seed(2)

@@ -204,7 +204,9 @@ def test_a_checkpoint_of_another_model_or_of_no_numbers_names_what_does_not_fit(
         ({"config": config | {"option_of_tomorrow": 1}}, "option_of_tomorrow"),
         ({"config": config | {"mode": "huge"}}, "mode 'huge'"),
         ({"config": config | {"feature_channels": 1024}}, "efficientnet_lite0 has 112"),
-        ({"backbone": ours["backbone"] | {"blocks": [[0], 1]}}, "'blocks' are malformed"),
+        ({"backbone": ours["backbone"] | {"blocks": [[0], 1]}}, "--blocks .* needs version 3.0"),
+        ({"backbone": ours["backbone"] | {"no_positions": True}}, "--no_positions True needs version 3.0"),
+        ({"config": config | {"activation": "gelu"}}, "--activation 'gelu' needs version 3.0"),
     ):
         torch.save(ours | changes, tmp_path / "net.pth")
         assert re.search(message, refused(tmp_path / "net.pth"))

@@ -47,7 +47,7 @@ def make_small(change) -> None:
 
 def arguments(data_dir, out_dir, *backbone) -> list[str]:
     flags = ["--recipe", "matching", *backbone, "--fit_share", 0.22]
-    flags += ["--num_workers", 0, "--device", "cpu", "--train-dir", data_dir, "--out-dir", out_dir, "--blocks", 2, 5]
+    flags += ["--num_workers", 0, "--device", "cpu", "--train-dir", data_dir, "--out-dir", out_dir]
     return list(map(str, flags))
 
 
