@@ -39,9 +39,11 @@ from common.arguments import (
 )
 from common.constants import SETTINGS, SHIPPED
 from common.distributed import World
+from common.files import check_outputs
 from common.parallel import default_workers, loader_failures, loader_options
 from common.progress import progress
 from formats.pairs import BOTH, Pairs, open_or_list_pairs
+from formats.processed import ANNOTATION
 from formats.results import RESULTS_DIR
 from inference.own_method import OwnMethod
 from inference.resumable_run import ResumableRun, entries_of
@@ -122,11 +124,13 @@ def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[Res
             if getattr(args, name):
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
         recipe = OwnMethod(*args.predictor, device=device)
-        source, description = recipe.path, recipe.description
+        description, files, options = recipe.description, recipe.files, recipe.options
     else:
         source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
         recipe = load_recipe(source, device, **network_options(args))
-        description = recipe.description
+        description, files = recipe.description, [source, args.backbone_weights]
+        options = {"checkpoint": source.name if source else args.backbone, "checkpoint_sha256": recipe.digest}
+        options |= recipe.options
         if source:
             description = f"{source.parent}/{description}"  # tells whose netBest.pth it is
         if recipe.settings and (others := [x for x in settings if x not in recipe.settings]):
@@ -141,12 +145,11 @@ def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[Res
     pairs = world.broadcast(pairs)
     if isinstance(recipe, OwnMethod):
         recipe.pairs = pairs
-    name = source.name if source else args.backbone
-    options = {"checkpoint": name, "checkpoint_sha256": recipe.digest} | recipe.options
-    runs, first = [], 0
-    for setting in settings:
-        runs.append(ResumableRun(args.out_path, setting, args.split, options, pairs.of_setting(setting), first))
-        first += len(runs[-1].pairs)
+    runs = [ResumableRun(args.out_path, setting, args.split, options, pairs) for setting in settings]
+    if world.is_main:
+        written = [path for run in runs for path in (run.results_path, run.record_path, run.folder.parent)]
+        written += [run.take_file(uid) for run in runs for uid in pairs.store.takes if args.save_inter]
+        check_outputs(written, [*files, args.splits_path, *(folder / ANNOTATION for folder in pairs.store.folders)])
     return recipe, pairs, runs
 
 
@@ -166,7 +169,8 @@ def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: 
     largest_first = np.argsort(-sum(run.counts for run in runs), kind="stable").tolist()
     # A take that one of two runs lacks is predicted for both, so that after a stop the same is encoded together.
     takes = [take for take in world.share(largest_first) if not all(run.parts[take].exists() for run in runs)]
-    rows = np.concatenate([run.begin(takes) for run in runs])
+    run_of = {row: run for run in runs for row in run.begin(takes)}
+    rows = np.array([*run_of], int)
     place = np.zeros(len(pairs.store.takes), int)
     place[takes] = range(len(takes))
     rows = rows[np.lexsort((pairs.frame[rows], place[pairs.take[rows]]))]  # the frames of a take ascend
@@ -178,8 +182,8 @@ def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: 
     with loader_failures(), progress(None, args.setting, len(rows), "pair", disable=not world.is_main) as bar:
         for frame, answers in answered(recipe, loader):
             entries = entries_of(frame, answers)
-            for run in runs:
-                run.note(entries)
+            for row, entry in entries.items():
+                run_of[row].note(row, entry)
             bar.update(len(entries))
     counts, times = zip(*world.gather((len(rows), time.perf_counter() - begin)), strict=True)
     rate = sum(counts) / max(*times, 1e-9)

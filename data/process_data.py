@@ -24,7 +24,7 @@ say_errors(__name__)
 
 from common.arguments import Parser, add_annotations, add_num_workers, add_splits_path
 from common.constants import DEFAULT_ROOT
-from common.files import claimed, read_record, write_json
+from common.files import check_outputs, claimed, read_record, write_json
 from common.parallel import run_jobs
 from common.progress import progress
 from data.extraction import process_take
@@ -84,6 +84,9 @@ def main() -> int:
     if there and (absent := uids_by_split.keys() - there):  # those of test were withheld at times
         others = f"to process the others, give --split {' '.join(there)}"
         raise UserError(f"no annotations of {min(absent)} in {args.annotation_path}; {others}")
+    folders = {uid: args.outputpath / uid for uids in uids_by_split.values() for uid in uids}
+    annotations = [annotation_path(args.annotation_path, split) for split in uids_by_split]
+    check_outputs([args.outputpath / VIDEOS, *folders.values()], [args.splits_path, *annotations])
     status, done_uids = 0, set()
     doing = f"processes takes into {args.outputpath}"
     part = args.uids[0] if args.uids else "{}_of_{}".format(*args.shard)  # jobs with a take each need not wait

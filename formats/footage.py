@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import UserError, warn_once
 from formats.geometry import Size
 from formats.picture_files import SUFFIXES, by_number, pictures_in, read_picture
-from formats.video import VideoIndex, index_video, read_frames
+from formats.video import VideoError, VideoIndex, index_video, read_frames
 
 RAW = ("h264", "hevc", "mjpeg", "m4v", "mpegvideo", "av1")  # streams without a container, such as a Raspberry Pi's
 
@@ -79,16 +79,19 @@ def open_footage(path: Path, fps: float = 30) -> Footage:
         return Footage(path, read_picture(ordered[0]).shape[:2], list(files), np.arange(len(files)) / fps, ordered)
     if path.suffix.lower() in SUFFIXES:
         raise UserError(f"{path} is a picture; give a video, or the folder of a camera's numbered pictures")
-    index = index_video(path)
+    remedy = "give a whole video, or the folder of a camera's numbered pictures"
     try:
+        index = index_video(path)
         with av.open(str(path)) as container:
             is_raw = container.format.name in RAW  # FFmpeg says 25 frames a second for all of these
             rate = (not is_raw and container.streams.video[0].average_rate) or fps
             frame = next(container.decode(video=0))
     except MemoryError:
         raise
+    except VideoError as error:
+        raise UserError(f"{error}; {remedy}") from None
     except (av.FFmpegError, StopIteration) as error:
-        raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error})") from None
+        raise UserError(f"{path} is damaged: its first frame cannot be decoded ({error}); {remedy}") from None
     if index.pts is None or is_raw:
         seconds = np.arange(len(index)) / float(rate)
     else:

@@ -159,8 +159,12 @@ class Pairs:
     def target_image(self, row: int) -> np.ndarray:
         return self.store.image(int(self.take[row]), int(self.target[row]), int(self.frame[row]))
 
+    def is_of(self, setting: str) -> np.ndarray:
+        """(N,) bool"""
+        return self.store.is_ego[self.query] == (SETTINGS[setting][0] == "ego")
+
     def of_setting(self, setting: str) -> "Pairs":
-        return self[self.store.is_ego[self.query] == (SETTINGS[setting][0] == "ego")]
+        return self[self.is_of(setting)]
 
     def of_take(self, take: int) -> "Pairs":
         """The pairs of a take, with a store of this take alone, which is small enough to be sent to a process."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomic_write, claimed, file_digest
+from common.files import atomic_write, check_outputs, claimed, file_digest
 from common.progress import progress
 from formats.frame_files import ASKED_AT_ONCE, frames_of
 from formats.geometry import Size
@@ -93,6 +93,7 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
 def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
     """List the takes of a split as `list_takes` does, and write what is listed."""
     path = listing_path(data_dir, split)
+    check_outputs([path], [splits_path])
     with claimed(path.parent, path.name, f"lists the pairs of {split}"):
         listing = list_takes(data_dir, read_split(splits_path, split))
         if splits_path != find_split_path(data_dir):

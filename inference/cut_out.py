@@ -65,5 +65,6 @@ def whole_pixels(box: Any, size: Size) -> tuple[int, int, int, int]:
         remedy = f"give left, top, right, bottom, at least {MIN_SIDE} pixels apart"
         raise UserError(f"the box {box!r:.60} is {edges[2] - edges[0]:g}x{edges[3] - edges[1]:g} pixels; {remedy}")
     if abs(edges - inside).max() > 1 or min(right - left, bottom - top) < MIN_SIDE:
-        raise UserError(f"the box {box!r:.60} reaches out of its image, which is {width}x{height} pixels")
+        remedy = f"give left and right from 0 to {width}, top and bottom from 0 to {height}"
+        raise UserError(f"the box {box!r:.60} reaches out of its image, which is {width}x{height} pixels; {remedy}")
     return left, top, right, bottom

@@ -78,7 +78,9 @@ class OwnMethod(Recipe):
         """name: `my_method.py:Method`; arguments: `key=value`. In `self.options`, a value that names a file, such as
         weights, is replaced by the file's SHA-256. `self.digest` is the code's. Raises UserError if there is no class.
         """
-        file, _, class_name = name.rpartition(":")
+        file, colon, class_name = name.rpartition(":")
+        if not colon:
+            raise UserError(f"--predictor {name} lacks its class; give {name}:NAME")
         self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"
         if not self.path.is_file():
             raise UserError(f"{flag} names no file; give my_method.py:Method")
@@ -87,16 +89,20 @@ class OwnMethod(Recipe):
         texts = dict(text.split("=", 1) for text in arguments)
         is_file = os.path.isfile  # False for a text that is too long for a name
         digests = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
-        self.options = {"predictor": class_name, "predictor_args": digests}
+        self.files = [self.path, *(Path(text) for text in texts.values() if is_file(text))]
         sys.path.append(str(self.path.resolve().parent))  # the file may import its neighbors
         module = sys.modules["own_method"] = types.ModuleType("own_method")
         code, module.__file__ = self.path.read_bytes(), file
         self.digest = hashlib.sha256(code).hexdigest()
+        self.options = {"predictor": f"{self.path.name}:{class_name}", "predictor_sha256": self.digest}
+        self.options |= {"predictor_args": digests}
         # A loader would read the file again, or run older code from __pycache__.
         exec(compile(code, file, "exec"), vars(module))
-        method_class: Any = getattr(module, class_name, None)
-        if not callable(getattr(method_class, "predict", None)):
-            raise UserError(f"{flag}: the file has no class {class_name} with a method predict(frame)")
+        usable = [x for x, value in vars(module).items() if callable(getattr(value, "predict", None))]
+        if class_name not in usable:
+            others = f"give one of {', '.join(usable)}" if usable else "write one (docs/extending.md)"
+            raise UserError(f"{flag}: the file has no class {class_name} with a method predict(frame); {others}")
+        method_class: Any = getattr(module, class_name)
         try:
             inspect.signature(method_class).bind(**texts)
         except TypeError as error:
@@ -143,8 +149,10 @@ def checked_answer(answer: Any, size: Size, where: str) -> Answer:
         raise UserError(f"{where}: the answer is {type(answer).__name__}; give a pair (mask, existence)")
     given = answer[:2]  # of an `Answer`, as of a pair
     mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in given)
-    for what, values, shape in (("mask", mask, size), ("existence", existence.squeeze(), ())):
-        if values.shape != shape or not ((values >= 0) & (values <= 1)).all():  # NaN fails, too
-            found = f"{values.dtype} of shape {values.shape}, from {values.min()} to {values.max()}"
-            raise UserError(f"{where}: the {what} is {found}; give numbers from 0 to 1 of shape {shape}")
-    return Answer(mask.astype(np.float32), float(existence.squeeze()))
+    existence = existence.squeeze()
+    if mask.shape != size or not ((mask >= 0) & (mask <= 1)).all():  # NaN fails, too
+        found = f"{mask.dtype} of shape {mask.shape}, from {mask.min()} to {mask.max()}"
+        raise UserError(f"{where}: the mask is {found}; give numbers from 0 to 1 of shape {size}")
+    if existence.shape != () or not 0 <= existence <= 1:
+        raise UserError(f"{where}: the existence is {str(existence.tolist()):.60}; give a number from 0 to 1")
+    return Answer(mask.astype(np.float32), float(existence))

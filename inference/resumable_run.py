@@ -9,7 +9,7 @@
 The file of a finished take also tells which of its pairs are left out because an image cannot be read. Such a file is
 deleted when the results are written, so that the next run tries these pairs again.
 
-`run` is a digest of all that decides the numbers: checkpoint, setting, precision and looks, or the file and arguments
+`run` is a digest of all that decides the numbers: checkpoint, precision and looks, or the file and arguments
 of a user's method. The batch size, which moves an existence by at most 2e-7, is left out. `state` is the take's digest:
 of annotation.json, source.json, and the names and sizes of frames. Predictions of another checkpoint, other masks, or
 pictures of another size in bytes therefore have other names and are not used.
@@ -46,21 +46,22 @@ def entries_of(frame: Frame, answers: list[Answer]) -> dict[int, Any]:
 
 
 class ResumableRun:
-    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any], pairs: Pairs, first: int = 0):
+    def __init__(self, out_dir: Path, setting: str, split: str, options: dict[str, Any], pairs: Pairs):
         """options: by name, all that decides the numbers besides setting and takes. "checkpoint" is a file's name, and
-        "checkpoint_sha256" its digest: two files with one digest are the same checkpoint. pairs: those of the
-        setting; the first of them is the row `first` of the table that is predicted, in which they follow each other.
+        "checkpoint_sha256" its digest: two files with one digest are the same checkpoint. pairs: the table that is
+        predicted, which may have both settings.
         """
-        self.out_dir, self.setting, self.options, self.pairs, self.first = out_dir, setting, options, pairs, first
+        self.out_dir, self.setting, self.options, self.pairs = out_dir, setting, options, pairs
         self.name = f"{setting}_{split}"
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
-        self.digest = json_digest(options | {"setting": setting, "checkpoint": None})
+        self.digest = json_digest(options | {"checkpoint": None})
         self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
         self.joined_path = self.folder / self.results_path.name  # the results until they are moved to their place
         store, self.failed = pairs.store, pairs.store.left_out
         self.parts = [self.folder / f"{uid}.{store.digest(x)[:12]}.json" for x, uid in enumerate(store.takes)]
-        self.counts = np.bincount(pairs.take, minlength=len(self.parts))  # the pairs of each take
+        self.rows = np.flatnonzero(pairs.is_of(setting))
+        self.counts = np.bincount(pairs.take[self.rows], minlength=len(self.parts))  # the pairs of each take
         self._found: dict[int, dict[int, Any]] = defaultdict(dict)  # by take and row
 
     @contextlib.contextmanager
@@ -72,27 +73,25 @@ class ResumableRun:
         with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
             for folder in self.folder.parent.glob("*"):
                 remove_leftovers(folder)
-            if other := {*self.folder.glob("*.json")} - {*self.parts, self.joined_path}:
-                what = "finished of other masks or frames, and predicted anew"
-                print(f"{counted(len(other), 'take')} of {self.folder}: {what}")
+            if other := {*self.folder.parent.glob("*/*.json")} - {*self.parts, self.joined_path}:
+                what = "finished by another run or version, or of other masks or frames, and predicted anew"
+                print(f"{counted(len(other), 'take')} of {self.folder.parent}: {what}")
             self.pairs.store.compare_frames(take for take, part in enumerate(self.parts) if part.exists())
             yield
 
-    def begin(self, takes: list[int]) -> np.ndarray:
+    def begin(self, takes: list[int]) -> list[int]:
         """The rows of these takes. Takes without pairs get their files."""
         for take in takes:
             if not self.counts[take]:
                 self.write_part(take)
-        return self.first + np.flatnonzero(np.isin(self.pairs.take, takes))
+        return self.rows[np.isin(self.pairs.take[self.rows], takes)].tolist()
 
-    def note(self, entries: dict[int, Any]) -> None:
-        """Note the entries of this setting's rows. A take that is complete gets its file."""
-        found = {row - self.first: entry for row, entry in entries.items() if 0 <= row - self.first < len(self.pairs)}
-        for row, entry in found.items():
-            take = int(self.pairs.take[row])
-            self._found[take][row] = entry
-            if len(self._found[take]) == self.counts[take]:
-                self.write_part(take)
+    def note(self, row: int, entry: Any) -> None:
+        """Note the entry of a row. A take that is complete gets its file."""
+        take = int(self.pairs.take[row])
+        self._found[take][row] = entry
+        if len(self._found[take]) == self.counts[take]:
+            self.write_part(take)
 
     def write_part(self, take: int) -> None:
         """Write the results of a take, in which every object has a key, and in "left_out" the number of pairs that are
@@ -170,10 +169,12 @@ class ResumableRun:
             parts[uid].unlink()
         return left_out
 
+    def take_file(self, uid: str) -> Path:
+        return self.out_dir / uid / "pred_annotations.json"
+
     def write_take_files(self) -> None:
-        """Write each take's results to `<out_path>/<take_uid>/pred_annotations.json`, as the original does."""
+        """Write each take's results to its file, as the original does."""
         what = f"writes the takes' files in {self.out_dir}"
         with claimed(self.out_dir, "pred_annotations", what):  # files of the other setting have the same names
             for uid, result in iter_json(self.results_path, (self.setting, "results"), "predict again"):
-                remove_leftovers(self.out_dir / uid)
-                write_json(self.out_dir / uid / "pred_annotations.json", result)
+                write_json(self.take_file(uid), result)

@@ -7,6 +7,7 @@ object in all cameras that have a picture at this time. The folder --out, which 
 
     video.mp4                             all cameras side by side; objects that are not surely visible are dashed
     existence.csv                         the probability that an object is visible, for each object, camera and frame
+    run.json                              how and from what this was made
     masks/{camera}/{object}/{frame}.png   masks of 0 and 255 with a long side of 480 pixels, also of hidden objects
 
 If several frames of the query camera fall onto the same frame of a target, the answer nearest in time is kept.
@@ -15,6 +16,7 @@ If several frames of the query camera fall onto the same frame of a target, the 
 import argparse
 import csv
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
 from common.cpu import tune_cpu
-from common.errors import UserError, counted, run_script, say_errors
+from common.errors import UserError, counted, printable, run_script, say_errors
 
 say_errors(__name__)
 tune_cpu(__name__)
@@ -43,8 +45,9 @@ from common.arguments import (
 from common.constants import THRESHOLD
 from common.drawing import WHITE, Color, overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
-from common.files import atomic_folder
+from common.files import atomic_folder, json_digest, read_record, write_json
 from common.progress import progress
+from common.provenance import provenance
 from formats.footage import Footage, open_footage
 from formats.geometry import resize, shrink
 from formats.mask_files import MaskFiles, find_masks
@@ -79,8 +82,6 @@ def main(argv: list[str] | None = None) -> None:
     videos, offsets = videos_and_offsets(args)
     if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
-    if (args.out / "existence.csv").exists():  # the folder appears whole
-        raise UserError(f"{args.out} holds a finished answer; delete it to predict anew, or give another --out")
     cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, path = args.masks[0]
@@ -92,17 +93,44 @@ def main(argv: list[str] | None = None) -> None:
     if not any(moment.masks for moment in answerable):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
+    how = recipe.digest, recipe.options, ego, args.stride, args.fps, args.mask_frame, query, sorted(offsets.items())
+    made_of = json_digest([how, {name: files_of(path) for name, path in videos.items()}, files_of(masks.path)])
+    if args.out.exists():  # it appears whole
+        record, remedy = args.out / "run.json", "delete it to predict anew, or give another --out"
+        if not record.exists() or read_record(record, {"made_of": str}, remedy)["made_of"] != made_of:
+            raise UserError(f"{args.out} exists, and was not made from the same by this command; {remedy}")
+        print(f"{args.out} is complete already; delete it to predict again")
+        return
     if ego is None:
         print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
     with atomic_folder(args.out) as out:
         rows = answer_moments(recipe, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])
+        write_json(out / "run.json", {"made_of": made_of} | provenance(), indent=1)
+    print_found(rows)
     for name in cameras:
         if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
             print(text + ", ".join(numbers[:12] + ["..."] if len(numbers) > 12 else numbers))
     print(f"{counted(len(answerable), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
+
+
+def files_of(path: Path) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of a file, or of all files in a folder, which change if somebody replaces one."""
+    files = sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
+    return [(str(file.relative_to(path)), (now := file.stat()).st_size, now.st_mtime_ns) for file in files]
+
+
+def print_found(rows: Sequence[tuple]) -> None:
+    """Print where each object was found, how often, and how surely, from rows of existence.csv."""
+    existences: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for *_, camera, _, name, existence, _ in rows:
+        existences[name, camera].append(existence)
+    for (name, camera), those in existences.items():
+        there = sum(verdict(existence).startswith("there") for existence in those)
+        mean = f"existence {np.mean(those):.0%} on average"
+        print(printable(f"{name} in {camera}: there in {there} of {counted(len(those), 'frame')}, {mean}"))
 
 
 class Seen(NamedTuple):
@@ -198,7 +226,7 @@ def write_masks(
         mask = frame.compared(pair, answer)
         write_picture(path, mask.astype(np.uint8) * 255)
         share = round(float(mask.mean()), 6)
-        kept[path] = gap, (moment.number, moment.seconds, camera, number, name, answer.existence, share)
+        kept[path] = gap, (moment.number, round(moment.seconds, 6), camera, number, name, answer.existence, share)
 
 
 def sought_in(moment: Moment) -> list[tuple[str, str]]:

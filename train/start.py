@@ -10,6 +10,7 @@ import torch
 
 from common.arguments import option_values
 from common.errors import UserError
+from common.files import check_outputs
 from model.backbones import make_backbone
 from model.checkpoint import GONE, REMEDY, load_fitting, read_checkpoint, stored_backbone
 from model.device import resolve_precision
@@ -18,7 +19,7 @@ from model.xsegtx import FREE
 from recipes.base import Trained
 from recipes.table import RECIPES, stored_options
 from train.options import MAY_CHANGE, UNUSED, Options, defaults_of
-from train.state import BEST, LAST, TrainState
+from train.state import BEST, LAST, SEARCHED, TrainState
 
 WAYS = "give another --out-dir, or delete the run"
 
@@ -42,6 +43,7 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
     if unused := [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]:
         print(f"unused, as in the published trainer: {' '.join(unused)}")
     out_dir, named = typed["out_dir"], typed.get("resume_pth")
+    check_outputs([out_dir / SEARCHED], [typed.get(name) for name in ("init_weights", "moco_path")])
     own = checkpoint_in(out_dir)
     # True if --resume-pth names the folder's own run, which may then continue with other options.
     names_own = named == "auto" or bool(own and named and Path(named).exists() and own.samefile(named))

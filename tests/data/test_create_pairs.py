@@ -53,6 +53,10 @@ def test_splits_without_processed_takes_are_passed_over_and_takes_of_two_splits_
     assert f"1 take in more than one of train, val, test, the first is {uid}; " in run.stderr
     assert f"train of {tmp_path / 'split.json'}: 2 of 2 takes not processed" in run.stdout
     assert {path.name.partition("_")[0] for path in data_dir.glob("[!.]*_*")} == {"val", "test"}
+    (tmp_path / "split.json").replace(splits_path := data_dir / "val_pairs.npz")
+    refused = create_pairs(data_dir, "--splits_path", splits_path).stderr.splitlines()[-1]
+    assert refused.startswith(f"error: cannot write {splits_path}: this command reads {splits_path}; ")
+    splits_path.replace(tmp_path / "split.json")
     (data_dir / uid).rename(tmp_path / "elsewhere")
     assert re.match("error: no take of .* run data/process_data.py first\n$", create_pairs(data_dir).stderr)
 

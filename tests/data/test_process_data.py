@@ -521,6 +521,10 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undist
         (["--split", "nowhere"], ["no split 'nowhere'", "'train', 'val'"]),
         (["--split_path", "{root}/none.json"], ["no file", "none.json", "download_split.sh"]),
         (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates no take of train in "]),
+        (
+            ["--annotationpath", f"{{root}}/processed/{A}/a.json"],
+            [f"cannot write {{root}}/processed/{A}: this command"],
+        ),
         (["--takepath", "{root}/nothing"], ["no folder", "--takepath"]),
         (["--takepath", "{root}"], ["did you mean {root}/takes?"]),
         (["--shard", "3/2"], ["'3/2' is not I/N"]),

@@ -435,6 +435,27 @@ def test_bad_input_ends_in_one_line_and_a_status(checkpoint, data_path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_results_never_replace_what_is_read_for_them(checkpoint, data_path, tmp_path):
+    (takes := tmp_path / "ego-exo_val_takes").mkdir()
+    splits = shutil.copy(data_path.parent / "split.json", tmp_path / "ego-exo_val_run.json")
+    words = arguments(shutil.copy(checkpoint, takes), data_path, tmp_path)
+    for name, more in (("run.json", ["--ckpt_path", checkpoint, "--splits_path", splits]), ("takes", [])):
+        done = run_main(eval_segswap.main, *words, "--overwrite", *more)
+        assert done.stderr.startswith(f"error: cannot write {tmp_path}/ego-exo_val_{name}: this command reads ")
+    assert {path.name for path in tmp_path.rglob("*.*")} == {"ego-exo_val_run.json", checkpoint.name}
+
+
+def test_what_a_run_of_another_version_has_finished_is_named_and_predicted_anew(
+    checkpoint, data_path, whole, tmp_path, capsys
+):
+    part = tmp_path / "ego-exo_val_takes" / "0123456789ab" / "take-a.0123456789ab.json"
+    part.parent.mkdir(parents=True)
+    part.write_text("{}")
+    assert run(checkpoint, data_path, tmp_path).read_bytes() == whole.read_bytes()
+    assert f"1 take of {part.parents[1]}: finished by another run or version, or " in capsys.readouterr().out
+    assert not part.exists()
+
+
 def test_without_a_checkpoint_named_a_settings_own_is_taken_else_that_of_both(tmp_path, monkeypatch):
     monkeypatch.setattr(eval_segswap, "CHECKPOINTS", tmp_path)
     with pytest.raises(UserError, match="run_exo.sh.*xsegtx_tiny.pth, the network of this repository"):

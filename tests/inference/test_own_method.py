@@ -172,7 +172,7 @@ def test_another_file_class_or_argument_is_another_run(data_path, method, tmp_pa
     usual = f"{method}:Method", f"text={weights}"
     path = run(data_path, out, *usual)
     made = json.loads((path.parent / "ego-exo_val_run.json").read_text())["provenance"]
-    assert (made["checkpoint"], made["predictor"]) == (method.name, "Method")
+    assert made["predictor"] == "my_method.py:Method" and "checkpoint" not in made
     run(data_path, out, *usual)
     assert "complete already" in capsys.readouterr().out
 
@@ -208,6 +208,7 @@ WRONG = {  # what a method does -> what the line says
     "answers = answers[1:]": "predict returned 2 answers, not a list of 3",
     "answers[1] = mask": "the answer is Tensor; give a pair (mask, existence)",
     "answers[1] = (mask[1:], 0.5)": "the mask is float32 of shape (95, 96), from 0.0 to 0.0; give numbers from 0 to 1",
+    "answers[1] = (mask, torch.tensor([3.0]))": "the existence is 3.0; give a number from 0 to 1",
     "answers[1] = (mask + torch.nan, 0.5)": "from nan to nan; give numbers from 0 to 1 of shape (96, 96)",
 }
 
@@ -233,8 +234,9 @@ def test_masks_may_be_tensors_and_an_error_of_the_method_keeps_its_traceback(dat
 
 
 BAD_PREDICTORS = {
+    "{tmp}/m.py": "m.py lacks its class; give {tmp}/m.py:NAME",
     "nowhere.py:Method": "names no file; give my_method.py:Method",
-    "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame)",
+    "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame); give one of Method",
     "{tmp}/m.py:Method side": "side: not of the form key=value",
     "{tmp}/m.py:Method shar=1": "unexpected keyword argument 'shar'; it takes (share: float = 0.5)",
     "{tmp}/m.py:Method --ckpt_path net.pth": "--ckpt_path is for the network",
@@ -246,4 +248,4 @@ def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, wo
     (tmp_path / "m.py").write_text(ANSWER.format(change=""))
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert BAD_PREDICTORS[words] in done.stderr and not (tmp_path / "out").exists()
+    assert BAD_PREDICTORS[words].format(tmp=tmp_path) in done.stderr and not (tmp_path / "out").exists()

@@ -178,7 +178,11 @@ BAD_BOXES = {
     "is not four numbers; give left, top": [(1, 2, 30), (1, 2, 30, np.nan), "1, 2", [[1, 2], [30, 30]]],
     "is -20x20 pixels; give left, top, right, bottom, at least 4": [(30, 10, 10, 30)],
     "is 3x20 pixels; give left, top, right, bottom, at least 4": [(30, 10, 33, 30)],
-    "reaches out of its image, which is 60x40 pixels": [(-2, 0, 20, 20), (10, 10, 20, 90), (70, 10, 90, 20)],
+    "reaches out of its image, which is 60x40 pixels; give left and right from 0 to 60": [
+        (-2, 0, 20, 20),
+        (10, 10, 20, 90),
+        (70, 10, 90, 20),
+    ],
 }
 
 

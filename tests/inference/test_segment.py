@@ -65,8 +65,20 @@ def answers_dir(inputs, tmp_path_factory) -> Path:
     done = call(inputs, out, "--offset", "left=4")
     assert done.returncode == 0, done.stderr
     assert "no camera counts as head-worn; if one is, name it with --ego CAMERA" in done.stdout
-    assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv"}
+    assert {path.name for path in out.iterdir()} == {"masks", "video.mp4", "existence.csv", "run.json"}
+    assert re.search(r"\nred pan in left: there in \d of 5 frames, existence \d+% on average\n", done.stdout)
     return out
+
+
+def test_the_same_command_again_says_that_all_is_there_and_a_replaced_video_is_noticed(inputs, answers_dir, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in answers_dir.rglob("*")}
+    done = call(inputs, answers_dir, "--offset", "left=4")
+    line = f"{answers_dir} is complete already; delete it to predict again\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, line, "")
+    shutil.copy(inputs / "left.mp4", tmp_path)
+    done = call(inputs, answers_dir, "--offset", "left=4", "--videos", f"more={tmp_path}/left.mp4")
+    assert done.returncode == 1 and "found exists, and was not made from the same by this command; " in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in answers_dir.rglob("*")}
 
 
 def rows_of(answers_dir):
@@ -85,6 +97,7 @@ def test_each_object_is_sought_in_each_other_camera_in_each_frame_in_which_it_is
         if frame != 6 and frame + offset < 40
     }
     assert set(rows) == expected and len(rows) == len(expected)
+    assert {row["seconds"] for row in rows_of(answers_dir)} >= {"0.0", "0.3", "0.6"}
     masks = find_masks(answers_dir / "masks" / "left").objects  # numbered as the frames of their own video
     of_left = {(name, frame) for name, camera, _, frame in expected if camera == "left"}
     assert {(name, frame) for name, frames in masks.items() for frame in frames} == of_left
@@ -143,8 +156,12 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(input
         (("--masks", "left={}/masks"), "--masks takes the masks of one camera here"),
         (("--ego", "glasses"), "--ego names camera 'glasses'; --videos has head, left, right\n"),
         (("--offset", "head=70"), "no mask in .* is of a frame that another camera has"),
-        (("--out", "{}"), "exists; give another name, or delete it first"),
-        (("--out", "{found}"), "found holds a finished answer; delete it to predict anew, or give another --out"),
+        (("--out", "{}"), "exists, and was not made from the same by this command; delete it to predict anew, or give"),
+        (
+            ("--videos", "more={}/gone.mp4"),
+            "error: no file .*gone.mp4; give a whole video, or the folder of a camera's",
+        ),
+        (("--videos", "more={}/net.pth"), r"net.pth has no readable header .*; give a whole video, or the folder"),
         (("--out", "{}/left.mp4/found"), r"cannot write into .*left.mp4 \(Not a directory\)"),
     ],
 )

@@ -446,12 +446,13 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         (("--recipe", "strong", "--frame_size", "-1"), "frame size -1, with input size 48, must be from 64"),
         (("--train-dir", "nowhere"), "run data/process_data.py first"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
+        (("--init_weights", "{out}/searched/0.pth"), "searched: this command reads "),
     ],
 )
 def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, words):
     if flags == ("--gpu=0",) and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert words in error_line(capsys, training_set, tmp_path, *flags)
+    assert words in error_line(capsys, training_set, tmp_path, *(flag.format(out=tmp_path) for flag in flags))
 
 
 @pytest.mark.parametrize(
