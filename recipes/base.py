@@ -164,12 +164,13 @@ class NetworkRecipe(Recipe):
         """Its own defaults of any flags of train.py, in a training of so many epochs."""
         return {}
 
-    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
-        """The last step of a training, after the last step of its optimizer: the network may change once more, by what
-        it finds in training pairs. Returns a line that tells what was done; an empty line if the recipe has no such
-        step. All processes do this together; raises Stopped after a signal.
+    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
+        """The last step of a training, after the last step of its optimizer: what the network finds in training pairs
+        may change it once more. Returns a line that tells what was done, empty if the recipe has no such step, and the
+        tensors that take the place of the network's, by their names. All processes do this together; raises Stopped
+        after a signal.
         """
-        return ""
+        return "", {}
 
 
 class Trained(NetworkRecipe):

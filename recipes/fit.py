@@ -42,17 +42,17 @@ def all_looks(recipe: Search, frame: Frame) -> list[tuple[Tensor, Tensor, bool]]
     return found
 
 
-def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: int) -> str:
+def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: int) -> tuple[str, dict[str, Tensor]]:
     """Fit the recipe's choice among looks, and the existence, to all looks at the pairs that were `searched`. A fifth
     of the takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former
-    choice stays. Returns a line.
+    choice stays. Returns a line, and the fitted tensors by their names in the network.
     """
     number_of = {uid: number for number, uid in enumerate(sorted({uid for _, uid, _ in searched}))}
     count, hidden = len(searched), sum(not visible for *_, (_, _, visible) in searched)
     kept = "the choice among looks stays as it was"
     if count < FIT_NEEDS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
         needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
-        return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden"
+        return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden", {}
     held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for _, uid, _ in searched])
     numbers, ious, visible = zip(*(found for *_, found in searched), strict=True)
     held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
@@ -66,9 +66,9 @@ def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: i
     text = f"on {int(held_out.sum())} pairs of takes held out, "
     text += f"IoU {before[0]:.4f} -> {after[0]:.4f}, existence {before[1]:.4f} -> {after[1]:.4f}"
     if np.nansum(after) < np.nansum(before):  # without visible or hidden objects held out, one of them is NaN
-        return f"{kept}, since a fit is worse: {text}"
-    choice.load_state_dict(fitted.state_dict())
-    return f"the choice among looks is fitted: {text}"
+        return f"{kept}, since a fit is worse: {text}", {}
+    changed = {f"choice.{name}": x for name, x in fitted.state_dict().items()}
+    return f"the choice among looks is fitted: {text}", changed
 
 
 @dataclass

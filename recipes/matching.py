@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.arguments import option
 from common.constants import THRESHOLD
@@ -69,7 +70,7 @@ class Matching(Search):
         sizes = {"input_size": size, "frame_size": size * long_side // side, "cell": cell}
         return super().channels_of(backbone) | sizes
 
-    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
+    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
         return fit_choice(self, search_pairs(partial(all_looks, self), self.training.fit_share), seed)
 
     def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,7 @@ class Validation:
                 if truth:  # at this size, a very small truth can be empty; the IoU is 1 if both are
                     overlap = iou(mask, resize_mask(truth, mask.shape).astype(bool))
                 scores.append(PairScore(row, overlap, answer.existence, truth is not None))
-        # Processes meet at the end alone, as their groups of frames differ.
+        # Processes meet only at the end, as their groups of frames differ.
         signals, parts = zip(*self.log.world.gather((self.log.world.signal, scores)), strict=True)
         if any(signals):
             raise Stopped
@@ -105,6 +106,23 @@ def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()} | {"samples": len(scores)}
 
 
+class SearchFiles:
+    """What a search has found in its parts, in a folder of the run, until a checkpoint has what was made of it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def read(self) -> dict[int, dict[int, Any]]:
+        """What was found for each row, by the number of the part. From now on, `write` keeps what is found."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return {int(path.stem): read_torch(path, "delete it")[0] for path in self.folder.glob("*.pth")}
+
+    def write(self, number: int, found: dict[int, Any]) -> None:
+        if self.folder.exists():  # another machine may have no such folder
+            with atomic_write(self.folder / f"{number}.pth", "wb") as file:
+                torch.save(found, file)
+
+
 @dataclass
 class Run:
     """A training as one of its processes sees it."""
@@ -126,32 +144,37 @@ class Run:
         self.recipe.network.eval()
         groups = random_frames(self.pairs, share, (self.options.seed, self.state.step))
         parts = [groups[first : first + FRAMES_KEPT] for first in range(0, len(groups), FRAMES_KEPT)]
-        options = {key: value for key, value in self.options.stored.items() if key not in MAY_CHANGE}
-        digests = self.pairs.digest, self.state.backbone.digest, digest_of(self.state.network)
-        made_of = name, self.state.step, options, digests, self.state.origin["commit"]
-        folder, kept = self.options.out_dir / SEARCHED / json_digest(made_of)[:12], {}
-        if self.world.is_main:  # others, whose machine may have no such folder, do not make it
-            folder.mkdir(parents=True, exist_ok=True)
-            kept = {int(path.stem): read_torch(path, "delete it")[0] for path in folder.glob("*.pth")}
-        kept = self.world.broadcast(kept)
+        files = SearchFiles(self.options.out_dir / SEARCHED / self.digest_of_search(name)[:12])
+        kept = self.world.broadcast(files.read() if self.world.is_main else {})
         own = self.world.share([number for number in range(len(parts)) if number not in kept])
-        frames = Frames(self.pairs, list(chain(*map(parts.__getitem__, own))), self.recipe.prepare, with_truths=True)
-        loader, found = DataLoader(frames, batch_size=None, **self.recipe.loading), {}
-        bar = iter(self.log.bar(loader, "search", "frame"))
-        for number in own:
-            of_part = answered(self.recipe, islice(bar, len(parts[number])), function, world=self.world)
-            found[number] = dict(chain.from_iterable(zip(x.row, results, strict=True) for x, results in of_part))
-            if self.world.signal:
-                break
-            if folder.exists():
-                with atomic_write(folder / f"{number}.pth", "wb") as file:
-                    torch.save(found[number], file)
+        found = self.search_parts({number: parts[number] for number in own}, function, files)
         signals, of_ranks = zip(*self.world.gather((self.world.signal, found)), strict=True)
         if any(signals):
             raise Stopped
         of_row = dict(chain.from_iterable(part.items() for of_rank in (kept, *of_ranks) for part in of_rank.values()))
         takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in of_row]
         return [(row, takes[self.pairs.take[row]], of_row[row]) for row in rows]
+
+    def digest_of_search(self, name: str) -> str:
+        """The digest of all that decides what a search finds."""
+        options = {key: value for key, value in self.options.stored.items() if key not in MAY_CHANGE}
+        digests = self.pairs.digest, self.state.backbone.digest, digest_of(self.state.network)
+        return json_digest((name, self.state.step, options, digests, self.state.origin["commit"]))
+
+    def search_parts(
+        self, parts: dict[int, list[np.ndarray]], function: Callable[..., list], files: SearchFiles
+    ) -> dict[int, dict[int, Any]]:
+        """What `function` finds for each row of these parts. After a signal, the rest is left out."""
+        frames = Frames(self.pairs, list(chain(*parts.values())), self.recipe.prepare, with_truths=True)
+        loader, found = DataLoader(frames, batch_size=None, **self.recipe.loading), {}
+        bar = iter(self.log.bar(loader, "search", "frame"))
+        for number, groups in parts.items():
+            of_part = answered(self.recipe, islice(bar, len(groups)), function, world=self.world)
+            found[number] = dict(chain.from_iterable(zip(x.row, results, strict=True) for x, results in of_part))
+            if self.world.signal:
+                break
+            files.write(number, found[number])
+        return found
 
     @property
     def is_mining_due(self) -> bool:

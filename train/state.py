@@ -1,19 +1,21 @@
 """The state of a training, which checkpoints store, and the folder with the files of a run."""
 
+import contextlib
+import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import has_form
 from model.backbone import Backbone
 from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
-from model.weights import as_read, load_state
+from model.weights import as_read, load_state, named_tensors
 from train.options import Options
 
 LAST, BEST = "netLast.pth", "netBest.pth"
@@ -26,9 +28,9 @@ class TrainState:
     history: `{"epoch": the last finished epoch, "start_iou", "best_iou", "best_epoch", "last_iou"}`. If a run ended
     after the last step of an epoch but before the end of its validation, the history lacks this epoch.
 
-    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: the
-    "step", pairs and options from which the recipe's `finish` made the stored networks; empty if it has not run. After
-    it, a checkpoint has two networks: "encoder" predicts, and "trained", of before, goes on training.
+    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: the "step", pairs
+    and options from which the recipe's `finish` made what the checkpoint predicts with; empty if it has not run. The
+    network itself stays what the last step has made of it.
     """
 
     def __init__(
@@ -82,11 +84,22 @@ class TrainState:
             content = content or self.content() | {"mined": self.mined}
             save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, **content)
 
-    def save_last(self, **more: Any) -> None:
+    def save_last(self, made_of: dict[str, Any] | None = None, changed: Mapping[str, Tensor] | None = None) -> None:
         """Write LAST, from which training continues as if it had never stopped. LAST also holds the best network, so
-        BEST may be deleted.
+        BEST may be deleted. made_of, changed: see `finished`.
         """
-        self.save(LAST, self.content() | {"mined": self.mined, "best": self.best} | more)
+        content = self.content() | {"mined": self.mined, "best": self.best}
+        self.save(LAST, content if made_of is None else finished(content, made_of, changed or {}))
+
+    @contextlib.contextmanager
+    def holding(self, content: Mapping[str, Any]) -> Iterator[None]:
+        """Meanwhile, the network has the weights of another checkpoint of this run."""
+        own = as_read(self.network.state_dict())
+        self.network.load_state_dict(unfinished(content, "a checkpoint of this run"))
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)
 
     def save_best(self) -> None:
         if self.best:
@@ -106,17 +119,35 @@ class TrainState:
         values = {str: int | float}
         form = {"history": values, "scaler": values, "pairs": {str: str}, "mined": dict, "best": dict, "finished": dict}
         stored: dict[str, Any] = {"step": 0, **{name: {} for name in form}, **content}
-        if not has_form(stored, form | {"step": int}) or stored["step"] < 0:
+        best, finish = stored["best"], stored["finished"]
+        is_whole = has_form(stored, form | {"step": int}) and has_form(best.get("finished", {}), dict)
+        if not is_whole or stored["step"] < 0:
             what = f"{path}: its step, {', '.join(form)} are not as train.py writes them"
             raise UserError(f"{what}; take an earlier file")
-        for part in filter(None, (stored["best"], content)):
-            load_state(self.network, part.get("trained", part.get("encoder")), f"{path}, encoder")
+        if best:
+            load_state(copy.deepcopy(self.network), unfinished(best, str(path)), f"{path}, best network")
+        load_state(self.network, unfinished(content, str(path)), f"{path}, encoder")
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
         self.step, self.history = stored["step"], dict(stored["history"])
-        self.mined, self.best, self.finished = (dict(stored[name]) for name in ("mined", "best", "finished"))
+        self.mined, self.best, self.finished = dict(stored["mined"]), dict(best), finish.get("made_of", finish)
         if stored["scaler"].keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
             self.scaler.load_state_dict(stored["scaler"])
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
         return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
+
+
+def finished(content: Mapping[str, Any], made_of: dict[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The content of a checkpoint after the last step of a training, which has `changed` tensors of the network:
+    "encoder", which predicts, gets them, and "finished" keeps the former ones, with which training can go on.
+    """
+    network = unfinished(content, "a checkpoint of this run")
+    before = {name: network[name] for name in changed}
+    return {**content, "encoder": network | dict(changed), "finished": {"made_of": made_of, "before": before}}
+
+
+def unfinished(content: Mapping[str, Any], what: str) -> dict[str, Tensor]:
+    """The network of a checkpoint as its last step of the optimizer has left it."""
+    network = content.get("trained", content.get("encoder"))  # version 3.0 stored all of it once more
+    return named_tensors(network, what) | named_tensors(content.get("finished", {}).get("before", {}), what)

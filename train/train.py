@@ -42,7 +42,7 @@ from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
 from train.schedule import LR_DROP
 from train.start import Start, choose_start, starting_state
-from train.state import BEST, LAST, TrainState
+from train.state import BEST, LAST, TrainState, finished
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -128,25 +128,24 @@ def finish(run: Run) -> None:
     if state.finished == made_of:
         run.log.say("the fit was made or refused already, with these pairs and options")
         return
-    networks = {LAST: state.network.state_dict()}
+    text, of_last = run.recipe.finish(partial(run.search, LAST), run.options.seed)
+    if not text:  # this recipe has no such step
+        return
+    run.log.say(f"{LAST}: {text}")
+    of_best = of_last
     if state.best.get("step", state.step) != state.step:
-        networks[BEST] = state.best.get("trained", state.best["encoder"])
-    finished = {}
-    for name, trained in as_read(networks).items():
-        state.network.load_state_dict(trained)
-        if not (text := run.recipe.finish(partial(run.search, name), run.options.seed)):  # this recipe has no such step
-            return
-        run.log.say(f"{name}: {text}")
-        finished[name] = {"encoder": as_read(state.network.state_dict()), "trained": trained}
+        with state.holding(state.best):
+            text, of_best = run.recipe.finish(partial(run.search, BEST), run.options.seed)
+        run.log.say(f"{BEST}: {text}")
     if state.best:
-        state.best = as_read(state.best | finished.get(BEST, finished[LAST]))
-    state.save_last(finished=made_of, **finished[LAST])  # `state.network` may be the best one now
+        state.best = as_read(finished(state.best, made_of, of_best))
+    state.save_last(made_of, of_last)
 
 
 def stopped(run: Run) -> int:
     """Save a run that a signal has stopped. Returns its exit status."""
     state, world = run.state, run.world
-    if state.next_epoch <= state.schedule.epochs:  # afterwards, the network can be the best one
+    if state.next_epoch <= state.schedule.epochs:  # afterwards, LAST is written already
         state.save_last()
     run.log.count_unreadable()
     reason = world.signal.name if world.signal else "another process"

@@ -184,8 +184,8 @@ class Strong(Search, Trained):
     def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
         self.mined = Mined.checked(mined, len(pairs))
 
-    def finish(self, search_pairs: SearchPairs, seed: int) -> str:
+    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
         share = self.training.fit_share
         if share == 0:
-            return ""
+            return "", {}
         return fit_choice(self, search_pairs(partial(all_looks, self), share), seed)
