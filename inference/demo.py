@@ -10,6 +10,9 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import functools
+import json
+import math
 import os
 import shutil
 import signal
@@ -20,11 +23,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, run_script, say_errors
+from common.errors import UserError, printable, run_script, say_errors
 
 say_errors(__name__)
 
@@ -41,6 +44,7 @@ try:
     from gradio.utils import get_upload_folder
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
 except ImportError:  # gradio is not in requirements.txt
     gr: Any = None
 
@@ -58,18 +62,39 @@ SAMPLES = {"jar": "easy", "pot": "easy", "bin": "fair", "motorcycle": "fair", "p
 SAMPLES |= {"packet": "fails", "cup": "not there"}
 PLACES = 3  # that are shown at most
 MAX_FILE = 30 * 2**20  # bytes of an upload
-MAX_PIXELS = 25_000_000  # of a picture; an answer takes 0.25 s for each million, while all other visitors wait
-MAX_SIDE = 10_000  # pixels of a picture's long side; an answer can need a square of this side, 700 MB
+# An answer takes 0.25 s for each million pixels, while all others wait, and can need a square of the long side, 700 MB.
+MAX_PIXELS, MAX_SIDE = 25_000_000, 10_000  # larger pictures are reduced
 MAX_KEPT, MAX_MORE = 3, 8  # first pictures beside the one that is marked, and second ones beside the one that is shown
 MAX_BOXES, MAX_LINES, MAX_POINTS = 10, 1000, 10_000  # of the marks; a box takes about 1 s, while all others wait
 SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
-TO_DO = """### Find an object again in another picture
-Give a first picture, and mark an object in it: paint over the object, or draw a box around it. Up to three more
-pictures of the object can help. Give a second picture, or several, and press Find. Your pictures stay on the machine
-that serves this page, and are deleted when it ends."""
+TO_DO = f"""### Find an object again in another picture
+Give a first picture, and mark an object in it: draw a box around the object, or paint over it. Up to three more
+pictures of the object can help. Give a second picture, or several, and press Find. A picture of more than
+{MAX_PIXELS // 10**6} million pixels is reduced to so many, and so are its masks. Your pictures stay on the machine that
+serves this page, and are deleted when it ends."""
 LIMITS = """Look at each answer; it can be wrong. For 8 of 24 photographs that show only something of the same kind, the
 answer was "there". More than half of the small things, such as a cup across a room, are missed."""
+NO_ANSWER = "this could not be answered; load the page again"
+SEVERAL_PLACES = "The answer first, then other places: click one to see it"
+SEVERAL_PICTURES = "Likeliest first: click one to see it"
+# What functions of the page return has the names of its parts (`lay_out`); other parts stay. So many show an answer:
+CLEARED = {"text": "", "found": None, "found_mask": None, "marked": None, "marked_mask": None, "gallery": None}
+
+
+class Kept(NamedTuple):
+    """A marked first picture beside the one that is being marked."""
+
+    file: dict  # as the browser sends it
+    marks: list
+    shown: str  # the file of the picture with the object's outline
+
+
+class Added(NamedTuple):
+    """A second picture beside the one that is shown."""
+
+    file: dict
+    shown: tuple[str, str]  # the file of a smaller picture, and its name
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -87,114 +112,118 @@ def answer_visitor(
     marks: list,
     target: Any,
     size: str,
-    kept: Sequence[tuple] = (),
-    more: Sequence[tuple] = (),
-) -> tuple:
-    """What the page shows after Find: the answer as a text, the picture with the found object, its mask as a file, and
-    the same two files of the marked object. Then, if there are several answers, their pictures and existences; and what
-    a click on each of them shows. Several answers are the places in one second picture, or the answers for several,
-    the likeliest first. If an input is missing or wrong, the text says so, and all others are None.
+    kept: Sequence[Kept] = (),
+    more: Sequence[Added] = (),
+) -> dict[str, Any]:
+    """What the page shows after Find: an answer, as `shown_place` has it, and the marked object. Several answers, which
+    are the places in one second picture, or the answers for several, are also in "gallery" and "places". If an input
+    is missing or wrong, "text" says so.
 
-    The inputs are as the browser sends them; `kept` is the list of `keep_picture`, `more` of `add_targets`.
+    The inputs are as the browser sends them.
     """
     try:
-        given = [row[:2] for row in kept] + ([(query, marks)] if query or not kept else [])
-        images = [read_upload(file, "first") for file, _ in given]
-        targets = ([target] if target or not more else []) + [file for file, _ in more]
-        masks = [mask_of_marks(image, drawn) for image, (_, drawn) in zip(images, given, strict=True)]
-        found = []
+        given = [(row.file, row.marks) for row in kept] + ([(query, marks)] if query or not kept else [])
+        images, masks = zip(*(read_marked(file, drawn) for file, drawn in given), strict=True)
+        targets = ([target] if target or not more else []) + [row.file for row in more]
+        answers = []
         for file in targets:  # one after the other, because each takes so much memory
-            image, name = read_upload(file, "second"), f" in {Path(file['path']).name}" if more else ""
-            places = predictor.places(images, masks, image, 1 if more else PLACES, size=SIZE_WORDS[size])
-            found += [(place.existence, *shown_place(image, place, name)) for place in places]
+            (image, _), name = read_upload(file, "second"), f" in {Path(file['path']).name}" if more else ""
+            found = predictor.places(images, masks, image, 1 if more else PLACES, size=SIZE_WORDS[size])
+            answers += [(place.existence, close_up(image, place), shown_place(image, place, name)) for place in found]
     except UserError as error:
-        return str(error), *[None] * 6
+        return CLEARED | {"text": str(error)}
     if more:
-        found.sort(key=lambda answer: -answer[0])
-    gallery = [close_up for _, close_up, *_ in found] if len(found) > 1 else None
-    marked = file_of(outline(images[-1], masks[-1], QUERY), "marked", "webp"), file_of(masks[-1] * 255, "marked_mask")
-    shown = [answer[2:] for answer in found]
-    return *shown[0], *marked, gallery, shown
+        answers.sort(key=lambda answer: -answer[0])
+    _, near, shown = zip(*answers, strict=True)
+    marked = {"marked": file_of(outline(images[-1], masks[-1], QUERY), "marked", "webp")}
+    marked["marked_mask"] = file_of(masks[-1] * 255, "marked_mask")
+    label = SEVERAL_PICTURES if more else SEVERAL_PLACES
+    gallery = gr.update(value=list(near) if len(near) > 1 else None, label=label)
+    return shown[0] | marked | {"gallery": gallery, "places": shown}
 
 
-def shown_place(target: np.ndarray, place: Found, name: str) -> tuple[tuple[str, str], str, str, str]:
-    """For the gallery, a place from nearby and its existence; what is said of the place, the target with its outline,
-    and its mask.
-    """
-    is_dashed, near = place.existence < SURELY_VISIBLE, around(place.mask, 3)
-    close_up = file_of(outline(target[near], place.mask[near], PREDICTION, is_dashed), "place", "webp")
-    shown = file_of(outline(target, place.mask, PREDICTION, is_dashed), "found", "webp")
-    said = verdict(place.existence).capitalize() + name
-    return (close_up, f"{int(100 * place.existence)} %"), said, shown, file_of(place.mask * 255, "found_mask")
+def close_up(target: np.ndarray, place: Found) -> tuple[str, str]:
+    """A place from nearby, as a file, and its existence: for the gallery."""
+    near = around(place.mask, 3)
+    image = outline(target[near], place.mask[near], PREDICTION, place.existence < SURELY_VISIBLE)
+    return file_of(image, "place", "webp"), f"{int(100 * place.existence)} %"
 
 
-def show_cut_out(query: Any, marks: list) -> str | None:
+def shown_place(target: np.ndarray, place: Found, name: str) -> dict[str, str]:
+    """What is said of a place, the target with its outline, and its mask."""
+    shown = file_of(outline(target, place.mask, PREDICTION, place.existence < SURELY_VISIBLE), "found", "webp")
+    text = verdict(place.existence).capitalize() + name
+    return {"text": text, "found": shown, "found_mask": file_of(place.mask * 255, "found_mask")}
+
+
+def show_cut_out(query: Any, marks: list) -> dict[str, Any]:
     """The picture with the outline of what counts as marked, if a box is among the marks: nobody has painted that."""
-    try:
+    with contextlib.suppress(UserError):  # is said after Find
         if any(mark["tool"] == "box" for mark in marks):
-            image = read_upload(query, "first")
-            return file_of(outline(image, mask_of_marks(image, marks), QUERY), "marked", "webp")
-    except UserError:
-        pass  # is said after Find
-    return None
+            return {"marked": file_of(outline(*read_marked(query, marks), QUERY), "marked", "webp")}
+    return {"marked": None}
 
 
-def keep_picture(query: Any, marks: list, kept: list[tuple]) -> tuple:
-    """Keep a marked first picture, and make room for the next one. Returns a text, which says why if it cannot be kept;
-    the list of kept pictures, each as (file, marks, file of the picture with the object's outline); these outlined
-    pictures, for the gallery; and no picture with no marks.
-    """
+def keep_picture(query: Any, marks: list, kept: list[Kept]) -> dict[str, Any]:
+    """Keep a marked first picture, and make room for the next one; or say why it cannot be kept."""
     try:
         if len(kept) == MAX_KEPT:
             raise UserError(f"no more than {MAX_KEPT} pictures can be kept; click one to remove it")
-        image = read_upload(query, "first")
-        mask = mask_of_marks(image, marks)
+        marked = outline(*read_marked(query, marks), QUERY)
     except UserError as error:
-        return str(error), *[gr.skip()] * 4
-    kept = [*kept, (query, marks, file_of(outline(image, mask, QUERY), "marked", "webp"))]
-    return "", kept, [shown for *_, shown in kept], None, []
+        return {"text": str(error)}
+    kept = [*kept, Kept(query, marks, file_of(marked, "marked", "webp"))]
+    return {"text": "", "query": None, "marks": [], "kept": kept, "kept_gallery": [row.shown for row in kept]}
 
 
-def add_targets(files: list[dict], target: Any, more: list[tuple]) -> tuple:
-    """Add second pictures. If none is shown yet, the first of them is `target`. Returns a text, which says why if they
-    cannot be added; the path of the shown picture; the list of added pictures, each as (file, (file of a smaller
-    picture, name)); and these smaller pictures with their names, for the gallery.
-    """
+def add_targets(files: list[dict], target: Any, more: list[Added]) -> dict[str, Any]:
+    """Add second pictures, or say why they cannot be added. If none is shown yet, the first of them is."""
     first = 0 if target else 1  # of the added ones
     rows = []
     try:
         if len(more) + len(files[first:]) > MAX_MORE:
             raise UserError(f"no more than {MAX_MORE} more second pictures can be given; click one to remove it")
         for file in files:
-            image = read_upload(file, "second")
+            image, _ = read_upload(file, "second")
             blank = outline(image, np.zeros(image.shape[:2], np.uint8), QUERY)
-            rows.append((file, (file_of(blank, "more", "webp"), Path(file["path"]).name)))
+            rows.append(Added(file, (file_of(blank, "more", "webp"), Path(file["path"]).name)))
     except UserError as error:
-        return str(error), *[gr.skip()] * 3
+        return {"text": str(error)}
     more = more + rows[first:]
-    return "", gr.skip() if target else files[0]["path"], more, [shown for _, shown in more]
+    shown = {} if target else {"target": files[0]["path"]}
+    return {"text": "", "more": more, "more_gallery": [row.shown for row in more], **shown}
 
 
-def read_upload(file: dict | None, which: str) -> np.ndarray:
-    """The picture of an upload. Raises UserError, without a path of this machine, if it is missing or unfit."""
+def read_upload(file: dict | None, which: str) -> tuple[np.ndarray, float]:
+    """The picture of an upload, and its scale: below 1 if it had too many pixels and was reduced. Raises UserError,
+    without a path of this machine, if it is missing or unfit.
+    """
     if not file:
         raise UserError(f"give the {which} picture")
     try:
         image = read_picture(Path(file["path"]))
     except UserError as error:
         raise UserError(str(error).replace(file["path"], Path(file["path"]).name)) from None
-    if max(image.shape) > MAX_SIDE:
-        raise UserError(f"a picture is more than {MAX_SIDE} pixels long; reduce it")
-    return image
+    height, width = image.shape[:2]
+    scale = min(1.0, math.sqrt(MAX_PIXELS / (height * width)), MAX_SIDE / max(height, width))
+    size = int(width * scale), int(height * scale)
+    return image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
+
+
+def read_marked(file: dict | None, marks: list) -> tuple[np.ndarray, np.ndarray]:
+    """A first picture and the mask of its marks."""
+    image, scale = read_upload(file, "first")
+    return image, mask_of_marks(image, marks, scale)
 
 
 def file_of(image: np.ndarray, name: str, form: str = "png") -> str:
     return save_pil_to_cache(Image.fromarray(image), get_upload_folder(), name, form)
 
 
-def mask_of_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
-    """The marks (see web/marking.js) on a picture (H, W, 3) uint8 RGB -> the object's mask, (H, W) uint8 of 0 and 1.
-    Raises UserError if nothing or too much is marked, or if a box is too small.
+def mask_of_marks(image: np.ndarray, marks: list[dict], scale: float = 1.0) -> np.ndarray:
+    """The marks (see web/marking.js) on a picture (H, W, 3) uint8 RGB, whose sides are `scale` times as long as when it
+    was marked -> the object's mask, (H, W) uint8 of 0 and 1. Raises UserError if nothing or too much is marked, or if a
+    box is too small.
     """
     height, width = image.shape[:2]
     boxes, drawn = sum(mark["tool"] == "box" for mark in marks), sum((mark["lines"] for mark in marks), [])
@@ -203,15 +232,16 @@ def mask_of_marks(image: np.ndarray, marks: list[dict]) -> np.ndarray:
         raise UserError(f"{most} can be marked; press Undo or Clear")
     mask = np.zeros((height, width), np.uint8)
     for mark in marks:
-        lines = [np.array(line) for line in mark["lines"]]
+        lines = [(np.array(line) + 0.5) * scale - 0.5 for line in mark["lines"]]
         if mark["tool"] == "box":
             corners = np.clip(lines[0] + 0.5, 0, (width, height))
             if np.ptp(corners, axis=0).min() < MIN_SIDE:
                 raise UserError("a box is too small; press Undo, and drag from corner to corner")
             mask |= cut_out(image, (*corners.min(axis=0), *corners.max(axis=0)))
         else:
-            lines = [line.round().astype(np.int32) for line in lines]
-            pen = max(1, min(round(mark["width"]), max(width, height) // 4))
+            side = max(width, height)
+            lines = [line.clip(-side, 2 * side).round().astype(np.int32) for line in lines]
+            pen = max(1, min(round(scale * mark["width"]), side // 4))
             cv2.polylines(mask, lines, False, int(mark["tool"] == "brush"), pen)
     if not mask.any():
         raise UserError("mark the object in the first picture: paint over it, or draw a box around it")
@@ -229,17 +259,16 @@ def outline(image: np.ndarray, mask: np.ndarray, color: Color, dashed: bool = Fa
     return overlay(image, mask, color, dashed)
 
 
-def load_sample(number: int) -> tuple:
-    """What the page shows for a sample: no added and no kept pictures with empty galleries of them, the first picture,
-    the marks on it, and the second picture.
-    """
+def load_sample(number: int) -> dict[str, Any]:
+    """What the page shows for a sample: its two pictures and the marks on the first one, and no others."""
     folder = SAMPLES_DIR / list(SAMPLES)[number]
     mask = read_mask(folder / "query_mask.png").astype(np.int8)
     changes = np.diff(np.pad(mask, ((0, 0), (1, 1))))  # 1 at the start of a run of the mask's pixels, -1 after its end
     (rows, starts), (_, ends) = np.nonzero(changes == 1), np.nonzero(changes == -1)
     lines = [[[start, row], [end - 1, row]] for row, start, end in np.transpose([rows, starts, ends]).tolist()]
     marks = [{"tool": "brush", "width": 1, "lines": lines}]
-    return [], None, [], None, str(folder / "query.jpg"), marks, str(folder / "target.jpg")
+    pictures = {"query": str(folder / "query.jpg"), "marks": marks, "target": str(folder / "target.jpg")}
+    return {"kept": [], "kept_gallery": None, "more": [], "more_gallery": None, **pictures}
 
 
 def build_page(predictor: Predictor, limits: str) -> Any:
@@ -247,9 +276,39 @@ def build_page(predictor: Predictor, limits: str) -> Any:
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(TO_DO)
         parts = lay_out()
-        gr.Markdown(f"{limits}\n\n({predictor.recipe.description})")
+        gr.Markdown(limits)
         connect(parts, predictor)
+    process = page.process_api
+
+    async def process_in_one_line(*args: Any, **options: Any) -> Any:
+        try:
+            return await process(*args, **options)
+        except Exception as error:  # gradio would print a traceback, and send the error's text to the visitor
+            say_unanswered(error)
+            raise gr.Error(NO_ANSWER, print_exception=False) from None
+
+    page.process_api = process_in_one_line
     return page.queue(max_size=30, api_open=False)
+
+
+def unread_in_one_line(app: Any) -> Any:
+    """Middleware of Starlette for requests that gradio cannot read; it would print a traceback."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            say_unanswered(error)
+            with contextlib.suppress(Exception):  # an answer has begun
+                await PlainTextResponse(NO_ANSWER, 400)(scope, receive, send)
+
+    return answer
+
+
+def say_unanswered(error: Exception) -> None:
+    """Say a fault of a request, or of ours, on the console."""
+    text = " ".join(str(error).split())
+    print(f"a request was not answered: {type(error).__name__}: {printable(text):.200}", file=sys.stderr)
 
 
 def lay_out() -> SimpleNamespace:
@@ -283,8 +342,8 @@ def lay_out() -> SimpleNamespace:
             parts.text = gr.Textbox(label="Answer", interactive=False, elem_id="answer")
             label = "In the second picture (dashed: not surely there)"
             parts.found = gr.Image(label=label, elem_id="found", **output | {"buttons": ["download"]})
-            label = "Likeliest first: click one to see it"
-            parts.gallery, parts.places = gr.Gallery(label=label, elem_id="places", **thumbnails), gr.State()
+            parts.gallery = gr.Gallery(label=SEVERAL_PLACES, elem_id="places", **thumbnails)
+            parts.places = gr.State()
             with gr.Row(elem_classes="answer"):
                 parts.found_mask = gr.DownloadButton("Save the answer's mask", size="sm", elem_id="saved")
                 parts.marked_mask = gr.DownloadButton("Save the marked mask", size="sm")
@@ -297,40 +356,46 @@ def connect(parts: SimpleNamespace, predictor: Predictor) -> None:
     # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's own
     # data model, a request could name any file of this machine.
     query.data_model = target.data_model = FileData
-    outputs = [parts.text, parts.found, parts.found_mask, marked, parts.marked_mask, parts.gallery]
-    first, others = [parts.kept, parts.kept_gallery, query, marks], [parts.more, parts.more_gallery]
     worker = ThreadPoolExecutor(1)  # what is cancelled has ended before the next answer begins
 
-    async def answer(*values: Any) -> tuple:
-        return await asyncio.get_running_loop().run_in_executor(worker, answer_visitor, predictor, *values)
+    def in_parts(values: dict[str, Any]) -> dict:
+        return {getattr(parts, name): value for name, value in values.items()}
 
-    def choose(places: list, event: gr.SelectData) -> tuple:
-        return places[event.index]
+    async def answer(*inputs: Any) -> dict:
+        find = functools.partial(answer_visitor, predictor)
+        return in_parts(await asyncio.get_running_loop().run_in_executor(worker, find, *inputs))
 
-    def remove(kept: list, event: gr.SelectData) -> tuple:
-        kept = kept[: event.index] + kept[event.index + 1 :]
-        return kept, [shown for *_, shown in kept]
+    def choose(places: list, event: gr.SelectData) -> dict:
+        return in_parts(places[event.index])
+
+    def remove(rows: list, event: gr.SelectData) -> tuple:
+        rows = rows[: event.index] + rows[event.index + 1 :]
+        return rows, [row.shown for row in rows]
 
     # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
     raw, silent = {"preprocess": False}, {"show_progress": "hidden"}
+    cleared = [getattr(parts, name) for name in CLEARED]
+    kept, more = [parts.kept, parts.kept_gallery], [parts.more, parts.more_gallery]
     inputs = [query, marks, target, parts.size, parts.kept, parts.more]
-    find = parts.find.click(answer, inputs, [*outputs, parts.places], show_progress_on=outputs[:2], **raw)
-    parts.keep.click(keep_picture, [query, marks, parts.kept], [parts.text, *first], **raw, **silent)
-    added = [parts.add, target, parts.more]
-    parts.add.upload(add_targets, added, [parts.text, target, *others], **raw, **silent)
-    parts.gallery.select(choose, parts.places, outputs[:3], **silent)
-    parts.kept_gallery.select(remove, parts.kept, first[:2], **silent)
-    parts.more_gallery.select(remove, parts.more, others, **silent)
-    parts.samples.click(load_sample, parts.samples, [*others, *first, target], queue=False, **silent)
+    find = parts.find.click(answer, inputs, [*cleared, parts.places], show_progress_on=[parts.text, parts.found], **raw)
+    keep = [query, marks, parts.kept], [parts.text, query, marks, *kept]
+    parts.keep.click(lambda *inputs: in_parts(keep_picture(*inputs)), *keep, **raw, **silent)
+    add = [parts.add, target, parts.more], [parts.text, target, *more]
+    parts.add.upload(lambda *inputs: in_parts(add_targets(*inputs)), *add, **raw, **silent)
+    parts.gallery.select(choose, parts.places, [parts.text, parts.found, parts.found_mask], **silent)
+    parts.kept_gallery.select(remove, parts.kept, kept, **silent)
+    parts.more_gallery.select(remove, parts.more, more, **silent)
+    shown = [query, marks, target, *kept, *more]
+    parts.samples.click(lambda number: in_parts(load_sample(number)), parts.samples, shown, queue=False, **silent)
     query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
     # The gallery of more pictures changes so late that Find can have been pressed: what changes it counts.
     changed = [query.change, marks.input, target.change, parts.size.change, parts.kept_gallery.change]
     changed += [parts.add.upload, parts.more_gallery.select]
-    script = "marks => ['', null, null, null, null, null]"
-    gr.on(changed, None, marks, outputs, js=script, cancels=find)
+    gr.on(changed, None, None, cleared, js=f"() => {json.dumps([*CLEARED.values()])}", cancels=find)
     script = "(marks, marked) => [marks.some(mark => mark.tool == 'box') ? marked : null]"  # of a former picture
-    shown = marks.input(show_cut_out, [query, marks], marked, trigger_mode="always_last", **raw, **silent)
-    shown.then(None, [marks, marked], marked, js=script)
+    options = {"trigger_mode": "always_last", **raw, **silent}
+    cut_out = marks.input(lambda *inputs: in_parts(show_cut_out(*inputs)), [query, marks], marked, **options)
+    cut_out.then(None, [marks, marked], marked, js=script)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -355,13 +420,13 @@ def main(argv: list[str] | None = None) -> None:
     # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the
     # browsers of its visitors.
     hosts = ["*"] if args.host == "0.0.0.0" else ["localhost", "127.0.0.1", args.host]
-    options = {"app_kwargs": {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]}}
-    options |= {"max_file_size": MAX_FILE, "allowed_paths": [str(SAMPLES_DIR)], "show_error": True, "ssr_mode": False}
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(unread_in_one_line)]
+    options = {"app_kwargs": {"middleware": middleware}}
+    options |= {"max_file_size": MAX_FILE, "allowed_paths": [str(SAMPLES_DIR)], "ssr_mode": False}
     options |= {"css_paths": WEB / "page.css", "footer_links": [], "quiet": True, "prevent_thread_lock": True}
     _, address, _ = page.launch(server_name=args.host, server_port=args.port, **options)
     for number in signal.SIGINT, signal.SIGTERM:  # the page ends by becoming rm: no thread of it can write afterwards
         signal.signal(number, lambda *_: os.execlp("rm", "rm", "-rf", folder))
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     print(f"Open {address} in a browser; Ctrl-C ends the page", flush=True)
     page.block_thread()
 

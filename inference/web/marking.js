@@ -4,9 +4,9 @@
 const EDGE = 2; // width of the dark edge, which shows the paint on an object of its own color, in pixels of the screen
 const BOX_LINE = 3; // pixels of the screen
 element.innerHTML = `
-  <label><input type="radio" name="tool" value="brush" checked>Paint</label>
+  <label><input type="radio" name="tool" value="box" checked>Box</label>
+  <label><input type="radio" name="tool" value="brush">Paint</label>
   <label><input type="radio" name="tool" value="eraser">Erase</label>
-  <label><input type="radio" name="tool" value="box">Box</label>
   <label>Pen<input type="range" name="width" min="2" max="60" value="14"></label>
   <label>Zoom<input type="range" name="zoom" min="1" max="4" step="0.5" value="1"></label>
   <button name="undo">Undo</button><button name="clear">Clear</button>`;

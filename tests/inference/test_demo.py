@@ -20,6 +20,7 @@ from PIL import Image
 
 from common.drawing import PREDICTION
 from common.errors import UserError
+from formats.masks import iou
 from formats.picture_files import FORMATS, read_mask
 from inference.predictor import Found, Predictor
 from tests.made import ROOT
@@ -70,17 +71,19 @@ def test_the_page_finds_in_its_samples_what_the_predictor_finds(demo, checkpoint
     predictor = Predictor.load(checkpoint, "cpu")
     for number, name in enumerate(demo.SAMPLES):
         mask = read_mask(SAMPLES / name / "query_mask.png")
-        *_, query, marks, target = demo.load_sample(number)
+        sample = demo.load_sample(number)
+        query, marks, target = sample["query"], sample["marks"], sample["target"]
         expected, _ = predictor.segment(query, mask, target, size="larger")
-        _, _, found, _, marked, *_ = demo.answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
-        assert np.array_equal(read_white(found), expected) and np.array_equal(read_white(marked), mask), name
+        answer = demo.answer_visitor(predictor, {"path": query}, marks, {"path": target}, "larger")
+        assert np.array_equal(read_white(answer["found_mask"]), expected), name
+        assert np.array_equal(read_white(answer["marked_mask"]), mask), name
     packet = SAMPLES / "packet/query.jpg"
-    _, kept, _, next_picture, no_marks = demo.keep_picture({"path": str(packet)}, [BRUSH], [])
+    page = demo.keep_picture({"path": str(packet)}, [BRUSH], [])
     images, masks = [packet, query], [demo.mask_of_marks(np.asarray(Image.open(packet)), [BRUSH]), mask]
-    for given, count in (((next_picture, no_marks), 1), (({"path": query}, marks), 2)):  # kept pictures are enough
-        _, _, found, *_ = demo.answer_visitor(predictor, *given, {"path": target}, "larger", kept)
+    for given, count in (((page["query"], page["marks"]), 1), (({"path": query}, marks), 2)):  # the kept one is enough
+        answer = demo.answer_visitor(predictor, *given, {"path": target}, "larger", page["kept"])
         expected, _ = predictor.segment(images[:count], masks[:count], target, size="larger")
-        assert np.array_equal(read_white(found), expected)
+        assert np.array_equal(read_white(answer["found_mask"]), expected)
 
 
 def read_white(path: str | io.BytesIO) -> np.ndarray:
@@ -95,16 +98,18 @@ def test_what_is_not_visible_has_a_dashed_outline(demo, tmp_path, monkeypatch, e
     small = cv2.circle(np.zeros((540, 960), np.uint8), (100, 400), 10, 1, -1)
     found = [Found(disc, existence), Found(1 - disc, 0.04), Found(small, 0.03)]
     predictor = SimpleNamespace(places=lambda *inputs, size: found)
-    said, picture, *_, gallery, places = demo.answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
+    answer = demo.answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
+    gallery, places, shown = answer["gallery"]["value"], answer["places"], answer["gallery"]["label"]
+    assert shown == "The answer first, then other places: click one to see it"
     assert [caption for _, caption in gallery] == [f"{round(100 * existence)} %", "4 %", "3 %"]
     with Image.open(gallery[2][0]) as close_up:  # is cut to what was found, which one could not see otherwise
         assert close_up.size == (108, 108)
         assert (abs(np.asarray(close_up).astype(int) - PREDICTION).max(axis=2) < 60)[40:68, 40:68].any()
-    assert places[0][:2] == (said, picture)
-    assert places[1][0] == "Probably not there (4 %)" and np.array_equal(read_white(places[1][2]), 1 - disc)
-    assert said == f"{text} ({round(100 * existence)} %)"
+    assert places[0].items() <= answer.items() and answer["text"] == f"{text} ({round(100 * existence)} %)"
+    assert places[1]["text"] == "Probably not there (4 %)"
+    assert np.array_equal(read_white(places[1]["found_mask"]), 1 - disc)
     line = cv2.dilate(disc, np.ones((3, 3), np.uint8)) - cv2.erode(disc, np.ones((3, 3), np.uint8))
-    is_pink = abs(np.asarray(Image.open(picture)).astype(int) - PREDICTION).max(axis=2) < 60
+    is_pink = abs(np.asarray(Image.open(answer["found"])).astype(int) - PREDICTION).max(axis=2) < 60
     assert (is_pink[line > 0].mean() > 0.8) == (text == "There")
 
 
@@ -115,12 +120,13 @@ def test_of_several_second_pictures_the_likeliest_comes_first_and_is_named(demo,
     for path, gray in zip(pictures, (0, 100, 250), strict=True):
         Image.new("RGB", (90, 60), (gray,) * 3).save(path)
     black, *others = [{"path": str(path)} for path in pictures]
-    assert demo.add_targets([black], None, [])[1:] == (black["path"], [], [])
-    _, first, more, shown = demo.add_targets([black, *others], None, [])
-    assert first == black["path"] and [name for _, name in shown] == ["gray.png", "white.png"]
+    page = demo.add_targets([black, *others], None, [])
+    more, shown = page["more"], page["more_gallery"]
+    assert page["target"] == black["path"] and [name for _, name in shown] == ["gray.png", "white.png"]
     assert [np.asarray(Image.open(picture)).max() // 50 for picture, _ in shown] == [2, 5]
-    assert demo.add_targets(others, black, [])[1:3] == (demo.gr.skip(), more)  # the shown picture stays
-    assert demo.add_targets(others * 4, black, more)[0].startswith("no more than 8 more second pictures")
+    page = demo.add_targets(others, black, [])
+    assert page["more"] == more and "target" not in page  # the shown picture stays
+    assert demo.add_targets(others * 4, black, more)["text"].startswith("no more than 8 more second pictures")
 
     def places(images, masks, target, count, size):
         assert count == 1
@@ -130,9 +136,11 @@ def test_of_several_second_pictures_the_likeliest_comes_first_and_is_named(demo,
 
     for target, order in ((black, ["white", "black", "gray"]), (None, ["white", "gray"])):
         visit = SENT[0], [BRUSH], target, NOT_KNOWN, (), more
-        said, _, mask, *_, gallery, answers = demo.answer_visitor(SimpleNamespace(places=places), *visit)
-        assert (said, read_white(mask).all()) == ("There (95 %) in white.png", True) and len(gallery) == len(order)
-        assert [answer[0].split()[-1] for answer in answers] == [f"{name}.png" for name in order]
+        answer = demo.answer_visitor(SimpleNamespace(places=places), *visit)
+        assert answer["text"] == "There (95 %) in white.png" and read_white(answer["found_mask"]).all()
+        assert [place["text"].split()[-1] for place in answer["places"]] == [f"{name}.png" for name in order]
+        shown = answer["gallery"]
+        assert shown["label"] == "Likeliest first: click one to see it" and len(shown["value"]) == len(order)
 
 
 @needs_gradio
@@ -140,25 +148,23 @@ def test_whatever_is_wrong_is_said_in_one_line_without_a_path_of_this_machine(de
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
-    Image.new("RGB", (10_001, 600)).save(tmp_path / "long.png")
-    long = {"path": str(tmp_path / "long.png")}  # in a square of its length, it would take the memory of all
     heic = {"path": str(shutil.copy(text, tmp_path / "IMG_1.HEIC"))}
     for inputs, line in [
         ((heic, [BRUSH], SENT[1]), "IMG_1.HEIC is HEIC; save it as JPEG (iPhone: Camera, Formats, Most Compatible)"),
         ((None, [], SENT[1]), "give the first picture"),
         ((SENT[0], [BRUSH], None), "give the second picture"),
         (({"path": str(text)}, [BRUSH], SENT[1]), f"text.jpg cannot be read as a picture; give {', '.join(FORMATS)}"),
-        ((SENT[0], [BRUSH], long), "a picture is more than 10000 pixels long; reduce it"),
     ]:
-        assert demo.answer_visitor(None, *inputs, NOT_KNOWN) == (line, *[None] * 6)
-    assert demo.show_cut_out({"path": str(text)}, [BRUSH | {"tool": "box"}]) is None
-    three = [(SENT[0], [BRUSH], "shown")] * 3
+        answer = demo.answer_visitor(None, *inputs, NOT_KNOWN)
+        assert answer.pop("text") == line and len(answer) == 5 and not any(answer.values())
+    assert demo.show_cut_out({"path": str(text)}, [BRUSH | {"tool": "box"}]) == {"marked": None}
+    three = [demo.Kept(SENT[0], [BRUSH], "shown")] * 3
     for marks, kept, line in (
         ([], [], "mark the object in the first picture"),
         ([BRUSH], three, "no more than 3 pictures"),
     ):
-        said, *others = demo.keep_picture(SENT[0], marks, kept)
-        assert said.startswith(line) and all(other == demo.gr.skip() for other in others)  # nothing changes
+        page = demo.keep_picture(SENT[0], marks, kept)
+        assert page.pop("text").startswith(line) and not page  # nothing changes
 
 
 def test_without_gradio_one_line_says_what_to_install(demo, monkeypatch):
@@ -211,6 +217,8 @@ def address(warm_python, strong_checkpoint, tmp_path_factory) -> str:
         box = BRUSH | {"tool": "box", "lines": [[[50, 50], [500, 400]]]}
         visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN, None, None)
         assert list(mine.rglob("query.jpg"))
+        said = console.read_text().splitlines()[2:]
+        assert all(line.startswith("a request was not answered: ") and len(line) < 250 for line in said), said
     finally:
         server.terminate()
         status = server.wait()
@@ -267,16 +275,19 @@ def test_visitors_at_once_each_get_their_own_answer(demo, address):
         assert all(visitors.map(visit, range(4)))
 
 
-@needs_gradio
-def test_a_picture_of_so_many_pixels_that_others_would_wait_is_refused(address, tmp_path):
-    Image.new("1", (5001, 5000)).save(tmp_path / "large.png")
-    visitor = Visitor(address)
-    inputs = [visitor.upload(QUERY), [BRUSH], visitor.upload(tmp_path / "large.png"), NOT_KNOWN]
-    assert visitor.find(*inputs)["data"][0] == "large.png has more than 25 million pixels; reduce it"
+def test_a_picture_of_so_many_pixels_that_others_would_wait_is_reduced_and_its_marks_with_it(demo, monkeypatch):
+    image, mask = demo.read_marked(SENT[0], [BRUSH])
+    height, width = mask.shape
+    for limit, value in (("MAX_PIXELS", height * width // 4), ("MAX_SIDE", width // 2)):
+        with monkeypatch.context() as changed:
+            changed.setattr(demo, limit, value)
+            image, reduced = demo.read_marked(SENT[0], [BRUSH])
+        assert image.shape[:2] == reduced.shape == (height // 2, width // 2)
+        assert iou(reduced, cv2.resize(mask, (width // 2, height // 2), interpolation=cv2.INTER_AREA)) > 0.9
 
 
 @needs_gradio
-def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(address, tmp_path):
+def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(demo, address, tmp_path):
     visitor = Visitor(address)
     Image.open(QUERY).save(tmp_path / "there.png")
     mine, meta = visitor.upload(QUERY), {"meta": {"_type": "gradio.FileData"}}
@@ -293,8 +304,8 @@ def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(addre
             for name in "there.png", "where.png":
                 inputs = [mine, [BRUSH], mine, NOT_KNOWN]
                 inputs[place] = {"path": str(tmp_path / name), **form}
-                answers.add(json.dumps(visitor.find(*inputs)).replace(name, ""))
-            assert len(answers) == 1 and "probability" not in answers.pop().lower(), (form, place)
+                answers.add(visitor.find(*inputs)["error"])
+            assert answers == {demo.NO_ANSWER}, (form, place)
         for name in "there.png", "where.png":
             assert "error" in visitor.call(visitor.keep, {"path": str(tmp_path / name), **form}, [BRUSH], None)
             assert "error" in visitor.call(visitor.add, [{"path": str(tmp_path / name), **form}], None, None)
@@ -306,6 +317,8 @@ def test_no_post_reads_a_file_of_this_machine_or_tells_whether_it_is_there(addre
                 assert "error" in visitor.call(call["id"], {"path": str(tmp_path / "there.png"), **form})
     for road in "file=", "file/", "proxy=", "stream/":
         assert visitor.http.get(f"gradio_api/{road}{tmp_path / 'there.png'}").status_code >= 400
+    unreadable = visitor.http.post("gradio_api/queue/join", json={"data": [], "fn_index": -1, "session_hash": "s"})
+    assert (unreadable.status_code, unreadable.text) == (400, demo.NO_ANSWER)
 
 
 @needs_gradio
@@ -334,10 +347,11 @@ def test_a_visitor_marks_finds_and_sees_no_answer_that_is_of_something_else(addr
         "return document.querySelector('#query canvas') && document.querySelector('#target img')?.naturalWidth"
     )
     for tool in range(3):
-        page.run("document.querySelectorAll('#marks input')[arguments[0]].click()", tool)
+        if tool:  # it opens with boxes
+            page.run("document.querySelectorAll('#marks input')[arguments[0]].click()", tool)
         page.drag("#query canvas", (0.5 + tool / 50, 0.4), (0.7, 0.6))
         answers(page, "")
-        if tool == 2:  # what a box has cut out is seen before anybody asks
+        if tool == 0:  # what a box has cut out is seen before anybody asks
             page.wait_for("return document.querySelector('#marked img')?.naturalWidth")
         page.run("document.querySelector('#find').click()")
         page.wait_for("return /\\(\\d+ %\\)/.test(document.querySelector('#answer textarea').value)")
