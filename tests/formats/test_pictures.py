@@ -42,8 +42,11 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path, orientation):
     image = Image.fromarray(RGB)
     image.getexif()[0x0112] = orientation
     image.save(tmp_path / "turned.png", exif=image.getexif())
+    turned = np.asarray(ImageOps.exif_transpose(image))
     for picture in (image, tmp_path / "turned.png"):
-        assert np.array_equal(as_image(picture, "image"), ImageOps.exif_transpose(image))
+        assert np.array_equal(as_image(picture, "image"), turned)
+    image.save(tmp_path / "turned.avif", exif=image.getexif(), quality=100, subsampling="4:4:4")
+    assert np.allclose(as_image(tmp_path / "turned.avif", "image"), turned, atol=12)
 
 
 GRAY = np.tile(np.arange(0, 256, 5, dtype=np.uint8), (9, 1))
@@ -96,8 +99,8 @@ def test_a_file_that_is_no_picture_is_refused_in_one_whole_line(tmp_path, read):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     (tmp_path / "text.png").write_text("no picture")
     messages = {
-        "cut": r"cut.png cannot be read as a picture \(.*\); give JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM",
-        "text": "text.png cannot be read as a picture; give JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM",
+        "cut": r"cut.png cannot be read as a picture \(.*\); give JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM, AVIF",
+        "text": "text.png cannot be read as a picture; give JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM, AVIF",
         "none": "none.png does not exist",
     }
     for name, message in messages.items():
