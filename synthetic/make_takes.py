@@ -2,15 +2,17 @@
 
     python synthetic/make_takes.py --outputpath data/egoexo
 
-Solids with printed patterns stand on a table. A person with a head-worn camera looks along them and picks some up;
-static cameras record the hand and the table. The script writes `split.json`,
-`takes/<take_name>/frame_aligned_videos/*.mp4` and `annotations/relations_{train,val,test}.json` (docs/formats.md). An
-object of one split never occurs in another split. The same options give the same takes; a rerun keeps finished takes.
+Solids with printed patterns stand on a table, each beside one that has its colors in another pattern, so that color
+alone does not find it. A person with a head-worn camera looks along them and picks some up; static cameras record the
+hand and the table. The script writes `split.json`, `takes/<take_name>/frame_aligned_videos/*.mp4` and
+`annotations/relations_{train,val,test}.json` (docs/formats.md). An object of one split never occurs in another split.
+The same options give the same takes; a rerun keeps finished takes.
 
 By default there are many takes with few annotated frames each, because a network learns more from more objects than
 from more frames of the same objects. For objects as large as in the real data set, among others that look alike, use
 `--object_size real --size medium --clutter 24 --num_objects 6 --blur 1.5 --noise 3`; for videos as large and as long as
-the real ones, `--size native --hold 1 --num_frames 900`; for your own models, `--things models --models FOLDER`.
+the real ones, `--size native --hold 1 --num_frames 900`; for your own models, `--things models --models FOLDER`; for
+the default takes up to version 3.0, which color alone solves, `--things patterned`.
 """
 
 import argparse

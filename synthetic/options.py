@@ -56,8 +56,10 @@ REAL = ObjectSizes(ego=3.8e-3, exo=1.15e-3, spread=1.3, cameras=0.35)
 
 SIZE_HELP = "area of an object as a fraction of the picture, up to 0.4. One number: all objects have this area; two: "
 SIZE_HELP += "nine of ten lie between them; real: areas as in Ego-Exo4D, smaller in exo than in ego pictures"
-THINGS_HELP = "patterned: solids with one pattern each. models: those of --models, some touching each other, in dim "
-THINGS_HELP += "and colored light; some cameras are turned, and people walk by"
+THINGS_HELP = "twins: solids with one pattern each, four of which share two patterns and two pairs of colors; rooms "
+THINGS_HELP += "may have these colors, each camera has its own light, and --seen_only holds. patterned: solids that "
+THINGS_HELP += "differ in colors, in pale rooms. models: those of --models, some touching each other, in dim and "
+THINGS_HELP += "colored light; some cameras are turned, and people walk by"
 MODELS_HELP = "folder of OBJ and GLB files in meters for --things models (needs requirements-models.txt); takes that "
 MODELS_HELP += "are rendered already keep what they show when its files change"
 SEEN_HELP = f"annotate only objects that an annotator would see: {LEAST_VISIBLE_SHARE:.0%}% is visible, and the "
@@ -79,7 +81,7 @@ class TakeOptions:
     clutter: int = option(0, "largest number of further things on the table, never annotated", limits=[0, 1000])
     blur: float = option(0, "each video's Gaussian blur has up to this many pixels", limits=[0, 100])
     noise: float = option(0, "standard deviation of Gaussian noise, in gray levels", limits=[0, 255])
-    things: str = option("patterned", THINGS_HELP, choices=("patterned", "models"))
+    things: str = option("twins", THINGS_HELP, choices=("twins", "patterned", "models"))
     models: Path | None = option(None, MODELS_HELP)
     photos: Path | None = option(None, "folder of pictures for table tops, walls and floors (default: painted ones)")
     left_out: float = option(

@@ -55,7 +55,10 @@ class TakeId:
 def build_tabletop(take: TakeId, options: TakeOptions) -> Tabletop:
     """The world of a take, which depends on nothing but the take's split and index and on the options."""
     which = (options.seed, take.split, take.index, options.num_objects, options.clutter)
-    things = modelled_things(options.models, *which) if options.models else patterned_things(*which)
+    if options.models:
+        things = modelled_things(options.models, *which)
+    else:
+        things = patterned_things(*which, twins=options.things == "twins")
     return Tabletop(take.rng(options, 1), options, *things)
 
 
@@ -91,6 +94,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
     rng = take.rng(options, 4)
     blurs = {camera: rng.uniform(0, options.blur) for camera in paths}
+    seen_only = options.seen_only or options.things == "twins"
     qualities = rng.integers(22, 35, len(paths)) if options.things == "models" else [CRF] * len(paths)
     with contextlib.ExitStack() as stack:
         write = {}
@@ -102,7 +106,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                 image = add_blur_and_noise(picture.image, blurs[camera], options.noise, rng)
                 write[camera](image, min(options.hold, options.num_frames - frame))
                 if frame % FRAME_STEP == 0:
-                    outline_area = partial(tabletop.outline_area, camera, frame / FPS) if options.seen_only else None
+                    outline_area = partial(tabletop.outline_area, camera, frame / FPS) if seen_only else None
                     masks[camera][frame] = encode_object_masks(picture, options.object_size.least, outline_area)
     annotation = make_annotation(take, tabletop, masks, take.rng(options, 2))
     write_json(record, {"options": options.record(), "annotation": annotation})

@@ -59,12 +59,14 @@ class Item:
         return replace(self.solid, position=place, rotation=rotation, label=label)
 
 
-def patterned_things(seed: int, split: str, take_index: int, count: int, others: int) -> tuple[list[Item], list[Item]]:
-    """The `count` objects of the `take_index`-th take of a split, with prints from `prints_of_take`, and `others`
-    further things around them. These have prints of the same split that no object of the take has; every second one
-    shares the pattern or a color with an object.
+def patterned_things(
+    seed: int, split: str, take_index: int, count: int, others: int, twins: bool = False
+) -> tuple[list[Item], list[Item]]:
+    """The `count` objects of the `take_index`-th take of a split, with prints from `twin_prints` if they are `twins`,
+    else from `prints_of_take`, and `others` further things around them. These have prints of the same split that no
+    object of the take has; every second one shares the pattern or a color with an object.
     """
-    prints = prints_of_take(seed, split, take_index, count)
+    prints = (twin_prints if twins else prints_of_take)(seed, split, take_index, count)
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index])
     items = [_make_item(rng, design, number) for number, design in enumerate(prints)]
     rng = np.random.default_rng([seed, SPLITS.index(split), take_index, 3])
@@ -86,6 +88,21 @@ def prints_of_take(seed: int, split: str, take_index: int, count: int) -> list[P
         if take_index < len(groups):
             return groups[take_index]
         take_index, round_number = take_index - len(groups), round_number + 1
+
+
+def twin_prints(seed: int, split: str, take_index: int, count: int) -> list[Print]:
+    """Distinct prints for the objects of a take. Each four are two patterns in two pairs of colors, so that neither
+    colors nor patterns alone tell them apart; the first two share their colors, as do the last two, since these stand
+    side by side. No print occurs in another split.
+    """
+    rng, own = np.random.default_rng([seed, SPLITS.index(split), take_index, 4]), _prints_of_split(seed, split)
+    prints: list[Print] = []
+    for one, other in rng.permutation(list(itertools.combinations(PATTERNS, 2))).tolist():
+        colors = [colors for pattern, *colors in own if pattern == one and (other, *colors) in own]
+        free = [pair for pair in colors if not {(one, *pair), (other, *pair)} & {*prints}]
+        if len(free) > 1:
+            prints += [(pattern, *pair) for pair in rng.permutation(free)[:2].tolist() for pattern in (one, other)]
+    return [*prints, *(design for design in own if design not in prints)][:count]
 
 
 def _groups_of_prints(pool: list[Print], count: int) -> list[list[Print]]:

@@ -51,8 +51,8 @@ large=(--object_size 0.03 0.4 --clutter 8 --blur 1 --noise 3 --seen_only)
 learn=(--left_out 0.2 --odd_cameras 0.25 --num_val 8 --num_test 0)
 make train/models "${models[@]}" "${real[@]}" "${learn[@]}" --num_train 192
 make train/models_mixed "${models[@]}" "${mixed[@]}" "${learn[@]}" --num_train 144
-make train/patterned "${real[@]}" "${learn[@]}" --num_train 96
-make train/patterned_large "${large[@]}" "${learn[@]}" --num_train 64
+make train/patterned --things patterned "${real[@]}" "${learn[@]}" --num_train 96
+make train/patterned_large --things patterned "${large[@]}" "${learn[@]}" --num_train 64
 
 bash train/run_both.sh --train-dir "$out"/train/*/processed --out-dir "$out/seed_$seed" --seed "$seed" \
   --resume-pth auto "${start[@]}" --batch-pos 4 --warmUpIter 100 --iter-epoch 2400 --n-epoch "$epochs" \
@@ -78,6 +78,6 @@ make models_left_out "${models[@]}" "${real[@]}" "${test[@]}" --num_test 8 --lef
 make models_odd "${models[@]}" "${real[@]}" "${test[@]}" --num_test 12 --odd_cameras 1
 make models_mixed "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 12
 make models_touching "${models[@]}" "${mixed[@]}" "${test[@]}" --num_test 16 --touching
-make patterned "${real[@]}" "${test[@]}" --num_test 24
-make patterned_large "${test[@]}" --num_test 12 --seen_only
-make patterned_larger "${large[@]}" "${test[@]}" --num_test 8
+make patterned --things patterned "${real[@]}" "${test[@]}" --num_test 24
+make patterned_large --things patterned "${test[@]}" --num_test 12 --seen_only
+make patterned_larger --things patterned "${large[@]}" "${test[@]}" --num_test 8

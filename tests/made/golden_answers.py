@@ -9,7 +9,7 @@ tests/golden/answers also holds one frame of a rendered take, of the head-worn c
 takes are stored. Its masks and pictures were made by
 
     python synthetic/make_takes.py --outputpath R --seed 24 --size small --num_train 0 --num_val 1 --num_test 0 \
-      --num_exo 1 --num_objects 6 --object_size 0.02 --clutter 10 --num_frames 31
+      --num_exo 1 --num_objects 6 --object_size 0.02 --clutter 10 --num_frames 31 --things patterned
     python data/process_data.py --takepath R/takes --split_path R/split.json --annotationpath R/annotations \
       --outputpath R/processed
 

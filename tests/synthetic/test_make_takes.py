@@ -17,7 +17,7 @@ from synthetic.options import VIDEO_SIZES, TakeOptions
 from synthetic.render import Picture, render
 from synthetic.tabletop import EGO
 from synthetic.take import TakeId, build_tabletop, encode_object_masks
-from synthetic.textures import prints_of_take
+from synthetic.textures import prints_of_take, twin_prints
 from tests.made.raw_takes import tree
 
 LARGE = parse_object_sizes(["0.2"])
@@ -127,9 +127,22 @@ def test_seen_only_leaves_out_what_is_almost_hidden_or_in_the_dark():
     assert [*encode_object_masks(picture, 0.001)] == [1, 2] and not encode_object_masks(picture, 0.011)
 
 
-def test_prints_of_one_split_never_occur_in_another():
-    prints = [{x for index in range(14) for x in prints_of_take(7, split, index, 18)} for split in SPLITS]
+@pytest.mark.parametrize("prints_of", [prints_of_take, twin_prints])
+def test_prints_of_one_split_never_occur_in_another_nor_twice_in_a_take(prints_of):
+    takes = {split: [prints_of(7, split, index, 18) for index in range(14)] for split in SPLITS}
+    assert all(len(set(take)) == 18 for of_split in takes.values() for take in of_split)
+    prints = [set(itertools.chain(*of_split)) for of_split in takes.values()]
     assert all(one and not one & other for one, other in itertools.combinations(prints, 2))
+
+
+def test_by_default_each_object_stands_beside_one_of_its_colors_and_the_take_has_another_of_its_pattern():
+    for split, index in itertools.product(SPLITS, range(9)):
+        (one, *colors), (other, *same), *second_pair = twin_prints(OPTIONS.seed, split, index, OPTIONS.num_objects)
+        assert colors == same and one != other and [pattern for pattern, *_ in second_pair] == [one, other]
+        assert second_pair[0][1:] == second_pair[1][1:] != tuple(colors)
+    world = build_tabletop(TakeId(split, index), OPTIONS)
+    assert {item.name.split()[1].lower() for item in world.items} == {one, other}
+    assert world.tints[EGO] != approx(world.tints["cam01"], rel=0.01)
 
 
 def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills():
