@@ -1,11 +1,13 @@
 """Files appear whole or not at all, even if their writer is interrupted; large JSON is read member by member."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,13 +20,16 @@ from common.files import (
     check_output,
     check_outputs,
     claimed,
+    is_file_name,
     iter_json,
+    output_folder,
     read_json,
     temporary_folder,
     write_json,
 )
 from tests.made import ROOT
-from tests.made.processes import claimed_elsewhere
+from tests.made.processes import claimed_elsewhere, killed_at
+from tests.made.raw_takes import tree
 
 
 def test_a_file_is_replaced_only_when_it_is_whole(tmp_path):
@@ -44,6 +49,34 @@ def test_the_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeyp
     monkeypatch.setattr("os.fsync", lambda number: synced.append((os.fstat(number).st_size, path.exists())))
     write_json(path, [1, 2])
     assert synced == [(path.stat().st_size, False)]
+
+
+def write_anew(folder):
+    """As commands do: a file, a page with its pictures, and a folder."""
+    write_json(folder / "a.json", ["new"])
+    with output_folder(folder) as page:
+        (page / "pictures").mkdir()
+        for name in ("index.html", "pictures/0.jpg"):
+            (page / name).write_text("new")
+    with contextlib.suppress(UserError), atomic_folder(folder / "take") as take:  # which may be there
+        (take / "0.jpg").write_text("new")
+
+
+def test_killed_at_any_file_event_the_same_command_ends_with_the_same_files_and_others_stay(tmp_path):
+    new = {"a.json": b'["new"]', **dict.fromkeys(("index.html", "pictures/0.jpg", "take/0.jpg"), b"new")}
+    event, killed = 0, True
+    while killed:
+        event += 1
+        folder = tmp_path / str(event) / "out"
+        (folder / "pictures").mkdir(parents=True)
+        for name in ("a.json", "index.html", "pictures/mine.jpg"):
+            (folder / name).write_text("mine")
+        killed = killed_at(event, folder.parent, partial(write_anew, folder))
+        assert list(folder.parent.iterdir()) == [folder]  # nothing can be made beside a mount point
+        assert all(content in (b"mine", new.get(name)) for name, content in tree(folder).items() if name[0] != ".")
+        write_anew(folder)
+        assert tree(folder) == new | {"pictures/mine.jpg": b"mine"}
+    assert event > 20
 
 
 def test_what_a_killed_writer_left_goes_and_a_living_one_goes_on(tmp_path, monkeypatch):
@@ -181,6 +214,13 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (made / "new").touch()
         (made / "new").rename(place / "new")
     assert sorted(path.name for path in place.iterdir()) == ["a", "new"]
+
+
+def test_the_longest_name_that_is_allowed_can_be_written_with_all_that_is_added(tmp_path):
+    name = next("é" * count for count in range(300, 0, -1) if is_file_name("é" * count))
+    with claimed(tmp_path, name, ""), atomic_write(tmp_path / f"{name}_place2_mask.png") as file:
+        file.write("whole")
+    assert len(name) > 90
 
 
 def test_a_full_disk_is_said_to_be_that_of_the_file(tmp_path):

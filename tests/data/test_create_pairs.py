@@ -12,7 +12,6 @@ import pytest
 
 import formats.pairs_file
 from common.errors import UserError
-from data.create_pairs import main
 from formats.frame_files import PACK, frames_of, pack_frames
 from formats.masks import encode_mask
 from formats.pairs import Pair, open_pairs
@@ -20,18 +19,6 @@ from formats.pairs_file import listing_path
 from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.processed import create_pairs, make_data_set, write_data_set
-from tests.made.processes import killed_at
-from tests.made.raw_takes import tree
-
-
-def test_a_run_killed_at_any_file_event_leaves_whole_pairs_and_a_rerun_the_same_files(data_dir):
-    whole, number = tree(data_dir), 1
-    while killed_at(number, data_dir, main, "--data_dir", data_dir, "--split", "train"):
-        assert listing_path(data_dir, "train").read_bytes() == whole["train_pairs.npz"]
-        assert create_pairs(data_dir).returncode == 0
-        assert tree(data_dir) == whole
-        number += 1
-    assert number > 5
 
 
 def test_where_no_pairs_are_training_names_a_command_that_works(data_dir):

@@ -5,6 +5,8 @@ Each picture shows its number, and a mask covers as many rows as its number says
 
 import json
 import shutil
+from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from data import create_pairs, import_take
 from formats.masks import decode_mask
 from formats.processed import ProcessedTake
-from tests.made.processes import killed_at, run_main
+from tests.made.processes import run_main
 from tests.made.raw_takes import process, read_frames, tree
 from tests.made.videos import make_video, numbered_image
 
@@ -83,28 +85,24 @@ def test_only_what_does_not_fit_is_written_anew_and_copies_stay_when_the_origina
     assert (folder / f"{EGO}.mp4").read_bytes() != (inputs / "head.mp4").read_bytes()
 
 
-def test_an_import_killed_at_any_file_event_is_continued_by_the_same_command(inputs, tmp_path):
+def test_the_folder_of_a_take_comes_last_so_that_a_stopped_import_is_continued_by_the_same_command(
+    inputs, tmp_path, monkeypatch
+):
     videos = [f"{HEAD}={inputs}/head.mp4", f"{LEFT}={inputs}/left.mp4"]
     short = {"videos": videos, "masks": f"{HEAD}={inputs}/masks/{HEAD}", "offset": []}
-    former = tmp_path / "former"
-    done = run_main(import_take.main, *words(inputs, former, name="former", split="train", **short))
+    done = run_main(import_take.main, *words(inputs, tmp_path, name="former", split="train", **short))
     assert done.returncode == 0 and "cup: no pairs; they need masks under this name in the --ego camera" in done.stdout
-    for event in range(100):
-        root = shutil.copytree(former, tmp_path / "root")
-        killed = killed_at(event, root, import_take.main, *words(inputs, root, **short))
-        done = (root / "takes" / "kitchen").exists()  # the folder comes last
-        again = run_main(import_take.main, *words(inputs, root, **short))
-        assert again.returncode == 0 and ("kitchen is in" in again.stdout) == done, (event, again.stderr)
-        left = tree(root)
-        if not event:  # it ran undisturbed
-            whole = left
-            splits = {"train": ["former"], "val": [], "test": ["kitchen"]}
-            assert json.loads((root / "split.json").read_text()) == splits
-        assert left == whole, event
-        shutil.rmtree(root)
-        if event and done and not killed:
-            break
-    assert event > 15
+    with monkeypatch.context() as stop:
+        stop.setattr(Path, "rename", Mock(side_effect=KeyboardInterrupt))
+        assert run_main(import_take.main, *words(inputs, tmp_path, **short)).returncode == 130
+    splits = {"train": ["former"], "val": [], "test": ["kitchen"]}
+    assert json.loads((tmp_path / "split.json").read_text()) == splits and not (tmp_path / "takes" / "kitchen").exists()
+    stopped = {name: content for name, content in tree(tmp_path).items() if not name.startswith("takes")}
+    for said in ("kitchen: ", "kitchen is in "):
+        assert run_main(import_take.main, *words(inputs, tmp_path, **short)).stdout.startswith(said)
+    whole = tree(tmp_path)
+    assert {name: whole[name] for name in stopped} == stopped
+    assert len([name for name in whole if name.startswith("takes/kitchen/")]) == len(whole) - len(stopped) - 2 == 2
 
 
 def test_a_take_that_was_deleted_by_hand_can_be_imported_again(inputs, tmp_path):

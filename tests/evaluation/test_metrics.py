@@ -131,7 +131,7 @@ def test_what_vanished_at_480_pixels_is_hidden_for_lmeec_and_only_for_it():
     whole = MaskScores(0.5, 0.5, 0.1, 0.1, True, 50, 50)
     vanished = MaskScores(0.0, 0.0, 0.1, 0.1, False, 0, 50)
     cases = make_cases((0.9, whole), (0.9, vanished), (0.9, None))
-    cases["predicted_area"] = 0.002, 0.0005, 0.5
+    cases["predicted_area"] = 0.0012, 0.0008, 0.5
     figures = {rule: PROTOCOLS[rule](None, cases) for rule in ("official", "lmeec_visibility")}
     assert figures["official"]["iou"] == 0.25 and figures["official"]["balanced_accuracy"] == 0.5
     assert figures["lmeec_visibility"]["iou"] == 0.5 and figures["lmeec_visibility"]["balanced_accuracy"] == 0.75

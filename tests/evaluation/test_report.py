@@ -4,25 +4,22 @@ import hashlib
 import json
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
 import pytest
 
-from common.drawing import QUERY
+from common.drawing import QUERY, side_by_side
 from common.errors import UserError
-from common.files import output_folder
 from evaluation import evaluate
-from evaluation.case_pictures import _draw_panel, draw_sheet, row_of_panels
+from evaluation.case_pictures import MOST_ON_SHEET, _draw_panel, draw_sheet, row_of_panels
 from evaluation.metrics import METRICS
 from formats.masks import encode_mask
 from formats.results import read_provenance
 from tests.made import EGO
 from tests.made.browser import needs_browser
 from tests.made.processed import make_data_set
-from tests.made.processes import killed_at
 from tests.made.raw_takes import tree
 from tests.made.results import UIDS, options
 
@@ -90,29 +87,6 @@ def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_dat
     assert before == tree(tmp_path / "out") and not list(tmp_path.rglob("*.tmp"))
 
 
-def write_files(out, *names):
-    with output_folder(out) as folder:
-        for name in names:
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text("new")
-
-
-def test_killed_anywhere_the_same_command_ends_with_the_same_files_and_others_stay(tmp_path):
-    new = ("index.html", "cases.csv", "pictures/0.jpg")
-    event, killed = 0, True
-    while killed:
-        event += 1
-        out = tmp_path / str(event) / "out"
-        (out / "pictures").mkdir(parents=True)
-        for name in ("index.html", "pictures/mine.jpg"):
-            (out / name).write_text("mine")
-        killed = killed_at(event, out.parent, partial(write_files, out, *new))
-        assert list(out.parent.iterdir()) == [out]  # nothing can be made beside a mount point, nor renamed into it
-        write_files(out, *new)
-        assert tree(out) == {"pictures/mine.jpg": b"mine"} | dict.fromkeys(new, b"new")
-    assert event > 10
-
-
 def test_upright_pictures_stand_in_columns_and_their_captions_end_in_them():
     panel = _draw_panel(np.full((320, 180, 3), 90, np.uint8), None, QUERY, "prediction (visible: wrong)", None)
     is_black = (panel < 60).all(-1)
@@ -123,6 +97,9 @@ def test_upright_pictures_stand_in_columns_and_their_captions_end_in_them():
         scale = min(1, 1200 / pictures[0].shape[1])
         assert abs(sheet.shape[1] / (size[1] * scale * pictures[0].shape[1]) - 1) < 0.1
         assert abs(sheet.shape[0] / (size[0] * scale * 350) - 1) < 0.2
+    one, two = (len(draw_sheet([np.hstack([picture] * 4)] * count, [""] * count)) for count in (1, 2))
+    row = side_by_side([np.zeros((99, 1500, 3), np.uint8)] * 50)
+    assert one + (MOST_ON_SHEET - 1) * (two - one) < 65_500 > row.shape[1]  # pixels of a JPEG's side
 
 
 def test_results_without_any_visible_target_can_be_reported(tmp_path):

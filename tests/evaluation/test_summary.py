@@ -81,6 +81,9 @@ def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
     spread = chosen("spread", 5)
     assert spread[0] == ranked[-1] and spread[-1] == ranked[0] and spread == sorted(spread, reverse=True)
     assert len(chosen("spread", 1000)) == len(ranked)
+    *_, first, second = with_hidden = choose_rows(pairs, cases[None], "worst", 10, with_hidden=True)
+    assert len(with_hidden) == 12 and cases["existence"][first] == cases["existence"][~cases["visible"]].max()
+    assert not cases["visible"][[first, second]].any()
 
 
 def test_missed_and_invented_objects_are_counted_and_chance_is_one_of_the_objects_in_view():

@@ -151,6 +151,7 @@ MASKS = {
     "soft.png": SOFT,
     "palette.png": Image.fromarray(SOFT).convert("P"),
     "gray.jpg": SOFT,
+    "on gray.png": np.maximum(SOFT, 100),
     "blue.png": SOFT[..., None] * np.uint8([0, 0, 1]),
     "painted with half a brush.png": np.dstack([SOFT * 0 + 90] * 3 + [SOFT // 2]),
     "cut out.png": np.dstack([np.asarray(PHOTOGRAPH.resize((300, 200))), SOFT]),

@@ -363,6 +363,7 @@ def test_a_row_of_a_table_is_answered_as_alone_and_a_broken_one_costs_only_itsel
         "b": ("there", "", "True"),
         "c": ("there", "", "False"),
     }
+    assert float(rows["a"]["share"]) == pytest.approx(read_mask(out / "a.png").mean(), abs=1e-6)
     assert (
         "\ntrue masks: 1, mean IoU 1.000, right (IoU above 0.5) 1\n"
         "visible: 2, called there 2, unsure 0, probably not there 0\n"

@@ -1,8 +1,5 @@
 """The strong network in use: where it looks, and that an answer depends on its own two views alone."""
 
-import inspect
-import re
-
 import cv2
 import numpy as np
 import pytest
@@ -19,7 +16,6 @@ from recipes.places import Looks
 from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
-from tests.made import ROOT
 from tests.made.known_answer import BACKGROUND, NearestColor, color_recipe, edges, scene
 
 SIZES = {"ego": (352, 352), "left": (270, 480), "right": (480, 270)}
@@ -225,15 +221,6 @@ def test_an_object_that_has_left_is_said_to_be_hidden():
     [answer] = recipe.predict(recipe.prepare(frame))
     prob, existence = answer.in_image(frame.sizes[1]), answer.existence
     assert not (prob > 0.5).any() and existence < 0.5
-
-
-def test_the_steps_of_the_search_have_the_numbers_and_names_of_the_page_that_explains_them():
-    page, search = (ROOT / "docs/strong_recipe.md").read_text(), inspect.getsource(Strong.search)
-    steps = re.findall(r"^(\d)\. \*\*(.+?)\.\*\*", page, re.MULTILINE)
-    assert re.findall(r"# (\d)\. (.+)", search) == steps
-    assert re.findall(r"# (\d)\. ", page) == [number for number, _ in steps]
-    for method, number in re.findall(r"self\.(\w+)\(.*# (\d)\.", search):
-        assert number in re.match(r"[\d. and]*", getattr(Strong, method).__doc__)[0], method
 
 
 def test_features_that_have_not_learned_are_asked_about_existence_in_pictures_of_unknown_cameras_alone(

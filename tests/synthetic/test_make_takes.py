@@ -82,6 +82,14 @@ def test_masks_are_exactly_what_is_visible(raw):
     take = TakeId("train", 0)
     tabletop = build_tabletop(take, OPTIONS)
     pictures = {frame: tabletop.pictures(frame / 30) for frame in FRAMES}
+    golden = {
+        EGO: (117.5, 135.3, 145.9, 18.3),
+        "cam01": (112, 127.6, 142.6, 48.3),
+        "cam02": (106.3, 107.8, 110.7, 43.6),
+    }
+    for camera, picture in pictures[0].items():  # mean color, and the percentage of objects
+        shown = *picture.image.mean((0, 1)), 100 * (picture.labels > 0).mean()
+        assert shown == approx(golden[camera], abs=0.5)
     for number, camera, track in tracks_of(raw[take]):
         for frame in track["annotated_frames"]:
             visible = pictures[frame][camera].labels == number + 1
@@ -113,13 +121,14 @@ def test_areas_are_spread_as_asked_and_real_ones_as_in_the_data_set():
     asked, real = (of_words.ego * of_words.scales(rng, 10_000) ** 2 for of_words in sizes)
     assert ((asked > 0.001) & (asked < 0.05)).mean() == approx(0.9, abs=0.02)
     low, median, high = np.quantile(real, (0.05, 0.5, 0.95))
+    assert sizes[1].least < 0.0001  # a twentieth of the exo masks in the data set are smaller
     assert median == approx(0.004, rel=0.1) and 40 < high / low < 100  # four takes: 0.05 to 2.5 % and more
 
 
 def test_seen_only_leaves_out_what_is_almost_hidden_or_in_the_dark():
     labels = np.zeros((100, 100), np.uint8)
     labels[10:20, 10:20], labels[50:60, 50:60] = 1, 2
-    colors = np.full((100, 100), 0x404040, np.uint32)
+    colors = np.full((100, 100), 0x1C1C1C, np.uint32)
     colors[labels == 2] = 0x101010
     picture = Picture(colors, np.zeros((100, 100), np.float32), labels)
     seen = {area: [*encode_object_masks(picture, 0.001, lambda _, area=area: area)] for area in (300, 900, 1100)}
