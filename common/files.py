@@ -28,12 +28,12 @@ from common.errors import CONTROL, UserError, warn_once
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> Iterator[None]:
-    """Let one process at a time write `name` in `folder`: a file, a folder, or a group of `files`.
+def claimed(folder: Path, name: str, doing: str) -> Iterator[None]:
+    """Let one process at a time write `name` in `folder`: a file, a folder, or a group of files.
 
     A second process prints that it waits for another one, "which {doing}" ("writes results.json"). Temporary files that
-    killed writers of `name` and `files` left are deleted. The lock on `.{name}.lock` ends when the process and all that
-    it forked have ended; on a disk without locks, a warning asks for one writer. Raises what `check_writable` raises.
+    killed writers of `name` left are deleted. The lock on `.{name}.lock` ends when the process and all that it forked
+    have ended; on a disk without locks, a warning asks for one writer. Raises what `check_writable` raises.
     """
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,8 +50,7 @@ def claimed(folder: Path, name: str, doing: str, files: Iterable[str] = ()) -> I
         remedy = "start no second command that writes there, or mount it with locks (Lustre: -o flock)"
         warn_once(f"{folder} is on a disk without file locks; {remedy}")
     try:
-        for file in (name, *files):
-            remove_leftovers(folder, file)
+        remove_leftovers(folder, name)
         yield
     finally:
         path.unlink(missing_ok=True)  # before the release: filelock takes no lock on a file that has been deleted

@@ -91,7 +91,7 @@ def main() -> int:
     doing = f"processes takes into {args.outputpath}"
     part = args.uids[0] if args.uids else "{}_of_{}".format(*args.shard)  # jobs with a take each need not wait
     with claimed(args.outputpath, f"process_data_{part}", doing):
-        with claimed(args.outputpath, VIDEOS, doing, ["split.json"]):
+        with claimed(args.outputpath, VIDEOS, doing):
             claim_data_dir(args.outputpath, args.downscaled, args.detail)
             write_split(args, splits)
         for split, uids in uids_by_split.items():

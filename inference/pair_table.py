@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
 from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
-from common.files import atomic_write, check_outputs, claimed, file_digest, is_file_name, json_digest, remove_leftovers
+from common.files import atomic_write, check_outputs, claimed, file_digest, is_file_name, json_digest
 from common.progress import progress
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
@@ -159,7 +159,7 @@ def answer_table(
     that are furthest from the truth.
     """
     answers = []
-    with claimed(out, TABLE, f"writes {out / TABLE}", [SHEET]):
+    with claimed(out, TABLE, f"writes {out / TABLE}"):
         for name in TABLE, SHEET:
             (out / name).unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
         for row in (bar := progress(rows, "segment", len(rows), "pair", leave=False)):
@@ -204,8 +204,6 @@ def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Row
         if truth.any():
             as_mask(truth, str(row.truth), target.shape[:2])
         found = find(queries, [target], size=row.size)[0][0]
-        for path in mask_path, picture_path:
-            remove_leftovers(out, path.name)
         picture_path.unlink(missing_ok=True)  # without it, a mask counts as unfinished
         info = PngInfo()
         info.add_text(MADE_OF, f"{digest} {float(found.existence)!r}")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError, counted
-from common.files import claimed, file_digest, iter_json, json_digest, read_record, remove_leftovers, write_json
+from common.files import claimed, file_digest, iter_json, json_digest, read_record, write_json
 from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
@@ -66,13 +66,10 @@ class ResumableRun:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """The context in which only this process writes the run's files. Deletes temporary files of killed runs. Raises
-        UserError if a finished take has other frames than were listed.
+        """The context in which only this process writes the run's files. Raises UserError if a finished take has other
+        frames than were listed.
         """
-        files = self.results_path.name, self.record_path.name
-        with claimed(self.out_dir, self.name, f"writes {self.results_path}", files):
-            for folder in self.folder.parent.glob("*"):
-                remove_leftovers(folder)
+        with claimed(self.out_dir, self.name, f"writes {self.results_path}"):
             if other := {*self.folder.parent.glob("*/*.json")} - {*self.parts, self.joined_path}:
                 what = "finished by another run or version, or of other masks or frames, and predicted anew"
                 print(f"{counted(len(other), 'take')} of {self.folder.parent}: {what}")

@@ -43,7 +43,8 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
     if unused := [flag for flag in UNUSED if typed.pop(flag[2:].replace("-", "_"), None) is not None]:
         print(f"unused, as in the published trainer: {' '.join(unused)}")
     out_dir, named = typed["out_dir"], typed.get("resume_pth")
-    check_outputs([out_dir / SEARCHED], [typed.get(name) for name in ("init_weights", "moco_path")])
+    written = [out_dir / name for name in (LAST, BEST, SEARCHED)]
+    check_outputs(written, [typed.get(name) for name in ("init_weights", "moco_path")])
     own = checkpoint_in(out_dir)
     # True if --resume-pth names the folder's own run, which may then continue with other options.
     names_own = named == "auto" or bool(own and named and Path(named).exists() and own.samefile(named))

@@ -447,6 +447,7 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         (("--train-dir", "nowhere"), "run data/process_data.py first"),
         (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
         (("--init_weights", "{out}/searched/0.pth"), "searched: this command reads "),
+        (("--init_weights", "{out}/netLast.pth"), "netLast.pth: this command reads "),
     ],
 )
 def test_bad_options_end_in_one_line(training_set, tmp_path, capsys, flags, words):
