@@ -85,7 +85,7 @@ def main() -> None:
             return
         for camera, footage in cameras.items():
             path = video_path(takes, folder.name, name_in_take[camera])
-            write_video(path, footage, positions[camera], 1 / cameras[args.ego].step)
+            write_video(path, footage, positions[camera], 1 / cameras[args.ego].frame_seconds)
         for path, content in contents.items():
             remove_leftovers(path.parent, path.name)
             write_json(path, content)

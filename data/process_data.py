@@ -28,7 +28,7 @@ from common.files import check_outputs, claimed, read_record, write_json
 from common.parallel import run_jobs
 from common.progress import progress
 from data.extraction import process_take
-from formats.processed import SOURCE, SOURCE_REMEDY, Failure, is_processed, read_failures, write_failures
+from formats.processed import SOURCE_REMEDY, Failure, is_processed, read_failures, write_failures
 from formats.takes import SPLITS, Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
 VIDEOS = "videos.json"  # beside the takes: of which videos their frames are
@@ -124,8 +124,6 @@ def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
     """
     kind = "downscaled/448" if downscaled else "full size" if detail == 1 else f"full size, detail {detail}"
     path = data_dir / VIDEOS
-    if (former := data_dir / SOURCE).exists():  # its name until version 2.7
-        former.rename(path)
     if not path.exists():
         write_json(path, {"videos": kind})
     elif (before := read_record(path, {"videos": str}, SOURCE_REMEDY)["videos"]) != kind:

@@ -51,7 +51,7 @@ from evaluation.summary import SHORT_BREAKDOWNS, compare, labels_of, spread_of, 
 from evaluation.tables import list_cases, paper_lines, printed_lines, write_cases
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
 from formats.pairs import BOTH, Pairs
-from formats.results import RESULTS_DIR, path_beside, results_path
+from formats.results import RESULTS_DIR, results_path, same_run_path
 
 WRITTEN = "metrics.json", "comparison.json", "cases.csv", "pictures"  # beside the page
 
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError("--gt_file does not say which split it holds; name the results with --pred_file")
         files = [results_path(RESULTS_DIR, args.setting, truth.split)]
     if files and not args.out:
-        args.out = path_beside(files[0], "evaluation" if len(files) == 1 else "comparison")
+        args.out = same_run_path(files[0], "evaluation" if len(files) == 1 else "comparison")
     named = [path for path in (args.write_gt, args.list_cases, args.sheet) if path]
     for path in named:
         check_output(path, args.overwrite)

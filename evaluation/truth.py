@@ -25,7 +25,7 @@ from common.files import iter_json, write_json
 from formats.pairs import Pairs, open_or_list_pairs, pairs_of
 from formats.pairs_file import list_takes, listing_path
 from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
-from formats.results import path_beside
+from formats.results import same_run_path
 from formats.takes import ANNOTATION_REMEDY, annotation_path, find_split_path, iter_takes, parse_frame, read_split
 
 MISSING_HINT = "; --allow_missing goes on without what is only missing"
@@ -60,7 +60,7 @@ class GroundTruth:
 
     def read_with(self, results: Iterable[Path]) -> list[Path]:
         """The files and folders that a command reads that compares results files with this ground truth."""
-        beside = ((path, path_beside(path, "run.json")) for path in results)
+        beside = ((path, same_run_path(path, "run.json")) for path in results)
         return [*self.files, *self.pairs.store.folders, *itertools.chain(*beside)]
 
     def with_results(

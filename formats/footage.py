@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -34,7 +35,7 @@ class Footage:
     turns: int = 0
 
     @property
-    def step(self) -> float:
+    def frame_seconds(self) -> float:
         """The seconds between two frames, without gaps in which the camera dropped frames."""
         steps = np.diff(self.seconds)
         if not len(steps):
@@ -44,7 +45,7 @@ class Footage:
 
     def time(self, position: int) -> float:
         """The time of a frame in seconds; the position may lie before the first frame or after the last one."""
-        return float(self.seconds[position]) if 0 <= position < len(self.seconds) else position * self.step
+        return float(self.seconds[position]) if 0 <= position < len(self.seconds) else position * self.frame_seconds
 
     def nearest(self, seconds: np.ndarray) -> np.ndarray:
         """The positions of the frames that are nearest in time to `seconds`, int64 in the same shape."""
@@ -110,7 +111,7 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
     The frame of a moment is the frame that is nearest in time.
     """
     start = {name: footage.time(offsets.get(name, 0)) for name, footage in cameras.items()}
-    earliest, step = min(start.values()), cameras[clock].step
+    earliest, step = min(start.values()), cameras[clock].frame_seconds
     positions = {}
     for name, footage in cameras.items():
         first = start[name] - earliest
@@ -119,3 +120,19 @@ def synchronize(cameras: Mapping[str, Footage], offsets: Mapping[str, int], cloc
             raise UserError(f"{footage.path} ends before the other cameras begin; look at --offset")
         positions[name] = footage.nearest(first + np.arange(length) * step)
     return positions
+
+
+class Seen(NamedTuple):
+    """The frame of a camera that is nearest to a moment."""
+
+    position: int
+    gap: float  # seconds between both
+
+
+def match_frames(times: np.ndarray, camera: Footage, shared: int) -> list[Seen | None]:
+    """The frame of a camera at each of these times, in seconds after its frame `shared`; None: it has no picture."""
+    times, margin = times + camera.time(shared), camera.frame_seconds / 2
+    has_picture = (times >= -margin) & (times <= camera.seconds[-1] + margin)
+    nearest = camera.nearest(times)
+    found = zip(nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
+    return [Seen(position, gap) if is_there else None for position, gap, is_there in found]

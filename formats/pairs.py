@@ -114,7 +114,7 @@ class Pairs:
     """N pairs: in each, an object's mask is given in a query camera and sought in a target camera, at a moment.
 
     Each column is an array (N,), int32 unless it says otherwise. `pairs[rows]` has the rows of a slice, a mask or an
-    array of numbers. Pairs follow each other by take, object and cameras; of these, they are in the order of frames.
+    array of numbers. Pairs are sorted by take, object, cameras and frame, in this order.
     """
 
     store: Store

@@ -17,7 +17,7 @@ from common.errors import UserError, first_few, warn_once
 from common.files import name_number
 
 SUFFIXES = (".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of the pictures in a folder
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF")  # if a file has several pictures, the first is read
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF")  # of several in a file, the first is read
 LONGEST = 20  # the long side of a picture is at most so many times as long as its short side
 SQUARE = np.ones((3, 3), np.uint8)  # pixels
 MOST_LABELS = 100  # values in a label map

@@ -38,7 +38,7 @@ def results_path(out_dir: Path, setting: str, split: str) -> Path:
     return out_dir / f"{setting}_{split}_results.json"
 
 
-def path_beside(results: Path, what: str) -> Path:
+def same_run_path(results: Path, what: str) -> Path:
     """The path of another file of the same run: `results/ego-exo_val_results.json` -> `results/ego-exo_val_{what}`."""
     stem = Path(results.name.removesuffix(".gz")).stem
     return results.absolute().with_name(f"{stem.removesuffix('_results')}_{what}")
@@ -48,7 +48,7 @@ def read_provenance(results: Path) -> dict[str, Any]:
     """How a results file was made, as its record beside it tells (ResumableRun.join); {} if it has no record."""
     form = {"provenance": dict, "results_sha256": str}
     with contextlib.suppress(UserError, OSError):  # the record is missing or not ours
-        record = read_record(path_beside(results, "run.json"), form, "delete it")
+        record = read_record(same_run_path(results, "run.json"), form, "delete it")
         if record["results_sha256"] == file_digest(results):
             return record["provenance"]
     return {}

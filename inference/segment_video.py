@@ -48,7 +48,7 @@ from common.existence import SURELY_VISIBLE, verdict
 from common.files import atomic_folder, json_digest, read_record, write_json
 from common.progress import progress
 from common.provenance import provenance
-from formats.footage import Footage, open_footage
+from formats.footage import Footage, Seen, match_frames, open_footage
 from formats.geometry import resize, shrink
 from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, mask_area, resize_mask
@@ -133,13 +133,6 @@ def print_found(rows: Sequence[tuple]) -> None:
         print(printable(f"{name} in {camera}: there in {there} of {counted(len(those), 'frame')}, {mean}"))
 
 
-class Seen(NamedTuple):
-    """The frame of a camera that is nearest to a moment."""
-
-    position: int
-    gap: float  # seconds between both
-
-
 class Moment(NamedTuple):
     """A frame of the query camera with masks, and what the cameras saw then."""
 
@@ -170,15 +163,6 @@ def find_moments(
                     ask_if_inverted(decode_mask(rle), f"the mask of {name} in {masks.path}")
         moments.append(Moment(number, float(footage.seconds[position]), query, rles, seen))
     return moments
-
-
-def match_frames(times: np.ndarray, camera: Footage, shared: int) -> list[Seen | None]:
-    """The frame of a camera at each of these times, in seconds after its frame `shared`; None: it has no picture."""
-    times = times + camera.time(shared)
-    has_picture = (times >= -camera.step / 2) & (times <= camera.seconds[-1] + camera.step / 2)
-    nearest = camera.nearest(times)
-    found = zip(nearest.tolist(), abs(times - camera.seconds[nearest]).tolist(), has_picture, strict=True)
-    return [Seen(position, gap) if is_there else None for position, gap, is_there in found]
 
 
 def answer_moments(

@@ -119,8 +119,6 @@ def test_the_first_of_two_kinds_of_frames_claims_the_folder_before_it_has_any(ro
     assert process(root, "--split", "val") == 1
     error, path = capsys.readouterr().err, root / "processed" / "videos.json"
     assert error.endswith(f"the same --downscaled and --detail; if it has no frames, delete {path}\n")
-    path.rename(path.with_name("source.json"))  # as version 2.7 called it
-    assert process(root, "--split", "val") == 1
     path.unlink()
     assert process(root, "--split", "val") == 0
 

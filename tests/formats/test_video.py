@@ -65,7 +65,7 @@ def test_in_avi_without_presentation_times_frames_are_the_right_ones_also_where_
     path = make_video(tmp_path / "v.avi", 40, options={"bf": "0"}, time_of=lambda number: number + (number > 20))
     assert read_numbers(path) == [(0, 0), (30, 30)]
     footage = open_footage(path)
-    assert np.diff(footage.seconds).max() == pytest.approx(2 / 30) and footage.step == pytest.approx(1 / 30)
+    assert np.diff(footage.seconds).max() == pytest.approx(2 / 30) and footage.frame_seconds == pytest.approx(1 / 30)
 
 
 def test_frames_that_an_edit_list_hides_have_no_number(tmp_path):
@@ -137,7 +137,7 @@ def test_size_rate_and_order_of_frames_are_kept(tmp_path, size, fps):
         for number in range(0, 40, 2):
             write(numbered_image(number, size), 2)
     footage = open_footage(tmp_path / "a.mp4")
-    assert footage.size == size and 1 / footage.step == pytest.approx(fps, rel=1e-3)
+    assert footage.size == size and 1 / footage.frame_seconds == pytest.approx(fps, rel=1e-3)
     numbers = [read_number(image) for image in footage.read(range(40))]
     assert numbers == [number // 2 * 2 for number in range(40)]
 
@@ -238,7 +238,7 @@ def test_a_video_that_lies_on_its_side_is_turned_as_players_turn_it(tmp_path, tu
 
 def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
     footage = open_footage(make_folder(tmp_path / "photos", [30, 9, 100]), fps=10)
-    assert list(footage.numbers) == [9, 30, 100] and footage.step == pytest.approx(0.1)
+    assert list(footage.numbers) == [9, 30, 100] and footage.frame_seconds == pytest.approx(0.1)
     assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
     raw = open_footage(make_video(tmp_path / "v.h264", 5), fps=10)  # a stream without a container tells no rate
     assert raw.step == pytest.approx(0.1)
