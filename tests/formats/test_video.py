@@ -241,7 +241,7 @@ def test_pictures_are_counted_by_the_numbers_in_their_names(tmp_path):
     assert list(footage.numbers) == [9, 30, 100] and footage.frame_seconds == pytest.approx(0.1)
     assert numbers_seen(footage, [0, 0, 2]) == [9, 9, 100]
     raw = open_footage(make_video(tmp_path / "v.h264", 5), fps=10)  # a stream without a container tells no rate
-    assert raw.step == pytest.approx(0.1)
+    assert raw.frame_seconds == pytest.approx(0.1)
 
 
 def make_stamped(folder, *times):
