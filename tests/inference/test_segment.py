@@ -463,7 +463,7 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
     assert done.returncode == 3
     assert f"2 answers in {out}/answers.csv, the likeliest first in {out}/answers.jpeg, 2 rows" in done.stdout
     unread, broken, long = done.stderr.splitlines()
-    assert unread.startswith(f"warning: not read in {photos}: IMG_1.HEIC, moving.gif; it takes .bmp, ")
+    assert unread.startswith(f"warning: not read in {photos}: IMG_1.HEIC, moving.gif; it takes .avif, .bmp, ")
     assert broken.startswith(f"left out: broken: {photos}/broken.jpg cannot be read as a picture")
     assert long.endswith("é: its name is too long or not of readable letters; rename it")
     rows = list(csv.DictReader((out / "answers.csv").open()))
