@@ -11,7 +11,7 @@ formats/pairs_file.py has the form in which data/create_pairs.py writes them.
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from common.parallel import in_threads
 from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
 from formats.geometry import Size
 from formats.masks import RLE
-from formats.pairs_file import Listing, digest_of, list_takes, listing_command, listing_path, read_listing
+from formats.pairs_file import PairsFile, digest_of, list_takes, listing_command, listing_path, read_listing
 from formats.processed import ANNOTATION, SOURCE, read_frame, replaced
 from formats.takes import camera_kind, camera_pairs, find_split_path, read_split
 
@@ -245,7 +245,7 @@ def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Pa
     return pairs_of([(data_dir, listing)], setting)
 
 
-def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
+def pairs_of(listings: Iterable[tuple[Path, PairsFile]], setting: str) -> Pairs:
     """The pairs of the takes that are listed of the data sets in these folders, one after the other. Each frame with a
     query mask makes a pair. Raises UserError if a take is in two data sets.
     """
@@ -254,14 +254,16 @@ def pairs_of(listings: Iterable[tuple[Path, Listing]], setting: str) -> Pairs:
     ends = store.tracks[:, 3].cumsum().tolist()
     for (take, name, camera, count), end in zip(store.tracks.tolist(), ends, strict=True):
         rows_of.setdefault((take, name), {})[store.cameras[camera]] = slice(end - count, end)
-    parts, number_of = [np.empty((7, 0), np.int32)], {name: number for number, name in enumerate(store.cameras)}
-    for data_dir, way in itertools.product(dict.fromkeys(folder.parent for folder in store.folders), settings):
-        for (take, name), rows in rows_of.items():
-            if store.folders[take].parent == data_dir:
-                for x, y in camera_pairs(rows, way):
-                    names = take, name, number_of[x], number_of[y]
-                    parts.append(_columns(names, store.masks["frame"], rows[x], rows[y]))
-    return Pairs(store, *np.concatenate(parts, 1))
+    sets = dict.fromkeys(folder.parent for folder in store.folders)
+    parts = {part: [] for part in itertools.product(sets, settings)}  # in the order of the pairs
+    number_of = {name: number for number, name in enumerate(store.cameras)}
+    for (take, name), rows in rows_of.items():
+        for way in settings:
+            for x, y in camera_pairs(rows, way):
+                numbers = take, name, number_of[x], number_of[y]
+                columns = _columns(numbers, store.masks["frame"], rows[x], rows[y])
+                parts[store.folders[take].parent, way].append(columns)
+    return Pairs(store, *np.concatenate([np.empty((7, 0), np.int32), *itertools.chain(*parts.values())], 1))
 
 
 def _columns(names: tuple[int, ...], frames: np.ndarray, query: slice, target: slice) -> np.ndarray:
@@ -276,7 +278,7 @@ def _columns(names: tuple[int, ...], frames: np.ndarray, query: slice, target: s
     return columns
 
 
-def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
+def joined_store(listings: Sequence[tuple[Path, PairsFile]]) -> Store:
     """The store of the takes that are listed of several data sets. That of a single one has the listing's own masks,
     not copies. Raises UserError if a take is in two data sets.
     """
@@ -292,12 +294,8 @@ def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
         for uid, reason in listing.left_out.items():
             left_out[uid] = reason or f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first"
         takes.update(zip(listing.contents, itertools.count(len(takes))))
-        ends = np.cumsum([count for _, _, count, _ in listing.cameras], dtype=int)
-        for (uid, camera, _, size), (frames, sizes) in zip(
-            listing.cameras, np.split(listing.files, ends, 1), strict=False
-        ):
-            number = cameras.setdefault(camera, len(cameras))
-            views[takes[uid]][number] = CameraFrames(frames, sizes, size and tuple(size))
+        for uid, camera, frames in _views(listing):
+            views[takes[uid]][cameras.setdefault(camera, len(cameras))] = frames
         for uid, name, camera, count in listing.tracks:
             numbers = objects.setdefault(name, len(objects)), cameras.setdefault(camera, len(cameras))
             tracks.append((takes[uid], *numbers, count))
@@ -306,7 +304,15 @@ def joined_store(listings: Sequence[tuple[Path, Listing]]) -> Store:
     return Store([*takes], folders, states, [*objects], [*cameras], masks, counts, views, table, contents, left_out)
 
 
-def _joined_masks(listings: Sequence[Listing]) -> tuple[np.ndarray, np.ndarray]:
+def _views(listing: PairsFile) -> Iterator[tuple[str, str, CameraFrames]]:
+    """The take, the name and the pictures of each camera."""
+    ends = np.cumsum([count for _, _, count, _ in listing.cameras], dtype=int)
+    parts = np.split(listing.files, ends, 1)  # the last one is empty
+    for (uid, camera, _, size), (frames, sizes) in zip(listing.cameras, parts, strict=False):
+        yield uid, camera, CameraFrames(frames, sizes, size and tuple(size))
+
+
+def _joined_masks(listings: Sequence[PairsFile]) -> tuple[np.ndarray, np.ndarray]:
     """The masks and run lengths of all listings."""
     if len(listings) == 1:
         return listings[0].masks, listings[0].counts

@@ -5,7 +5,7 @@ data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.jso
     masks    a row of type MASK for each mask; the masks of an object in a camera are in the order of their frames
     counts   the run lengths of all masks, one after the other
     files    (2, F) int32: the frames that pairs need, camera by camera, ascending; and the bytes of their files
-    about    JSON: the other fields of `Listing`
+    about    JSON: the other fields of `PairsFile`
     digest   SHA-256 of the other arrays
 """
 
@@ -33,7 +33,7 @@ MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height
 
 
 @dataclass(frozen=True)
-class Listing:
+class PairsFile:
     """What is listed of the takes of a split in a data set."""
 
     masks: np.ndarray  # (M,) MASK
@@ -51,13 +51,13 @@ def listing_path(data_dir: Path, split: str) -> Path:
     return data_dir / f"{split}_pairs.npz"
 
 
-def listing_command(data_dir: Path, split: str, listing: Listing | None = None) -> str:
+def listing_command(data_dir: Path, split: str, listing: PairsFile | None = None) -> str:
     """The command that lists the pairs anew."""
     where = f" --splits_path {shlex.quote(listing.splits_path)}" if listing and listing.splits_path else ""
     return f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}{where}"
 
 
-def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, ProcessedTake] = {}) -> Listing:
+def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, ProcessedTake] = {}) -> PairsFile:
     """List the masks of the takes `uids`, and the frames that their pairs need. A take that is `in_memory` is used as
     it is, without reading its annotation.json, and its state is (0, "").
     """
@@ -87,10 +87,10 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
             files += [(frame, there.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
     arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()
-    return Listing(*arrays, states, left_out, contents, tracks, cameras)
+    return PairsFile(*arrays, states, left_out, contents, tracks, cameras)
 
 
-def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
+def write_listing(data_dir: Path, split: str, splits_path: Path) -> PairsFile:
     """List the takes of a split as `list_takes` does, and write what is listed."""
     path = listing_path(data_dir, split)
     check_outputs([path], [splits_path])
@@ -106,7 +106,7 @@ def write_listing(data_dir: Path, split: str, splits_path: Path) -> Listing:
     return listing
 
 
-def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) -> Listing:
+def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) -> PairsFile:
     """Read what create_pairs.py has listed of a split. It is compared with the split in `splits_path`, by default the
     file from which it was made. Raises UserError, with the remedy, if it is missing, damaged or out of date.
     """
@@ -116,7 +116,7 @@ def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) ->
             arrays = {name: file[name] for name in file.files}
         if arrays.pop("digest", np.empty(0)).tobytes() != digest_of(arrays, VERSION).tobytes():
             raise ValueError("damaged, or of another version")
-        listing = Listing(**json.loads(arrays.pop("about").tobytes()), **arrays)
+        listing = PairsFile(**json.loads(arrays.pop("about").tobytes()), **arrays)
     except FileNotFoundError:
         read_split(find_split_path(data_dir), split)  # if the split has no takes, this raises an error that says so
         raise UserError(f"no file {path}; run `{command}`") from None
@@ -137,7 +137,7 @@ def digest_of(arrays: dict[str, np.ndarray], version: str) -> np.ndarray:
     return np.frombuffer(digest.digest(), np.uint8)
 
 
-def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: Listing) -> str | None:
+def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: PairsFile) -> str | None:
     """A text that says why a listing does not fit the split or the processed takes any more; None if it fits.
 
     If a file's time has changed, as in a copied data set, its content is compared. The split file may be missing.
