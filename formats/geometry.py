@@ -88,7 +88,7 @@ def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     return rows, cols
 
 
-def sample_for_score(values: np.ndarray, video: Size, size: Size | None = None) -> np.ndarray:
+def sample_benchmark_pixels(values: np.ndarray, video: Size, size: Size | None = None) -> np.ndarray:
     """The values (float32) of a picture at the pixels that the benchmark compares -> `eval_size(video)`.
 
     The benchmark samples single pixels of the video, whose (H, W) is `video` and of which the picture shows all. We

@@ -33,7 +33,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import file_digest
 from formats.crop import Crop
-from formats.geometry import Size, sample_for_score
+from formats.geometry import Size, sample_benchmark_pixels
 from formats.pairs import Pairs
 from formats.processed import Correspondence
 from recipes.base import Answer, Recipe
@@ -139,8 +139,8 @@ class OwnMethod(Recipe):
 class SquareAnswer(Answer):
     """An answer in a letterboxed image, which is interpolated where the paper's network takes the nearest pixels."""
 
-    def for_score(self, size: Size, video: Size) -> np.ndarray:
-        return sample_for_score(self.prob, video, size)
+    def at_benchmark_pixels(self, size: Size, video: Size) -> np.ndarray:
+        return sample_benchmark_pixels(self.prob, video, size)
 
 
 def checked_answer(answer: Any, size: Size, where: str) -> Answer:

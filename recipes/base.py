@@ -21,7 +21,7 @@ from common.arguments import BATCH_SIZE
 from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, put_back
-from formats.geometry import Size, eval_size, sample_for_score
+from formats.geometry import Size, eval_size, sample_benchmark_pixels
 from formats.pairs import Pairs
 from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
@@ -49,13 +49,13 @@ class Answer(NamedTuple):
         """The mask's probability, (H, W) float32, in the target image of `size` (H, W), before it was prepared."""
         return self.prob if self.crop is None else put_back(self.prob, self.crop, size)
 
-    def for_score(self, size: Size, video: Size) -> np.ndarray:
+    def at_benchmark_pixels(self, size: Size, video: Size) -> np.ndarray:
         """The mask's probability at the pixels that the benchmark compares, in the size `eval_size(video)`. The target
         image has `size` (H, W), and its video has the size `video`.
         """
         if self.crop == Crop.whole(size):  # letterboxing by nearest neighbor keeps the pixels that are compared
             return put_back(self.prob, Crop.whole(eval_size(video)), eval_size(video))
-        return sample_for_score(self.in_image(size), video)
+        return sample_benchmark_pixels(self.in_image(size), video)
 
 
 def letterboxed_answers(frame: Frame, look: Look) -> list[Answer]:

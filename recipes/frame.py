@@ -75,7 +75,7 @@ class Frame:
     def compared(self, pair: int, answer: Any) -> np.ndarray:
         """The mask of an `Answer` to a pair at the pixels that the benchmark compares, (h, w) bool."""
         target = self.target[pair]
-        return answer.for_score(self.sizes[target], self.videos[target]) > THRESHOLD
+        return answer.at_benchmark_pixels(self.sizes[target], self.videos[target]) > THRESHOLD
 
     def with_objects(self) -> "Frame":
         """Drop the pairs whose object has an empty mask in the prepared frame, where a small thing can vanish."""
