@@ -14,8 +14,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.arguments import option
 from common.distributed import World
+from common.option_fields import option
 from formats.pairs import Pairs
 from model.features import coverage_of
 from model.xsegtx import Look

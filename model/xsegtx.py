@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.arguments import option
 from common.errors import UserError
+from common.option_fields import option
 from model.backbone import STRIDE
 from model.rows import Rows
 from model.transformer import EncoderBlocks

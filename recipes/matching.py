@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.arguments import option
 from common.constants import THRESHOLD
+from common.option_fields import option
 from common.parallel import in_threads
 from formats.crop import cut
 from formats.masks import grab_cut

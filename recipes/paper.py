@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.arguments import option
 from common.distributed import World
+from common.option_fields import option
 from formats.geometry import letterbox
 from formats.masks import RLE, letterbox_mask
 from formats.pairs import Pairs

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from common.arguments import option_values
 from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError
+from common.option_fields import option_values
 from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common.arguments import option
+from common.option_fields import option
 from formats.geometry import Size
 from formats.takes import FRAME_STEP
 

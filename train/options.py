@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.arguments import PRECISION_HELP, Parser, add_fields, option, option_values
+from common.arguments import PRECISION_HELP, Parser, add_fields
 from common.constants import DEFAULT_DATA_DIR, PRECISION_NAMES
 from common.errors import UserError
+from common.option_fields import option, option_values
 from formats.pairs import BOTH
 from recipes.table import RECIPES
 from train.schedule import Schedule

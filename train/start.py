@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from common.arguments import option_values
 from common.errors import UserError
 from common.files import check_outputs
+from common.option_fields import option_values
 from model.backbones import make_backbone
 from model.checkpoint import GONE, REMEDY, load_fitting, read_checkpoint, stored_backbone
 from model.device import resolve_precision

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.arguments import option
+from common.option_fields import option
 from model.features import Levels, coverage_of
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, XSegTxConfig, as_grid, probabilities

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.arguments import option
 from common.constants import THRESHOLD
 from common.distributed import World
 from common.errors import UserError
+from common.option_fields import option
 from formats.crop import cut
 from formats.pairs import Pairs
 from model.device import autocast
