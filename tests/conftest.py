@@ -45,6 +45,24 @@ def pytest_configure(config):
 pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.raw_takes"]
 
 
+# The files of `--quick`: golden numbers, the original's numbers, answers and units. They start no command.
+QUICK = {
+    *("test_original_numbers", "test_xsegtx", "test_golden_answers", "test_losses", "test_samples", "test_steps"),
+    *("test_search", "test_strong_network", "test_crops", "test_frame", "test_masks", "test_mask_files"),
+    *("test_pictures", "test_pairs", "test_processed", "test_takes", "test_metrics", "test_evaluate"),
+    *("test_results", "test_summary", "test_make_submission", "test_synthetic_render", "test_models"),
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="golden numbers, answers and units alone, in 45 seconds")
+
+
+def pytest_ignore_collect(collection_path, config):
+    is_left_out = config.getoption("quick") and collection_path.stem not in QUICK
+    return True if is_left_out and collection_path.name.startswith("test_") else None
+
+
 # The longest tests start first, so that no process still runs one of them at the end.
 LONGEST = [
     *("test_train", "test_train_resume", "test_readme", "test_choice", "test_inference", "test_demo"),

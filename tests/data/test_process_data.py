@@ -232,7 +232,7 @@ def test_a_run_killed_at_any_file_event_after_a_replacement_is_continued_to_the_
     replace_video(root)
     new = root / "new"
     assert process(root, "--uids", C, "--outputpath", new, "--split_path", root / "split.json", *pack) == 0
-    for event in range(0, 200, 3):  # at 0 it runs undisturbed
+    for event in range(0, 200, 5):  # at 0 it runs undisturbed
         shutil.rmtree(root / "processed")
         shutil.copytree(former, root / "processed")
         killed = killed_at(event, root / "processed", process_data.main, *words)
@@ -323,7 +323,7 @@ def test_a_packing_killed_at_any_file_event_leaves_every_frame_and_the_same_comm
     words = "--takepath", root / "takes", "--num_workers", 1, "--uids", C, "--pack"
     assert process(root, "--uids", C) == 0
     former, whole = shutil.copytree(root / "processed", root / "former"), None
-    for event in range(0, 200, 3):  # at 0 it runs undisturbed
+    for event in range(0, 200, 5):  # at 0 it runs undisturbed
         shutil.rmtree(root / "processed")
         shutil.copytree(former, root / "processed")
         killed = killed_at(event, root / "processed", process_data.main, *words)
