@@ -80,7 +80,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None]) -> Non
     if it would replace one that it reads, or something in it or around it, by whatever name; and if it would write two
     files to one place.
     """
-    read = {_identity(path): path for path in inputs if path}
+    read = {_identity(path): path for path in inputs if path and "\0" not in str(path)}  # no file is called so
     folders = {path.parent: path for path in read.values()}
     around = {place: path for folder, path in folders.items() for place in _identities(folder)} | read
     inside = {folder: _identities(folder) & read.keys() for folder in {path.parent for path in outputs}}
@@ -107,7 +107,7 @@ def _identity(path: Path) -> Any:
     try:
         found = path.stat()
         return found.st_dev, found.st_ino
-    except (OSError, ValueError):  # ValueError: the name has a character that no file's name can have
+    except OSError:
         return str(path.parent.resolve() / path.name)
 
 
@@ -176,8 +176,9 @@ def _locked_file(path: Path, mode: str) -> tuple[Path, IO]:
 def temporary_folder(folder: Path, name: str, doing: str) -> Iterator[Path]:
     """Yield a new empty folder inside `folder`, and delete it with its content at the end of the block.
 
-    Files can be moved from the new folder into `folder`, even if `folder` is a mount point or the only place that can
-    be written to. `name` is claimed in `folder` for as long; `doing` is what a second process prints (see `claimed`).
+    The block may move it, or files of it, to names in `folder`, even if `folder` is a mount point or the only place
+    that can be written to. `name` is claimed in `folder` for as long; `doing` is what a second process prints (see
+    `claimed`).
     """
     with claimed(folder, name, doing):
         temporary = temporary_name(folder / name)
@@ -208,20 +209,6 @@ def _move_files(made: Path, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
     shutil.rmtree(made, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder, which becomes `path` if the block ends without an exception.
-
-    `path` is claimed, so that a second writer waits. Raises UserError if `path` exists.
-    """
-    path = path.absolute()
-    with temporary_folder(path.parent, path.name, f"writes {path}") as made:
-        if path.exists():
-            raise UserError(f"{path} exists; give another name, or delete it first")
-        yield made
-        made.rename(path)
 
 
 def file_digest(path: Path) -> str:

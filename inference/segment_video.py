@@ -45,7 +45,7 @@ from common.arguments import (
 from common.constants import THRESHOLD
 from common.drawing import WHITE, Color, overlay, to_ascii, write_picture
 from common.existence import SURELY_VISIBLE, verdict
-from common.files import atomic_folder, json_digest, read_record, write_json
+from common.files import json_digest, read_record, temporary_folder, write_json
 from common.progress import progress
 from common.provenance import provenance
 from formats.footage import Footage, Seen, match_frames, open_footage
@@ -95,19 +95,21 @@ def main(argv: list[str] | None = None) -> None:
     recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
     how = recipe.digest, recipe.options, ego, args.stride, args.fps, args.mask_frame, query, sorted(offsets.items())
     made_of = json_digest([how, {name: files_of(path) for name, path in videos.items()}, files_of(masks.path)])
-    if args.out.exists():  # it appears whole
-        record, remedy = args.out / "run.json", "delete it to predict anew, or give another --out"
-        if not record.exists() or read_record(record, {"made_of": str}, remedy)["made_of"] != made_of:
-            raise UserError(f"{args.out} exists, and was not made from the same by this command; {remedy}")
-        print(f"{args.out} is complete already; delete it to predict again")
-        return
-    if ego is None:
-        print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
-    with atomic_folder(args.out) as out:
+    place = args.out.absolute()
+    with temporary_folder(place.parent, place.name, f"writes {args.out}") as out:
+        if args.out.exists():  # it appears whole
+            record, remedy = args.out / "run.json", "delete it to predict anew, or give another --out"
+            if not record.exists() or read_record(record, {"made_of": str}, remedy)["made_of"] != made_of:
+                raise UserError(f"{args.out} exists, and was not made from the same by this command; {remedy}")
+            print(f"{args.out} is complete already; delete it to predict again")
+            return
+        if ego is None:
+            print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
         rows = answer_moments(recipe, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])
         write_json(out / "run.json", {"made_of": made_of} | provenance(), indent=1)
+        out.rename(place)
     print_found(rows)
     for name in cameras:
         if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
