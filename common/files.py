@@ -258,7 +258,9 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
     except (ValueError, RecursionError, ijson.JSONError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        kind, _, excerpt = str(error).partition("\n")
+        text = error.args[0] if error.args else ""
+        text = text.decode(errors="replace") if isinstance(text, bytes) else str(error)  # ijson's, if not of UTF-8
+        kind, _, excerpt = text.partition("\n")
         where = f" at {excerpt.splitlines()[0].strip()[:60]}" if excerpt else ""
         raise UserError(f"{path} is not valid JSON ({kind}{where}); {remedy}") from None
     except OSError as error:

@@ -255,7 +255,7 @@ def test_a_missing_file_a_folder_and_other_bytes_are_user_errors(tmp_path):
     for name, message in {
         "no.json": "no file .*no.json; get it again",
         "": r"cannot be read \(Is a directory\); fix this and run the same command again",
-        "bytes.json": "not valid JSON.*; get it again",
+        "bytes.json": r"not valid JSON \([^b].*; get it again",
         "unreadable.json": r"cannot be read \(.*\); fix this and run the same command again",
     }.items():
         for read in (read_json, lambda path, remedy: list(iter_json(path, (), remedy))):
