@@ -120,3 +120,91 @@ def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_
 
     assert SHIPPED.stat().st_size < 5e6
     assert_finds_the_jar(run(tmp_path, "-c", HUB, ROOT, strong_checkpoint, *PAIR, python=warm_python))
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+  "-m pip config list") cat pip_config ;;
+  -) exec {python} -S - ;; # which sees no packages but those of .venv
+  *uv) exit 1 ;;
+  "-m pip install"*) echo "${{0##*/}} $*" && cat pip_errors >&2 && ! [ -s pip_errors ] ;;
+esac
+"""
+UV = """#!/bin/sh
+if [ "$1" = cache ]; then echo "$PWD/cache" && exit; fi
+echo "uv $*" && env | sort | grep -E "^(UV_|SSL_CERT_FILE)" && exit "$(cat uv_status)"
+"""
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """Runs setup_env with these settings of pip; Python, pip and uv are stand-ins that print how they are called."""
+    stand_ins = {".venv/bin/python": PYTHON.format(python=sys.executable), "bin/uv": UV, "requirements.txt": "absent"}
+    for name, text in stand_ins.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    theirs = ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "SSL_CERT_FILE", "PYTHONDONTWRITEBYTECODE")
+    environment = {
+        name: value for name, value in os.environ.items() if name not in theirs and not name.startswith("UV_")
+    }
+    environment["PATH"] = f"{tmp_path}/bin:/usr/bin:/bin"
+    script = f"set -eu; source {ROOT}/tests/setup_env.sh; setup_env requirements.txt"
+
+    def run_it(pip_config="", pip_errors="", uv_status=0):
+        for name, text in (("pip_config", pip_config), ("pip_errors", pip_errors), ("uv_status", str(uv_status))):
+            (tmp_path / name).write_text(text)
+        for stamp in (tmp_path / ".venv").glob(".installed*"):
+            stamp.unlink()
+        how = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        return subprocess.run(["bash", "-c", script], **how)
+
+    return run_it
+
+
+UV_INSTALLS = "uv pip install -r requirements.txt\n"
+PIP_INSTALLS = "python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt\n"
+
+
+def test_uv_installs_with_what_pip_is_configured_with_else_pip_does(set_up):
+    assert UV_INSTALLS in set_up().stdout
+    strongest_first = (
+        ":env:.index-url='https://a'\n:env:.cert=''\nglobal.index-url='https://b'\nglobal.constraint='/c'\n"
+    )
+    links = "global.find-links='/opt/wheels'\nglobal.cert='/d.crt'\n:env:.disable-pip-version-check='1'\n"
+    said = set_up(strongest_first + links).stdout
+    told = [line.strip() for line in said.partition(UV_INSTALLS)[2].splitlines() if "=" in line]
+    assert [line for line in told if not line.startswith("UV_CACHE_DIR")] == [
+        *("SSL_CERT_FILE=/d.crt", "UV_CONSTRAINT=/c", "UV_DEFAULT_INDEX=https://a", "UV_FIND_LINKS=/opt/wheels"),
+        "UV_PYTHON=.venv/bin/python",
+    ]
+    for unknown in ("extra-index-url='https://c'", "no-index='1'", "find-links='/a /b'", "constraint='/a\\n/b'"):
+        said = set_up(f":env:.{unknown}\n").stdout
+        assert PIP_INSTALLS in said and UV_INSTALLS not in said, said
+    assert PIP_INSTALLS in set_up(uv_status=2).stdout.partition(UV_INSTALLS)[2]
+
+
+def test_without_network_one_line_says_so(set_up):
+    broken = "WARNING: Retrying after connection broken by 'NewConnectionError(...)': /simple/absent\n"
+    done = set_up(pip_errors=broken * 5 + "ERROR: No matching distribution found for absent\n", uv_status=2)
+    assert done.returncode == 1
+    assert done.stderr == "error: no network: pip cannot reach its package index; connect, and run this again\n"
+    done = set_up(pip_errors="ERROR: No space left on device\n", uv_status=2)
+    assert done.stderr == "ERROR: No space left on device\nerror: pip could not install requirements.txt\n"
+
+
+def test_what_a_killed_installation_left_in_part_is_installed_again(set_up, tmp_path):
+    site = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages"
+    for name, installer, text in (("whole", "uv", "1234"), ("short", "uv", "12"), ("early", "", "1234")):
+        record = site / f"{name}-1.0.dist-info"
+        record.mkdir(parents=True)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (record / "RECORD").write_text(f"{name}.py,,4\n{name}-1.0.dist-info/METADATA,,\n")
+        (record / "INSTALLER").write_text(installer)
+        (site / f"{name}.py").write_text(text)
+    set_up()
+    assert len([*site.glob("*.dist-info")]) == 3  # nothing was killed: they are left alone
+    (tmp_path / ".venv" / ".installing").touch()
+    assert UV_INSTALLS in set_up().stdout
+    assert [path.name for path in site.glob("*.dist-info")] == ["whole-1.0.dist-info"]
+    assert not (tmp_path / ".venv" / ".installing").exists()
