@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from common.errors import UserError, warn_once
-from formats.picture_files import read_mask, read_picture, to_mask
+from formats.picture_files import label_values, read_mask, read_picture, to_mask
 from inference.predictor import as_image, as_mask
 from tests.made import ROOT
 
@@ -191,6 +191,15 @@ def test_of_a_label_map_one_object_is_chosen_or_its_values_are_named(tmp_path, k
         read_mask(tmp_path / "mask.png")
     with pytest.raises(UserError, match=f"mask.png holds the values {values}, not 77"):
         read_mask(tmp_path / "mask.png", 77)
+
+
+def test_a_label_map_may_have_a_hundred_values_and_a_photograph_is_none(tmp_path):
+    for count in (100, 101):
+        values = np.pad(np.arange(count, dtype=np.uint8), (0, 4))
+        Image.fromarray(np.tile(values, (9, 1))).save(tmp_path / f"{count}.png")
+    assert label_values(tmp_path / "100.png") == list(range(1, 100))
+    with pytest.raises(UserError, match="101.png is no label map: it has 101 values"):
+        label_values(tmp_path / "101.png")
 
 
 def test_a_picture_of_floats_is_a_mask_if_it_has_no_values_but_0_and_1(tmp_path):
