@@ -34,8 +34,8 @@ from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.frame import Frame, Frames, frames_at_once, joined
 from recipes.matching import Matching
 from recipes.samples import TrainSamples
-from recipes.table import RECIPES, load_checkpoint
-from train.engine import Step
+from recipes.table import load_checkpoint, recipe_of, training_of
+from train.engine import LossStep
 
 # What an H100 reaches in large operations, less than its data sheet says: assumed, not measured.
 START = 8e-6  # seconds in which a CPU starts an operation
@@ -113,17 +113,17 @@ def print_counts(pairs: Pairs, share: int, input_size: int, precision: str) -> N
     print(f"{'':<36}operations      GFLOP   GB moved     ms: starts      GPU")
     rows = []
     for name in READ:
-        recipe = make_recipe(name, input_size, precision)
-        samples = TrainSamples(pairs, recipe.read, 0)
+        training = make_training(name, input_size, precision)
+        samples = TrainSamples(pairs, training.read, 0)
         read = [samples[number] for number in range(GPUS * share)]
-        part = whole = count(training_step(recipe, recipe.collate(read[:share])))
+        part = whole = count(training_step(training, training.collate(read[:share])))
         print_line(f"{name}, a step of {share} samples", part)
         busy = GPUS * part.busy
         if name == "strong":  # its operations depend on how many sizes the frames have, and a CPU computes it fast
-            whole = count(training_step(recipe, recipe.collate(read)))
+            whole = count(training_step(training, training.collate(read)))
             print_line(f"{name}, a step of {len(read)} samples", whole)
             busy = whole.busy
-        print_predictions(name, recipe, pairs)
+        print_predictions(name, training, pairs)
         seconds = max(START * whole.operations, busy), max(START * part.operations, part.busy)
         rows.append((name, *(hours(seconds, len(read) / READ[name], cores) for cores in CORES)))
     print(f"\nhours of {STEPS:,} steps of {GPUS * share} samples on one GPU / on {GPUS}, by cores")
@@ -139,20 +139,20 @@ def hours(seconds: tuple[float, float], reading: float, cores: int) -> str:
     return " / ".join(f"{STEPS * step / 3600:.2g}" for step in known)
 
 
-def make_recipe(name: str, input_size: int, precision: str) -> Any:
-    """The paper's recipe with random weights, or the strong one with the network of this repository, whose answers
+def make_training(name: str, input_size: int, precision: str) -> Any:
+    """The paper's training with random weights, or the strong one with the network of this repository, whose answers
     decide how often it looks. It runs on a CPU, but as on a GPU.
     """
     if name == "paper":
         backbone, network = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=input_size))
     else:
         _, backbone, network, *_ = load_checkpoint(SHIPPED)
-    recipe = RECIPES[name](network.float(), backbone, torch.device("cpu"), precision, training=RECIPES[name].Options())
+    recipe, training = recipe_of(name)(network.float(), backbone, torch.device("cpu"), precision), training_of(name)
     recipe.encoder.masks = Backbone.mask_encoder(recipe.encoder.backbone)
     for module in network.modules():
         if isinstance(module, Attention):  # with dropout, a CPU's attention is many operations, and a GPU's is one
             module.dropout = 0.0
-    return recipe
+    return training(recipe, training.Options())
 
 
 class Pretended(nn.Module):
@@ -188,10 +188,10 @@ def print_matching(name: str, pairs: Pairs, setting: str, precision: str) -> Non
     print(f"the GPU needs {whole:.1f} ms a pair, {own:.1f} of them for the backbone")
 
 
-def training_step(recipe: Any, batch: Any) -> Callable[[], None]:
+def training_step(training: Any, batch: Any) -> Callable[[], None]:
     """A function that makes a step of train/engine.py on a batch."""
-    step = Step(recipe, World(), 1.0).train()
-    optimizer = torch.optim.Adam([x for x in recipe.network.parameters() if x.requires_grad], fused=True)
+    step = LossStep(training, World(), 1.0).train()
+    optimizer = torch.optim.Adam([x for x in step.network.parameters() if x.requires_grad], fused=True)
     for parameter in optimizer.param_groups[0]["params"]:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # makes its state
@@ -205,10 +205,11 @@ def training_step(recipe: Any, batch: Any) -> Callable[[], None]:
     return run
 
 
-def print_predictions(name: str, recipe: Any, pairs: Pairs) -> None:
-    """Print what the recipe does for pairs that a GPU computes at once: to predict them, and to search training pairs
+def print_predictions(name: str, training: Any, pairs: Pairs) -> None:
+    """Print what its recipe does for pairs that a GPU computes at once: to predict them, and to search training pairs
     if it does so.
     """
+    recipe = training.recipe
     recipe.network.eval()
     frame = first_frames(recipe, pairs)
 
@@ -217,9 +218,9 @@ def print_predictions(name: str, recipe: Any, pairs: Pairs) -> None:
         return []
 
     search("predicted", recipe.predict)
-    if hasattr(recipe.training, "mine_epochs"):
-        recipe.mine(lambda function, share: search("mined", function))
-        recipe.finish(lambda function, share: search("searched for the fit", function), 0)
+    if hasattr(training.options, "mine_epochs"):
+        training.mine(lambda function, share: search("mined", function))
+        training.finish(lambda function, share: search("searched for the fit", function), 0)
 
 
 def first_frames(recipe: Any, pairs: Pairs) -> Frame:

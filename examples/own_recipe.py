@@ -19,11 +19,12 @@ from common.option_fields import option
 from formats.pairs import Pairs
 from model.features import coverage_of
 from model.xsegtx import Look
-from recipes.base import Answer, Trained, letterboxed_answers
+from recipes.base import Answer, NetworkRecipe, letterboxed_answers
 from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.paper import LetterboxedBatch, collate_letterboxed, read_letterboxed
 from recipes.samples import DrawnPairs
+from recipes.training import Trained
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class OwnConfig:
 
 @dataclass(frozen=True)
 class OwnOptions:
-    """What only this training has, as `self.training`; train/options.py has what all trainings have."""
+    """What only this training has, as `self.options`; train/options.py has what all trainings have."""
 
     flip: float = option(0.5, "share of samples that are mirrored", limits=[0, 1])
 
@@ -59,31 +60,8 @@ class OwnNetwork(nn.Module):
         return Look(target_prob, logits[1].amax((1, 2, 3)), query_prob)
 
 
-class OwnRecipe(Trained):
-    Config, Options, Network = OwnConfig, OwnOptions, OwnNetwork
-
-    @staticmethod
-    def defaults(epochs: int) -> dict[str, Any]:
-        """What this recipe takes in place of the defaults of train/options.py, in a run of so many epochs."""
-        return {"backbone": "efficientnet_lite0", "lr": 1e-3, "lr_schedule": [], "lr_falls": epochs // 2}
-
-    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """A training sample, in a loader process. Both views are mirrored together, as in a mirrored world."""
-        sample = read_letterboxed(pairs, drawn, rng, self.config.input_size)
-        if rng.random() < self.training.flip:
-            sample |= {name: value[:, ::-1] for name, value in sample.items() if isinstance(value, np.ndarray)}
-        return sample
-
-    def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
-        return collate_letterboxed(samples)
-
-    def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
-        query, target = (self.encoder.images(images) for images in (batch.query_image, batch.target_image))
-        look = self.network(query, target, batch.query_mask)
-        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
-
-    def weights(self, existence: float) -> dict[str, float]:
-        return {"mask": 1.0, "dice": 1.0, "existence": existence}
+class OwnRecipe(NetworkRecipe):
+    Config, Network = OwnConfig, OwnNetwork
 
     def prepare(self, frame: Frame) -> Frame:
         """The frame to predict, letterboxed to squares, in a loader process."""
@@ -97,3 +75,31 @@ class OwnRecipe(Trained):
             masks = self.stacked(frame.masks)  # (objects, S, S)
             look = self.in_batches(self.network, feat[query], feat[frame.target], masks[frame.object])
             return letterboxed_answers(frame, look)
+
+
+class OwnTraining(Trained):
+    Options = OwnOptions
+
+    @staticmethod
+    def defaults(epochs: int) -> dict[str, Any]:
+        """What this recipe takes in place of the defaults of train/options.py, in a run of so many epochs."""
+        return {"backbone": "efficientnet_lite0", "lr": 1e-3, "lr_schedule": [], "lr_falls": epochs // 2}
+
+    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+        """A training sample, in a loader process. Both views are mirrored together, as in a mirrored world."""
+        sample = read_letterboxed(pairs, drawn, rng, self.recipe.config.input_size)
+        if rng.random() < self.options.flip:
+            sample |= {name: value[:, ::-1] for name, value in sample.items() if isinstance(value, np.ndarray)}
+        return sample
+
+    def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
+        return collate_letterboxed(samples)
+
+    def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
+        recipe = self.recipe
+        query, target = (recipe.encoder.images(images) for images in (batch.query_image, batch.target_image))
+        look = recipe.network(query, target, batch.query_mask)
+        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
+
+    def weights(self, existence: float) -> dict[str, float]:
+        return {"mask": 1.0, "dice": 1.0, "existence": existence}

@@ -73,6 +73,7 @@ class OwnMethod(Recipe):
     """A recipe that predicts with a user's class, whose answers it checks. `pairs`: the table of the frames' rows."""
 
     pairs: Pairs
+    stays = ("method", "pairs")
 
     def __init__(self, name: str, *arguments: str, device: torch.device):
         """name: `my_method.py:Method`; arguments: `key=value`. In `self.options`, a value that names a file, such as

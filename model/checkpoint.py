@@ -10,7 +10,7 @@ published file has none of these; the shapes of its tensors give its configurati
 import io
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
@@ -129,9 +129,11 @@ def names_backbone(stored: Any) -> bool:
     return isinstance(stored, Mapping) and "digest" in stored
 
 
-def stored_config(content: Mapping[str, Any], path: Path, recipes: Mapping[str, Any]) -> tuple[str, Any]:
+def stored_config(
+    content: Mapping[str, Any], path: Path, recipes: Collection[str], recipe_of: Callable[[str], Any]
+) -> tuple[str, Any]:
     """Which of the `recipes` wrote a checkpoint, by name, and the `Config` of its network. A published file names
-    neither: the first recipe wrote it, and the tensors tell the configuration.
+    neither: the first recipe wrote it, and the tensors tell the configuration. recipe_of: gives a recipe by its name.
     """
     try:
         options = dict(content.get("config") or implied_options(content["encoder"]))
@@ -141,7 +143,7 @@ def stored_config(content: Mapping[str, Any], path: Path, recipes: Mapping[str, 
         recipe = content.get("recipe", next(iter(recipes)))
         if recipe not in recipes:
             raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")
-        kind = recipes[recipe].Config
+        kind = recipe_of(recipe).Config
         for field in fields(kind):
             value, expected = options.get(field.name, field.default), cast(Any, field.type)
             is_number = isinstance(value, int | float)

@@ -1,15 +1,13 @@
-"""A recipe is a method: how it predicts frames and, for a network, how it is trained. recipes/table.py lists them.
+"""A recipe is a method that predicts frames; recipes/training.py says how one is trained, recipes/table.py lists them.
 
-    [(prob, existence, crop)] = recipe.predict(recipe.prepare(frame))                       # a `Recipe`
-    losses = recipe.losses(recipe.collate([recipe.read(pairs, drawn, rng), ...]), world)    # a `Trained`
-    recipe.finish(...)                                                   # after the last training step
+    [(prob, existence, crop)] = recipe.predict(recipe.prepare(frame))
 
 examples/own_recipe.py is a complete one, from its options to the answers.
 """
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,23 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from common.arguments import BATCH_SIZE
-from common.distributed import World
 from common.errors import UserError
 from formats.crop import Crop, put_back
 from formats.geometry import Size, eval_size, sample_benchmark_pixels
-from formats.pairs import Pairs
 from model.backbone import Backbone
 from model.device import PRECISIONS, memory_errors, tf32
 from model.features import Encoder
 from model.rows import cat
 from model.xsegtx import Look
 from recipes.frame import Frame
-from recipes.samples import Batch, DrawnPairs
 
-# search_pairs(function, share) applies a function(frame) to training pairs: see `Run.search` in train/engine.py.
-# Its results: of each pair the row, the take's uid and what was found.
-SearchPairs = Callable[[Callable[[Frame], list], float | None], list[tuple[int, str, Any]]]
-TENTH = "(default: a tenth, but at least 20,000 pairs)"  # in helps: what `search_pairs` searches for None
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
 
@@ -73,12 +64,10 @@ class Recipe(ABC):
     description: str = ""  # a line for people
     digest: str = ""  # the SHA-256 of the checkpoint, the backbone's weights or the code
     settings: Sequence[str] = ()  # for which it was trained; empty if that is unknown
+    stays: ClassVar[tuple[str, ...]] = ()  # the attributes that no loader process gets: it prepares and reads, no more
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a loader process gets if it does not share this process's memory: it prepares and reads, no more."""
-        return {
-            name: value for name, value in vars(self).items() if name not in ("network", "encoder", "method", "pairs")
-        }
+        return {name: value for name, value in vars(self).items() if name not in self.stays}
 
     def prepare(self, frame: Frame) -> Frame:
         """Turn a frame that was read into the frame that `predict` takes, in a loader process."""
@@ -105,7 +94,7 @@ class NetworkRecipe(Recipe):
     config: Any  # of the class `Config`
     Config: ClassVar[type]  # of its network; its `option` fields are flags of train.py
     Network: ClassVar[type[nn.Module]]  # Network(config), with an attribute `config`
-    Options: ClassVar[type]  # of its training, also flags; `training` has their values, `options` is for the record
+    stays = ("network", "encoder")
 
     def __init__(
         self,
@@ -115,13 +104,8 @@ class NetworkRecipe(Recipe):
         precision: str = "fp32",
         batch_size: int | None = None,
         looks: int | None = None,
-        training: Any = None,
-        loading: Mapping[str, Any] | None = None,
     ):
-        """`batch_size` images, masks or pairs are computed at a time when the recipe predicts; `looks` is for a
-        `Search`. Training searches pairs that loaders read with `loading`, the result of `loader_options`; `training`
-        is of the class `Options`.
-        """
+        """`batch_size` images, masks or pairs are computed at a time; `looks` is for a `Search`."""
         if looks:
             raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
         self.network, self.config = network.to(device).eval(), network.config
@@ -129,7 +113,7 @@ class NetworkRecipe(Recipe):
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])  # a checkpoint's "encoder" is the network
         self.batch_size = batch_size or BATCH_SIZE
         self.pairs_at_once = 0 if device.type == "cpu" else self.batch_size
-        self.loading, self.training, self.options = loading or {}, training, {"precision": precision}
+        self.options = {"precision": precision}
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
@@ -158,54 +142,3 @@ class NetworkRecipe(Recipe):
     def stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Stack arrays of the same shape to a tensor on the device."""
         return self.to_device(np.stack(list(arrays)))
-
-    @staticmethod
-    def defaults(epochs: int) -> dict[str, Any]:
-        """Its own defaults of any flags of train.py, in a training of so many epochs."""
-        return {}
-
-    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
-        """The last step of a training, after the last step of its optimizer: what the network finds in training pairs
-        may change it once more. Returns a line that tells what was done, empty if the recipe has no such step, and the
-        tensors that take the place of the network's, by their names. All processes do this together; raises Stopped
-        after a signal.
-        """
-        return "", {}
-
-
-class Trained(NetworkRecipe):
-    """A recipe whose network train.py trains."""
-
-    @abstractmethod
-    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        """Read one training sample, with `visible`. All that is random comes from `rng`.
-
-        Raises UserError or ValueError if a frame or a mask cannot be read.
-        """
-
-    @abstractmethod
-    def collate(self, samples: list[dict[str, Any]]) -> Batch:
-        """Make a batch of samples from `TrainSamples`, which have lists "unreadable" besides what `read` gives."""
-
-    @abstractmethod
-    def losses(self, batch: Any, world: World) -> dict[str, Tensor]:
-        """The losses of a batch by name, scalars on the device. With several processes, each returns its part, and the
-        sum of the parts is the loss of the global batch: divide by the counts' sum over all (`world.sum`).
-        """
-
-    @abstractmethod
-    def weights(self, existence: float) -> dict[str, float]:
-        """The weight of each loss by its name; `existence` is the value of --existence_weight."""
-
-    def mine(self, search_pairs: SearchPairs) -> dict[str, Tensor]:
-        """Search training pairs with the network as it is, for what training should look at from now on. This is done
-        after the epochs `mine_epochs` of the recipe's options, if it has any (0: the warm-up). The result is stored in
-        checkpoints and given to `use_mined`; "searched" in it is the number of pairs that were searched. All processes
-        get the same; raises Stopped after a signal.
-        """
-        return {}
-
-    def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
-        """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
-        of the form that `mine` returns.
-        """

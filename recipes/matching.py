@@ -5,24 +5,20 @@ fitted to training pairs, so a backbone is tuned in minutes:
     python eval_segswap.py --setting ego-exo --ckpt_path tuned/netLast.pth
 """
 
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.constants import THRESHOLD
-from common.option_fields import option
 from common.parallel import in_threads
 from formats.crop import cut
 from formats.masks import grab_cut
 from model.backbone import STRIDE, Backbone
-from recipes.base import TENTH, Answer, SearchPairs
+from recipes.base import Answer
 from recipes.crops import MatchingConfig, connected_parts
-from recipes.fit import all_looks, fit_choice
 from recipes.matcher import FixedChoice, Matcher
 from recipes.places import Looks, Places
 from recipes.search import Search
@@ -33,13 +29,8 @@ SHARPEN_SIDE = 192  # the crop in which outlines are sharpened, in pixels
 SURE = 0.95  # above it, or below 1 - SURE, GrabCut may not change a pixel
 
 
-@dataclass(frozen=True)
-class MatchingOptions:
-    fit_share: float | None = option(None, f"share of the pairs to fit existence to {TENTH}", limits=[0.001, 1])
-
-
 class Matching(Search):
-    Config, Options, Network = MatchingConfig, MatchingOptions, Matcher
+    Config, Network = MatchingConfig, Matcher
     close_looks = 3  # with raw features the third one pays (docs/experiments.md)
 
     @classmethod
@@ -59,19 +50,12 @@ class Matching(Search):
         made.options |= {"backbone": backbone.name} | asdict(config)
         return made
 
-    @staticmethod
-    def defaults(epochs: int) -> dict[str, Any]:
-        return {"backbone": "efficientnet_lite0", "n_epoch": 0, "warmUpIter": 0}
-
     @classmethod
     def channels_of(cls, backbone: Backbone, input_size: int | None = None) -> dict[str, int]:
         side, long_side, cell = PLAIN_SIZES if backbone.is_plain else USUAL_SIZES
         size = (input_size or side) // STRIDE * STRIDE
         sizes = {"input_size": size, "frame_size": size * long_side // side, "cell": cell}
         return super().channels_of(backbone) | sizes
-
-    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
-        return fit_choice(self, search_pairs(partial(all_looks, self), self.training.fit_share), seed)
 
     def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
         return in_threads(sharpened, super().draw(objects, places, looks, closer), places.image)

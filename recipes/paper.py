@@ -16,10 +16,11 @@ from model.backbone import STRIDE
 from model.device import autocast
 from model.rows import rows_among
 from model.xsegtx import XSegTx, XSegTxConfig
-from recipes.base import Answer, Trained, letterboxed_answers
+from recipes.base import Answer, NetworkRecipe, letterboxed_answers
 from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.samples import Batch, DrawnPairs
+from recipes.training import Trained
 
 
 @dataclass
@@ -64,30 +65,10 @@ class PaperOptions:
     block: float = option(0.5, "share of samples with blocked tokens around the object", limits=[0, 1])
 
 
-class Paper(Trained):
-    Config, Options, Network = XSegTxConfig, PaperOptions, XSegTx
+class Paper(NetworkRecipe):
+    Config, Network = XSegTxConfig, XSegTx
     network: XSegTx
     config: XSegTxConfig
-
-    # Training
-
-    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
-        return read_letterboxed(pairs, drawn, rng, self.config.input_size, self.training.block)
-
-    def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
-        return collate_letterboxed(samples)
-
-    def weights(self, existence: float) -> dict[str, float]:
-        return {"mask": 1.0, "dice": 1.0, "existence": existence}
-
-    def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
-        query, target = self.encoder.images(torch.cat((batch.query_image, batch.target_image))).chunk(2)
-        mask = self.encoder.masks(batch.query_mask)
-        with autocast(self.device, self.precision):
-            look = self.network(query, target, mask, target_blocked=blocked_tokens(batch))
-        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
-
-    # Prediction
 
     def prepare(self, frame: Frame) -> Frame:
         return frame.prepared(self.config.input_size)
@@ -104,6 +85,27 @@ class Paper(Trained):
                 target = self.in_batches(self.network.encode_target, feat[self.to_device(targets)])
                 look = self.in_batches(lambda q, t: self.network.look(query[q], target[t]), *of_pairs)
             return letterboxed_answers(frame, look)
+
+
+class PaperTraining(Trained):
+    Options = PaperOptions
+    recipe: Paper
+
+    def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
+        return read_letterboxed(pairs, drawn, rng, self.recipe.config.input_size, self.options.block)
+
+    def collate(self, samples: list[dict[str, Any]]) -> LetterboxedBatch:
+        return collate_letterboxed(samples)
+
+    def weights(self, existence: float) -> dict[str, float]:
+        return {"mask": 1.0, "dice": 1.0, "existence": existence}
+
+    def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
+        query, target = self.recipe.encoder.images(torch.cat((batch.query_image, batch.target_image))).chunk(2)
+        mask = self.recipe.encoder.masks(batch.query_mask)
+        with autocast(self.recipe.device, self.recipe.precision):
+            look = self.recipe.network(query, target, mask, target_blocked=blocked_tokens(batch))
+        return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
 
 
 def blocked_tokens(batch: LetterboxedBatch) -> Tensor | None:

@@ -1,5 +1,6 @@
 """The recipes by their names, which no other module knows, and recipes from checkpoints or backbones."""
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,34 @@ from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, sto
 from model.device import PRECISIONS, resolve_device, resolve_precision
 from model.weights import load_state
 from recipes.base import NetworkRecipe
-from recipes.matching import Matching
-from recipes.paper import Paper
-from recipes.strong.recipe import Strong
 
-RECIPES: dict[str, type[NetworkRecipe]] = {"paper": Paper, "strong": Strong, "matching": Matching}
+
+class Method(NamedTuple):
+    """Where a recipe and its training are, as module:class. A prediction imports no training, and no other recipe."""
+
+    recipe: str
+    training: str
+
+
+RECIPES = {
+    "paper": Method("recipes.paper:Paper", "recipes.paper:PaperTraining"),
+    "strong": Method("recipes.strong.recipe:Strong", "recipes.strong.training:StrongTraining"),
+    "matching": Method("recipes.matching:Matching", "recipes.fit:MatchingTraining"),
+}
+
+
+def recipe_of(name: str) -> type[NetworkRecipe]:
+    return imported(RECIPES[name].recipe)
+
+
+def training_of(name: str) -> Any:
+    """A class of recipes/training.py."""
+    return imported(RECIPES[name].training)
+
+
+def imported(name: str) -> Any:
+    module, _, member = name.partition(":")
+    return getattr(importlib.import_module(module), member)
 
 
 class Checkpoint(NamedTuple):
@@ -38,14 +62,14 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
     """
     content, digest = read_checkpoint(path)
-    name, config = stored_config(content, path, RECIPES)
-    backbone = stored_backbone(content["backbone"], backbone_weights, path)
-    for option, count in RECIPES[name].channels_of(backbone).items():
+    name, config = stored_config(content, path, RECIPES, recipe_of)
+    recipe, backbone = recipe_of(name), stored_backbone(content["backbone"], backbone_weights, path)
+    for option, count in recipe.channels_of(backbone).items():
         if getattr(config, option) != count:
             raise UserError(f"{path}: its network has {option} {getattr(config, option)}, {backbone.name} has {count}")
-    network = RECIPES[name].Network(config)
+    network = recipe.Network(config)
     load_state(network, content["encoder"], f"{path}, encoder")
-    return Checkpoint(RECIPES[name], backbone, network.eval(), content.get("arguments", {}), digest)
+    return Checkpoint(recipe, backbone, network.eval(), content.get("arguments", {}), digest)
 
 
 def load_recipe(
@@ -70,6 +94,8 @@ def load_recipe(
         if path:
             raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
         frozen = make_backbone(backbone, backbone_weights)
+        from recipes.matching import Matching
+
         recipe = Matching.of(frozen, device, precision, **options)
         recipe.description = f"{backbone}: {recipe.config}, with nothing trained, in {precision}"
         recipe.digest = frozen.digest
@@ -95,6 +121,6 @@ def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     ours = isinstance(encoder, Mapping) and ("recipe" in content or any("cls_branch.mlp.0." in str(x) for x in encoder))
     if not ours:
         return {}
-    name, config = stored_config(content, path, RECIPES)
+    name, config = stored_config(content, path, RECIPES, recipe_of)
     stored = content["backbone"] if names_backbone(content["backbone"]) else {"name": "moco"}
     return option_values(config) | {"backbone": str(stored["name"]), "recipe": name}

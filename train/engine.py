@@ -25,6 +25,7 @@ from model.weights import read_torch
 from recipes.base import NetworkRecipe
 from recipes.frame import Frames, answered
 from recipes.samples import Batch, TrainSamples, sample_numbers_by_step
+from recipes.training import Trained
 from train.log import Log
 from train.options import MAY_CHANGE, Options
 from train.state import SEARCHED, TrainState
@@ -33,18 +34,18 @@ SEARCH_SHARE, SEARCH_AT_LEAST = 0.1, 20_000  # of the training pairs that are se
 FRAMES_KEPT = 16  # after so many, what a search has found is written to a file
 
 
-class Step(nn.Module):
+class LossStep(nn.Module):
     """The losses of a batch by name (of this process's part of the global batch), and their `total`, which training
     minimizes. This is a module, because data-parallel training wraps one.
     """
 
-    def __init__(self, recipe: Any, world: World, existence_weight: float):
+    def __init__(self, trained: Trained, world: World, existence_weight: float):
         super().__init__()
-        self.network, self.recipe, self.world = recipe.network, recipe, world
-        self.weights = recipe.weights(existence_weight)
+        self.network, self.trained, self.world = trained.recipe.network, trained, world
+        self.weights = trained.weights(existence_weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        losses = self.recipe.losses(batch, self.world)
+        losses = self.trained.losses(batch, self.world)
         total: Any = sum(self.weights[name] * loss for name, loss in losses.items())
         return {"total": total, **losses}
 
@@ -59,12 +60,12 @@ class PairScore(NamedTuple):
 class Validation:
     """A fixed selection of `size` pairs (0: all pairs), which is the same in every run on the same data."""
 
-    def __init__(self, pairs: Pairs, size: int, recipe: NetworkRecipe, log: Log):
+    def __init__(self, pairs: Pairs, size: int, recipe: NetworkRecipe, log: Log, loading: dict[str, Any]):
         self.pairs, self.size, self.recipe, self.log = pairs, min(size, len(pairs)) or len(pairs), recipe, log
         rows = np.sort(np.random.default_rng(0).permutation(len(pairs))[: self.size])
         groups = [rows[group] for group in pairs[rows].groups("take", "frame")]
         own = Frames(pairs, groups[log.world.rank :: log.world.size], recipe.prepare)
-        ends: dict[str, Any] = {**recipe.loading, "persistent_workers": False}  # no memory is kept between validations
+        ends: dict[str, Any] = {**loading, "persistent_workers": False}  # no memory is kept between validations
         self.frames = DataLoader(own, batch_size=None, **ends)
 
     def run(self, step: int, epoch: str) -> float:
@@ -130,10 +131,11 @@ class Run:
     options: Options
     world: World
     state: TrainState
-    recipe: Any  # a `NetworkRecipe`, and for steps a `Trained`
+    training: Any  # a `Training`, and for steps a `Trained`
     pairs: Pairs  # of training
     validation: Validation
     log: Log
+    loading: dict[str, Any]  # `loader_options`, by which pairs are read
 
     def search(self, name: str, function: Callable[..., list], share: float | None) -> list[tuple[int, str, Any]]:
         """What `function` finds for each pair of `random_frames`, without pairs whose query mask is empty. It is given
@@ -141,7 +143,7 @@ class Run:
         mining, and `finish`, gets other frames. The processes share them, and all get all results. Raises Stopped after
         a signal; what was found by then is in files, which the search of this `name` reads when it is begun again.
         """
-        self.recipe.network.eval()
+        self.training.recipe.network.eval()
         groups = random_frames(self.pairs, share, (self.options.seed, self.state.step))
         parts = [groups[first : first + FRAMES_KEPT] for first in range(0, len(groups), FRAMES_KEPT)]
         files = SearchFiles(self.options.out_dir / SEARCHED / self.digest_of_search(name)[:12])
@@ -165,11 +167,12 @@ class Run:
         self, parts: dict[int, list[np.ndarray]], function: Callable[..., list], files: SearchFiles
     ) -> dict[int, dict[int, Any]]:
         """What `function` finds for each row of these parts. After a signal, the rest is left out."""
-        frames = Frames(self.pairs, list(chain(*parts.values())), self.recipe.prepare, with_truths=True)
-        loader, found = DataLoader(frames, batch_size=None, **self.recipe.loading), {}
+        recipe = self.training.recipe
+        frames = Frames(self.pairs, list(chain(*parts.values())), recipe.prepare, with_truths=True)
+        loader, found = DataLoader(frames, batch_size=None, **self.loading), {}
         bar = iter(self.log.bar(loader, "search", "frame"))
         for number, groups in parts.items():
-            of_part = answered(self.recipe, islice(bar, len(groups)), function, world=self.world)
+            of_part = answered(recipe, islice(bar, len(groups)), function, world=self.world)
             found[number] = dict(chain.from_iterable(zip(x.row, results, strict=True) for x, results in of_part))
             if self.world.signal:
                 break
@@ -187,20 +190,20 @@ class Run:
 
     def mine(self) -> None:
         self.log.say("mining rivals in the training pairs ...")
-        self.state.mined = {"step": self.state.step, **self.recipe.mine(partial(self.search, "mining"))}
+        self.state.mined = {"step": self.state.step, **self.training.mine(partial(self.search, "mining"))}
         self.log.say(f"mined {self.state.mined['searched']:,} of {len(self.pairs):,} pairs")
         self.state.save_last()
         self.state.forget_searches()
 
     def batches(self) -> Iterator[Batch]:
         """This process's parts of the batches from `state.step` on, by loaders that know what is mined by now."""
-        options, state, recipe = self.options, self.state, self.recipe
+        options, state, trained = self.options, self.state, self.training
         if state.mined:
-            recipe.use_mined(state.mined, self.pairs)
+            trained.use_mined(state.mined, self.pairs)
         steps = range(state.step, state.schedule.total_steps)
         numbers = sample_numbers_by_step(steps, options.batch_pos, self.world.rank, self.world.size)
-        samples = TrainSamples(self.pairs, recipe.read, options.seed)
-        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=recipe.collate, **recipe.loading))  # pyrefly: ignore
+        samples = TrainSamples(self.pairs, trained.read, options.seed)
+        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=trained.collate, **self.loading))  # pyrefly: ignore
 
 
 def random_frames(pairs: Pairs, share: float | None, seed: Sequence[int]) -> list[np.ndarray]:
@@ -218,7 +221,7 @@ def random_frames(pairs: Pairs, share: float | None, seed: Sequence[int]) -> lis
 def train_epochs(run: Run) -> None:
     """Train and validate from the step of `run.state` to the last epoch; epoch 0 is the warm-up."""
     options, state, schedule, history = run.options, run.state, run.state.schedule, run.state.history
-    step = run.world.data_parallel(Step(run.recipe, run.world, options.existence_weight))
+    step = run.world.data_parallel(LossStep(run.training, run.world, options.existence_weight))
     batches: Any = None
     if "start_iou" not in history:
         history["start_iou"] = run.validation.run(state.step, "start")
@@ -249,7 +252,7 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
     """Train from `state.step` to the end of `epoch`. If a signal comes, raises `Stopped` after the step, except in the
     last step of the epoch, after which the validation stops.
 
-    step: a `Step` with the network of `state`, perhaps wrapped. `batches` begins with the batch of `state.step`.
+    step: a `LossStep` with the network of `state`, perhaps wrapped. `batches` begins with the batch of `state.step`.
     """
     schedule, world = state.schedule, log.world
     end = schedule.epoch_end(epoch)

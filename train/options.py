@@ -12,7 +12,7 @@ from common.constants import DEFAULT_DATA_DIR, PRECISION_NAMES
 from common.errors import UserError
 from common.option_fields import option, option_values
 from formats.pairs import BOTH
-from recipes.table import RECIPES
+from recipes.table import RECIPES, recipe_of, training_of
 from train.schedule import Schedule
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
@@ -88,9 +88,9 @@ class Options:
 
 def defaults_of(recipe: str, epochs: int = Options.n_epoch) -> dict[str, Any]:
     """The defaults of all options of a training by this recipe, in so many epochs."""
-    own = RECIPES[recipe]
-    values = option_values(Options) | option_values(own.Config) | option_values(own.Options)
-    return values | own.defaults(epochs)
+    training = training_of(recipe)
+    values = option_values(Options) | option_values(recipe_of(recipe).Config) | option_values(training.Options)
+    return values | training.defaults(epochs)
 
 
 def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
@@ -103,8 +103,8 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     first = Parser("", add_help=False)
     first.add_argument("--recipe", choices=RECIPES, default=Options.recipe)
     recipe = first.parse_known_args(argv)[0].recipe
-    add_fields(parser, RECIPES[recipe].Config, NETWORK)
-    add_fields(parser, RECIPES[recipe].Options, f"only of the {recipe} recipe")
+    add_fields(parser, recipe_of(recipe).Config, NETWORK)
+    add_fields(parser, training_of(recipe).Options, f"only of the {recipe} recipe")
     known = defaults_of(recipe)
     parser.set_defaults(**known)
     parser.add_argument("--activation", choices=["relu"], help=argparse.SUPPRESS)  # of the published trainer

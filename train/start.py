@@ -16,12 +16,11 @@ from model.checkpoint import GONE, REMEDY, load_fitting, read_checkpoint, stored
 from model.device import resolve_precision
 from model.weights import read_torch
 from model.xsegtx import FREE
-from recipes.base import Trained
-from recipes.table import RECIPES, stored_options
+from recipes.table import recipe_of, stored_options, training_of
 from train.options import MAY_CHANGE, UNUSED, Options, defaults_of
 from train.state import BEST, LAST, SEARCHED, TrainState
 
-WAYS = "give another --out-dir, or delete the run"
+RUN_REMEDY = "give another --out-dir, or delete the run"
 
 
 class Start(NamedTuple):
@@ -61,7 +60,7 @@ def checkpoint_in(out_dir: Path) -> Path | None:
     held = [path for name in (LAST, BEST, "net[0-9][0-9][0-9]*.pth") for path in sorted(out_dir.glob(name))]
     if held and not (out_dir / LAST).exists():
         what = f"{out_dir} holds {held[0].name} of a run and no {LAST} to continue"
-        raise UserError(f"{what}: {WAYS}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
+        raise UserError(f"{what}: {RUN_REMEDY}; to go on from it, give --resume-pth {held[0]} and another --out-dir")
     return out_dir / LAST if held else None
 
 
@@ -69,7 +68,7 @@ def continued(
     path: Path, typed: dict[str, Any], device: torch.device, is_own: bool, keeps_recipe: bool
 ) -> tuple[Options, Start]:
     """Go on from a checkpoint, which must have the same options if the run `keeps_recipe`."""
-    content = read_checkpoint(path, WAYS if is_own else REMEDY)[0]
+    content = read_checkpoint(path, RUN_REMEDY if is_own else REMEDY)[0]
     network = stored_options(content, path)
     then = {**content.get("arguments", {}), **network}
     kept_names = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
@@ -95,13 +94,10 @@ def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.d
     """
     name = ({"recipe": Options.recipe} | known | typed)["recipe"]
     defaults = defaults_of(name, typed.get("n_epoch", Options.n_epoch))
-    for other in typed.keys() - defaults.keys():
+    recipe, training = recipe_of(name), training_of(name)
+    for other in typed.keys() - defaults.keys() | typed.keys() & training.fixed.keys():
         raise UserError(f"--{other}: the {name} recipe has no such option; leave it out, or give another --recipe")
-    if not issubclass(RECIPES[name], Trained):
-        for option, flag in {"n_epoch": "--n-epoch", "warmUpIter": "--warmUpIter"}.items():
-            if typed.get(option):
-                raise UserError(f"{flag} {typed[option]}: the {name} recipe has no steps; leave it out")
-    values = defaults | known | typed
+    values = defaults | known | typed | training.fixed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
     values["precision"] = resolve_precision(values["precision"], device)
     if values["warmUpIter"] is None:  # 1000 as in the paper, or a tenth of the steps that follow, if these are fewer
@@ -109,9 +105,9 @@ def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.d
         values["warmUpIter"] = max(1, steps // 10) if 0 < steps < 1000 else 1000
     if values["val_size"] is None:
         values["val_size"] = values["iter_epoch_val"] * values["batch_pos"]
-    kinds = RECIPES[name].Config, RECIPES[name].Options, Options
-    config, training, options = (kind(**{name: values[name] for name in option_values(kind)}) for kind in kinds)
-    return replace(options, config=config, training=training)
+    kinds = recipe.Config, training.Options, Options
+    config, own, options = (kind(**{name: values[name] for name in option_values(kind)}) for kind in kinds)
+    return replace(options, config=config, training=own)
 
 
 def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str, Any], keeps_recipe: bool) -> None:
@@ -123,11 +119,11 @@ def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str
     changed = {name: f"{name} {then[name]} -> {x}" for name, x in now.items() if then.get(name, x) != x}
     if other_network := [text for name, text in changed.items() if name in fixed]:
         what = f"{path} holds another network ({', '.join(other_network)})"
-        raise UserError(f"{what}; leave that out to continue it, or {WAYS}")
+        raise UserError(f"{what}; leave that out to continue it, or {RUN_REMEDY}")
     if keeps_recipe and changed.keys() - MAY_CHANGE:
         of_recipe = [text for name, text in changed.items() if name == "n_epoch" or name not in MAY_CHANGE]
         what = f"{path.parent} holds a run with other options ({', '.join(of_recipe)})"
-        raise UserError(f"{what}: continue it with --resume-pth auto, {WAYS}")
+        raise UserError(f"{what}: continue it with --resume-pth auto, {RUN_REMEDY}")
     gone = [f"{name} {x} is no option any more" for name, x in then.items() if name not in now and name not in GONE]
     for text in (*changed.values(), *gone):
         print(f"changed since then: {text}")
@@ -146,7 +142,7 @@ def starting_state(
     else:
         backbone = make_backbone(options.backbone, options.moco_path)
     torch.manual_seed(options.seed)
-    recipe = RECIPES[options.recipe]
+    recipe = recipe_of(options.recipe)
     network = recipe.Network(replace(options.config, **recipe.channels_of(backbone)))
     state = TrainState(options, backbone, network, device, pair_digests)
     if start.continues:
@@ -161,11 +157,9 @@ def starting_state(
             state.step, state.history["epoch"] = state.schedule.epoch_end(0), 0
         anew = {"training": "", "validation": ", so the best IoU starts anew"}
         changes = [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
-        at = f", continued at step {state.step}" if state.schedule.total_steps else ""
-        return state, [f"{start.path}{at}", *changes]
+        return state, [f"{start.path}, continued at step {state.step}", *changes]
     if not start.path:
-        new = "new transformer" if issubclass(recipe, Trained) else "existence not fitted yet"
-        return state, [f"{options.backbone} backbone, {new}"]
+        return state, [f"{options.backbone} backbone, {training_of(options.recipe).new}"]
     loaded, left_out = load_fitting(network, start.content, start.path)
     tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
     note = f"{options.backbone} backbone, transformer with {tensors} from {start.path}"

@@ -36,7 +36,8 @@ from common.provenance import provenance
 from formats.pairs import open_pairs
 from model.device import memory_errors, resolve_device, tf32
 from model.weights import as_read
-from recipes.table import RECIPES
+from recipes.table import recipe_of, training_of
+from recipes.training import Trained
 from train.engine import Run, Validation, train_epochs
 from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
@@ -80,7 +81,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     run = prepare(options, start, world, device)
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     try:
-        if options.schedule.total_steps:
+        if isinstance(run.training, Trained):
             train_epochs(run)
         finish(run)
         run.state.save_best()
@@ -114,9 +115,10 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
         cut_log(options.out_dir / LOG_NAME, state.step if start.is_own else 0, state.is_validated)
     log = Log(options.out_dir, state.step, world, options.log_every)
     loading = loader_options(options.num_workers, device.type == "cuda")
-    parts = state.network, state.backbone, device, options.precision
-    recipe = RECIPES[options.recipe](*parts, training=options.training, loading=loading)
-    run = Run(options, world, state, recipe, pairs, Validation(val_pairs, options.val_size, recipe, log), log)
+    recipe = recipe_of(options.recipe)(state.network, state.backbone, device, options.precision)
+    training = training_of(options.recipe)(recipe, options.training)
+    validation = Validation(val_pairs, options.val_size, recipe, log, loading)
+    run = Run(options, world, state, training, pairs, validation, log, loading)
     print_introduction(run, notes)
     return run
 
@@ -128,14 +130,14 @@ def finish(run: Run) -> None:
     if state.finished == made_of:
         run.log.say("the fit was made or refused already, with these pairs and options")
         return
-    text, of_last = run.recipe.finish(partial(run.search, LAST), run.options.seed)
+    text, of_last = run.training.finish(partial(run.search, LAST), run.options.seed)
     if not text:  # this recipe has no such step
         return
     run.log.say(f"{LAST}: {text}")
     of_best = of_last
     if state.best.get("step", state.step) != state.step:
         with state.holding(state.best):
-            text, of_best = run.recipe.finish(partial(run.search, BEST), run.options.seed)
+            text, of_best = run.training.finish(partial(run.search, BEST), run.options.seed)
         run.log.say(f"{BEST}: {text}")
     if state.best:
         state.best = as_read(finished(state.best, made_of, of_best))
@@ -172,7 +174,7 @@ def print_introduction(run: Run, notes: list[str]) -> None:
         "val_pairs": f"{run.validation.size} of {len(run.validation.pairs)}",
         "start": notes[0],
         "recipe": ", ".join([options.recipe, *(f"{name} {arguments[name]}" for name in names)]),
-        **(steps if schedule.total_steps else {}),
+        **(steps if isinstance(run.training, Trained) else {}),
         "device": f"{run.world.size} x {run.state.device}, {options.precision}",
         "out_dir": str(options.out_dir),
         **{name: run.state.origin[name] for name in ("commit", "command")},

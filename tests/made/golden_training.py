@@ -17,11 +17,12 @@ from formats.pairs import BOTH, Pairs, open_pairs
 from recipes.samples import TrainSamples
 from recipes.strong import samples as strong_samples
 from recipes.strong.recipe import Strong
+from recipes.strong.training import StrongTraining
 from tests.made.golden import GOLDEN
 from tests.made.golden_network import golden_networks, golden_tensor
 from tests.made.networks import strong_network
 from tests.made.training import make_training_set
-from train.engine import Step
+from train.engine import LossStep
 
 PATH = GOLDEN / "strong_training.jsonl"
 
@@ -31,8 +32,8 @@ def golden_numbers(pairs: Pairs) -> list[dict[str, Any]]:
     target, two of the query); which of the three show the object; the size of the frame that trains the locator. Then
     the losses of two steps with the first eight of these samples, by name.
     """
-    recipe, cuts, samples, drawn = golden_recipe(pairs), [], [], []
-    stream, cut = TrainSamples(pairs, recipe.read, 0), strong_samples.cut
+    training, cuts, samples, drawn = golden_training(pairs), [], [], []
+    stream, cut = TrainSamples(pairs, training.read, 0), strong_samples.cut
 
     def noted(image: np.ndarray, crop: Any, side: int, degrees: float = 0.0) -> np.ndarray:
         cuts.append([*crop, round(degrees)])
@@ -44,27 +45,27 @@ def golden_numbers(pairs: Pairs) -> list[dict[str, Any]]:
             rows, frame = stream.draw(np.random.default_rng((0, number, 0))), samples[-1]["frame"]
             shown = {"contained": samples[-1]["contained"].tolist(), "frame": frame and list(frame[0].shape[:2])}
             drawn.append({"pairs": list(rows[:2]), "cuts": cuts[-5:], **shown})
-    step, losses = Step(recipe, World(), existence_weight=0.3), []
-    optimizer = torch.optim.Adam(recipe.network.parameters(), lr=1e-3)
+    step, losses = LossStep(training, World(), existence_weight=0.3), []
+    optimizer = torch.optim.Adam(step.network.parameters(), lr=1e-3)
     for _ in range(2):
-        losses.append(step(recipe.collate(samples[:8])))
+        losses.append(step(training.collate(samples[:8])))
         losses[-1]["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
     return drawn + [{name: loss.item() for name, loss in of_step.items()} for of_step in losses]
 
 
-def golden_recipe(pairs: Pairs) -> Strong:
+def golden_training(pairs: Pairs) -> StrongTraining:
     """With weights that NumPy draws, except for single numbers, and two mined places in each target."""
     network = strong_network(side=48)
     weights = {name: golden_tensor(name, x.shape) for name, x in network.named_parameters() if x.ndim}
     network.load_state_dict({name: torch.from_numpy(x) for name, x in weights.items()}, strict=False)
-    recipe = Strong(network, golden_networks()[0], torch.device("cpu"))
+    training = StrongTraining(Strong(network, golden_networks()[0], torch.device("cpu")))
     rows = torch.arange(len(pairs), dtype=torch.int32).repeat_interleave(2)
-    recipe.use_mined(
+    training.use_mined(
         {"pairs": rows, "spots": torch.tensor([[20.0, 30, 10], [70, 60, 15]]).repeat(len(pairs), 1)}, pairs
     )
-    return recipe
+    return training
 
 
 if __name__ == "__main__":

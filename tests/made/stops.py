@@ -9,11 +9,12 @@ from typing import Any
 import timm  # noqa: F401, imported here once for all copies of this process
 import torch._dynamo  # noqa: F401, which an optimizer imports
 
-import recipes.strong.recipe
+import recipes.strong.training
 import train.state
 from common.errors import run_script
 from recipes.paper import Paper
 from recipes.strong.recipe import Strong
+from recipes.strong.training import StrongTraining
 from tests.made.networks import lite0
 from tests.made.processes import context
 from tests.made.training import run_training
@@ -81,8 +82,8 @@ def _train(end: tuple | None, how: signal.Signals | str, queue: Any, given: tupl
     note_calls(TrainState, "set_rate", "step")
     for recipe in (Paper, Strong):
         note_calls(recipe, "predict", "frame of a validation")
-    note_calls(Strong, "wrong_places", "frame of a mining")
-    note_calls(recipes.strong.recipe, "all_looks", "frame of a fit")
+    note_calls(StrongTraining, "wrong_places", "frame of a mining")
+    note_calls(recipes.strong.training, "all_looks", "frame of a fit")
     note_calls(train.state, "save_checkpoint", "checkpoint", fill_disk)
     note_calls(TrainState, "forget_searches", "end of the searches")
     note_calls(Log, "write", "line of the log", write_half)

@@ -19,11 +19,11 @@ from formats.pairs import Pairs, open_pairs
 from model.device import resolve_device, tf32
 from recipes.frame import Frames, joined
 from recipes.samples import TrainSamples
-from recipes.table import load_checkpoint
+from recipes.table import load_checkpoint, training_of
 from tests.made import ROOT
 from tests.made.pretended_device import PretendedDevice, register
 from tests.made.training import log_lines
-from train.engine import Step, train_one_epoch
+from train.engine import LossStep, train_one_epoch
 from train.log import Log
 from train.options import Options
 from train.state import TrainState
@@ -82,21 +82,27 @@ COMPARE = "import sys; from tests.model.test_device import compare; compare(*sys
 
 
 def run_on(
-    gpu: PretendedDevice | None, path: Path, pairs: Pairs, rows: np.ndarray, out_dir: Path, most: tuple[int, int]
+    gpu: PretendedDevice | None,
+    name: str,
+    path: Path,
+    pairs: Pairs,
+    rows: np.ndarray,
+    out_dir: Path,
+    most: tuple[int, int],
 ) -> tuple[list, list, list]:
     """The losses and gradients of an epoch, and the answers for the frame of these rows. The device may be waited for
     `most` times in each.
     """
     device, waits = (gpu.device, gpu.waits) if gpu else (torch.device("cpu"), [])
     checkpoint = load_checkpoint(path)
-    training = checkpoint.recipe.Options()
-    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device, training=training)
-    samples, frame = TrainSamples(pairs, recipe.read, 0), Frames(pairs, [rows], recipe.prepare)[0]
-    training = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
-    state = TrainState(training, checkpoint.backbone, recipe.network, device, {})
-    log, batch = Log(out_dir, 0, World(), STEPS), recipe.collate([samples[n] for n in range(2, 5)])
+    recipe, kind = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device), training_of(name)
+    training = kind(recipe, kind.Options())
+    samples, frame = TrainSamples(pairs, training.read, 0), Frames(pairs, [rows], recipe.prepare)[0]
+    options = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
+    state = TrainState(options, checkpoint.backbone, recipe.network, device, {})
+    log, batch = Log(out_dir, 0, World(), STEPS), training.collate([samples[n] for n in range(2, 5)])
     waits.clear()
-    train_one_epoch(state, Step(recipe, World(), 1.0), repeat(batch), log, 1)
+    train_one_epoch(state, LossStep(training, World(), 1.0), repeat(batch), log, 1)
     assert len(waits) <= most[0], waits
     log.close()
     recipe.network.eval()
@@ -121,7 +127,7 @@ def compare(training_set: str, out_dir: str, *networks: str) -> None:
     rows = next(rows for rows in pairs.groups("take", "frame") if len(rows) == 4)
     for (name, most), path in zip(WAITS.items(), networks, strict=True):
         with PretendedDevice() as gpu:
-            both = [run_on(device, Path(path), pairs, rows, Path(out_dir), most) for device in (None, gpu)]
+            both = [run_on(device, name, Path(path), pairs, rows, Path(out_dir), most) for device in (None, gpu)]
         losses, gradients, answers = zip(*both, strict=True)
         assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0][1], name  # some targets have masks
         for ours, expected in zip(*gradients, strict=True):

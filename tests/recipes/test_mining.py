@@ -18,7 +18,8 @@ from model.checkpoint import read_checkpoint
 from recipes.crops import Spot, spot_of
 from recipes.samples import DrawnPairs
 from recipes.strong import samples
-from recipes.strong.recipe import Strong, StrongOptions
+from recipes.strong.recipe import Strong
+from recipes.strong.training import StrongOptions, StrongTraining
 from recipes.table import load_checkpoint
 from tests.made.networks import random_backbone, strong_network
 from tests.made.training import arguments, log_lines, run_training
@@ -27,23 +28,25 @@ from train.options import parse
 from train.start import choose_start
 
 
-def searching(recipe: Strong, pairs: Pairs, out_dir: Path):
+def searching(training: StrongTraining, pairs: Pairs, out_dir: Path, workers: int = 0):
+    recipe, loading = training.recipe, loader_options(workers)
     options = SimpleNamespace(seed=0, out_dir=out_dir, stored={})
     state = SimpleNamespace(step=0, origin={"commit": ""}, network=recipe.network, backbone=recipe.encoder.backbone)
     log = SimpleNamespace(bar=lambda frames, name, unit: frames)
-    return partial(Run(options, World(), state, recipe, pairs, None, log).search, "mining")
+    return partial(Run(options, World(), state, training, pairs, None, log, loading).search, "mining")
 
 
 def test_mined_places_are_those_of_the_search_that_are_not_at_the_object(training_set, strong_checkpoint, tmp_path):
     pairs, checkpoint = open_pairs([training_set], "train", "ego-exo"), load_checkpoint(strong_checkpoint)
     options = StrongOptions(mine_share=1)
-    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"), training=options)
-    recipe.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
-    assert recipe.mined.of(0) == []
-    recipe.use_mined(recipe.mine(searching(recipe, pairs, tmp_path)), pairs)
+    recipe = checkpoint.recipe(checkpoint.network, checkpoint.backbone, torch.device("cpu"))
+    training = StrongTraining(recipe, options)
+    training.use_mined({"pairs": torch.empty(0, dtype=torch.int32), "spots": torch.empty(0, 3)}, pairs)
+    assert training.mined.of(0) == []
+    training.use_mined(training.mine(searching(training, pairs, tmp_path)), pairs)
     counts = []
     for number in range(len(pairs)):
-        mined = recipe.mined.of(number)
+        mined = training.mined.of(number)
         if rle := pairs.target_mask(number):
             target = pairs.target_image(number)
             truth = spot_of(samples.fit_mask(rle, target.shape[:2]))
@@ -63,17 +66,17 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
     number = int(np.flatnonzero(pairs.visible)[0])
     other = next(i for i in range(len(pairs)) if pairs.take[i] != pairs.take[number])
     places = [Spot(20, 30, 10), Spot(70, 60, 10)]
-    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
-    former = recipe.read(pairs, DrawnPairs(number, other), np.random.default_rng(0))["target"]
+    training = StrongTraining(Strong(strong_network(side=48), random_backbone(0), torch.device("cpu")))
+    former = training.read(pairs, DrawnPairs(number, other), np.random.default_rng(0))["target"]
     rows = torch.tensor([min(number, other), max(number, other)], dtype=torch.int32).repeat_interleave(2)
-    recipe.use_mined({"pairs": rows, "spots": torch.tensor(2 * places, dtype=torch.float32)}, pairs)
+    training.use_mined({"pairs": rows, "spots": torch.tensor(2 * places, dtype=torch.float32)}, pairs)
     shown.clear()
     for seed in range(40):
-        recipe.read(pairs, DrawnPairs(number, number), np.random.default_rng(seed))
+        training.read(pairs, DrawnPairs(number, number), np.random.default_rng(seed))
         row, col = shown[-1].top + shown[-1].side / 2, shown[-1].left + shown[-1].side / 2
         assert min(max(abs(row - x.row), abs(col - x.col)) for x in places) < 4
     assert len({crop.side for crop in shown[2::3]}) > 10
-    same = recipe.read(pairs, DrawnPairs(number, other), np.random.default_rng(0))["target"]
+    same = training.read(pairs, DrawnPairs(number, other), np.random.default_rng(0))["target"]
     assert np.array_equal(former, same)  # these are places in other pictures
 
 
@@ -138,14 +141,14 @@ def test_a_longer_run_moves_the_schedule_only_where_it_is_asked_to_and_says_what
 
 def test_mined_places_of_another_form_are_refused_in_one_line(training_set):
     pairs, numbers = open_pairs([training_set], "train", "ego-exo"), torch.tensor([0, 44], dtype=torch.int32)
-    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"))
+    training = StrongTraining(Strong(strong_network(side=48), random_backbone(0), torch.device("cpu")))
     mined = {"pairs": numbers, "spots": torch.zeros(2, 3)}
-    recipe.use_mined(mined, pairs)
+    training.use_mined(mined, pairs)
     odd = {"pairs": [1, numbers.flip(0), numbers + 1, numbers - 1, numbers.long()]}
     odd["spots"] = [None, torch.zeros(2, 2), torch.full((2, 3), torch.nan)]
     for name, value in ((name, value) for name, values in odd.items() for value in values):
         with pytest.raises(UserError, match="mined places are no int32 numbers of 45 pairs.*; take an earlier file"):
-            recipe.use_mined(mined | {name: value}, pairs)
+            training.use_mined(mined | {name: value}, pairs)
 
 
 def test_the_share_that_nobody_gave_is_a_tenth_but_at_least_20000_pairs_and_one_is_all(training_set):
@@ -161,12 +164,11 @@ def test_the_share_that_nobody_gave_is_a_tenth_but_at_least_20000_pairs_and_one_
 
 def test_a_share_of_the_pairs_is_mined_as_asked_and_loader_processes_find_the_same(training_set, tmp_path):
     pairs, options = open_pairs([training_set], "train", BOTH), StrongOptions(mine_share=0.12)
-    recipe = Strong(strong_network(side=48), random_backbone(0), torch.device("cpu"), training=options)
+    training = StrongTraining(Strong(strong_network(side=48), random_backbone(0), torch.device("cpu")), options)
     planned = sum(map(len, random_frames(pairs, 0.12, [0])))
     assert 0.12 * len(pairs) <= planned < 0.12 * len(pairs) + 6
     mined = []
     for workers in (0, 2):
-        recipe.loading = loader_options(workers)
-        mined.append(recipe.mine(searching(recipe, pairs, tmp_path / str(workers))))
+        mined.append(training.mine(searching(training, pairs, tmp_path / str(workers), workers)))
     assert mined[0]["searched"] == planned and len(mined[0]["pairs"].unique()) > 5
     assert all(torch.equal(values, mined[1][name]) for name, values in mined[0].items())

@@ -14,6 +14,7 @@ from recipes.paper import PaperOptions, read_letterboxed
 from recipes.samples import DrawnPairs, TrainSamples
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import other_object
+from recipes.strong.training import StrongTraining
 from tests.made import EGO
 from tests.made.networks import random_backbone, strong_network
 from tests.made.processed import create_pairs, make_take
@@ -21,7 +22,7 @@ from tests.made.training import make_training_set
 
 SIDE, DRAWS = 48, 1500
 PAPER = partial(read_letterboxed, side=SIDE)
-STRONG = Strong(strong_network(side=SIDE), random_backbone(0), torch.device("cpu")).read
+STRONG = StrongTraining(Strong(strong_network(side=SIDE), random_backbone(0), torch.device("cpu"))).read
 
 
 @pytest.fixture(scope="module", params=["ego-exo", "exo-ego", BOTH])

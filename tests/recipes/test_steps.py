@@ -13,9 +13,10 @@ from formats.pairs import BOTH, open_pairs
 from recipes.samples import Batch, TrainSamples
 from recipes.strong import samples as crops
 from recipes.strong.recipe import Strong
+from recipes.strong.training import StrongTraining
 from tests.made.golden_training import PATH, golden_numbers
 from tests.made.networks import random_backbone, strong_network
-from train.engine import Step, train_one_epoch
+from train.engine import LossStep, train_one_epoch
 from train.log import Log
 from train.schedule import Schedule
 
@@ -23,7 +24,7 @@ SIDE, CPU = 48, torch.device("cpu")
 
 
 def strong(precision="fp32"):
-    return Strong(strong_network(side=SIDE), random_backbone(0), CPU, precision)
+    return StrongTraining(Strong(strong_network(side=SIDE), random_backbone(0), CPU, precision))
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,9 @@ def samples(pairs):
 
 def test_all_of_the_network_learns_from_the_losses_and_half_precision_keeps_them_finite(samples):
     for precision, count in (("fp32", 8), ("bf16", 5)):
-        recipe = strong(precision)
-        step = Step(recipe, World(), 0.1).train()
-        losses = step(recipe.collate(samples[:count]))
+        training = strong(precision)
+        step = LossStep(training, World(), 0.1).train()
+        losses = step(training.collate(samples[:count]))
         assert all(x.isfinite() and x > 0 for x in losses.values())
         losses["total"].backward()
         learning = [(name, p) for name, p in step.named_parameters() if p.requires_grad]

@@ -53,7 +53,7 @@ def arguments(data_dir, out_dir, *backbone) -> list[str]:
 
 def run_until_killed(count: int, words: list[str]) -> None:
     """Run train.py, and kill it before it looks at the frame with this number."""
-    looks, left = matching.all_looks, iter(range(count))
+    looks, left = fitting.all_looks, iter(range(count))
 
     def look(*given):
         if next(left, None) is None:
@@ -61,7 +61,7 @@ def run_until_killed(count: int, words: list[str]) -> None:
         return looks(*given)
 
     make_small(setattr)
-    matching.all_looks = look
+    fitting.all_looks = look
     train.main(words)
 
 
@@ -69,8 +69,8 @@ def test_a_killed_tuning_goes_on_to_the_same_file_by_one_process_or_two_and_the_
     training_set, tmp_path, monkeypatch, warm_python
 ):
     make_small(monkeypatch.setattr)
-    looked, looks = [], matching.all_looks
-    monkeypatch.setattr(matching, "all_looks", lambda *given: looked.append(given) or looks(*given))
+    looked, looks = [], fitting.all_looks
+    monkeypatch.setattr(fitting, "all_looks", lambda *given: looked.append(given) or looks(*given))
     backbone = write_transformer(tmp_path / "weights.pth")
     folders = [tmp_path / x for x in ("whole", "killed", "ranks")]
     whole, killed, ranks = (arguments(training_set, folder, *backbone) for folder in folders)
@@ -104,5 +104,5 @@ def test_matching_that_is_not_fitted_yet_gives_the_answers_of_matching():
 
 def test_matching_has_no_steps(training_set, tmp_path):
     flags = ["--recipe", "matching", "--train-dir", str(training_set), "--out-dir", str(tmp_path), "--device", "cpu"]
-    with pytest.raises(UserError, match="--n-epoch 3: the matching recipe has no steps; leave it out"):
+    with pytest.raises(UserError, match="--n_epoch: the matching recipe has no such option; leave it out"):
         train.main([*flags, "--n-epoch", "3"])

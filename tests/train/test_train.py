@@ -19,10 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import common.distributed
 from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError, run_script
-from examples.own_recipe import OwnConfig, OwnOptions, OwnRecipe
 from formats.pairs import open_pairs
-from recipes.paper import Paper, blocked_tokens
-from recipes.table import RECIPES, load_checkpoint
+from recipes.paper import blocked_tokens
+from recipes.table import RECIPES, Method, load_checkpoint
 from tests.made import EGO, ROOT
 from tests.made.golden import GOLDEN
 from tests.made.processed import create_pairs, make_take
@@ -417,9 +416,8 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         return choose_start(parse(["--n-epoch", "12", *words], ""), torch.device("cpu"))[0].stored
 
     before = [options("--recipe", name) for name in ("paper", "strong")]
-    own = {"Config": OwnConfig, "Options": OwnOptions, "defaults": OwnRecipe.defaults}
-    third = type("Third", (Paper,), own)
-    monkeypatch.setitem(RECIPES, "third", third)
+    own = Method("examples.own_recipe:OwnRecipe", "examples.own_recipe:OwnTraining")
+    monkeypatch.setitem(RECIPES, "third", own)
     assert before == [options("--recipe", name) for name in ("paper", "strong")]
     third = options("--recipe", "third", "--flip", "0.1")
     expected = {"input_size": 320, "flip": 0.1, "lr": 1e-3, "lr_falls": 6, "batch_pos": 32}

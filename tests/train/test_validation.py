@@ -27,9 +27,9 @@ from train.log import Log
 
 def of_pairs(pairs, size=0, rank=0, world_size=1):
     """A validation by no network, as one of several processes has it."""
-    recipe, log = SimpleNamespace(prepare=None, loading={}), SimpleNamespace(world=World())
+    recipe, log = SimpleNamespace(prepare=None), SimpleNamespace(world=World())
     log.world.rank, log.world.size = rank, world_size
-    return Validation(pairs, size, recipe, log)
+    return Validation(pairs, size, recipe, log, {})
 
 
 def run(pairs, checkpoint, out_dir, sent=None, size=0):
@@ -38,7 +38,7 @@ def run(pairs, checkpoint, out_dir, sent=None, size=0):
     log = Log(out_dir, 0, World(), 1)
     log.world.signal = sent
     with contextlib.closing(log):
-        Validation(pairs, size, Predictor.load(checkpoint, "cpu", batch_size=3).recipe, log).run(7, "start")
+        Validation(pairs, size, Predictor.load(checkpoint, "cpu", batch_size=3).recipe, log, {}).run(7, "start")
         log.count_unreadable()
     [line] = log_lines(out_dir, "val")
     return line
