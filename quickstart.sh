@@ -61,19 +61,18 @@ run bash train/run_both.sh --init_weights $network --train-dir "$data" --out-dir
   --log_every 10 --precision $precision
 made "$out/checkpoints/netBest.pth" "$out/checkpoints/log.jsonl"
 
-step "6/7 Inference: the masks of the test takes, in both settings, before and after the training"
+step "6/7 Inference: the masks of the test takes, in both settings, before and after the training, and by color alone"
 predict=(python eval_segswap.py --setting both --split test --data_path "$data")
 run "${predict[@]}" --ckpt_path $network --out_path "$out/results/before"
 run "${predict[@]}" --ckpt_path "$out/checkpoints/netBest.pth" --out_path "$out/results/after"
-made "$out"/results/{before,after}/{ego-exo,exo-ego}_test_results.json
+run "${predict[@]}" --predictor examples/own_method.py:ColorHistogram --out_path "$out/results/color"
+made "$out"/results/{before,after,color}/{ego-exo,exo-ego}_test_results.json
 
-step "7/7 Scores: both compared in both settings, and a report with pictures"
+step "7/7 Scores: all three compared in both settings, and a report with pictures"
 echo 'So few takes show how training works, hardly what it brings: "uncertain" is what other test takes may reverse.'
 for setting in ego-exo exo-ego; do
-  before=$out/results/before/${setting}_test_results.json
-  after=$out/results/after/${setting}_test_results.json
-  run python evaluation/evaluate.py --setting $setting --split test --data_path "$data" --pred_file "$before" "$after" \
-    --names before after --out "$out/${setting}_comparison"
+  run python evaluation/evaluate.py --setting $setting --split test --data_path "$data" --names before after color \
+    --pred_file "$out"/results/{before,after,color}/${setting}_test_results.json --out "$out/${setting}_comparison"
 done
 run python evaluation/evaluate.py --setting ego-exo --split test --data_path "$data" \
   --pred_file "$out/results/after/ego-exo_test_results.json" --out "$out/ego-exo_report" --report --order random \
