@@ -3,9 +3,9 @@
     python inference/segment_video.py --videos head=head.mp4 left=left.mp4 --masks head=masks/head --out found
 
 The camera with masks is the query camera; all others are targets. At each frame with a mask, the script seeks the
-object in all cameras that have a picture at this time. Each moment needs its own mask: to follow an object from one mask
-on, let a tracker such as SAM 2 or Cutie mark it in all frames of its own camera first (docs/own_data.md, "Masks from a
-tracker"), then give these masks to this script, which finds it in the other cameras. The folder --out, which must not exist, receives
+object in all cameras that have a picture at this time. Each moment needs its own mask: to follow an object from one
+mask on, first let a tracker such as SAM 2 or Cutie mark it within its own camera (docs/own_data.md, "Masks from a
+tracker"), then give these masks here. The folder --out, which must not exist, receives
 
     video.mp4                             all cameras side by side; objects that are not surely visible are dashed
     existence.csv                         the probability that an object is visible, for each object, camera and frame
