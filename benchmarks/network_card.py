@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.measure import PROCESSED, run_script_apart
 from common.arguments import CKPT_HELP, Parser
 from common.constants import SETTINGS, SHIPPED, THRESHOLD
-from common.existence import verdict
+from common.existence import word_for
 from evaluation.score import ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, rows_by_label
 from evaluation.truth import truth_of_split
@@ -79,7 +79,7 @@ def print_existence(sets: Sequence[np.ndarray]) -> None:
     heads = ("threshold", *map(str, THRESHOLDS))
     print_table(heads, [("balanced accuracy", *(f"{100 * x:.1f}" for x in accuracy))])
     scored = np.concatenate(sets)
-    for title, name_of in ("it says", verdict_of), ("existence", tenth_of):
+    for title, name_of in ("it says", word_for), ("existence", tenth_of):
         groups = rows_by_label([name_of(existence) for existence in scored["existence"]])
         rows = []
         for name, of_group in groups.items():
@@ -94,10 +94,6 @@ def accuracy_above(limit: float, cases: np.ndarray) -> float:
     moved = cases.copy()
     moved["existence"] += THRESHOLD - limit
     return metrics_of_cases(moved)["balanced_accuracy"]
-
-
-def verdict_of(existence: float) -> str:
-    return verdict(existence).rpartition(" (")[0]
 
 
 def tenth_of(existence: float) -> str:

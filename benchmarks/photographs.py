@@ -36,7 +36,7 @@ import numpy as np
 
 from common.arguments import Parser
 from common.drawing import write_picture
-from common.existence import SURELY_VISIBLE, verdict
+from common.existence import WORDS
 from common.files import atomic_write, file_digest, read_json
 from formats.masks import decode_mask
 from inference.pair_table import ABSENT, COLUMNS, answer_table, read_table
@@ -44,7 +44,6 @@ from inference.predictor import Found, Queries
 
 PAIRS = Path(__file__).with_suffix(".json")
 PARTS = "chooses", "reported", "strangers"
-LIMITS = 0.8, SURELY_VISIBLE  # of existence, from which on a thing is called there
 DRAWS = 10_000  # of pairs with replacement, for 95 % intervals
 MIN_INLIERS = 10  # with fewer, a homography counts as not found
 
@@ -132,7 +131,7 @@ def print_figures(pairs: Sequence[Mapping], found: Path) -> None:
         rows = list(csv.DictReader(file))
     visible = np.array([pairs[int(row["name"].split()[0])]["target_mask"] is not None for row in rows])
     iou = np.array([float(row["iou"]) if is_there else np.nan for row, is_there in zip(rows, visible, strict=True)])
-    existence = np.array([float(row["existence"]) for row in rows])
+    words = np.array([row["verdict"] for row in rows])
 
     def show(name: str, values: np.ndarray, among: np.ndarray) -> None:
         if count := among.sum():
@@ -142,11 +141,10 @@ def print_figures(pairs: Sequence[Mapping], found: Path) -> None:
 
     show("mean IoU of visible things", iou, visible)
     show("IoU above 50 %", iou > 0.5, visible)
-    for limit in LIMITS:
-        show(f"absent, existence below {limit:.0%}", existence < limit, ~visible)
-        show(f"existence of {limit:.0%} or more, and the mask is right", iou > 0.5, existence >= limit)
-    words = np.array([verdict(of_row).rpartition(" (")[0] for of_row in existence])
-    for word in sorted(set(words)):
+    there = words == WORDS[0]
+    show('absent, not called "there"', ~there, ~visible)
+    show('called "there", and the mask is right', iou > 0.5, there)
+    for word in WORDS:
         said = words == word
         print(f"{word}: {said.sum()}, there {(said & visible).sum()}, mask right {(said & (iou > 0.5)).sum()}")
 

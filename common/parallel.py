@@ -1,6 +1,7 @@
 """Worker processes: their number, jobs and DataLoaders that use them, what happens when one dies; and threads."""
 
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
@@ -113,11 +114,20 @@ def _end_with_parent() -> None:
 
 
 def in_threads(function: Callable[..., Result], *inputs: Iterable, threads: int | None = None) -> list[Result]:
-    """`list(map(function, *inputs))` in several threads, for functions that spend their time in OpenCV or wait for a
-    disk.
+    """`list(map(function, *inputs))` in threads, for functions that spend their time in OpenCV: one for each CPU that
+    this process may use, the same ones in each call; or in so many `threads` of its own, which wait for a disk.
     """
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, *inputs))
+    if threads:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, *inputs))
+    pool = _pool_of(os.getpid())
+    return list(pool.map(function, *inputs) if pool else map(function, *inputs))
+
+
+@functools.cache
+def _pool_of(_process: int) -> ThreadPoolExecutor | None:
+    """The threads of a process; a fork has none of its parent's. None if there is one CPU for it."""
+    return ThreadPoolExecutor(default_workers()) if default_workers() > 1 else None
 
 
 def loader_options(workers: int | None, pin: bool = False) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
 from common.constants import THRESHOLD
-from common.existence import verdict
 from common.files import atomic_write
 from evaluation.metrics import METRICS
 from evaluation.tables import BREAKDOWN_TITLES, change_table, group_table, headline, interval_note, score_tables
@@ -106,7 +105,7 @@ def make_card(number: int, names: Sequence[str], take: str, pair: Pair, cases: n
     orders["object size"] = case["truth_pixels"] if visible else ""
     place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
     ious = [f"IoU {METRICS['iou'].as_text(value)} %" if visible else "not there" for value in iou]
-    said = (f"{name} {text}, said {verdict(x)}".strip() for name, text, x in zip(names, ious, existence, strict=True))
+    said = (f"{name} {text}, existence {x:.0%}".strip() for name, text, x in zip(names, ious, existence, strict=True))
     caption = f"{place}: {'; '.join(said)}"
     text = {"title": pair.object_name.strip(), "caption": caption, "take_uid": pair.take_uid}
     shown = ["object visible" if visible else "object hidden", *(kind for kind, is_kind in kinds.items() if is_kind)]

@@ -49,7 +49,7 @@ except ImportError:  # gradio is not in requirements.txt
     gr: Any = None
 
 from common.drawing import PREDICTION, QUERY, Color, around, overlay
-from common.existence import SURELY_VISIBLE, verdict
+from common.existence import Limits, verdict
 from formats.masks import fit_mask
 from formats.picture_files import read_mask, read_picture
 from inference.cut_out import MIN_SIDE, cut_out
@@ -125,15 +125,15 @@ def answer_visitor(
         given = [(row.file, row.marks) for row in kept] + ([(query, marks)] if query or not kept else [])
         images, masks = zip(*(read_marked(file, drawn) for file, drawn in given), strict=True)
         targets = ([target] if target or not more else []) + [row.file for row in more]
-        answers = []
+        answers, limits = [], predictor.limits
         for file in targets:  # one after the other, because each takes so much memory
             (image, _), name = read_upload(file, "second"), f" in {Path(file['path']).name}" if more else ""
             found = predictor.places(images, masks, image, 1 if more else PLACES, size=SIZE_WORDS[size])
-            answers += [(place.existence, close_up(image, place), shown_place(image, place, name)) for place in found]
+            answers += [(x.rank, close_up(image, x, limits), shown_place(image, x, name, limits)) for x in found]
     except UserError as error:
         return CLEARED | {"text": str(error)}
     if more:
-        answers.sort(key=lambda answer: -answer[0])
+        answers.sort(key=lambda answer: answer[0], reverse=True)
     _, near, shown = zip(*answers, strict=True)
     marked = {"marked": file_of(outline(images[-1], masks[-1], QUERY), "marked", "webp")}
     marked["marked_mask"] = file_of(masks[-1] * 255, "marked_mask")
@@ -142,17 +142,17 @@ def answer_visitor(
     return shown[0] | marked | {"gallery": gallery, "places": shown}
 
 
-def close_up(target: np.ndarray, place: Found) -> tuple[str, str]:
-    """A place from nearby, as a file, and its existence: for the gallery."""
+def close_up(target: np.ndarray, place: Found, limits: Limits) -> tuple[str, str]:
+    """A place from nearby, as a file, and its existence, if it shows something: for the gallery."""
     near = around(place.mask, 3)
-    image = outline(target[near], place.mask[near], PREDICTION, place.existence < SURELY_VISIBLE)
-    return file_of(image, "place", "webp"), f"{int(100 * place.existence)} %"
+    image = outline(target[near], place.mask[near], PREDICTION, place.existence < limits[1])
+    return file_of(image, "place", "webp"), verdict(place.existence, *limits, place.mask).rpartition("(")[2].rstrip(")")
 
 
-def shown_place(target: np.ndarray, place: Found, name: str) -> dict[str, str]:
+def shown_place(target: np.ndarray, place: Found, name: str, limits: Limits) -> dict[str, str]:
     """What is said of a place, the target with its outline, and its mask."""
-    shown = file_of(outline(target, place.mask, PREDICTION, place.existence < SURELY_VISIBLE), "found", "webp")
-    text = verdict(place.existence).capitalize() + name
+    shown = file_of(outline(target, place.mask, PREDICTION, place.existence < limits[1]), "found", "webp")
+    text = verdict(place.existence, *limits, place.mask).capitalize() + name
     return {"text": text, "found": shown, "found_mask": file_of(place.mask * 255, "found_mask")}
 
 

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
-from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
+from common.existence import LIMITS, WORDS, Limits, with_percent, word_for
 from common.files import atomic_write, check_outputs, claimed, file_digest, is_file_name, json_digest
 from common.progress import progress
 from formats.masks import fit_mask, iou
@@ -36,7 +36,6 @@ SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
 MOST_SHOWN, TILE_WIDTH = 100, 320  # answers on the sheet; pixels of the width of each view
 TABLE_WIDTH = 4 * (TILE_WIDTH + 16)
 TRIED_LIMITS = 0.5, 0.6, 0.7, 0.8, 0.9, 0.95
-Limits = Sequence[float]  # existences: "probably not there" ends at the first, "there" begins at the second
 Find = Callable[..., Sequence[Sequence[Found]]]  # `Predictor.find`, or another function of queries, [target], size=...
 
 
@@ -101,6 +100,15 @@ class RowAnswer(NamedTuple):
     absent: bool | None  # by the truth
 
     @property
+    def said(self) -> str:
+        return with_percent(self.verdict, self.existence)
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """As of a `Found`."""
+        return self.verdict != WORDS[3], self.existence
+
+    @property
     def error(self) -> float:
         """0 to 1: how far the answer is from the truth; 0 if nobody knows this."""
         if self.absent is None:
@@ -151,7 +159,7 @@ def answer_table(
     out: Path,
     find: Find,
     made_by: str,
-    limits: Limits = (SURELY_HIDDEN, SURELY_VISIBLE),
+    limits: Limits = LIMITS,
     ranked: bool = False,
 ) -> int:
     """Answer rows by `find`, which `made_by` tells from others, and print the scores; rows that cannot be answered join
@@ -169,9 +177,9 @@ def answer_table(
                 broken[row.name] = error
                 continue
             score = f", IoU {found.iou:.2f}" if found.iou is not None else ""
-            bar.write(f"{row.name}: {verdict(found.existence, *limits)}, {found.share:.2%} of the target{score}")
+            bar.write(f"{row.name}: {found.said}, {found.share:.2%} of the target{score}")
         if ranked:
-            answers.sort(key=lambda found: -found.existence)
+            answers.sort(key=lambda found: found.rank, reverse=True)
         with atomic_write(out / TABLE) as file:
             csv.writer(file, lineterminator="\n").writerows([RowAnswer._fields, *answers])
         if answers:
@@ -211,7 +219,7 @@ def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Row
         shown = overlay(outlined(target, found, limits), fit_mask(truth, target.shape[:2]), TRUTH, dashed=True)
         write_picture(picture_path, side_by_side([*outlined_queries(queries), shown]))
     mask, existence = found
-    word, share = verdict(existence, *limits).rpartition(" (")[0], round(float(mask.mean()), 6)
+    word, share = word_for(existence, *limits, mask), round(float(mask.mean()), 6)
     score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else None
     absent = not truth.any() and row.truth != VISIBLE if row.truth else None
     return RowAnswer(row.name, existence, word, share, score, absent)
@@ -259,7 +267,7 @@ def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Pat
         views = [image[around(query, 4)] for image, (_, query) in zip(outlined_queries(queries), queries, strict=True)]
         views += [shown[around(x, 4)] for x in ([mask] if not truth.any() or (mask & truth).any() else [mask, truth])]
         score = f", IoU {found.iou:.2f}" if found.iou is not None else ""
-        caption = f"{verdict(found.existence, *limits)}{score}: {found.name}"
+        caption = f"{found.said}{score}: {found.name}"
         tiles.append(captioned(side_by_side(views), caption, len(views) * TILE_WIDTH))
     columns = max(1, TABLE_WIDTH // max(tile.shape[1] for tile in tiles))
     write_picture(out / SHEET, in_columns(tiles, columns))
@@ -273,10 +281,10 @@ def print_scores(answers: Sequence[RowAnswer], limits: Limits) -> None:
         print(f"true masks: {len(ious)}, mean IoU {ious.mean():.3f}, right (IoU above 0.5) {sum(ious > 0.5)}")
     for name, those in (("visible", visible), ("absent", absent)):
         words = Counter(found.verdict for found in those)
-        said = ", ".join(f"{word} {words[word]}" for word in ("there", "unsure", "probably not there"))
+        said = ", ".join(f"{word} {words[word]}" for word in WORDS if words[word] or word != WORDS[3])
         if those:
             print(f"{name}: {len(those)}, called {said}")
     for limit in [x for x in TRIED_LIMITS if x >= limits[0]] if visible or absent else []:
-        there = [sum(found.existence >= limit for found in those) for those in (visible, absent)]
+        there = [sum(found.rank >= (True, limit) for found in those) for those in (visible, absent)]
         counts = f"{there[0]} of {len(visible)} visible, {there[1]} of {len(absent)} absent"
         print(f"--limits {limits[0]:g} {limit:g}: there {counts}")

@@ -3,6 +3,7 @@
 predictor = Predictor.load()  # the network of this repository, or a checkpoint of yours: Predictor.load("netBest.pth")
 predictor = Predictor.load(backbone="vit_small_patch14_dinov2.lvd142m")  # or any frozen backbone, with nothing trained
 mask, existence = predictor.segment(query_image, query_mask, target_image)
+print(predictor.verdict(mask, existence))  # there (99 %)
 mask, existence = predictor.segment(query_image, target_image=target_image, query_box=(left, top, right, bottom))
 mask, existence = predictor.segment([query_image, other_image], [query_mask, other_mask], target_image)
 for mask, existence in predictor.segment_all(query_image, query_mask, [target_image, another_image]): ...
@@ -23,6 +24,7 @@ from PIL.Image import Image
 
 from common.constants import SIZES, THRESHOLD
 from common.errors import UserError, counted, warn_once
+from common.existence import Limits, verdict
 from formats.geometry import Size, same_aspect_ratio
 from formats.masks import fit_mask, iou
 from formats.picture_files import read_mask, read_picture, refuse_strip, to_mask, to_rgb
@@ -42,6 +44,11 @@ class Found(NamedTuple):
     mask: np.ndarray  # (H, W) of the target image: uint8 of 0 and 1, or with `probability` float32 from 0 to 1
     existence: float  # the probability that the object is visible in the target image
 
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The likeliest of several has the highest one. Where nothing is outlined, the existence tells nothing."""
+        return bool((self.mask > THRESHOLD).any()), self.existence
+
 
 class Predictor:
     """Finds objects in pictures with `segment`, by a `recipe`."""
@@ -55,6 +62,16 @@ class Predictor:
         `load_recipe` explains the options, and what it raises.
         """
         return cls(load_recipe(Path(path) if path else None, device, **options))
+
+    def verdict(self, mask: np.ndarray, existence: float) -> str:
+        """What a person is told of a `Found`: "there (93 %)", "unsure (31 %)", "probably not there (4 %)", "not found".
+        The limits are those of the recipe, as an existence with nothing trained is on another scale.
+        """
+        return verdict(existence, *self.limits, mask)
+
+    @property
+    def limits(self) -> Limits:
+        return self.recipe.limits
 
     def segment(
         self,
@@ -119,19 +136,22 @@ class Predictor:
             raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
         if not targets:
             return []
-        frame, (query_kind, target_kind) = Frame(), SIZES[size] if size else (None, None)
-        objects = [frame.add_object(mask, frame.add_picture(image, query_kind)) for image, mask in queries]
+        frame = Frame(hint=size)
+        objects = [frame.add_object(mask, frame.add_picture(image)) for image, mask in queries]
         for image in targets:
-            target = frame.add_picture(image, target_kind)
+            target = frame.add_picture(image)
             for number in objects:
                 frame.add_pair(number, target, len(frame.row))
         answers = iter(self.recipe.answers_at_places(self.recipe.prepare(frame), count))
         found = []
         for target in targets:
-            ranked = [(rank, answer) for _ in queries for rank, answer in enumerate(next(answers))]
-            ranked.sort(key=lambda row: (row[0], -row[1].existence))  # the best place of each query comes first
-            places = (Found(x.in_image(target.shape[:2]), x.existence) for _, x in ranked)
-            found.append(distinct(places, count))
+            places = [
+                (-number, Found(answer.in_image(target.shape[:2]), answer.existence))
+                for _ in queries
+                for number, answer in enumerate(next(answers))
+            ]
+            places.sort(key=lambda row: (row[0], row[1].rank), reverse=True)  # each query's best place comes first
+            found.append(distinct([place for _, place in places], count))
         if not probability:
             found = [[Found((prob > THRESHOLD).astype(np.uint8), sure) for prob, sure in places] for places in found]
         return found
@@ -157,11 +177,13 @@ def marked_images(query_image: Any, query_mask: Any, query_box: Any, value: int 
 
 
 def distinct(places: Iterable[Found], count: int) -> list[Found]:
-    """The first `count` places, without places that are the same as one before; after the first, by their existence."""
+    """The first `count` places, without places that are the same as one before; after the first, those that show
+    something, by their existence.
+    """
     kept: list[Found] = []
     for place in places:
         mask = place.mask > THRESHOLD
-        if all(iou(mask, other.mask > THRESHOLD) < SAME_PLACE for other in kept):
+        if not kept or mask.any() and all(iou(mask, other.mask > THRESHOLD) < SAME_PLACE for other in kept):
             kept.append(place)
         if len(kept) == count:
             break

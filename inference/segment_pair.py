@@ -35,7 +35,7 @@ tune_cpu(__name__)
 from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
 from common.constants import SIZES
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
-from common.existence import SURELY_HIDDEN, SURELY_VISIBLE, verdict
+from common.existence import LIMITS, MATCHING_LIMITS, Limits, verdict
 from common.files import check_writable, output_folder
 from formats.picture_files import SUFFIXES, label_values, pictures_in
 from inference.pair_table import TILE_WIDTH, Row, answer_table, check_files, outlined, outlined_queries, read_table
@@ -61,15 +61,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--size", choices=SIZES, help=text)
     add("--places", type=at_least(1), default=1, help="find the object at so many places, the answer first")
     add("--out", type=Path, help="folder for the output files (default, of one pair: the current folder)")
-    text = "existence below which an object counts as probably not there, and from which on it counts as there"
-    limits = {"type": at_least(0, float, 1), "default": (SURELY_HIDDEN, SURELY_VISIBLE), "metavar": ("LOW", "HIGH")}
-    add("--limits", nargs=2, help=text, **limits)
+    usual, matching = (f"{low} {high}" for low, high in (LIMITS, MATCHING_LIMITS))
+    text = "existence below which an object counts as probably not there, and from which on it counts as there "
+    text += f"(default: {usual}; with --backbone {matching})"
+    add("--limits", nargs=2, type=at_least(0, float, 1), metavar=("LOW", "HIGH"), help=text)
     add_network_options(parser, CKPT_HELP)
     args = parser.parse_args(argv)
     pair = args.query_image, args.query_mask or args.query_box, args.target_image
     if any((*pair, args.size, args.object)) if args.pairs else not all(pair):
         parser.error("give either --pairs, or --query_image, --target_image, and --query_mask or --query_box")
-    if args.limits[0] > args.limits[1]:
+    if args.limits and args.limits[0] > args.limits[1]:
         parser.error("--limits takes LOW before HIGH")
     if is_many(args) and not args.out:
         parser.error("--pairs, --object all and several targets need a folder for the answers: add --out FOLDER")
@@ -105,8 +106,9 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
     check_files(rows, args.out, args.pairs, args.ckpt_path, args.backbone_weights)
     predictor = load(args)
-    made_by = f"{predictor.recipe.digest} {predictor.recipe.options} {args.limits}"
-    return answer_table(rows, broken, args.out, predictor.find, made_by, args.limits, ranks(args))
+    limits = args.limits or predictor.limits
+    made_by = f"{predictor.recipe.digest} {predictor.recipe.options} {[*limits]}"
+    return answer_table(rows, broken, args.out, predictor.find, made_by, limits, ranks(args))
 
 
 def rows_of(args: argparse.Namespace) -> list[Row]:
@@ -148,14 +150,16 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     out = args.out or Path()
     check_writable(out)
     queries, target = row.read()  # errors come before the network is loaded
-    found = load(args).find(queries, [target], args.places, row.size)[0]
-    said = [verdict(place.existence, *args.limits) for place in found]
+    predictor = load(args)
+    limits: Limits = args.limits or predictor.limits
+    found = predictor.find(queries, [target], args.places, row.size)[0]
+    said = [verdict(place.existence, *limits, place.mask) for place in found]
     for text, place in zip(said, found, strict=True):
         print(f"{text}, {place.mask.mean():.2%} of the target image")
     if len(found) < args.places:
         print(f"{counted(len(found), 'place')} found, not {args.places}: no further place has a mask of its own")
 
-    shown = outlined_queries(queries) + [outlined(target, place, args.limits) for place in found]
+    shown = outlined_queries(queries) + [outlined(target, place, limits) for place in found]
     if args.places > 1:
         windows = [around(mask, 4) for _, mask in queries] + [around(place.mask, 4) for place in found]
         texts = ["query"] * len(queries) + said

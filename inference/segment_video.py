@@ -46,7 +46,7 @@ from common.arguments import (
 )
 from common.constants import THRESHOLD
 from common.drawing import WHITE, Color, overlay, to_ascii, write_picture
-from common.existence import SURELY_VISIBLE, verdict
+from common.existence import Limits, verdict
 from common.files import json_digest, read_record, temporary_folder, write_json
 from common.progress import progress
 from common.provenance import provenance
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
             csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])
         write_json(out / "run.json", {"made_of": made_of} | provenance(), indent=1)
         out.rename(place)
-    print_found(rows)
+    print_found(rows, recipe.limits)
     for name in cameras:
         if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
@@ -126,14 +126,14 @@ def files_of(path: Path) -> list[tuple[str, int, int]]:
     return [(str(file.relative_to(path)), (now := file.stat()).st_size, now.st_mtime_ns) for file in files]
 
 
-def print_found(rows: Sequence[tuple]) -> None:
+def print_found(rows: Sequence[tuple], limits: Limits) -> None:
     """Print where each object was found, how often, and how surely, from rows of existence.csv."""
-    existences: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for *_, camera, _, name, existence, _ in rows:
-        existences[name, camera].append(existence)
-    for (name, camera), those in existences.items():
-        there = sum(verdict(existence).startswith("there") for existence in those)
-        mean = f"existence {np.mean(those):.0%} on average"
+    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)  # existences, and shares of the picture
+    for *_, camera, _, name, existence, share in rows:
+        found[name, camera].append((existence, share))
+    for (name, camera), those in found.items():
+        there = sum(existence >= limits[1] and share > 0 for existence, share in those)
+        mean = f"existence {np.mean([existence for existence, _ in those]):.0%} on average"
         print(printable(f"{name} in {camera}: there in {there} of {counted(len(those), 'frame')}, {mean}"))
 
 
@@ -191,7 +191,8 @@ def answer_moments(
             found = dict(zip(sought_in(moment), answers, strict=True))
             write_masks(moment, frame, found, cameras, out / "masks", kept)
             images = dict(zip(moment.seen, frame.pictures, strict=True))
-            panels = [draw_camera(moment, x, images.get(x), found, widths[x], colors) for x in cameras]
+            shown = [(x, images.get(x), widths[x]) for x in cameras]
+            panels = [draw_camera(moment, found, colors, recipe.limits, *camera) for camera in shown]
             write(np.hstack(panels))
     return [row for _, row in kept.values()]
 
@@ -244,11 +245,12 @@ def frames_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: st
 
 def draw_camera(
     moment: Moment,
+    found: Answers,
+    colors: Mapping[str, Color],
+    limits: Limits,
     camera: str,
     image: np.ndarray | None,
-    found: Answers,
     width: int,
-    colors: Mapping[str, Color],
 ) -> np.ndarray:
     """What a camera shows at a moment, (PANEL_HEIGHT, width, 3) uint8 RGB, under a line for each object that is known,
     in the color of its outline.
@@ -262,9 +264,10 @@ def draw_camera(
             panel = overlay(panel, resize_mask(moment.masks[name], size), color)
             lines.append((name, color))
         elif answer := found.get((name, camera)):
-            mask = cv2.resize(answer.in_image(image.shape[:2]), size[::-1]) > THRESHOLD
-            panel = overlay(panel, mask, color, dashed=answer.existence < SURELY_VISIBLE)
-            lines.append((f"{name}: {verdict(answer.existence)}", color))
+            prob = answer.in_image(image.shape[:2])
+            mask = cv2.resize(prob, size[::-1]) > THRESHOLD
+            panel = overlay(panel, mask, color, dashed=answer.existence < limits[1])
+            lines.append((f"{name}: {verdict(answer.existence, *limits, prob)}", color))
     return captioned_inside(panel, lines)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from common.arguments import BATCH_SIZE
 from common.errors import UserError
+from common.existence import LIMITS, Limits
 from formats.crop import Crop, put_back
 from formats.geometry import Size, eval_size, sample_benchmark_pixels
 from model.backbone import Backbone
@@ -68,6 +69,11 @@ class Recipe(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in self.stays}
+
+    @property
+    def limits(self) -> Limits:
+        """Of the existence, for the words that a person is told."""
+        return LIMITS
 
     def prepare(self, frame: Frame) -> Frame:
         """Turn a frame that was read into the frame that `predict` takes, in a loader process."""

@@ -40,6 +40,7 @@ class Frame:
     target: list[int] = field(default_factory=list)  # P: the picture in which the object is sought
     row: list[int] = field(default_factory=list)  # P: the row of the pair in its table
     truths: list[np.ndarray] = field(default_factory=list)  # P, or none: true masks, as large as their pictures
+    hint: str | None = None  # a key of SIZES: how large objects are in the targets, if somebody said it
     left_out: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, with the reasons
 
     def add_picture(self, image: np.ndarray, kind: str | None = None, video: Size | None = None) -> int:

@@ -144,9 +144,9 @@ class Locator(nn.Module):
         each, (B, h, w). Unlike `heat`, this tells the object from its neighbors, which the crop shows too. Returns
         (B, H, W) float32 in [0, 1]. The method is label propagation, as in space-time memory networks (1904.00607).
         """
-        source, unit = unit_vectors(cells, target)
-        share = (self.sharpness * (unit @ source.mT)).float().softmax(2)
-        with torch.autocast(cells.device.type, enabled=False):
+        with torch.autocast(cells.device.type, enabled=False):  # rounded cosines would be multiplied by 60
+            source, unit = unit_vectors(cells, target)
+            share = (self.sharpness * (unit @ source.mT)).softmax(2)
             return (share @ coverage.flatten(1)[..., None]).squeeze(2).unflatten(1, target.shape[1:3])
 
     def match(self, cells: Tensor, coverage: Tensor, target: Tensor) -> Matches:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.existence import LIMITS, MATCHING_LIMITS, Limits
 from model.features import Levels
 from model.xsegtx import Look
 from recipes.choice import Judge
@@ -33,6 +34,8 @@ def read_by_fitted_existence(x: Judged) -> tuple[Tensor, ...]:
 class FixedChoice:
     """The judges of places, as `Choice` has them, but as sums whose weights never change."""
 
+    limits = MATCHING_LIMITS
+
     def glance(self, x: Glanced) -> Tensor:
         return added(1.0 * x.cosine, 0.2 * x.agreement, 0.1 * x.similarity)
 
@@ -56,6 +59,10 @@ class FittedChoice(nn.Module):
         self.fixed, weights = FixedChoice(), (*EXISTENCE, *MORE * [0.0])
         self.existence = Judge(read_by_fitted_existence, weights, EXISTENCE_BIAS)
         self.requires_grad_(False)
+
+    @property
+    def limits(self) -> Limits:
+        return LIMITS if self.existence.mean.any() else MATCHING_LIMITS  # a fit gives it the scale of the network's
 
     def glance(self, x: Glanced) -> Tensor:
         return SHARPNESS * self.fixed.glance(x)

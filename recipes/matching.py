@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from common.constants import THRESHOLD
+from common.existence import Limits
 from common.parallel import in_threads
 from formats.crop import cut
 from formats.masks import grab_cut
@@ -56,6 +57,10 @@ class Matching(Search):
         size = (input_size or side) // STRIDE * STRIDE
         sizes = {"input_size": size, "frame_size": size * long_side // side, "cell": cell}
         return super().channels_of(backbone) | sizes
+
+    @property
+    def limits(self) -> Limits:
+        return self.network.choice.limits
 
     def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
         return in_threads(sharpened, super().draw(objects, places, looks, closer), places.image)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.constants import THRESHOLD
+from common.constants import SIZES, THRESHOLD
 from common.errors import UserError
 from common.parallel import in_threads
 from formats.crop import Crop, cut, cut_mask
@@ -107,7 +107,7 @@ class Search(NetworkRecipe):
         """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
         sought = []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
-            kinds = frame.kinds[frame.view[row]], frame.kinds[target]
+            kinds = SIZES[frame.hint] if frame.hint else (frame.kinds[frame.view[row]], frame.kinds[target])
             sought += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, *kinds)]
         return sought
 

@@ -136,10 +136,10 @@ def test_photographs_are_judged_by_part_with_absent_things_apart(tmp_path, monke
     assert said["strangers"] == [
         "true masks: 1, mean IoU 0.9, right (IoU above 0.5) 1",
         "visible: 1, called there 1, unsure 0, probably not there 0",
-        "absent: 2, called there 0, unsure 0, probably not there 2",
+        "absent: 2, called there 0, unsure 0, probably not there 0, not found 2",
     ]
     figures = output_of(run_main(photographs.main, *words, "--figures", tmp_path / "strangers"))
-    assert "IoU above 50 %: 100.0% (100.0% to 100.0%) of 1\nabsent, existence below 80%: 100.0%" in figures
+    assert 'IoU above 50 %: 100.0% (100.0% to 100.0%) of 1\nabsent, not called "there": 100.0%' in figures
     assert "there: 1, there 1, mask right 1" in figures
     write_picture(tmp_path / "samples" / "package" / "there.png", image)
     assert "is not the file that was outlined" in run_main(photographs.main, *words, "--fetch").stderr

@@ -1,18 +1,20 @@
 """common/parallel.py: many jobs at once, the number of processes, and processes that fail."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from common import parallel
 from common.errors import UserError
-from common.parallel import default_workers, run_jobs
+from common.parallel import default_workers, in_threads, run_jobs
 from tests.made import ROOT
 from tests.made.jobs import die_at_three, double, fail_at_three
 
@@ -29,6 +31,24 @@ def test_the_processes_of_torchrun_share_a_machines_cpus(monkeypatch):
     for ranks, expected in ((4, 3), (5, 2), (64, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
         assert default_workers() == expected
+
+
+@pytest.mark.parametrize(("cpus", "ranks", "threads"), [(2, 4, 0), (3, 1, 3), (8, 2, 4)])
+def test_a_process_has_one_pool_of_threads_for_its_share_of_the_cpus_and_a_fork_has_its_own(
+    monkeypatch, cpus, ranks, threads
+):
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: set(range(cpus)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    monkeypatch.setattr(parallel, "_pool_of", functools.cache(parallel._pool_of.__wrapped__))
+    assert in_threads(pow, range(99), 99 * [2]) == [x * x for x in range(99)]
+    used = {thread for _ in range(9) for thread in in_threads(lambda _: threading.get_ident(), range(99))}
+    assert len(used) <= threads if threads else used == {threading.get_ident()}
+    if not (child := os.fork()):
+        signal.alarm(30)
+        os._exit(in_threads(abs, [-1, 2]) != [1, 2])  # would wait for ever for the threads of its parent
+    assert os.waitpid(child, 0)[1] == 0
+    if pool := parallel._pool_of(os.getpid()):
+        pool.shutdown()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -96,12 +96,12 @@ def test_what_is_not_visible_has_a_dashed_outline(demo, tmp_path, monkeypatch, e
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     disc = cv2.circle(np.zeros((540, 960), np.uint8), (480, 270), 150, 1, -1)
     small = cv2.circle(np.zeros((540, 960), np.uint8), (100, 400), 10, 1, -1)
-    found = [Found(disc, existence), Found(1 - disc, 0.04), Found(small, 0.03)]
-    predictor = SimpleNamespace(places=lambda *inputs, size: found)
+    found = [Found(disc, existence), Found(1 - disc, 0.04), Found(small, 0.03), Found(0 * disc, 0.6)]
+    predictor = SimpleNamespace(places=lambda *inputs, size: found, limits=(0.1, 0.9))
     answer = demo.answer_visitor(predictor, SENT[0], [BRUSH], SENT[1], NOT_KNOWN)
     gallery, places, shown = answer["gallery"]["value"], answer["places"], answer["gallery"]["label"]
     assert shown == "The answer first, then other places: click one to see it"
-    assert [caption for _, caption in gallery] == [f"{round(100 * existence)} %", "4 %", "3 %"]
+    assert [caption for _, caption in gallery] == [f"{round(100 * existence)} %", "4 %", "3 %", "not found"]
     with Image.open(gallery[2][0]) as close_up:  # is cut to what was found, which one could not see otherwise
         assert close_up.size == (108, 108)
         assert (abs(np.asarray(close_up).astype(int) - PREDICTION).max(axis=2) < 60)[40:68, 40:68].any()
@@ -136,7 +136,7 @@ def test_of_several_second_pictures_the_likeliest_comes_first_and_is_named(demo,
 
     for target, order in ((black, ["white", "black", "gray"]), (None, ["white", "gray"])):
         visit = SENT[0], [BRUSH], target, NOT_KNOWN, (), more
-        answer = demo.answer_visitor(SimpleNamespace(places=places), *visit)
+        answer = demo.answer_visitor(SimpleNamespace(places=places, limits=(0.2, 0.9)), *visit)
         assert answer["text"] == "There (95 %) in white.png" and read_white(answer["found_mask"]).all()
         assert [place["text"].split()[-1] for place in answer["places"]] == [f"{name}.png" for name in order]
         shown = answer["gallery"]

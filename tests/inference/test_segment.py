@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from common.drawing import PREDICTION, TRUTH, write_picture
+from common.drawing import PREDICTION, QUERY, TRUTH, write_picture
 from common.errors import UserError, warn_once
 from common.existence import verdict
 from common.files import file_digest
@@ -27,6 +27,7 @@ from formats.picture_files import read_mask
 from inference import pair_table, predictor, segment_pair, segment_video
 from inference.predictor import Predictor
 from recipes import table as recipes
+from recipes.base import Answer
 from tests.made.known_answer import KnownAnswer, scene
 from tests.made.processes import claimed_elsewhere, killed_at, run_main
 from tests.made.videos import make_video, read_number
@@ -135,7 +136,10 @@ def test_the_video_shows_the_cameras_side_by_side_at_one_moment(answers_dir):
         assert (head, left, right) == (frame >> 2, 0 if frame == 36 else frame + 4 >> 2, frame >> 2)
 
 
-def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(inputs, strong_checkpoint, tmp_path):
+def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(
+    inputs, strong_checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("recipes.strong.recipe.SECOND_OPINION", (0.0, 0.5))  # for pictures of unknown cameras alone
     frames = (cv2.VideoCapture(str(inputs / f"{camera}.mp4")).read()[1] for camera in ("head", "left"))
     query, target = (cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in frames)
     mask = inputs / "masks" / "cup" / "00000.png"
@@ -249,6 +253,42 @@ def test_the_percentage_is_one_of_which_the_same_word_is_said():
         assert verdict(int(percent) / 100).startswith(f"{word} ("), existence
     edges = {0.199: "probably not there", 0.2: "unsure", 0.899: "unsure", 0.9: "there"}  # as docs/own_data.md says
     assert {existence: verdict(existence).partition(" (")[0] for existence in edges} == edges
+
+
+def test_words_go_by_the_limits_of_the_recipe_and_where_no_pixel_is_outlined_the_word_is_not_found(
+    table, monkeypatch, capsys
+):
+    class Surer(KnownAnswer):
+        """Surer of what it does not see, on a scale of its own."""
+
+        limits = 0.4, 0.7
+
+        def predict(self, frame):
+            return [answer._replace(existence=0.5 if answer.existence else 0.6) for answer in super().predict(frame)]
+
+    surer, folder = predictor.Predictor(Surer(96)), table.parent
+    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *_, **options: surer)
+    write_picture(folder / "gray.png", np.full((96, 96, 3), 90, np.uint8))
+    given = ["--query_image", f"{folder}/here.png", "--query_mask", f"{folder}/here_mask.png", "--target_image"]
+    targets, out = [f"{folder}/gray.png", f"{folder}/there.png"], ["--out", f"{folder}/answers"]
+    for limits, word in ([], "unsure"), (["--limits", "0.2", "0.45"], "there"), (["--limits", "0.55", "1"], "probably"):
+        assert segment_pair.main([*given, *targets, *out, *limits]) == 0
+        printed = capsys.readouterr().out
+        assert "\ngray: not found, 0.00% of the target\n" in printed and f"\nthere: {word}" in printed
+        rows = list(csv.DictReader((folder / "answers" / "answers.csv").open()))
+        assert [row["name"] for row in rows] == ["there", "gray"] and rows[1]["verdict"] == "not found"
+    segment_pair.main([*given, targets[0], *out])
+    assert "\nnot found, 0.00% of the target image\n" in capsys.readouterr().out
+    found = surer.segment(folder / "here.png", folder / "here_mask.png", folder / "there.png", probability=True)
+    nothing = found._replace(mask=0 * found.mask, existence=0.6)
+    assert [surer.verdict(*x) for x in (found, nothing)] == ["unsure (50 %)", "not found"]
+    assert predictor.distinct([found, nothing], 2) == [found]
+    lines = []
+    monkeypatch.setattr(segment_video, "captioned_inside", lambda _, of_panel: lines.extend(of_panel))
+    moment, image = segment_video.Moment(0, 0, "head", {}, {}), np.zeros((96, 96, 3), np.uint8)
+    answers = {(name, "left"): Answer(*x) for name, x in {"cup": found, "pan": nothing}.items()}
+    segment_video.draw_camera(moment, answers, dict.fromkeys(("cup", "pan"), QUERY), surer.limits, "left", image, 96)
+    assert [text for text, _ in lines] == ["left", "cup: unsure (50 %)", "pan: not found"]
 
 
 def test_without_a_name_for_the_output_it_is_the_targets_or_the_first_free_number(files, monkeypatch, tmp_path, capsys):

@@ -33,7 +33,9 @@ def transformer(tmp_path_factory) -> list[str]:
 def test_a_thing_whose_color_tells_it_is_found_with_nothing_trained(size):
     query, query_mask = scene(size[::-1], (0.3, 0.42, 0.5, 0.62))
     target, expected = scene(size, (0.25, 0.35, 0.1, 0.2))
-    mask, existence = Predictor(Matching.of(COLORS, torch.device("cpu"))).segment(query, query_mask, target)
+    predictor = Predictor(Matching.of(COLORS, torch.device("cpu")))
+    mask, existence = predictor.segment(query, query_mask, target)
+    assert predictor.verdict(mask, 0.85) == "there (85 %)" and predictor.verdict(mask, 0.39).startswith("probably not")
     assert iou(mask.astype(bool), expected.astype(bool)) > 0.8 and existence > 0.5
     assert np.abs(edges(mask) - edges(expected)).max() <= 4
     absent, _ = scene(size, (0.25, 0.25, 0.1, 0.1))
