@@ -26,7 +26,7 @@ from common.constants import SHIPPED
 from common.distributed import World
 from formats.pairs import Pairs
 from model import features
-from model.backbone import Backbone
+from model.backbone import Backbone, Levels
 from model.backbones import create_network, make_backbone, resnet50_backbone, timm_backbone
 from model.efficientnet import LITES
 from model.transformer import Attention
@@ -164,12 +164,12 @@ class Pretended(nn.Module):
         super().__init__()
         self.network, self.total = network, Counter()
 
-    def levels(self, images: Tensor) -> list[Tensor]:
+    def levels(self, images: Tensor) -> Levels:
         with _disable_current_modes(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
             with self.total:
                 features = self.network.levels(mode.from_tensor(images))
-            shapes = [tuple(x.shape) for x in features]
-        return [torch.randn(shape, dtype=images.dtype) for shape in shapes]
+            shapes = [tuple(x.shape) for x in features.columns()]
+        return Levels(*(torch.randn(shape, dtype=images.dtype) for shape in shapes))
 
 
 def print_matching(name: str, pairs: Pairs, setting: str, precision: str) -> None:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.rows import Rows
+
 STRIDE = 16  # pixels per feature cell
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Levels(Rows):
+    """Features of N images from two layers of a backbone."""
+
+    feat: Tensor  # (N, F, h, w): the last layer
+    early: Tensor  # (N, D, ...): an earlier one, of 8 pixels a cell in a convolutional network, else as the last one's
 
 
 class Backbone(nn.Module):
@@ -31,18 +42,18 @@ class Backbone(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         weights: Path | None = None,
-        detail_channels: int = 0,
+        early_channels: int = 0,
         is_plain: bool = False,
     ):
         """network: (B, 3, H, W) -> (B, channels, H / stride, W / stride).
         mean, std: with which RGB in [0, 1] is normalized.
         weights: the file from which the weights were read, for backbones whose weights are not stored in checkpoints.
-        detail_channels: if not 0, the network has a method `levels`, which returns the features of an earlier layer
-        with this number of channels, and the features of the last layer.
+        early_channels: if not 0, the network has a method `levels` (images -> `Levels`), whose earlier layer has this
+        number of channels.
         is_plain: all layers have the same stride, as in a plain vision transformer.
         """
         super().__init__()
-        self.name, self.channels, self.stride, self.detail_channels = name, channels, stride, detail_channels
+        self.name, self.channels, self.stride, self.early_channels = name, channels, stride, early_channels
         self.network: Any = network  # without a type, because `levels` is a method of some networks only
         self.mean, self.std, self.weights, self.is_plain = mean, std, weights, is_plain
         self.requires_grad_(False)
@@ -71,13 +82,10 @@ class Backbone(nn.Module):
         return self._finished(self.network(self._prepared(images)))
 
     @torch.no_grad()
-    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The result of `forward`, and the features (B, detail_channels, h, w) float32 of an earlier layer. The
-        cells of this layer have 8 pixels in a convolutional network; in a vision transformer, they have the same size
-        as the cells of the last layer.
-        """
-        detail, features = self.network.levels(self._prepared(images))
-        return self._finished(features), detail.float()
+    def levels(self, images: Tensor) -> Levels:
+        """The result of `forward`, and the earlier layer as it is, float32."""
+        levels = self.network.levels(self._prepared(images))
+        return Levels(self._finished(levels.feat), levels.early.float())
 
     def mask_encoder(self) -> Callable[[Tensor], Tensor]:
         """A function of masks (M, H, W) of 0 and 1, any dtype, on the device -> `forward` of their images."""

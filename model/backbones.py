@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from model.backbone import STRIDE, Backbone
+from model.backbone import STRIDE, Backbone, Levels
 from model.device import memory_errors
-from model.efficientnet import DETAIL, LITES, EfficientNetLite
+from model.efficientnet import EARLY, LITES, EfficientNetLite
 from model.mask_features import MaskFeatures
 from model.weights import check_weights, load_state, named_tensors, one_line, read_torch, why_unreadable
 
@@ -51,7 +51,7 @@ def make_backbone(name: str, weights: Path | None = None) -> Backbone:
     if name in LITES:
         network = _lite_network(name, weights)
         options = {"mean": LITE_MEAN, "std": LITE_STD, "weights": weights}
-        return Backbone(name, network, network.channels[-1], detail_channels=network.channels[DETAIL], **options)
+        return Backbone(name, network, network.channels[-1], early_channels=network.channels[EARLY], **options)
     network = _timm_network(name, weights)
     check_weights(network, f"{weights or name}")
     return timm_backbone(name, network, weights)
@@ -65,11 +65,11 @@ class ResNet50(nn.Sequential):
 
         super().__init__(*list(resnet50().children())[:7])
 
-    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def levels(self, images: Tensor) -> Levels:
         *earlier, last = self
         for layer in earlier:
             images = layer(images)
-        return images, last(images)
+        return Levels(last(images), early=images)
 
 
 class Moco(Backbone):
@@ -81,7 +81,7 @@ class Moco(Backbone):
 
 def resnet50_backbone() -> Backbone:
     """The published backbone with the random initial weights of torchvision."""
-    return Moco("moco", ResNet50(), channels=1024, detail_channels=512)
+    return Moco("moco", ResNet50(), channels=1024, early_channels=512)
 
 
 def empty_backbone() -> Backbone:
@@ -143,17 +143,17 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
         raise UserError(f"backbone {name}: timm knows no layer of stride {STRIDE} of it; choose another model")
     index = len(layers) - 1 if plain else len(layers) - 1 - strides[::-1].index(STRIDE)
     earlier = [i for i in range(index) if plain or strides[i] == STRIDE // 2]
-    detail = (earlier[len(earlier) // 2] if plain else earlier[-1]) if earlier else None
+    early = (earlier[len(earlier) // 2] if plain else earlier[-1]) if earlier else None
     network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
     backbone = Backbone(
         name,
-        Layer(network, index, plain, detail),
+        Layer(network, index, plain, early),
         channels=layers[index]["num_chs"],
         stride=strides[index],
         mean=network.pretrained_cfg["mean"],
         std=network.pretrained_cfg["std"],
         weights=weights,
-        detail_channels=0 if detail is None else layers[detail]["num_chs"],
+        early_channels=0 if early is None else layers[early]["num_chs"],
         is_plain=plain,
     )
     try:
@@ -169,18 +169,19 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
 
 
 class Layer(nn.Module):
-    """A timm network up to the layer `index`; the method `levels` also returns the earlier layer `detail`."""
+    """A timm network up to the layer `index`; the method `levels` also returns the layer `early`."""
 
-    def __init__(self, network: Any, index: int, norm: bool, detail: int | None):
+    def __init__(self, network: Any, index: int, norm: bool, early: int | None):
         super().__init__()
-        self.network, indices = network, [index] if detail is None else [detail, index]
+        self.network, indices = network, [index] if early is None else [early, index]
         self.options = {"indices": indices, "norm": norm, "stop_early": True, "intermediates_only": True}
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.levels(images)[-1]
+        return self.network.forward_intermediates(images, **self.options)[-1]
 
-    def levels(self, images: Tensor) -> list[Tensor]:
-        return self.network.forward_intermediates(images, **self.options)
+    def levels(self, images: Tensor) -> Levels:
+        early, feat = self.network.forward_intermediates(images, **self.options)
+        return Levels(feat, early)
 
 
 def create_network(name: str, **options: Any) -> nn.Module:

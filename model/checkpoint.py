@@ -26,6 +26,7 @@ from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_
 from model.xsegtx import MODES
 
 GONE = {"blocks": None, "no_positions": False, "activation": "relu"}  # options of 3.0, with their usual values
+RENAMED = {"detail_channels": "early_channels"}  # in checkpoints up to 3.0
 REMEDY = "give a checkpoint of train.py, or a published one"
 
 
@@ -139,7 +140,7 @@ def stored_config(
         options = dict(content.get("config") or implied_options(content["encoder"]))
         if gone := gone_options(options):
             raise ValueError(gone)
-        options = {name: value for name, value in options.items() if name not in GONE}
+        options = {RENAMED.get(name, name): value for name, value in options.items() if name not in GONE}
         recipe = content.get("recipe", next(iter(recipes)))
         if recipe not in recipes:
             raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")

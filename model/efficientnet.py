@@ -6,6 +6,8 @@ The network of this repository reads its features. timm would give the same ones
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.backbone import Levels
+
 # The repetitions and the channels of the stages, whose first blocks have these kernels and strides.
 LITES = {
     "efficientnet_lite0": ((1, 2, 2, 3, 3), (16, 24, 40, 80, 112)),
@@ -14,7 +16,7 @@ LITES = {
 }
 KERNELS, STRIDES = (3, 3, 5, 3, 5), (1, 2, 2, 2, 1)
 STEM, EXPANSION, EPS = 32, 6, 1e-3
-DETAIL = 2  # the last stage of stride 8
+EARLY = 2  # the last stage of stride 8
 
 
 class HalvingConv(nn.Conv2d):
@@ -79,10 +81,10 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.Sequential(*stages)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.levels(images)[1]
+        return self.levels(images).feat
 
-    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, D, H / 8, W / 8) of the last layer of stride 8, and (N, C, H / 16, W / 16) of stride 16."""
+    def levels(self, images: Tensor) -> Levels:
+        """The last layer of stride 16, and that of stride 8."""
         x = F.relu6(self.bn1(self.conv_stem(F.pad(images, (0, 1, 0, 1)))), inplace=True)
-        detail = self.blocks[: DETAIL + 1](x)
-        return detail, self.blocks[DETAIL + 1 :](detail)
+        early = self.blocks[: EARLY + 1](x)
+        return Levels(self.blocks[EARLY + 1 :](early), early)

@@ -3,25 +3,15 @@
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbone import STRIDE, Backbone
-from model.rows import Rows
+from model.backbone import STRIDE, Backbone, Levels
 
 KEPT_BYTES = 10**8  # of features that an `Encoder` keeps
-
-
-@dataclass
-class Levels(Rows):
-    """Features of N images from two layers of the backbone, float32."""
-
-    feat: Tensor  # (N, F, h, w): the last layer, unit vectors
-    early: Tensor  # (N, D, ...): an earlier layer; in a convolutional network it has 8 pixels a cell
 
 
 class Encoder:
@@ -42,9 +32,9 @@ class Encoder:
         several objects is asked for again and again.
         """
         if images.device.type != "cpu" or not torch.is_inference_mode_enabled():
-            return Levels(*self.backbone.levels(self.backbone.normalize(images)))
+            return self.backbone.levels(self.backbone.normalize(images))
         key = images.shape, hashlib.sha256(images.contiguous().numpy().data).digest()
-        found = self._kept.pop(key, None) or Levels(*self.backbone.levels(self.backbone.normalize(images)))
+        found = self._kept.pop(key, None) or self.backbone.levels(self.backbone.normalize(images))
         self._kept[key] = found  # as the newest one
         while sum(x.feat.nbytes + x.early.nbytes for x in self._kept.values()) > KEPT_BYTES:
             del self._kept[next(iter(self._kept))]

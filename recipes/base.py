@@ -124,7 +124,7 @@ class NetworkRecipe(Recipe):
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
         """The fields of the configuration that depend on the backbone. Raises UserError if the backbone is unfit."""
-        channels = {"feature_channels": backbone.channels, "detail_channels": backbone.detail_channels}
+        channels = {"feature_channels": backbone.channels, "early_channels": backbone.early_channels}
         return {field.name: channels[field.name] for field in fields(cls.Config) if field.name in channels}
 
     @contextlib.contextmanager

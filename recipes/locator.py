@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbone import STRIDE
-from model.features import Levels, coverage_of
+from model.backbone import STRIDE, Levels
+from model.features import coverage_of
 from model.rows import Rows
 
 PARTS = 5  # number of parts, which look different, that describe an object

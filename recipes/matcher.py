@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.existence import LIMITS, MATCHING_LIMITS, Limits
-from model.features import Levels
+from model.backbone import Levels
 from model.xsegtx import Look
 from recipes.choice import Judge
 from recipes.locator import EPS, Description, Locator, ObjectCrops

@@ -58,7 +58,7 @@ class Search(NetworkRecipe):
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
-        if not backbone.detail_channels:
+        if not backbone.early_channels:
             raise UserError(
                 f"this recipe reads an earlier layer of the backbone, and {backbone.name} has none; "
                 "choose another --backbone"

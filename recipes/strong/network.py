@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.option_fields import option
-from model.features import Levels, coverage_of
+from model.backbone import Levels
+from model.features import coverage_of
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, XSegTxConfig, as_grid, probabilities
 from recipes.choice import Choice
@@ -27,7 +28,7 @@ BLOCKS = 2  # residual blocks of the mask decoder
 @dataclass(frozen=True)
 class StrongConfig(XSegTxConfig, MatchingConfig):
     frame_size: int = option(768, "long side of the whole images that the locator reads, pixels")
-    detail_channels: int = 0  # channels of the backbone's earlier layer
+    early_channels: int = 0  # channels of the backbone's earlier layer
 
     def __post_init__(self):
         XSegTxConfig.__post_init__(self)
@@ -45,10 +46,10 @@ class LearnedLocator(Locator):
     target; the object's cells are the right ones.
     """
 
-    def __init__(self, channels: int, detail_channels: int):
+    def __init__(self, channels: int, early_channels: int):
         super().__init__()
         self.coarse = nn.Linear(channels, WIDTH, bias=False)
-        self.fine = nn.Linear(detail_channels, WIDTH, bias=False)
+        self.fine = nn.Linear(early_channels, WIDTH, bias=False)
         for metric in (self.coarse, self.fine):
             nn.init.orthogonal_(metric.weight)
         self.part_weight = nn.Parameter(torch.tensor(1.0))
@@ -59,9 +60,9 @@ class LearnedLocator(Locator):
         """Features of N images -> cells (N, 2h, 2w, WIDTH) float32."""
         with torch.autocast(levels.feat.device.type, enabled=False):
             coarse = self.coarse(levels.feat.float().movedim(1, 3)).movedim(3, 1)
-            detail = early_of(levels)
-            fine = self.fine(detail.movedim(1, 3) / detail.shape[1] ** 0.5)
-            return F.interpolate(coarse, detail.shape[2:], mode="bilinear", align_corners=False).movedim(1, 3) + fine
+            early = early_of(levels)
+            fine = self.fine(early.movedim(1, 3) / early.shape[1] ** 0.5)
+            return F.interpolate(coarse, early.shape[2:], mode="bilinear", align_corners=False).movedim(1, 3) + fine
 
 
 class DetailDecoder(MaskDecoder):
@@ -75,8 +76,8 @@ class DetailDecoder(MaskDecoder):
         self.mix = nn.Conv2d(width // 2, width // 2, kernel_size=3, padding=1)
         self.blocks = nn.ModuleList(residual_block(width // 2) for _ in range(BLOCKS))
 
-    def forward(self, features: Tensor, detail: Tensor) -> Tensor:  # pyrefly: ignore
-        x = F.relu(self.deconv1(features) + self.detail(detail))
+    def forward(self, features: Tensor, early: Tensor) -> Tensor:  # pyrefly: ignore
+        x = F.relu(self.deconv1(features) + self.detail(early))
         x = x + F.relu(self.mix(x))
         for block in self.blocks:
             x = x + block(x)
@@ -99,7 +100,7 @@ class StrongNetwork(nn.Module):
     def __init__(self, config: StrongConfig):
         super().__init__()
         self.config = config
-        width, channels = config.width, config.detail_channels
+        width, channels = config.width, config.early_channels
         net = Parts(config, lambda width: DetailDecoder(width, channels + MAPS))
         self.locator = LearnedLocator(config.feature_channels, channels)
         self.net = net  # after the locator: Adam's moments in checkpoints have this order

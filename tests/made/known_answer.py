@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from formats.crop import Crop
-from model.backbone import Backbone
-from model.features import Levels
+from model.backbone import Backbone, Levels
 from model.xsegtx import Look
 from recipes.base import Answer
 from recipes.frame import Frame
@@ -53,8 +52,8 @@ class Colors(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return F.avg_pool2d(images, 16)
 
-    def levels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return images, self(images)
+    def levels(self, images: Tensor) -> Levels:
+        return Levels(self(images), early=images)
 
 
 class KnownPlace(LearnedLocator):
@@ -88,7 +87,7 @@ class KnownLook(StrongNetwork):
 
     def __init__(self, config: StrongConfig, locator: type[KnownPlace]):
         super().__init__(config)
-        self.locator = locator(config.feature_channels, config.detail_channels)
+        self.locator = locator(config.feature_channels, config.early_channels)
 
     def encode(self, levels: Levels, masks: Tensor, mask_feat: Tensor) -> StrongObjects:
         weight = masks[:, None].float()
@@ -104,8 +103,8 @@ class KnownLook(StrongNetwork):
 def color_recipe(locator: type[KnownPlace] = KnownPlace, **options: int) -> Strong:
     """The strong recipe with this network, with crops of 192 pixels and frames of 768 pixels."""
     torch.manual_seed(0)
-    network = KnownLook(StrongConfig(mode="tiny", input_size=192, feature_channels=3, detail_channels=3), locator)
-    backbone = Backbone("colors", Colors(), channels=3, detail_channels=3)
+    network = KnownLook(StrongConfig(mode="tiny", input_size=192, feature_channels=3, early_channels=3), locator)
+    backbone = Backbone("colors", Colors(), channels=3, early_channels=3)
     return Strong(network, backbone, torch.device("cpu"), **options)
 
 

@@ -46,7 +46,7 @@ def calibrate_batch_norm(backbone: Backbone, images: Tensor) -> None:
 
 def strong_config(side: int = 96, **options: Any) -> StrongConfig:
     """A configuration for the backbone of `random_backbone`, with small frames."""
-    return StrongConfig(mode="tiny", input_size=side, **{"frame_size": 160, "detail_channels": 512} | options)
+    return StrongConfig(mode="tiny", input_size=side, **{"frame_size": 160, "early_channels": 512} | options)
 
 
 def strong_network(**options: Any) -> StrongNetwork:

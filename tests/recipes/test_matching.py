@@ -19,7 +19,7 @@ from tests.made.networks import write_transformer
 from tests.made.processed import EGO, make_data_set
 from tests.made.processes import killed_at
 
-COLORS = Backbone("colors", Colors(), channels=3, detail_channels=3)
+COLORS = Backbone("colors", Colors(), channels=3, early_channels=3)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.features import Levels
+from model.backbone import Levels
 from model.xsegtx import Look
 from recipes.locator import Locator
 from recipes.strong.network import LearnedLocator, StrongNetwork

@@ -94,7 +94,7 @@ def test_a_killed_tuning_goes_on_to_the_same_file_by_one_process_or_two_and_the_
 
 
 def test_matching_that_is_not_fitted_yet_gives_the_answers_of_matching():
-    colors, cpu = Backbone("colors", Colors(), channels=3, detail_channels=3), torch.device("cpu")
+    colors, cpu = Backbone("colors", Colors(), channels=3, early_channels=3), torch.device("cpu")
     query, query_mask = scene((270, 480), (0.3, 0.42, 0.5, 0.62))
     target, _ = scene((480, 270), (0.25, 0.35, 0.1, 0.2))
     recipe = Matching(Matcher(MatchingConfig(**Matching.channels_of(colors))), colors, cpu)
