@@ -35,9 +35,9 @@ def all_looks(recipe: Search, frame: Frame) -> list[tuple[Tensor, Tensor, bool]]
     the object is visible.
     """
     with recipe.computing():
-        places, judged, answers = recipe.search(frame, recipe.looks, close=recipe.looks)
-        numbers, found = torch.stack(judged.columns()).cpu(), []
-    rows_of = rows_by_key(places.pair)
+        searched, answers = recipe.search(frame, recipe.looks, close=recipe.looks)
+        numbers, found = torch.stack(searched.numbers.columns()).cpu(), []
+    rows_of = rows_by_key(searched.places.pair)
     for pair, truth in enumerate(frame.truths):
         shown = [answers[row].in_image(truth.shape) > THRESHOLD for row in rows_of[pair]]
         ious = torch.tensor([iou(mask, truth.astype(bool)) for mask in shown])

@@ -17,18 +17,18 @@ from recipes.locator import EPS, Description, Locator, ObjectCrops
 from recipes.places import Compared, Glanced, Judged
 
 
-def read_by_existence(x: Judged) -> tuple[Tensor, ...]:
+def read_by_fixed_existence(x: Judged) -> tuple[Tensor, ...]:
     """A cosine counts beside the highest similarity of the object to its own place, as backbones differ in scale."""
     return x.agreement, x.close_agreement, x.color, x.contrast, x.back, x.close_cosine / x.home.clamp(min=0.2)
 
 
-EXISTENCE, EXISTENCE_BIAS = (1.5, 4.3, 2.1, 0.2, 0.4, 2.0), -3.8  # fitted to rendered takes, with EfficientNet-Lite0
+FIXED_EXISTENCE, FIXED_BIAS = (1.5, 4.3, 2.1, 0.2, 0.4, 2.0), -3.8  # fitted to rendered takes, with EfficientNet-Lite0
 MORE = 4  # numbers that only a fitted existence reads
 SHARPNESS = 1e3  # of the softmax over scores that draws a place in the fit: nearly always the highest one
 
 
 def read_by_fitted_existence(x: Judged) -> tuple[Tensor, ...]:
-    return *read_by_existence(x), x.similarity, x.close_cosine, x.home, x.elsewhere
+    return *read_by_fixed_existence(x), x.similarity, x.close_cosine, x.home, x.elsewhere
 
 
 class FixedChoice:
@@ -43,8 +43,10 @@ class FixedChoice:
         return added(1.0 * x.close_cosine, 0.2 * x.close_agreement, 0.1 * x.similarity, 0.1 * x.color)
 
     def existence(self, x: Judged) -> Tensor:
-        *alike, of_home = (weight * number for weight, number in zip(EXISTENCE, read_by_existence(x), strict=True))
-        return added(*alike) + of_home + EXISTENCE_BIAS
+        *alike, of_home = (
+            weight * number for weight, number in zip(FIXED_EXISTENCE, read_by_fixed_existence(x), strict=True)
+        )
+        return added(*alike) + of_home + FIXED_BIAS
 
 
 def added(*numbers: Tensor) -> Tensor:
@@ -56,8 +58,8 @@ class FittedChoice(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.fixed, weights = FixedChoice(), (*EXISTENCE, *MORE * [0.0])
-        self.existence = Judge(read_by_fitted_existence, weights, EXISTENCE_BIAS)
+        self.fixed, weights = FixedChoice(), (*FIXED_EXISTENCE, *MORE * [0.0])
+        self.existence = Judge(read_by_fitted_existence, weights, FIXED_BIAS)
         self.requires_grad_(False)
 
     @property

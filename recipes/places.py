@@ -49,6 +49,7 @@ class Places(Spots):
     pair: list[int]  # the numbers of pair and object in the frame
     object: list[int]
     similarity: list[float]  # in the similarity map of the whole target
+    further: list[bool]  # True: it is only for more answers, and never becomes the first one of its pair
 
     @classmethod
     def of(cls, frame: Frame, found: Sequence[Sequence[tuple[float, Spot]]], count: int) -> "Places":
@@ -67,15 +68,20 @@ class Places(Spots):
                 raise UserError(f"{what}; give --precision fp32")
         pairs, similarities, spots = map(list, zip(*rows, strict=True))
         images = [frame.pictures[frame.target[pair]] for pair in pairs]
-        return cls(images, spots, pairs, [frame.object[pair] for pair in pairs], similarities)
+        return cls(images, spots, pairs, [frame.object[pair] for pair in pairs], similarities, len(pairs) * [False])
 
-    def likely(self, least: int) -> list[int]:
-        """The rows of each pair without those far less similar than its best one; `least` rows stay anyway."""
-        rows = []
+    def likely(self, least: int, count: int) -> "Places":
+        """The places of each pair without those far less similar than its best one; `least` stay anyway. Up to `count`,
+        unlikely ones are further places.
+        """
+        kept = {}
         for of_pair in rows_by_key(self.pair).values():  # in the order of their similarity
             lowest = self.similarity[of_pair[0]] - UNLIKELY
-            rows += [row for k, row in enumerate(of_pair) if k < least or self.similarity[row] > lowest]
-        return rows
+            for number, row in enumerate(of_pair):
+                is_likely = number < least or self.similarity[row] > lowest
+                if is_likely or number < count:
+                    kept[row] = not is_likely
+        return replace(self[[*kept]], further=[*kept.values()])
 
     def at_parts(self, parts: Sequence[Part | None]) -> "Places":
         """The same places, moved to parts of what looks at them have found; None leaves a place where it is."""
@@ -120,7 +126,6 @@ class Compared(Glanced):
     close_cosine: Tensor
     color: Tensor  # whether the close look shows the object's colors, by `same_color`
     contrast: Tensor  # and its contrasts, by `same_contrast`
-    opinion: Tensor  # what `Search.second_opinion` adds to the logit of existence
 
 
 @dataclass
@@ -132,12 +137,28 @@ class Judged(Compared):
     elsewhere: Tensor  # the highest similarity away from this place, where look-alikes are
 
 
-def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int, first: int = 0) -> list[int]:
-    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first. The
-    first `first` rows of a pair outrank its others, whatever the scores.
-    """
+@dataclass
+class Searched(Rows):
+    """The places of a search, with all that it knows of each."""
+
+    places: Places
+    looks: Looks
+    numbers: Any  # Glanced, then Compared, then Judged
+    closer: Any = None  # the close looks
+
+    def highest(self, scores: Tensor, close: int, count: int = 0) -> "Searched":
+        """The `close` places of each pair with the highest scores, and up to `count` further ones."""
+        scored = [(not further, score) for further, score in zip(self.places.further, scores.tolist(), strict=True)]
+        best = self[highest_rows(scored, self.places.pair, max(close, count))]
+        for rows in rows_by_key(best.places.pair).values():
+            for row in rows[close:]:
+                best.places.further[row] = True
+        return best
+
+
+def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int) -> list[int]:
+    """The rows of the `count` highest scores of each pair; the pairs in their order, and the highest score first."""
     best = []
     for rows in rows_by_key(pairs).values():
-        ranked = [sorted(x, key=scores.__getitem__, reverse=True) for x in (rows[:first], rows[first:])]
-        best += (ranked[0] + ranked[1])[:count]
+        best += sorted(rows, key=scores.__getitem__, reverse=True)[:count]
     return best

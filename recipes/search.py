@@ -37,9 +37,9 @@ from recipes.crops import (
 )
 from recipes.frame import Frame
 from recipes.locator import Description, peaks
-from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, highest_rows
+from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Searched, highest_rows
 
-SEARCH = 10  # version of the prediction, stored in a run's record; raise it with each change of the answers
+SEARCH_VERSION = 11  # version of the prediction, stored in a run's record; raise it with each change of the answers
 LOOKS = 5  # places in a target at which it looks, unless another number is given
 CELL_BYTES = 2**28  # of the cells of pictures, at most, that a step compares with objects at the same time
 ROUNDS = 6  # close looks at a place, at most; each crop can be 1.5 times as large as the one before
@@ -54,7 +54,7 @@ class Search(NetworkRecipe):
         """`looks` is the number of places in a target at which it looks."""
         super().__init__(*args, **options)
         self.looks = looks or LOOKS
-        self.options |= {"looks": self.looks, "search": SEARCH}
+        self.options |= {"looks": self.looks, "search": SEARCH_VERSION}
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
@@ -73,75 +73,74 @@ class Search(NetworkRecipe):
         found, seen = {row: [] for row in frame.row}, frame.with_objects()
         if seen.row:
             with self.computing():
-                places, judged, answers = self.search(seen, count)
-                existence = (self.network.choice.existence(judged) + judged.opinion).sigmoid().tolist()
-            for pair, answer, prob in zip(places.pair, answers, existence, strict=True):
-                found[seen.row[pair]].append(answer._replace(existence=prob))
+                searched, answers = self.search(seen, count)
+            for pair, answer in zip(searched.places.pair, answers, strict=True):
+                found[seen.row[pair]].append(answer)
         empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in frame.pictures]
         return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
 
-    def search(self, frame: Frame, count: int, close: int | None = None) -> tuple[Places, Judged, list[Answer]]:
-        """Look closely at `close` places of each pair (default: `close_looks`). Returns the `count` best ones, their
-        numbers, which tell the existence, and the answers, which lack it.
+    def search(self, frame: Frame, count: int, close: int | None = None) -> tuple[Searched, list[Answer]]:
+        """Look closely at `close` places of each pair (default: `close_looks`). Returns the `count` best ones, and what
+        they answer. For more answers, more places get a close look; the first answer stays the one for `count` 1.
         """
         marked, choice, close = Marked.of(frame), self.network.choice, close or self.close_looks
-        query, close_query = (self.encode(marked, times) for times in (CONTEXT, CLOSE))
-        sought = self.sizes(frame, marked)  # 1. Sizes
-        places = self.locate(frame, marked, sought, self.looks)  # 2. Candidates
-        places = places[places.likely(max(count, close))]
+        sizes = self.sizes(frame, marked)  # 1. Sizes
+        places = self.locate(frame, marked, sizes, self.looks).likely(close, count)  # 2. Candidates
+        query = self.encode(marked, CONTEXT)
         looks = self.look(query, places, CONTEXT)  # 3. Looks
-        # For more answers, more places get a close look; the first answer stays one that `count` 1 would give.
-        numbers, first = Glanced.of(places, looks), {*places.likely(close)}
-        glances = [(row in first, glance) for row, glance in enumerate(choice.glance(numbers).tolist())]
-        best = highest_rows(glances, places.pair, max(count, close))
-        places, looks, numbers = places[best], looks[best], numbers[best]
-        places = places.at_parts(self.best_parts(looks, places.image))
-        closer = self.look(close_query, places, CLOSE)  # 4. Close looks
-        numbers = self.compare(frame, marked, places, closer, numbers)
-        best = highest_rows(choice.score(numbers).tolist(), places.pair, count, close)  # 5. Choice
-        places, looks, closer, numbers = places[best], looks[best], closer[best], numbers[best]
-        judged = self.look_back(frame, marked, query.description, places, looks, numbers)  # 6. Look back
-        return places, judged, self.draw(close_query, places, looks, closer)  # 7. Answer
+        found = Searched(places, looks, Glanced.of(places, looks))
+        found = found.highest(choice.glance(found.numbers), close, count)
+        found.places = found.places.at_parts(self.best_parts(found.looks, found.places.image))
+        close_query = self.encode(marked, CLOSE)
+        found.closer = self.look(close_query, found.places, CLOSE)  # 4. Close looks
+        found.numbers = self.compare(marked, found)
+        found = found.highest(choice.score(found.numbers), count)  # 5. Choice
+        found.numbers = self.look_back(frame, marked, query.description, found)  # 6. Look back
+        existence = self.existence(frame, marked, found).sigmoid().tolist()
+        answers = self.draw(close_query, found.places, found.looks, found.closer)  # 7. Answer
+        return found, [answer._replace(existence=x) for answer, x in zip(answers, existence, strict=True)]
 
     def sizes(self, frame: Frame, marked: Marked) -> list[tuple[int, float]]:
         """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
-        sought = []
+        sizes = []
         for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
             kinds = SIZES[frame.hint] if frame.hint else (frame.kinds[frame.view[row]], frame.kinds[target])
-            sought += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, *kinds)]
-        return sought
+            sizes += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, *kinds)]
+        return sizes
 
-    def locate(self, frame: Frame, marked: Marked, sought: list[tuple[int, float]], count: int) -> Places:
+    def locate(self, frame: Frame, marked: Marked, sizes: list[tuple[int, float]], count: int) -> Places:
         """2. The `count` highest peaks of the similarity maps of each pair, for all of these sizes."""
-        asked = [(frame.object[pair], share) for pair, share in sought]
-        wide = list(dict.fromkeys(asked))  # what several pairs ask for is described once
-        crops = [self.config.wide_crop(marked.spot[row], share) for row, share in wide]
-        images, masks = self.query_crops(marked[[row for row, _ in wide]], crops, self.config.wide_size)
-        locator = self.network.locator
-        described = locator.object_crops(self.in_batches(self.encoder.levels, images), masks).description
-        described = described[rows_among(asked, wide)]
+        described = self.describe(marked, [(frame.object[pair], share) for pair, share in sizes])
+        locator, spots = self.network.locator, [[] for _ in frame.row]
 
         def highest(rows: list[int], cells: Tensor) -> Tensor:
             return peaks(locator.heat(described[rows], cells), 2 * count, locator.apart)  # some are next to others
 
-        wanted = [(frame.target[pair], self.config.frame_length(share)) for pair, share in sought]
-        found: list[list[tuple[float, Spot]]] = [[] for _ in frame.row]
-        of_rows = self.in_pictures(frame, wanted, highest).tolist()
-        for (pair, share), (target, long_side), of_row in zip(sought, wanted, of_rows, strict=True):
+        pictures = [(frame.target[pair], self.config.frame_length(share)) for pair, share in sizes]
+        found = self.in_pictures(frame, pictures, highest).tolist()
+        for (pair, share), (target, long_side), of_size in zip(sizes, pictures, found, strict=True):
             size = frame.pictures[target].shape[:2]
             grid = [length // self.config.cell for length in size_to_read(size, long_side)]
-            for value, row, col in of_row:
+            for value, row, col in of_size:
                 if math.isfinite(value):  # a map may have fewer peaks
                     row, col = (row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]
-                    found[pair].append((value, Spot(row, col, share * max(size))))
-        return Places.of(frame, found, count)
+                    spots[pair].append((value, Spot(row, col, share * max(size))))
+        return Places.of(frame, spots, count)
+
+    def describe(self, marked: Marked, queries: list[tuple[int, float]]) -> Description:
+        """The descriptions of objects (number, share of the target's long side), as large as they may be there."""
+        distinct = list(dict.fromkeys(queries))  # what several pairs ask for is described once
+        crops = [self.config.wide_crop(marked.spot[row], share) for row, share in distinct]
+        images, masks = self.query_crops(marked[[row for row, _ in distinct]], crops, self.config.wide_size)
+        levels = self.in_batches(self.encoder.levels, images)
+        return self.network.locator.object_crops(levels, masks).description[rows_among(queries, distinct)]
 
     def look(self, objects: Any, places: Places, context: float) -> Looks:
         """3. and 4. Look at the places in crops, and tell how well the matches agree with what the looks show."""
-        crops, of, found = places.crops(context), self.to_device(places.object), []
+        crops, object_rows, found = places.crops(context), self.to_device(places.object), []
         for start in range(0, len(crops), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            query, side = objects[of[rows]], self.config.input_size
+            query, side = objects[object_rows[rows]], self.config.input_size
             images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
             levels = self.encoder.levels(images)
             with autocast(self.device, self.precision):
@@ -164,56 +163,60 @@ class Search(NetworkRecipe):
                 best[rows[number]] = several[number][1]
         return best
 
-    def compare(self, frame: Frame, marked: Marked, places: Places, closer: Looks, glanced: Glanced) -> Compared:
+    def compare(self, marked: Marked, found: Searched) -> Compared:
         """4. Whether what close looks show has the colors and the contrasts of the objects."""
+        places, closer = found.places, found.closer
         objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), COLOR_SIDE))[self.to_device(places.object)]
         images = self.stacked(cut(*row, COLOR_SIDE) for row in zip(places.image, closer.crop, strict=True))
         shown = (
             cv2.resize(prob, (COLOR_SIDE, COLOR_SIDE), interpolation=cv2.INTER_AREA) > THRESHOLD for prob in closer.prob
         )
-        found = colors_of(images, self.stacked(shown))
+        colors = colors_of(images, self.stacked(shown))
         return Compared(
-            **vars(glanced),
+            **vars(found.numbers),
             close_logit=closer.logit,
             close_agreement=closer.agreement,
             close_cosine=closer.cosine,
-            color=same_color(objects, found),
-            contrast=same_contrast(objects, found),
-            opinion=self.second_opinion(frame, marked, places, closer),
+            color=same_color(objects, colors),
+            contrast=same_contrast(objects, colors),
         )
 
-    def second_opinion(self, frame: Frame, marked: Marked, places: Places, closer: Looks) -> Tensor:
-        """What others than the network say about existence: a number that is added to its logit, (N,)."""
-        return torch.zeros(len(places), device=self.device)
-
-    def look_back(
-        self, frame: Frame, marked: Marked, described: Description, places: Places, looks: Looks, compared: Compared
-    ) -> Judged:
+    def look_back(self, frame: Frame, marked: Marked, described: Description, found: Searched) -> Judged:
         """6. How well what looks show leads back to their objects, in the whole pictures in which these are marked, and
         how well the objects and their look-alikes there fit the objects' descriptions.
         """
-        locator, objects, lengths = self.network.locator, described[places.object], []
+        locator, seen_in = self.network.locator, found.places.object
+        objects, lengths = described[seen_in], self.lengths_to_read(marked)
 
         def describe(cells: Tensor, prob: Tensor) -> Description:
             return locator.describe(cells, coverage_of(prob > THRESHOLD, cells.shape[1:3]))
 
-        shown = self.in_batches(describe, looks.cells, self.stacked(looks.prob))
+        shown = self.in_batches(describe, found.looks.cells, self.stacked(found.looks.prob))
+
+        def numbers(rows: list[int], cells: Tensor) -> Tensor:
+            masks, answers = [marked.mask[seen_in[row]] for row in rows], shown[rows]
+            on_object = self.stacked(in_threads(partial(object_cells, grid=cells.shape[1:3]), masks))
+            back = self.network.back(locator.heat(answers, cells), answers, on_object)
+            return torch.stack((back, *locator.on_and_away(locator.heat(objects[rows], cells), on_object)), 1)
+
+        pictures = [(frame.view[row], lengths[row]) for row in seen_in]
+        back, home, elsewhere = self.in_pictures(frame, pictures, numbers).unbind(1)
+        return Judged(**vars(found.numbers), back=back, home=home, elsewhere=elsewhere)
+
+    def lengths_to_read(self, marked: Marked) -> list[int]:
+        """The long side at which each object's picture is read to look back."""
+        lengths = []
         for spot, mask in zip(marked.spot, marked.mask, strict=True):
             share = min(spot.extent / max(mask.shape), LARGEST_SHARE)
             length = self.config.frame_length(share)
             if self.config.cell == STRIDE:  # a plain vision transformer: enlarging a picture costs much
                 length = min(length, max(mask.shape))
             lengths.append(length)
+        return lengths
 
-        def numbers(rows: list[int], cells: Tensor) -> Tensor:
-            masks, answers = [marked.mask[places.object[row]] for row in rows], shown[rows]
-            on_object = self.stacked(in_threads(partial(object_cells, grid=cells.shape[1:3]), masks))
-            back = self.network.back(locator.heat(answers, cells), answers, on_object)
-            return torch.stack((back, *locator.on_and_away(locator.heat(objects[rows], cells), on_object)), 1)
-
-        wanted = [(frame.view[row], lengths[row]) for row in places.object]
-        back, home, elsewhere = self.in_pictures(frame, wanted, numbers).unbind(1)
-        return Judged(**vars(compared), back=back, home=home, elsewhere=elsewhere)
+    def existence(self, frame: Frame, marked: Marked, found: Searched) -> Tensor:
+        """The logit that each place shows its object, (N,)."""
+        return self.network.choice.existence(found.numbers)
 
     def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
         """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is

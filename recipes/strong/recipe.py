@@ -12,7 +12,7 @@ from model.features import coverage_of
 from recipes.crops import CLOSE
 from recipes.frame import Frame
 from recipes.locator import Locator
-from recipes.places import Looks, Marked, Places
+from recipes.places import Marked, Searched
 from recipes.search import Search
 from recipes.strong.network import StrongConfig, StrongNetwork
 
@@ -24,18 +24,21 @@ class Strong(Search):
     network: StrongNetwork
     config: StrongConfig
 
-    def second_opinion(self, frame: Frame, marked: Marked, places: Places, closer: Looks) -> Tensor:
-        """In pictures of unknown cameras, the agreement by features that have learned nothing, and so nothing wrong
-        from renderings. In takes it changes nothing.
+    def existence(self, frame: Frame, marked: Marked, found: Searched) -> Tensor:
+        """In pictures of unknown cameras, also by the agreement of features that have learned nothing, and so nothing
+        wrong from renderings.
         """
         side, raw, (weight, neutral) = self.config.input_size, Locator(), SECOND_OPINION
-        agreement = torch.full((len(places),), neutral, device=self.device)
+        places, closer = found.places, found.closer
+        agreement = torch.full((len(found),), neutral, device=self.device)
         unknown = [row for row, pair in enumerate(places.pair) if frame.kinds[frame.target[pair]] is None]
         if unknown:
             images, masks = self.query_crops(marked, marked.crops(CLOSE), side)
-            query, of = raw.cells(self.encoder.levels(images)), self.to_device([places.object[row] for row in unknown])
+            query = raw.cells(self.encoder.levels(images))
+            object_rows = self.to_device([places.object[row] for row in unknown])
             crops = [cut(places.image[row], closer.crop[row], side) for row in unknown]
             target = raw.cells(self.encoder.levels(self.stacked(crops)))
-            matches = raw.match(query[of], coverage_of(masks, query.shape[1:3])[of], target)
+            coverage = coverage_of(masks, query.shape[1:3])[object_rows]
+            matches = raw.match(query[object_rows], coverage, target)
             agreement[unknown] = matches.agreement(self.stacked(closer.prob[unknown] > THRESHOLD))
-        return weight * (agreement - neutral)
+        return super().existence(frame, marked, found) + weight * (agreement - neutral)

@@ -315,7 +315,7 @@ def test_results_of_another_value_of_any_option_are_another_runs(strong_checkpoi
         run(*how, "1")  # the second time it is complete already
     with pytest.raises(UserError, match="was made by another run"):
         run(*how, "2")
-    monkeypatch.setattr(search, "SEARCH", 100)
+    monkeypatch.setattr(search, "SEARCH_VERSION", 100)
     with pytest.raises(UserError, match="was made by another run"):
         run(*how, "1")
     monkeypatch.undo()

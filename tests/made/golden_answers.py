@@ -2,7 +2,7 @@
 
     python -m tests.made.golden_answers     # writes the present answers to tests/golden/answers/answers.json
 
-If answers have changed on purpose, first raise SEARCH in recipes/search.py: no run that was stopped before then
+If answers have changed on purpose, first raise SEARCH_VERSION in recipes/search.py: no run that was stopped before then
 goes on with other answers.
 
 tests/golden/answers also holds one frame of a rendered take, of the head-worn camera and a static one, as processed
@@ -59,7 +59,7 @@ def sample_answers(method: str) -> dict[str, dict[str, Any]]:
         places, closely = (call.args[1] for call in look.call_args_list[:2])
         mask, truth = found.mask != 0, read_mask(folder / "target_mask.png") != 0
         iou = (truth & mask).sum() / (truth | mask).sum() if truth.any() else 1 - mask.mean()
-        [(_, judged, _)] = searched  # of the chosen place
+        [(chosen, _)] = searched
         score = recipe.network.choice.score(judged)
         answers[name] = {
             "answer": rounded(iou, math.log(found.existence / (1 - found.existence)), score),
@@ -94,7 +94,7 @@ def main() -> None:
     former = json.loads(PATH.read_text()) if PATH.exists() else {}
     changed = [name for name in golden if golden[name] != former.get(name)]
     if former and changed and not set(RECORDED) & set(changed):
-        sys.exit("error: the answers have changed; raise SEARCH in recipes/search.py, then run this again")
+        sys.exit("error: the answers have changed; raise SEARCH_VERSION in recipes/search.py, then run this again")
     PATH.write_text(json.dumps(golden, indent=1) + "\n")
 
 
