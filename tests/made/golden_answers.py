@@ -60,7 +60,7 @@ def sample_answers(method: str) -> dict[str, dict[str, Any]]:
         mask, truth = found.mask != 0, read_mask(folder / "target_mask.png") != 0
         iou = (truth & mask).sum() / (truth | mask).sum() if truth.any() else 1 - mask.mean()
         [(chosen, _)] = searched
-        score = recipe.network.choice.score(judged)
+        score = recipe.network.choice.score(chosen.numbers)
         answers[name] = {
             "answer": rounded(iou, math.log(found.existence / (1 - found.existence)), score),
             "places": [rounded(*row) for row in zip(places.similarity, *zip(*places.spot, strict=True), strict=True)],
