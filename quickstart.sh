@@ -71,7 +71,7 @@ made "$out"/results/{before,after,color}/{ego-exo,exo-ego}_test_results.json
 step "7/7 Scores: all three compared in both settings, and a report with pictures"
 echo 'So few takes show how training works, hardly what it brings: "uncertain" is what other test takes may reverse.'
 for setting in ego-exo exo-ego; do
-  run python evaluation/evaluate.py --setting $setting --split test --data_path "$data" --names before after color \
+  run python evaluation/compare.py --setting $setting --split test --data_path "$data" --names before after color \
     --pred_file "$out"/results/{before,after,color}/${setting}_test_results.json --out "$out/${setting}_comparison"
 done
 run python evaluation/evaluate.py --setting ego-exo --split test --data_path "$data" \

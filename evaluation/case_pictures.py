@@ -11,9 +11,9 @@ import numpy as np
 from common.constants import THRESHOLD
 from common.drawing import PREDICTION, QUERY, TRUTH, WHITE, Color, around, captioned, in_columns, overlay
 from common.errors import UserError
+from evaluation.score import ScoredFiles
 from formats.geometry import Size, resize
 from formats.masks import RLE, encode_mask, resize_mask
-from formats.pairs import Pairs
 
 GAP = 6  # pixels between panels
 HEIGHT = 300  # pixels of a frame in a panel
@@ -23,15 +23,14 @@ EMPTY_MASK = encode_mask(np.zeros((1, 1)))  # an empty mask: nothing is drawn
 Window = tuple[slice, slice]  # rows and columns of an image
 
 
-def draw_case(
-    pairs: Pairs, row: int, names: Sequence[str], cases: np.ndarray, masks: Sequence[RLE]
-) -> list[np.ndarray]:
-    """Draw a case as panels, all of one height: the query with its mask, then the target, once with each prediction
-    and once with the true mask. `names` ("" if there is only one), `cases` (files,) and `masks` are those of the files.
+def draw_case(scored: ScoredFiles, row: int) -> list[np.ndarray]:
+    """Draw a case as panels, all of one height: the query with its mask, then the target, once with the prediction of
+    each file and once with the true mask.
 
     Small objects are also shown enlarged in a corner. The outline of a prediction that counts as hidden is dashed.
     Raises UserError if a frame is missing.
     """
+    pairs, cases, masks = scored.pairs, scored.cases[:, row], scored.masks[:, row]
     store, take, frame = pairs.store, int(pairs.take[row]), int(pairs.frame[row])
     query, target = (store.image(take, int(camera[row]), frame) for camera in (pairs.query, pairs.target))
     query_mask, true_mask = pairs.query_mask(row), pairs.target_mask(row)
@@ -41,7 +40,7 @@ def draw_case(
     query_window = _close_up(query.shape[:2], query_mask)
     window = _close_up(target.shape[:2], next((mask for mask in (true_mask, *drawn) if mask), None))
     panels = [_draw_panel(query, query_mask, QUERY, f"query {pairs.named(row).query_camera}", query_window)]
-    for name, mask, is_seen in zip(names, drawn, seen, strict=True):
+    for name, mask, is_seen in zip(scored.names, drawn, seen, strict=True):
         panels.append(_draw_panel(target, mask, PREDICTION, name or "prediction", window, dashed=not is_seen))
     caption = "truth" if pairs.visible[row] else "truth: not there"
     return [*panels, _draw_panel(target, true_mask, TRUTH, caption, window)]

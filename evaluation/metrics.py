@@ -55,19 +55,19 @@ class Metric(NamedTuple):
         """The title with its unit, and a star if the metric is not part of the benchmark."""
         return ("" if self.official else "* ") + self.title + (" (%)" if self.percent else "")
 
-    def as_text(self, value: float | None, sign: str = "") -> str:
-        """The value as the paper prints it, "-" for None and nan. With `sign` "+", positive numbers get a sign, too."""
-        if value is None or math.isnan(value):
+    def as_text(self, value: float, sign: str = "") -> str:
+        """The value as the paper prints it, "-" for nan. With `sign` "+", positive numbers get a sign, too."""
+        if math.isnan(value):
             return "-"
         return f"{100 * value:{sign}.2f}" if self.percent else f"{value:{sign}.3f}"
 
-    def interval_text(self, edges: Sequence[float | None], sign: str = "") -> str:
+    def interval_text(self, edges: Sequence[float], sign: str = "") -> str:
         """Both edges of an interval; "" if there is no interval."""
-        return "" if edges[0] is None else " to ".join(self.as_text(edge, sign) for edge in edges)
+        return "" if math.isnan(edges[0]) else " to ".join(self.as_text(edge, sign) for edge in edges)
 
-    def verdict(self, change: float | None) -> str:
+    def verdict(self, change: float) -> str:
         """Whether a change of the metric is "better" or "worse"; "" if the change is too small to be printed."""
-        if not change or float(self.as_text(change)) == 0:
+        if math.isnan(change) or float(self.as_text(change)) == 0:
             return ""
         return "better" if (change > 0) == self.higher_is_better else "worse"
 
@@ -81,8 +81,8 @@ METRICS = {  # the first four in the order of the paper's tables
     "location_error_corrected": Metric("location error, empty masks centered", higher_is_better=False),
     "mask_presence": Metric("mask empty exactly where the truth is", percent=True),
     "right_object": Metric("right object", percent=True, over=SEVERAL),
-    "missed_existence": Metric("missed existence", percent=True, higher_is_better=False),
-    "false_existence": Metric("false existence", percent=True, higher_is_better=False, over="hidden"),
+    "missed_existence": Metric("missed objects", percent=True, higher_is_better=False),
+    "false_existence": Metric("invented objects", percent=True, higher_is_better=False, over="hidden"),
 }
 OFFICIAL = tuple(name for name, metric in METRICS.items() if metric.official)
 TABLE_METRICS = (*OFFICIAL, "right_object")  # columns of the breakdowns

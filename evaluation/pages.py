@@ -5,7 +5,7 @@ Cases are (files, N) arrays of type CASE: a row for each of N pairs in each resu
 
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
 from common.constants import THRESHOLD
-from common.files import atomic_write
+from common.drawing import write_picture
+from common.files import atomic_write, output_folder, write_json
+from common.progress import progress
+from evaluation.case_pictures import draw_case, panel_styles, row_of_panels
+from evaluation.figures import FIGURES_FILES, Figures
 from evaluation.metrics import METRICS
-from evaluation.tables import BREAKDOWN_TITLES, change_table, group_table, headline, interval_note, score_tables
-from formats.pairs import Pair, Pairs
+from evaluation.score import ScoredFiles
+from evaluation.tables import BREAKDOWN_TITLES, breakdown_tables, headline, interval_note, score_tables, write_cases
+from formats.pairs import Pairs
 
-PAGE = "index.html"
-DISAGREEMENT = "disagreement"  # the order of the cases of several files
+PAGE, CASES, PICTURES = "index.html", "cases.csv", "pictures"
 WITH_HIDDEN = ", and the cases of hidden objects with the highest existence"
 CASE_ORDERS = {  # of the cases of one file, and which cases the page then shows
     "spread": f"spread evenly from the best to the worst{WITH_HIDDEN}",
@@ -39,24 +43,13 @@ GROUPS += (
 
 
 def choose_rows(pairs: Pairs, cases: np.ndarray, order: str, number: int, with_hidden: bool = False) -> list[int]:
-    """Choose the rows of `number` cases (files, N). The `order` DISAGREEMENT takes those in which the files differ
-    most, and as many that each file wins, if there are enough; other orders rank them by the first file's IoU. Unless
-    this is random, objects are visible; `with_hidden` then adds a fifth more in which they are not, of the highest
-    existence.
+    """Choose the rows of `number` cases (N,) of a file, ranked by IoU. Unless the `order` is random, objects are
+    visible; `with_hidden` then adds a fifth more in which they are not, of the highest existence.
 
     Frames of a track look alike, so every track gets a frame before a track gets a second one.
     """
-    visible, goodness = cases[0]["visible"], goodness_of(cases)
-
-    def track(row: int) -> Hashable:
-        return tuple(column[row] for column in (pairs.take, pairs.object, pairs.query, pairs.target))
-
-    if order == DISAGREEMENT:
-        distance, best = np.ptp(goodness, 0), goodness.argmax(0)
-        furthest = [row for row in np.argsort(-distance, kind="stable").tolist() if distance[row]]
-        by_file = round_robin(round_robin(furthest, track), best.__getitem__)
-        return sorted(by_file[:number], key=lambda row: -distance[row])
-    upward, downward = (np.argsort(sign * goodness[0], kind="stable") for sign in (1, -1))
+    visible, track = cases["visible"], track_of(pairs)
+    upward, downward = (np.argsort(sign * goodness_of(cases), kind="stable") for sign in (1, -1))
     if order == "random":
         ranked = random.Random(0).sample(range(len(pairs)), len(pairs))
     else:
@@ -69,6 +62,23 @@ def choose_rows(pairs: Pairs, cases: np.ndarray, order: str, number: int, with_h
         hidden = [row for row in upward.tolist() if not visible[row]]  # of the highest existence first
         chosen += hidden[: min(number, max(1, number // 5))]
     return chosen
+
+
+def choose_disagreements(pairs: Pairs, cases: np.ndarray, number: int) -> list[int]:
+    """Choose the rows of `number` cases (files, N) in which the files differ most, and as many that each file wins, if
+    there are enough.
+    """
+    goodness = goodness_of(cases)
+    distance, best = np.ptp(goodness, 0), goodness.argmax(0)
+    furthest = [row for row in np.argsort(-distance, kind="stable").tolist() if distance[row]]
+    by_file = round_robin(round_robin(furthest, track_of(pairs)), best.__getitem__)
+    return sorted(by_file[:number], key=lambda row: -distance[row])
+
+
+def track_of(pairs: Pairs) -> Callable[[int], Hashable]:
+    """A function from a row to its object in a pair of cameras."""
+    columns = pairs.take, pairs.object, pairs.query, pairs.target
+    return lambda row: tuple(column[row] for column in columns)
 
 
 def goodness_of(cases: np.ndarray) -> np.ndarray:
@@ -86,10 +96,11 @@ def round_robin(ranked: Iterable[int], key: Callable[[int], Hashable]) -> list[i
     return [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
 
 
-def make_card(number: int, names: Sequence[str], take: str, pair: Pair, cases: np.ndarray) -> dict[str, Any]:
-    """The card of a case (files,) for page.html, with the path of its picture. `names` are those of the files, `take`
-    is the take's. Cards can be sorted by the values of "orders" ("" comes last) and chosen by "kinds".
+def make_card(scored: ScoredFiles, row: int, take: str, number: int) -> dict[str, Any]:
+    """The card of a case for page.html, with the path of its picture, which has this number. `take` is the take's name.
+    Cards can be sorted by the values of "orders" ("" comes last) and chosen by "kinds".
     """
+    names, pair, cases = scored.names, scored.pairs.named(row), scored.cases[:, row]
     case, iou, existence, goodness = cases[0], cases["iou"], cases["existence"], goodness_of(cases)
     visible, predicted = bool(case["visible"]), existence > THRESHOLD
     kinds = {"hidden, predicted visible": predicted.any() and not visible}
@@ -110,31 +121,47 @@ def make_card(number: int, names: Sequence[str], take: str, pair: Pair, cases: n
     text = {"title": pair.object_name.strip(), "caption": caption, "take_uid": pair.take_uid}
     shown = ["object visible" if visible else "object hidden", *(kind for kind, is_kind in kinds.items() if is_kind)]
     orders = {name: value if value == "" else value.item() for name, value in orders.items()}
-    return {"picture": f"pictures/{number:04d}.jpg", **text, "orders": orders, "kinds": shown}
+    return {"picture": f"{PICTURES}/{number:04d}.jpg", **text, "orders": orders, "kinds": shown}
 
 
-def write_page(folder: Path, figures: dict[str, Any], cards: list[dict], order: str) -> None:
-    """Write the page with its style and script. `figures` is the content of metrics.json or comparison.json; `order` is
-    the order of `choose_rows`.
+def written_files(out: Path) -> list[Path]:
+    """All that `write_evaluation` may write into a folder."""
+    return [out / name for name in (PAGE, CASES, *FIGURES_FILES, PICTURES)]
+
+
+def write_evaluation(out: Path, figures: Figures, scored: ScoredFiles, cards: Mapping[int, dict], shown: str) -> None:
+    """Write the folder of an evaluation: the figures, the table of all cases, and the page with the pictures of the
+    cases of `cards`, which are given by row. `shown` tells which cases these are.
     """
-    sections = make_sections(figures, cards, order)
-    names, lead = figures.get("names", [Path(figures["results"]).name]), headline(figures)
+    with output_folder(out) as folder:
+        for row, card in progress(cards.items(), "pictures", len(cards), "picture"):
+            panels = draw_case(scored, row)
+            write_picture(folder / card["picture"], row_of_panels(panels))
+            card["panels"] = panel_styles(panels)
+        write_json(folder / figures.file_name, figures.as_json(), indent=1)
+        write_page(folder / PAGE, figures, [*cards.values()], shown)
+        write_cases(folder / CASES, scored)
+
+
+def write_page(path: Path, figures: Figures, cards: list[dict], shown: str) -> None:
+    """Write the page with its style and script."""
+    sections = make_sections(figures, cards, shown)
+    names, lead = figures.names or [Path(figures.results).name], headline(figures)
     title, lead = f"Object correspondence, {lead.partition(':')[0]}", f"{lead}; results of {' and '.join(names)}"
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("page.html")
-    with atomic_write(folder / PAGE) as file:
+    with atomic_write(path) as file:
         file.write(page.render(title=title, lead=lead, figures=figures, sections=sections))
 
 
-def make_sections(figures: dict[str, Any], cards: list[dict], order: str) -> list[dict[str, Any]]:
+def make_sections(figures: Figures, cards: list[dict], shown: str) -> list[dict[str, Any]]:
     """The sections of the page: scores, cards, breakdowns into several groups."""
-    scores, shown = f"{STARS} {interval_note(figures).capitalize()}.", SHOWN.format(CASE_ORDERS.get(order, DISAGREEING))
-    sections = [{"title": "Scores", "note": scores, "tables": score_tables(figures)}]
-    sections += [{"title": "Cases", "note": shown, "cards": cards}] if cards else []
-    for kind, groups in figures["breakdown"].items():
+    note = f"{STARS} {interval_note(figures).capitalize()}."
+    sections = [{"title": "Scores", "note": note, "tables": score_tables(figures)}]
+    sections += [{"title": "Cases", "note": SHOWN.format(shown), "cards": cards}] if cards else []
+    for kind, groups in figures.summary.breakdown.items():
         if len(groups) > 1:
             title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
-            changes = [change_table(figures, kind, other) for other in figures.get("comparisons", [])]
-            sections.append({"title": title, "note": GROUPS, "tables": [group_table(figures, kind), *changes]})
+            sections.append({"title": title, "note": GROUPS, "tables": breakdown_tables(figures, kind)})
     return sections

@@ -6,7 +6,7 @@ All problems of a results file are found and named, not only the first one.
 import functools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,30 @@ class FileScores(NamedTuple):
     masks: np.ndarray  # (N,): the predicted mask of each pair as in the file, an RLE; None if missing, or not kept
     warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
     made: dict[str, Any]  # the path of the results file, and how it was made, if its run record says so
+
+
+class ScoredFiles(NamedTuple):
+    """The cases that all of some results files have."""
+
+    names: Sequence[str]  # of the files; "" if there is only one
+    pairs: Pairs  # (N,)
+    cases: np.ndarray  # (files, N) of type CASE
+    masks: np.ndarray  # (files, N), as in FileScores
+    warnings: list[str]
+    made: list[dict[str, Any]]
+
+
+def score_files(truth: GroundTruth, files: Mapping[str, Path], options: ScoreOptions, num_workers: int) -> ScoredFiles:
+    """Score results files, which are given by name. Raises UserError as `score_file` does, and if several have no
+    scored case in common.
+    """
+    scores = [score_file(truth, path, options, num_workers) for path in files.values()]
+    rows = np.flatnonzero(~np.isnan([of_file.cases["existence"] for of_file in scores]).any(0))
+    if len(files) > 1 and not len(rows):
+        raise UserError("these results files have no scored case in common")
+    cases, masks = np.stack([x.cases[rows] for x in scores]), np.stack([x.masks[rows] for x in scores])
+    warnings = list(dict.fromkeys(line for of_file in scores for line in of_file.warnings))
+    return ScoredFiles([*files], truth.pairs[rows], cases, masks, warnings, [of_file.made for of_file in scores])
 
 
 def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_workers: int = 0) -> FileScores:

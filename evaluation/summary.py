@@ -13,7 +13,10 @@ import numpy as np
 
 from common.constants import THRESHOLD
 from common.existence import balanced_accuracy
-from evaluation.metrics import MASK_METRICS, METRICS, OFFICIAL, SEVERAL
+from common.provenance import provenance
+from evaluation.figures import Change, Comparison, Figures, Group, Interval, Spread, Summary
+from evaluation.metrics import MASK_METRICS, METRICS, SEVERAL
+from evaluation.score import ScoredFiles
 from evaluation.truth import GroundTruth
 from formats.pairs import Pairs
 
@@ -22,7 +25,7 @@ RATIOS["right_object_chance"] = SEVERAL  # right_object, if one of the objects i
 SUMS = (*RATIOS, *dict.fromkeys(RATIOS.values()))  # what is divided, and by what
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
-SHORT_BREAKDOWNS = "scenario", "object size", "query camera", "target camera"  # keys of `labels_of`
+LONG_BREAKDOWNS = "take", "object"  # keys of `labels_of` that only the page of one file has
 RESAMPLES = 2000  # how often takes are drawn for the intervals
 
 
@@ -64,9 +67,9 @@ def labels_of(truth: GroundTruth, pairs: Pairs, cases: np.ndarray) -> dict[str, 
         "take": [names[take] for take in takes],
         "object": [f"{names[take]} / {store.objects[x]}" for take, x in zip(takes, pairs.object.tolist(), strict=True)],
         "scenario": [scenarios[take] for take in takes],
+        "object size": [SIZE_LABELS[x] if seen else "" for x, seen in zip(sizes, cases["visible"], strict=True)],
         "query camera": [store.cameras[camera] for camera in pairs.query.tolist()],
         "target camera": [store.cameras[camera] for camera in pairs.target.tolist()],
-        "object size": [SIZE_LABELS[x] if seen else "" for x, seen in zip(sizes, cases["visible"], strict=True)],
     }
 
 
@@ -102,43 +105,66 @@ def bootstrap_metrics(rows: np.ndarray) -> dict[str, np.ndarray]:
     return metrics_of_sums(sum(files[:, [number]] * (takes @ of_file) for number, of_file in enumerate(rows)) / n_files)
 
 
-def percentile_interval(values: np.ndarray) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray) -> Interval:
     """The interval that holds the middle 95 % of the values; nan if there are no values."""
     values = values[~np.isnan(values)]
     return tuple(np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else (math.nan, math.nan)
 
 
-def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.ndarray) -> dict[str, Any]:
+def figures_of(
+    truth: GroundTruth, setting: str, scored: ScoredFiles, seeds: bool = False, rules: Mapping[str, Any] | None = None
+) -> Figures:
+    """The figures of results files: of one; of several, also their differences from the first one; with `seeds`, their
+    means. `rules` are the scores by rules of other groups.
+    """
+    pairs, cases, names = scored.pairs, scored.cases, scored.names if len(scored.names) > 1 else ()
+    takes, labels, comparisons = np.array(pairs.store.takes)[pairs.take], labels_of(truth, pairs, cases[0]), []
+    if names:
+        labels = {kind: of_kind for kind, of_kind in labels.items() if kind not in LONG_BREAKDOWNS}
+        comparisons = [] if seeds else compare(names, takes, labels, cases)
+    return Figures(
+        setting=setting,
+        split=truth.split,
+        takes=len(truth.infos),
+        frames_wanted=len(truth.pairs),
+        results=scored.made[0]["results"],
+        summary=summarize(pairs.take, labels, cases if seeds else cases[:1]),
+        names=names,
+        takes_scored=len(np.unique(takes)),
+        comparisons=comparisons,
+        seeds=spread_of(cases) if seeds else None,
+        rules=rules or {},
+        all_frames=truth.all_frames,
+        warnings=scored.warnings,
+        provenance={"predictions": scored.made, "evaluation": provenance()},
+    )
+
+
+def summarize(takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.ndarray) -> Summary:
     """The figures of the cases (files, N) of a results file, or the means of several. `takes` (N,) has the number of
-    each case's take, and `labels` are what `labels_of` returns. A value without any case is nan.
+    each case's take, and `labels` are what `labels_of` returns.
     """
     of_files = case_sums(cases)
-    sums = of_files.mean(0)
-    total, drawn = group_figures(sums), bootstrap_metrics(sums_by_take(takes, of_files))
+    sums, drawn = of_files.mean(0), bootstrap_metrics(sums_by_take(takes, of_files))
     breakdown = {
-        kind: [{"label": label, **group_figures(sums[rows])} for label, rows in rows_by_label(of_kind).items()]
+        kind: [group_of(label, sums[rows]) for label, rows in rows_by_label(of_kind).items()]
         for kind, of_kind in labels.items()
     }
-    figures = {"frames_scored": total["frames"], "frames_visible": total["visible"]}
-    figures |= {name: total[name] for name in ("frames_several_objects", "right_object_chance")}
-    figures["official"] = {name: total[name] for name in OFFICIAL}
-    figures["extra"] = {name: total[name] for name in METRICS if name not in OFFICIAL}
-    figures["interval_95"] = {name: percentile_interval(drawn[name]) for name in METRICS}
-    return figures | {"breakdown": breakdown}
+    intervals = {name: percentile_interval(drawn[name]) for name in METRICS}
+    return Summary(group_of("", sums), intervals, breakdown)
 
 
-def group_figures(sums: np.ndarray) -> dict[str, Any]:
-    """The counts and metrics of a group of cases, from their sums (N, len(SUMS))."""
+def group_of(label: str, sums: np.ndarray) -> Group:
+    """The counts and scores of a group of cases, from their sums (N, len(SUMS))."""
     total = sums.sum(0)
-    count = dict(zip(SUMS, map(round, total), strict=True))
-    counts = {"frames": len(sums), "visible": count["visible"], "frames_several_objects": count[SEVERAL]}
-    counts |= {"missed": count["missed_existence"], "invented": count["false_existence"]}
-    return counts | metrics_of_sums(total)
+    counts = dict(zip(SUMS, map(round, total), strict=True))
+    missed, invented = counts["missed_existence"], counts["false_existence"]
+    return Group(label, len(sums), counts["visible"], counts[SEVERAL], missed, invented, metrics_of_sums(total))
 
 
 def compare(
     names: Sequence[str], takes: np.ndarray, labels: Mapping[str, Sequence[str]], cases: np.ndarray
-) -> dict[str, Any]:
+) -> list[Comparison]:
     """The differences of results files, called `names`, from the first one, by their cases (files, N) of the same
     pairs. `takes` and `labels` are as in `summarize`.
     """
@@ -150,40 +176,25 @@ def compare(
             kind: {label: paired_differences(takes[rows], both[:, rows]) for label, rows in by_label.items()}
             for kind, by_label in groups.items()
         }
-        comparisons.append({"second": name, "metrics": paired_differences(takes, both), "by": by})
-    counts = {"takes_compared": len(np.unique(takes)), "frames_compared": len(takes)}
-    return {"names": list(names), "first": names[0], **counts, "comparisons": comparisons}
+        comparisons.append(Comparison(name, paired_differences(takes, both), by))
+    return comparisons
 
 
-def spread_of(cases: np.ndarray) -> dict[str, dict[str, Any]]:
-    """The metrics of each results file, by their cases (files, N), with their mean and standard deviation (n - 1)."""
+def spread_of(cases: np.ndarray) -> dict[str, Spread]:
+    """The metrics of each results file, by their cases (files, N), with their mean and standard deviation."""
     values = metrics_of_sums(case_sums(cases).sum(1))
-    spread = {name: {"mean": float(x.mean()), "deviation": float(x.std(ddof=1))} for name, x in values.items()}
-    return {name: {"values": values[name].tolist(), **spread[name]} for name in METRICS}
+    return {name: Spread(values[name].tolist(), values[name].mean(), values[name].std(ddof=1)) for name in METRICS}
 
 
-def paired_differences(takes: np.ndarray, sums: np.ndarray) -> dict[str, dict[str, Any]]:
+def paired_differences(takes: np.ndarray, sums: np.ndarray) -> dict[str, Change]:
     """The metrics of two files, and the difference second - first with its interval, from the sums (2, N, len(SUMS)) of
     the same cases. Each resample draws the same takes for both files, so hard and easy takes affect both alike.
     """
     take_sums = sums_by_take(takes, sums)
     first, second = map(metrics_of_sums, take_sums.sum(1))
     first_drawn, second_drawn = (bootstrap_metrics(rows[None]) for rows in take_sums)
-    return {
-        name: {
-            "first": first[name],
-            "second": second[name],
-            "difference": second[name] - first[name],
-            "interval_95": percentile_interval(second_drawn[name] - first_drawn[name]),
-        }
-        for name in METRICS
-    }
-
-
-def without_nan(value: Any) -> Any:
-    """Replace nan, which JSON does not have, by None, and tuples by lists."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    changes = {}
+    for name in METRICS:
+        interval = percentile_interval(second_drawn[name] - first_drawn[name])
+        changes[name] = Change(first[name], second[name], second[name] - first[name], interval)
+    return changes

@@ -2,16 +2,19 @@
 
 import copy
 import csv
+import functools
+import itertools
 import json
+import math
+import operator
 import re
-from operator import itemgetter
 
 import numpy as np
 import pytest
 
 from common.constants import SETTINGS
 from common.errors import UserError
-from evaluation import evaluate
+from evaluation import compare, evaluate, paper_rows
 from evaluation.metrics import METRICS, OFFICIAL
 from formats.masks import encode_mask, resize_mask
 from formats.pairs_file import listing_path
@@ -58,8 +61,12 @@ def golden_root(tmp_path_factory):
     return root
 
 
-def run(*argv, workers=0):
-    return evaluate.main(["--num_workers", str(workers), *map(str, argv)])
+def run(*argv, workers=0, script=evaluate):
+    return script.main(["--num_workers", str(workers), *map(str, argv)])
+
+
+def print_rows(*words):
+    paper_rows.main([*map(str, words)])
 
 
 def read_cases(folder):
@@ -80,7 +87,7 @@ def test_all_numbers_of_the_golden_predictions_are_the_official_ones(golden_root
         assert summary["official"][name] == pytest.approx(official["printed"][printed], abs=1e-9)
     cases, truth = read_cases(tmp_path), golden(f"evaluation/gt_{split}")["annotations"]
     keys, tracks = [key for key, _ in keyed_entries(truth)], [[*case.values()][:4] for case in cases]
-    place = itemgetter("take_uid", "object_name", "query_camera", "frame")
+    place = operator.itemgetter("take_uid", "object_name", "query_camera", "frame")
     cases.sort(key=lambda case: (tracks.index([*case.values()][:4]), keys.index(place(case))))  # as the original does
     visible = [case for case in cases if case["visible"] == "1"]
     for name in ("iou", "contour_accuracy", "location_error"):
@@ -130,13 +137,13 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
     for setting in SETTINGS:
         files = [scored_data / model / f"{setting}_val_results.json" for model in ("a", "b")]
         where = ["--setting", setting, "--data_path", scored_data / "processed", "--num", 0, "--out"]
-        run(*where, tmp_path / setting, "--pred_file", *files, "--names", "my_a", "b")
+        run(*where, tmp_path / setting, "--pred_file", *files, "--names", "my_a", "b", script=compare)
         run(*where, tmp_path / "alone" / setting, "--pred_file", files[0])
         figures = json.loads((tmp_path / setting / "comparison.json").read_text())["comparisons"][0]["metrics"]
         rows[setting] = [figures[name] for name in OFFICIAL]
     capsys.readouterr()
     files = [tmp_path / setting / "comparison.json" for setting in reversed(SETTINGS)]
-    run("--row", *files)
+    print_rows(*files)
     *latex, mine, other = capsys.readouterr().out.splitlines()
     texts = {way: [METRICS[n].as_text(x[way]) for xs in rows.values() for n, x in zip(OFFICIAL, xs, strict=True)]
              for way in ("first", "second")}  # fmt: skip
@@ -148,11 +155,20 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
     assert [mine, other] == [
         ",".join([x, "", "", "official", "", "", *y]) for x, y in zip(["my_a", "b"], texts.values(), strict=True)
     ]
-    run("--row", *(tmp_path / "alone" / setting / "metrics.json" for setting in SETTINGS))
+    print_rows(*(tmp_path / "alone" / setting / "metrics.json" for setting in SETTINGS))
     assert capsys.readouterr().out.startswith(f"a & {texts['first'][0]} & ")  # a method is named as its folder
     for wrong in (files[:1] * 2, [*files, "--names", "a"]):
-        with pytest.raises(UserError, match="--row takes one file of ego-exo and one of exo-ego"):
-            run("--row", *wrong)
+        with pytest.raises(UserError, match="give one file of ego-exo and one of exo-ego, .* these are "):
+            print_rows(*wrong)
+    places = [("setting",), ("frames_visible",), ("official", "iou"), ("interval_95", "iou"), ("interval_95", "iou", 1)]
+    places += [("names",), ("warnings",), ("comparisons",), ("results",)]
+    places += [("comparisons", 0, "metrics", "iou", "second"), ("comparisons", 0, "metrics", "iou", "interval_95")]
+    for (*place, last), value in itertools.product(places, (None, 7e9, {}, True, -0.3, math.nan, math.inf)):
+        damaged = json.loads(files[0].read_text())
+        functools.reduce(operator.getitem, place, damaged)[last] = value
+        (tmp_path / "damaged.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match="^[^\n]+damaged.json is not of the form that this version writes [^\n]+$"):
+            print_rows(tmp_path / "damaged.json", files[1])
 
 
 @pytest.fixture(scope="module")
@@ -228,14 +244,10 @@ REFUSED = {  # flags -> how the message begins
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json has nothing at annotations",
     "--pred_file {tmp}/none.json --out {root}/split.json/out": "cannot write into {root}/split.json (Not a directory)",
     "--pred_file {tmp}/none.json --sheet {root}/split.json/a.jpg": "cannot write into {root}/split.json (",
-    "--pred_file {results} {results} --names a a": "--names needs as many names, all different, as --pred_file",
-    "--pred_file {results} --write_gt {results} --overwrite": "cannot write {results}: this command reads {results}; ",
-    "--pred_file {results} --list_cases {root}/annotations/relations_val.json --overwrite": "cannot write {root}/annot",
-    "--pred_file {results} --write_gt {tmp}/out/metrics.json": "{tmp}/out/metrics.json would be written twice",
-    "--write_gt {tmp}/x --list_cases {tmp}/x": "{tmp}/x would be written twice; give each file to write a name of its",
-    "--pred_file {results} --seeds": "--seeds needs several results files of one method; name them with --pred_file",
     "--pred_file {results} --sheet {tmp}/a.jpg --num 151": "--num 151 is too much for --sheet, which shows at most 150",
-    "--pred_file {results} {results} --protocol all": "--protocol and --sheet take one results file",
+    "--pred_file {results} {results}": "several results files are compared by python evaluation/compare.py --pred_file",
+    "--pred_file {results} {results} --names a b": "--names belongs to python evaluation/compare.py",
+    "--row {tmp}/a.json {tmp}/b.json --names a": "--row belongs to python evaluation/paper_rows.py",
 }
 
 
@@ -342,9 +354,9 @@ def test_where_nothing_is_hidden_no_balanced_accuracy_is_shown_and_the_files_hav
     run(*where, tmp_path / "one", "--pred_file", files[0])
     line = "existence balanced accuracy \\(%\\), no hidden object"
     assert re.search(f"^{line} +- +-$", capsys.readouterr().out, re.M)
-    run(*where, tmp_path / "two", "--pred_file", *files)
+    run(*where, tmp_path / "two", "--pred_file", *files, script=compare)
     assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
-    run(*where, tmp_path / "seeds", "--pred_file", *files, "--seeds")
+    run(*where, tmp_path / "seeds", "--pred_file", *files, "--seeds", script=compare)
     assert re.search(f"^{line} +- +- +- +- +-$", capsys.readouterr().out, re.M)
     visible = [float(case["confidence"]) > 0.5 for case in read_cases(tmp_path / "one")]
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())  # of all frames, nothing is official
@@ -362,7 +374,7 @@ def test_one_take_is_a_take_and_a_comparison_of_it_has_no_verdict(golden_root, t
     for _, prediction in keyed_entries(other["ego-exo"]["results"]):
         prediction["confidence"] = 0.0
     (tmp_path / "other.json").write_text(json.dumps(other))
-    run(*where, tmp_path / "two", "--pred_file", results, tmp_path / "other.json", "--num", "0")
+    run(*where, tmp_path / "two", "--pred_file", results, tmp_path / "other.json", "--num", "0", script=compare)
     text = capsys.readouterr().out + (tmp_path / "two" / "index.html").read_text()
     assert "existence balanced accuracy" in text and not re.search("better,|better<|worse,|worse<|worse$", text, re.M)
     assert text.count("o intervals: they come from") == 2

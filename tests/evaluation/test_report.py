@@ -12,7 +12,7 @@ import pytest
 
 from common.drawing import QUERY, side_by_side
 from common.errors import UserError
-from evaluation import evaluate
+from evaluation import compare, evaluate
 from evaluation.case_pictures import MOST_ON_SHEET, _draw_panel, draw_sheet, row_of_panels
 from evaluation.metrics import METRICS
 from formats.masks import encode_mask
@@ -181,7 +181,7 @@ def values(chromium):
 
 def compare_main(scored_data, out, *more):
     files = (scored_data / model / "ego-exo_val_results.json" for model in ("a", "b"))
-    evaluate.main([*options(scored_data, *files), "--out", str(out), *more])
+    compare.main([*options(scored_data, *files), "--out", str(out), *more])
 
 
 def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, capsys):
@@ -203,9 +203,8 @@ def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, cap
 def test_runs_of_one_method_are_shown_with_mean_and_deviation_and_breakdowns_of_the_mean(scored_data, tmp_path, capsys):
     alone, groups = [], []
     for model in ("a", "b"):
-        compare_main(
-            scored_data, tmp_path / model, "--pred_file", str(scored_data / model / "ego-exo_val_results.json")
-        )
+        results = scored_data / model / "ego-exo_val_results.json"
+        evaluate.main([*options(scored_data, results), "--out", str(tmp_path / model)])
         metrics = json.loads((tmp_path / model / "metrics.json").read_text())
         alone.append(metrics["official"] | metrics["extra"])
         groups.append(metrics["breakdown"]["target camera"])

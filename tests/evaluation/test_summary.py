@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from evaluation import evaluate
+from evaluation.figures import Change
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.pages import choose_rows
-from evaluation.summary import case_sums, group_figures, labels_of, paired_differences, summarize
+from evaluation.summary import case_sums, group_of, labels_of, paired_differences, summarize
 from evaluation.tables import better_or_worse
 from formats.masks import encode_mask
 from formats.pairs import Pairs
@@ -39,7 +40,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are
     rng = np.random.default_rng(0)
     values = rng.random(400)
     cases = make_cases(*((1, MaskScores(v, v, v, v, True, 1, 1)) for v in values))
-    low, high = summarize(np.arange(400), {}, cases[None])["interval_95"]["iou"]
+    low, high = summarize(np.arange(400), {}, cases[None]).intervals["iou"]
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
@@ -47,9 +48,9 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation_if_there_are
 def test_a_small_gain_on_every_take_is_certain_though_takes_differ_more_than_that():
     cases = np.stack([cases_of_takes(), cases_of_takes(better=0.02)])
     gain = paired_differences(TAKES, case_sums(cases))["iou"]
-    low, high = gain["interval_95"]
-    assert 0 < low <= gain["difference"] <= high < 0.021 and better_or_worse("iou", gain) == "better"
-    low, high = summarize(TAKES, {}, cases[:1])["interval_95"]["iou"]
+    low, high = gain.interval_95
+    assert 0 < low <= gain.difference <= high < 0.021 and better_or_worse("iou", gain) == "better"
+    low, high = summarize(TAKES, {}, cases[:1]).intervals["iou"]
     assert high - low > 0.02  # unpaired, nothing could be said
 
 
@@ -57,17 +58,17 @@ def test_the_interval_of_the_mean_of_runs_is_that_of_one_run_if_they_are_equal_a
     cases, better = cases_of_takes(), cases_of_takes(better=0.3)
 
     def width(*runs):
-        low, high = summarize(TAKES, {}, np.stack(runs))["interval_95"]["iou"]
+        low, high = summarize(TAKES, {}, np.stack(runs)).intervals["iou"]
         return high - low
 
     assert width(cases, cases) == pytest.approx(width(cases)) and width(cases, better) > 2 * width(cases)
 
 
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
-    assert better_or_worse("location_error", {"difference": 0.1, "interval_95": [-0.1, 0.2]}) == "worse, uncertain"
-    assert better_or_worse("iou", {"difference": 0.1, "interval_95": [None, None]}) == "-"  # of a single take
+    assert better_or_worse("location_error", Change(0.1, 0.2, 0.1, (-0.1, 0.2))) == "worse, uncertain"
+    assert better_or_worse("iou", Change(0.1, 0.2, 0.1, (math.nan, math.nan))) == "-"  # of a single take
     for unseen in (0, 4e-5):  # 0.00 percent, or 0.000
-        assert better_or_worse("iou", {"difference": unseen, "interval_95": [-1e-3, 1e-3]}) == "-"
+        assert better_or_worse("iou", Change(0, unseen, unseen, (-1e-3, 1e-3))) == "-"
 
 
 def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
@@ -75,13 +76,13 @@ def test_chosen_cases_are_the_best_the_worst_or_spread_between_them():
     ranked = sorted(cases["iou"][cases["visible"]])
 
     def chosen(order, number):
-        return cases["iou"][choose_rows(pairs, cases[None], order, number)].tolist()
+        return cases["iou"][choose_rows(pairs, cases, order, number)].tolist()
 
     assert chosen("best", 2)[0] == ranked[-1] and chosen("worst", 1)[0] == ranked[0]
     spread = chosen("spread", 5)
     assert spread[0] == ranked[-1] and spread[-1] == ranked[0] and spread == sorted(spread, reverse=True)
     assert len(chosen("spread", 1000)) == len(ranked)
-    *_, first, second = with_hidden = choose_rows(pairs, cases[None], "worst", 10, with_hidden=True)
+    *_, first, second = with_hidden = choose_rows(pairs, cases, "worst", 10, with_hidden=True)
     assert len(with_hidden) == 12 and cases["existence"][first] == cases["existence"][~cases["visible"]].max()
     assert not cases["visible"][[first, second]].any()
 
@@ -90,9 +91,10 @@ def test_missed_and_invented_objects_are_counted_and_chance_is_one_of_the_object
     rows = ((1.0, 2, 0.5), (0.0, 4, 1.0), (1.0, 2, 1.0), (math.nan, 1, 1.0))  # the first is missed
     cases = [(existence, MaskScores(0.5, 0.5, 0, 0, True, 9, 9, *row)) for *row, existence in rows]
     cases += [(existence, None) for existence in (0.1, 0.6)]
-    group = group_figures(case_sums(make_cases(*cases)))
-    assert (group["missed"], group["invented"]) == (1, 1)
-    assert (group["right_object"], group["right_object_chance"]) == pytest.approx((2 / 3, (0.5 + 0.25 + 0.5) / 3))
+    group = group_of("", case_sums(make_cases(*cases)))
+    assert (group.missed, group.invented) == (1, 1)
+    assert group.scores["right_object"] == pytest.approx(2 / 3)
+    assert group.scores["right_object_chance"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
 
 
 def test_the_label_of_an_objects_size_tells_the_share_of_the_image_that_it_covers():

@@ -1,0 +1,76 @@
+"""Compare results files on the cases that all of them have.
+
+    python evaluation/compare.py --setting ego-exo --split test --pred_file a/results.json b/results.json
+    python evaluation/compare.py --setting ego-exo --split test --pred_file seed_*/results.json --seeds
+
+The script compares each file with the first one. It prints paired differences with 95 % intervals, also by scenario,
+object size and camera, and writes comparison.json, cases.csv and index.html, which shows the cases on which the files
+disagree most. With --seeds, the files are runs of one method, and it prints their scores with mean and deviation, and
+breakdowns of the mean.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from common.errors import printable, run_script, say_errors
+
+say_errors(__name__)
+
+from common.arguments import Parser, add_num_workers, add_setting, at_least
+from common.files import check_outputs, check_writable
+from evaluation.pages import DISAGREEING, PAGE, choose_disagreements, make_card, write_evaluation, written_files
+from evaluation.score import ScoreOptions, score_files
+from evaluation.summary import figures_of
+from evaluation.tables import printed_lines
+from evaluation.truth import add_truth_options, open_truth
+from formats.results import same_run_path
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add_setting(parser)
+    add_truth_options(parser)
+    add = parser.add_argument
+    add("--pred_file", type=Path, nargs="+", required=True, help="two or more results files")
+    add("--seeds", action="store_true", help="print mean and deviation of the files, the runs of one method")
+    add("--names", nargs="+", help="names of the results files (default: names of the files or of their folders)")
+    add("--out", type=Path, help="output folder (default: {name}_comparison beside the first file)")
+    add("--num", type=at_least(0), default=40, help="number of cases with pictures in index.html")
+    add_num_workers(parser)
+    args = parser.parse_args(argv)
+    if len(args.pred_file) < 2:
+        parser.error("--pred_file needs two or more results files; one is scored by python evaluation/evaluate.py")
+    if args.names and not len(set(args.names)) == len(args.names) == len(args.pred_file):
+        parser.error("--names needs as many names, all different, as --pred_file has files")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    truth, out = open_truth(args, args.setting), args.out or same_run_path(args.pred_file[0], "comparison")
+    check_writable(out)
+    check_outputs(written_files(out), truth.read_with(args.pred_file))
+    files = dict(zip(args.names or short_names(args.pred_file), args.pred_file, strict=True))
+    options = ScoreOptions(args.setting, args.accept, allow_missing=args.allow_missing, keep_masks=True)
+    scored = score_files(truth, files, options, args.num_workers)
+    figures, takes = figures_of(truth, args.setting, scored, args.seeds), truth.take_names
+    rows = choose_disagreements(scored.pairs, scored.cases, args.num)
+    cards = {row: make_card(scored, row, takes[scored.pairs.take[row]], number) for number, row in enumerate(rows)}
+    write_evaluation(out, figures, scored, cards, DISAGREEING)
+    print(*map(printable, [*printed_lines(figures), f"report: open {out / PAGE}"]), sep="\n")
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Distinct names of results files: their stems if distinct, else their folders if distinct, else numbers."""
+    stems = [path.stem.removesuffix("_results") for path in paths]
+    folders = [path.resolve().parent.name for path in paths]
+    numbers = [f"{number}: {path.name}" for number, path in enumerate(paths, 1)]
+    return next(names for names in (stems, folders, numbers) if len(set(names)) == len(names))
+
+
+if __name__ == "__main__":
+    run_script(main)
