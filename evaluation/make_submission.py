@@ -22,7 +22,7 @@ say_errors(__name__)
 
 from common.arguments import Parser
 from common.constants import SETTINGS
-from common.files import check_output, check_outputs, write_json
+from common.files import check_output, check_outputs, file_digest, temporary_folder, write_json
 from common.progress import progress
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
 from formats.pairs import BOTH
@@ -61,13 +61,17 @@ def main(argv: list[str] | None = None) -> None:
         for setting, path in zip(SETTINGS, (args.ego_exo, args.exo_ego), strict=True)
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
-    check_output(out, args.overwrite)
+    check_output(out, True)
     check_outputs([out], truth.read_with(files.values()))
     if problems := [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]:
         refuse(problems, "the results")
     results = {setting: complete_results(truth, path, setting) for setting, path in files.items()}
     submission = {setting: {"version": "xx", "challenge": "xx", "results": takes} for setting, takes in results.items()}
-    write_json(out, submission)
+    with temporary_folder(out.parent, out.name, f"writes {out}") as folder:
+        write_json(made := folder / out.name, submission)
+        # The same file may be there already, of a process that was killed just before its end.
+        check_output(out, args.overwrite or (out.is_file() and file_digest(made) == file_digest(out)))
+        made.replace(out)
     print(f"{out}: {out.stat().st_size:,} bytes")
 
 

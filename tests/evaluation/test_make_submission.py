@@ -96,8 +96,11 @@ def test_a_submission_replaces_another_file_only_if_asked_for(scored_data, tmp_p
     (out := tmp_path / "out.json").touch()
     with pytest.raises(UserError, match="out.json exists; name another file to write, or give --overwrite"):
         submit(scored_data, out)
+    assert not out.read_bytes()
     submit(scored_data, out, "--overwrite")
-    assert out.read_bytes()
+    made = out.read_bytes()
+    submit(scored_data, out)  # as after a kill at its end
+    assert made and out.read_bytes() == made
     results = scored_data / "a" / "ego-exo_val_results.json"
     with pytest.raises(UserError, match=f"cannot write {results}: this command reads"):
         submit(scored_data, results, "--overwrite")
