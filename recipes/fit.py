@@ -27,7 +27,6 @@ HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it
 FIT_NEEDS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
 FIT_STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along a cosine
 LEAST_IOU = 0.01  # a look with a lower IoU shows nothing of the object
-EXISTENCE_WEIGHT = 0.5  # weight of the existence loss; the loss of the choice has weight 1
 
 
 def all_looks(recipe: Search, frame: Frame) -> list[tuple[Tensor, Tensor, bool]]:
@@ -143,7 +142,8 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
         expected = sum((share_of * ious).sum(1) for share_of in shares)
         logit = (shares[1].detach() * choice.existence(numbers)).sum(1)
         existence = F.binary_cross_entropy_with_logits(logit, visible[rows], weight[rows])
-        loss = EXISTENCE_WEIGHT * existence - (expected * visible[rows]).sum() / visible[rows].sum().clamp(min=1)
+        # Both losses have parameters of their own, so weights of the losses would change next to nothing.
+        loss = existence - (expected * visible[rows]).sum() / visible[rows].sum().clamp(min=1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
