@@ -28,6 +28,10 @@ def _forget_ours() -> dict:
 theirs = _forget_ours()
 try:
     from inference.predictor import Predictor  # found because torch.hub puts this folder first on the path
+    from recipes.table import RECIPES, recipe_of
+
+    for name in RECIPES:
+        recipe_of(name)  # which else imports it when a network is loaded, and then finds the caller's modules
 finally:
     _forget_ours()
     sys.modules.update(theirs)

@@ -1,5 +1,6 @@
 """The recipes by their names, which no other module knows, and recipes from checkpoints or backbones."""
 
+import functools
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ def training_of(name: str) -> Any:
     return imported(RECIPES[name].training)
 
 
+@functools.cache
 def imported(name: str) -> Any:
     module, _, member = name.partition(":")
     return getattr(importlib.import_module(module), member)
