@@ -17,12 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.arguments import Parser
-from common.constants import SETTINGS
 from common.errors import UserError, printable, run_script, say_errors
 
 say_errors(__name__)
 
+from common.arguments import Parser
+from common.constants import SETTINGS
 from evaluation.figures import Figures, is_undefined, read_figures
 from evaluation.metrics import METRICS, OFFICIAL
 
