@@ -125,10 +125,11 @@ def answer_visitor(
         given = [(row.file, row.marks) for row in kept] + ([(query, marks)] if query or not kept else [])
         images, masks = zip(*(read_marked(file, drawn) for file, drawn in given), strict=True)
         targets = ([target] if target or not more else []) + [row.file for row in more]
-        answers, limits = [], predictor.limits
+        answers = []
         for file in targets:  # one after the other, because each takes so much memory
             (image, _), name = read_upload(file, "second"), f" in {Path(file['path']).name}" if more else ""
             found = predictor.places(images, masks, image, 1 if more else PLACES, size=SIZE_WORDS[size])
+            limits = predictor.limits
             answers += [(x.rank, close_up(image, x, limits), shown_place(image, x, name, limits)) for x in found]
     except UserError as error:
         return CLEARED | {"text": str(error)}
