@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import eval_segswap
-from common.constants import SETTINGS
+from common.constants import SETTINGS, THRESHOLD
 from common.errors import UserError
 from formats.frame_files import pack_frames
 from formats.geometry import letterbox
@@ -24,14 +24,14 @@ from formats.pairs_file import listing_path, write_listing
 from formats.processed import ProcessedTake, read_frame
 from formats.takes import find_split_path
 from inference import resumable_run
-from inference.predictor import Predictor
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes import search
+from recipes.frame import Frame
 from recipes.strong.recipe import Strong
-from recipes.table import load_checkpoint
+from recipes.table import load_checkpoint, load_recipe
 from tests.made import EGO, ROOT
 from tests.made.networks import write_network
 from tests.made.processed import LAYOUT, make_data_set
@@ -93,8 +93,8 @@ def test_results_equal_single_pairs_and_golden_ones(strong_checkpoint, tmp_path,
     data_path = make_data_set(tmp_path, {"val": ["a"]}, layout)
     checkpoint = strong_checkpoint if strong else write_network(tmp_path / "net.pth", published=True)
     result = read_results(run(checkpoint, data_path, tmp_path, setting), setting)["a"]
-    predictor, networks, answers = Predictor.load(checkpoint, "cpu"), load_checkpoint(checkpoint)[1:3], []
-    size = {"ego-exo": "smaller", "exo-ego": "larger"}[setting]
+    recipe, networks, answers = load_recipe(checkpoint, "cpu"), load_checkpoint(checkpoint)[1:3], []
+    kinds = setting.split("-")
     take = ProcessedTake.read(data_path, "a")
     assert result["subsample_idx"] == take.subsample_idx
     for pair in take.correspondences(setting):
@@ -103,7 +103,7 @@ def test_results_equal_single_pairs_and_golden_ones(strong_checkpoint, tmp_path,
         for frame, value in frames.items():
             query, target = (read_frame(take.folder / camera / f"{frame}.jpg") for camera in pair[1:])
             query_mask = decode_mask(take.masks[pair.object_name][pair.query_camera][int(frame)])
-            alone, existence = predictor.segment(query, query_mask, target, size=size)
+            alone, existence = alone_in_frame(recipe, query, query_mask, target, kinds)
             assert value["confidence"] == pytest.approx(existence, abs=1e-4)
             mask = decode_mask(value["pred_mask"])
             assert (cv2.resize(mask, target.shape[1::-1], interpolation=cv2.INTER_AREA) == alone).mean() > 0.95
@@ -111,6 +111,15 @@ def test_results_equal_single_pairs_and_golden_ones(strong_checkpoint, tmp_path,
             if not strong:
                 assert existence == pytest.approx(plain_existence(*networks, query, query_mask, target), abs=1e-4)
     assert strong or np.mean(answers, axis=0) == pytest.approx(expected, rel=0.02)
+
+
+def alone_in_frame(recipe, query, query_mask, target, kinds):
+    """The mask and the existence of one pair, whose cameras are of these kinds."""
+    frame = Frame()
+    marked = frame.add_object(query_mask, frame.add_picture(query, kinds[0]))
+    frame.add_pair(marked, frame.add_picture(target, kinds[1]), 0)
+    [answer] = recipe.predict(recipe.prepare(frame))
+    return answer.in_image(target.shape[:2]) > THRESHOLD, answer.existence
 
 
 def plain_existence(backbone, model, query, query_mask, target) -> float:
