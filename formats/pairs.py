@@ -70,6 +70,9 @@ class Store:
         start, length, _, height, width = self.masks[row].tolist()
         return {"size": [height, width], "counts": self.counts[start : start + length].tobytes().decode()}
 
+    def kind(self, camera: int) -> str:
+        return camera_kind(self.cameras[camera])
+
     def image(self, take: int, camera: int, frame: int) -> np.ndarray:
         """A frame, (H, W, 3) uint8 RGB. Raises UserError if it cannot be read, or if its file has another size than
         when the pairs were listed.

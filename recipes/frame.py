@@ -7,7 +7,7 @@ in `frame_size`, a frame is one picture.) `Frames` reads them, and `answered` is
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -16,8 +16,9 @@ from common.constants import THRESHOLD
 from common.errors import UserError
 from formats.geometry import Size, letterbox
 from formats.masks import RLE, fit_mask, letterbox_mask
-from formats.pairs import Pairs
-from formats.takes import camera_kind
+
+if TYPE_CHECKING:  # a single pair reads no data set
+    from formats.pairs import Pairs
 
 AnyMask = RLE | np.ndarray  # a mask of any size; an array is uint8 of 0 and 1
 
@@ -116,7 +117,7 @@ class Frames(Dataset):
 
     def __init__(
         self,
-        pairs: Pairs,
+        pairs: "Pairs",
         groups: Sequence[np.ndarray],
         prepare: Callable[[Frame], Frame],
         with_truths: bool = False,
@@ -146,7 +147,7 @@ class Frames(Dataset):
                     if camera not in pictures:
                         image = pairs.store.image(take, camera, int(pairs.frame[row]))
                         video = pairs.store.views[take][camera].video
-                        pictures[camera] = frame.add_picture(image, camera_kind(pairs.store.cameras[camera]), video)
+                        pictures[camera] = frame.add_picture(image, pairs.store.kind(camera), video)
             except UserError as error:
                 frame.left_out[row] = str(error)
                 continue
