@@ -217,8 +217,9 @@ def address(warm_python, strong_checkpoint, tmp_path_factory) -> str:
         box = BRUSH | {"tool": "box", "lines": [[[50, 50], [500, 400]]]}
         visitor.join(visitor.number, visitor.upload(QUERY), [box] * 10, visitor.upload(TARGET), NOT_KNOWN, None, None)
         assert list(mine.rglob("query.jpg"))
-        said = console.read_text().splitlines()[2:]
-        assert all(line.startswith("a request was not answered: ") and len(line) < 250 for line in said), said
+        said = console.read_text()  # in which libraries that do not fit each other may warn
+        answers = [line for line in said.splitlines() if line.startswith("a request was not answered: ")]
+        assert answers and max(map(len, answers)) < 250 and "Traceback" not in said, said
     finally:
         server.terminate()
         status = server.wait()

@@ -65,7 +65,7 @@ def test_visible_and_hidden_objects_weigh_the_same_in_the_fit_however_few_are_vi
     looks.visible[60:], looks.iou[60:] = False, 0
     monkeypatch.setattr(fitting, "FIT_STEPS", 300)
     fit(choice := Choice(), looks, seed=0)
-    assert judged(choice, looks)[2].sigmoid().median() == pytest.approx(0.5, abs=0.1)
+    assert judged(choice, looks)[2].sigmoid().median() == pytest.approx(0.5, abs=0.2)  # without the balance: 0.03
 
 
 def judged(choice: Choice, looks: LooksOfPairs) -> list[torch.Tensor]:
