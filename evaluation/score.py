@@ -54,7 +54,7 @@ class FileScores(NamedTuple):
 
 
 class ScoredFiles(NamedTuple):
-    """The cases that all of some results files have."""
+    """The scored cases of one results file, or those that all of several files have."""
 
     names: Sequence[str]  # of the files; "" if there is only one
     pairs: Pairs  # (N,)

@@ -81,8 +81,8 @@ def seeds_table(figures: Figures, seeds: Mapping[str, Spread]) -> Table:
 
 
 def breakdown_tables(figures: Figures, kind: str) -> list[Table]:
-    """Of the breakdown `kind`, the scores of the first results file, or the means of seeds, and then the differences of
-    each other file from the first one.
+    """The tables of the breakdown `kind`: first the scores of the first results file, or the means of seeds; then, for
+    each other file, its differences from the first one.
     """
     changes = [change_table(figures, kind, other) for other in figures.comparisons]
     return [group_table(figures, kind), *changes]

@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """The likeliest of several has the highest one. Where nothing is outlined, the existence tells nothing."""
+        """The highest rank is the likeliest place. A place without an outline comes last, whatever its existence."""
         return bool((self.mask > THRESHOLD).any()), self.existence
 
 
@@ -65,7 +65,7 @@ class Predictor:
 
     def verdict(self, mask: np.ndarray, existence: float) -> str:
         """What a person is told of a `Found`: "there (93 %)", "unsure (31 %)", "probably not there (4 %)", "not found".
-        The limits are those of the recipe, as an existence with nothing trained is on another scale.
+        The recipe knows the limits, since with nothing trained, existences lie closer to the middle.
         """
         return verdict(existence, *self.limits, mask)
 

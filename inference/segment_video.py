@@ -127,7 +127,7 @@ def files_of(path: Path) -> list[tuple[str, int, int]]:
 
 
 def print_found(rows: Sequence[tuple], limits: Limits) -> None:
-    """Print where each object was found, how often, and how surely, from rows of existence.csv."""
+    """Print how often and how surely each object was found in each camera, from the rows of existence.csv."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)  # existences, and shares of the picture
     for *_, camera, _, name, existence, share in rows:
         found[name, camera].append((existence, share))

@@ -84,7 +84,7 @@ class EfficientNetLite(nn.Module):
         return self.levels(images).feat
 
     def levels(self, images: Tensor) -> Levels:
-        """The last layer of stride 16, and that of stride 8."""
+        """The last layer of stride 16, and the last one of stride 8."""
         x = F.relu6(self.bn1(self.conv_stem(F.pad(images, (0, 1, 0, 1)))), inplace=True)
         early = self.blocks[: EARLY + 1](x)
         return Levels(self.blocks[EARLY + 1 :](early), early)

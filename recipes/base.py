@@ -72,7 +72,7 @@ class Recipe(ABC):
 
     @property
     def limits(self) -> Limits:
-        """Of the existence, for the words that a person is told."""
+        """The existences at which the words change that a person is told."""
         return LIMITS
 
     def prepare(self, frame: Frame) -> Frame:

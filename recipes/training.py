@@ -25,7 +25,7 @@ SEARCH_SHARE_HELP = "(default: a tenth, but at least 20,000 pairs)"  # what `sea
 class Training(ABC):
     """What a recipe learns from training pairs without steps of an optimizer: nothing but what `finish` finds."""
 
-    Options: ClassVar[type]  # its own flags of train.py; `options` has their values
+    Options: ClassVar[type]  # the flags of train.py that only it has; their values are in `options`
     fixed: ClassVar[dict[str, Any]] = {"n_epoch": 0, "warmUpIter": 0}  # flags of train.py that this training lacks
     new: ClassVar[str] = "existence not fitted yet"  # what is said of a network from which it begins
 

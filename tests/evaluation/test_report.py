@@ -179,6 +179,13 @@ def values(chromium):
     return [json.loads(card["values"]) for card in chromium.shown()]
 
 
+@pytest.mark.parametrize("more", ["--names a a", "--names a", "--pred_file one.json"])
+def test_a_comparison_needs_several_files_with_names_of_their_own(scored_data, tmp_path, capsys, more):
+    with pytest.raises(SystemExit):
+        compare_main(scored_data, tmp_path / "out", *more.split())
+    assert f"{more.split()[0]} needs " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def compare_main(scored_data, out, *more):
     files = (scored_data / model / "ego-exo_val_results.json" for model in ("a", "b"))
     compare.main([*options(scored_data, *files), "--out", str(out), *more])
