@@ -37,6 +37,7 @@ from recipes.samples import TrainSamples
 from recipes.table import load_checkpoint, recipe_of, training_of
 from train.engine import LossStep
 
+CPU = torch.device("cpu")
 # What an H100 reaches in large operations, less than its data sheet says: assumed, not measured.
 START = 8e-6  # seconds in which a CPU starts an operation
 TRAFFIC = 3e12  # bytes of memory a second
@@ -139,15 +140,15 @@ def hours(seconds: tuple[float, float], reading: float, cores: int) -> str:
     return " / ".join(f"{STEPS * step / 3600:.2g}" for step in known)
 
 
-def make_training(name: str, input_size: int, precision: str) -> Any:
+def make_training(name: str, input_size: int, precision: str, device: torch.device = CPU) -> Any:
     """The paper's training with random weights, or the strong one with the network of this repository, whose answers
-    decide how often it looks. It runs on a CPU, but as on a GPU.
+    decide how often it looks. On a CPU, it runs as on a GPU.
     """
     if name == "paper":
         backbone, network = resnet50_backbone(), XSegTx(XSegTxConfig(input_size=input_size))
     else:
         _, backbone, network, *_ = load_checkpoint(SHIPPED)
-    recipe, training = recipe_of(name)(network.float(), backbone, torch.device("cpu"), precision), training_of(name)
+    recipe, training = recipe_of(name)(network.float(), backbone, device, precision), training_of(name)
     recipe.encoder.masks = Backbone.mask_encoder(recipe.encoder.backbone)
     for module in network.modules():
         if isinstance(module, Attention):  # with dropout, a CPU's attention is many operations, and a GPU's is one
@@ -176,16 +177,22 @@ def print_matching(name: str, pairs: Pairs, setting: str, precision: str) -> Non
     """Print what matching with a backbone does for pairs that a GPU computes at once. Weights are random: they hardly
     change how often it looks.
     """
+    counter, of_backbone, number = count_matching(name, pairs, precision)
+    print_line(f"{setting}, {number} pairs matched", counter)
+    own, whole = (1e3 * x.busy / number for x in (of_backbone, counter))
+    print(f"the GPU needs {whole:.1f} ms a pair, {own:.1f} of them for the backbone")
+
+
+def count_matching(name: str, pairs: Pairs, precision: str) -> tuple[Counter, Counter, int]:
+    """What matching does, what its backbone does of it, and for how many pairs."""
     features.KEPT_BYTES = 0  # only a CPU keeps features of pictures
     backbone = make_backbone(name) if name in LITES else timm_backbone(name, create_network(name))
-    recipe = Matching.of(backbone, torch.device("cpu"), precision)
+    recipe = Matching.of(backbone, CPU, precision)
     frame = first_frames(recipe, pairs)
     recipe.encoder.backbone.network = network = Pretended(recipe.encoder.backbone.network)
     counter, of_backbone = count(lambda: recipe.predict(frame)), network.total
     counter.add(of_backbone.operations, of_backbone.flop, of_backbone.bytes, of_backbone.busy)
-    print_line(f"{setting}, {len(frame.row)} pairs matched", counter)
-    own, whole = (1e3 * x.busy / len(frame.row) for x in (of_backbone, counter))
-    print(f"the GPU needs {whole:.1f} ms a pair, {own:.1f} of them for the backbone")
+    return counter, of_backbone, len(frame.row)
 
 
 def training_step(training: Any, batch: Any) -> Callable[[], None]:

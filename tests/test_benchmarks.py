@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import counting, inference, measure, network_card, photographs, train_step
+from benchmarks import counting, gpu, inference, measure, network_card, photographs, train_step
 from common.drawing import write_picture
 from common.files import file_digest, read_json, write_json
 from formats.masks import check_rle, encode_mask, mask_area
@@ -83,6 +83,20 @@ def test_steps_and_predictions_of_both_recipes_are_counted_and_hours_follow_from
     text = output_of(run_main(train_step.main, *small[:1], *small[-2:], "--backbone", "efficientnet_lite0"))
     needs = re.findall(r"^the GPU needs (.*) ms a pair, (.*) of them for the backbone$", text, re.MULTILINE)
     assert len(needs) == 2 and all(float(whole) >= float(own) > 0 for whole, own in needs)
+
+
+def test_what_is_measured_on_a_gpu_stands_beside_what_was_computed_and_beside_a_cpu(monkeypatch):
+    monkeypatch.setattr(counting, "BATCH_SIZE", 1)
+    monkeypatch.setattr(gpu, "open_pairs", every_fourth)
+    monkeypatch.setattr(gpu, "RECIPES", ("paper",))
+    small = ("--device", "cpu", "--precision", "fp32", "--frames", 1, "--size", "tiny", "--input_size", 48)
+    words = ("--rounds", 1, "--batch_size", 1, "--backbone", "efficientnet_lite0")
+    text = output_of(run_main(gpu.main, *small, *words))
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| \w+, \d+ ", line)]
+    assert [row[0].partition(",")[0] for row in rows] == ["paper", "efficientnet_lite0", "paper"]
+    assert all(len(row) == 6 and min(map(float, row[1:4])) > 0 for row in rows)
+    assert "beside a CPU's: mean IoU 1.0000, least 1.0000" in text
+    assert "existence differs by 0.0e+00 on average, and by 0.0e+00 at most" in text
 
 
 def test_what_is_counted_are_operations_with_their_flop_and_bytes_and_no_views():
