@@ -37,9 +37,8 @@ STARS = "A star marks a score that is not part of the benchmark. docs/published_
 SHOWN = "Each picture shows the query, what was predicted and the true mask: cases {}. A dashed outline means that the "
 SHOWN += "object is predicted hidden. Click a picture to see it at full size."
 GROUPS = "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was predicted "
-GROUPS += (
-    "visible. An arrow up means better; brackets hold the 95 % interval. Click the head of a column to sort by it."
-)
+GROUPS += "visible. Brackets hold the 95 % interval; if it lacks 0, an arrow shows what is better (up) or worse. Click "
+GROUPS += "the head of a column to sort by it."
 
 
 def choose_rows(pairs: Pairs, cases: np.ndarray, order: str, number: int, with_hidden: bool = False) -> list[int]:

@@ -114,7 +114,7 @@ def difference_table(figures: Figures, other: Comparison) -> Table:
 def change_table(figures: Figures, kind: str, other: Comparison) -> Table:
     """The differences of a results file from the first one in each group of the breakdown `kind`, with intervals.
     Groups are sorted by the size of the change of IoU, the largest first. An arrow points up if the second file is
-    better.
+    surely better, down if it is surely worse.
     """
     rows: Table = [(f"{other.second} - {figures.names[0]}", *(METRICS[name].heading for name in TABLE_METRICS))]
     groups = {group.label: group for group in figures.summary.breakdown[kind]}
@@ -124,7 +124,7 @@ def change_table(figures: Figures, kind: str, other: Comparison) -> Table:
         for name in TABLE_METRICS:
             metric, change = METRICS[name], changes[name].difference
             interval = metric.interval_text(changes[name].interval_95, "+")
-            arrow = {"better": " ▲", "worse": " ▼", "": ""}[metric.verdict(change)]
+            arrow = {"better": " ▲", "worse": " ▼"}.get(better_or_worse(name, changes[name]), "")
             text = metric.as_text(change, "+") + arrow + (f" [{interval}]" if interval else "")
             cells.append("-" if is_undefined(name, groups[label].lacks) else text)
         rows.append(cells)
@@ -163,7 +163,7 @@ def printed_lines(figures: Figures) -> list[str]:
     lines.append(f"* not part of the benchmark; {interval_note(figures)}")
     for kind, groups in figures.summary.breakdown.items():
         if len(groups) > 1 and kind not in LONG_BREAKDOWNS:
-            arrows = " (▲: better)" if figures.comparisons else ""
+            arrows = " (▲: surely better)" if figures.comparisons else ""
             lines += ["", f"* {BREAKDOWN_TITLES.get(kind, f'by {kind}')}{arrows}"]
             for table in breakdown_tables(figures, kind)[bool(figures.comparisons) :]:
                 lines += format_table(table)

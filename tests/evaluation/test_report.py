@@ -205,6 +205,8 @@ def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, cap
         assert change == pytest.approx(figures[name]["second"] - figures[name]["first"]) and sign * change > 0
         assert verdict in re.findall(rf"<td>{title}</td>.*?</tr>", text, re.DOTALL)[1]
         assert re.search(f"^{title} .* {verdict}", printed, re.M)
+    for camera, arrow in (("cam01", " ▼"), ("cam02", "")):  # only where the interval lacks 0
+        assert re.search(rf"^{camera} +-\d+\.\d\d{arrow} \[", printed, re.M)
 
 
 def test_runs_of_one_method_are_shown_with_mean_and_deviation_and_breakdowns_of_the_mean(scored_data, tmp_path, capsys):
