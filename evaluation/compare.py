@@ -22,7 +22,7 @@ say_errors(__name__)
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.files import check_outputs, check_writable
-from evaluation.pages import DISAGREEING, PAGE, choose_disagreements, make_card, write_evaluation, written_files
+from evaluation.pages import DISAGREEING, PAGE, choose_disagreements, make_cards, write_evaluation, written_files
 from evaluation.score import ScoreOptions, score_files
 from evaluation.summary import figures_of
 from evaluation.tables import printed_lines
@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     files = dict(zip(args.names or short_names(args.pred_file), args.pred_file, strict=True))
     options = ScoreOptions(args.setting, args.accept, allow_missing=args.allow_missing, keep_masks=True)
     scored = score_files(truth, files, options, args.num_workers)
-    figures, takes = figures_of(truth, args.setting, scored, args.seeds), truth.take_names
+    figures = figures_of(truth, args.setting, scored, args.seeds)
     rows = choose_disagreements(scored.pairs, scored.cases, args.num)
-    cards = {row: make_card(scored, row, takes[scored.pairs.take[row]], number) for number, row in enumerate(rows)}
+    cards = make_cards(scored, rows, truth.take_names)
     write_evaluation(out, figures, scored, cards, DISAGREEING)
     print(*map(printable, [*printed_lines(figures), f"report: open {out / PAGE}"]), sep="\n")
 

@@ -15,6 +15,7 @@ compare.py compares several results files; paper_rows.py prints the scores of bo
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
@@ -23,13 +24,15 @@ from common.errors import UserError, counted, printable, run_script, say_errors
 
 say_errors(__name__)
 
+import numpy as np
+
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.files import check_output, check_outputs, check_writable
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, row_of_panels
-from evaluation.pages import CASE_ORDERS, PAGE, choose_rows, make_card, write_evaluation, written_files
+from evaluation.pages import CASE_ORDERS, PAGE, choose_rows, make_cards, write_evaluation, written_files
 from evaluation.protocols import PROTOCOLS
-from evaluation.score import ScoreOptions, score_files
+from evaluation.score import ScoredFiles, ScoreOptions, score_files
 from evaluation.summary import figures_of
 from evaluation.tables import list_cases, printed_lines
 from evaluation.truth import GroundTruth, add_truth_options, open_truth
@@ -111,22 +114,23 @@ def evaluate(truth: GroundTruth, path: Path, args: argparse.Namespace) -> None:
     pairs, cases = scored.pairs, scored.cases[0]
     rules = () if args.protocol == "official" else PROTOCOLS if args.protocol == "all" else ("official", args.protocol)
     figures = figures_of(truth, args.setting, scored, rules={rule: PROTOCOLS[rule](pairs, cases) for rule in rules})
-
-    def cards_of(rows: list[int]) -> dict[int, dict]:
-        takes = truth.take_names
-        return {row: make_card(scored, row, takes[pairs.take[row]], number) for number, row in enumerate(rows)}
-
-    number = 100 if args.num is None else args.num
-    cards = cards_of(choose_rows(pairs, cases, args.order, number, with_hidden=True)) if args.report else {}
-    sheet = None
-    if args.sheet:
-        on_sheet = cards_of(choose_rows(pairs, cases, args.order, 8 if args.num is None else args.num))
-        captions = ["{title}, {caption}".format(**card) for card in on_sheet.values()]
-        sheet = draw_sheet((row_of_panels(draw_case(scored, row)) for row in on_sheet), captions)
+    cards = {}
+    if args.report:
+        number = 100 if args.num is None else args.num
+        rows = choose_rows(pairs, cases, args.order, number, with_hidden=True)
+        cards = make_cards(scored, rows, truth.take_names)
+    sheet = sheet_of(scored, truth.take_names, args) if args.sheet else None
     write_evaluation(args.out, figures, scored, cards, CASE_ORDERS[args.order])
     if sheet is not None:
         write_picture(args.sheet, sheet)
     print(*map(printable, [*printed_lines(figures), f"report: open {args.out / PAGE}"]), sep="\n")
+
+
+def sheet_of(scored: ScoredFiles, take_names: Sequence[str], args: argparse.Namespace) -> np.ndarray:
+    """The picture of --sheet."""
+    rows = choose_rows(scored.pairs, scored.cases[0], args.order, 8 if args.num is None else args.num)
+    captions = ["{title}, {caption}".format(**card) for card in make_cards(scored, rows, take_names).values()]
+    return draw_sheet((row_of_panels(draw_case(scored, row)) for row in rows), captions)
 
 
 if __name__ == "__main__":

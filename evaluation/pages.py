@@ -5,7 +5,7 @@ Cases are (files, N) arrays of type CASE: a row for each of N pairs in each resu
 
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,32 +95,53 @@ def round_robin(ranked: Iterable[int], key: Callable[[int], Hashable]) -> list[i
     return [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
 
 
-def make_card(scored: ScoredFiles, row: int, take: str, number: int) -> dict[str, Any]:
-    """The card of a case for page.html, with the path of its picture, which has this number. `take` is the take's name.
-    Cards can be sorted by the values of "orders" ("" comes last) and chosen by "kinds".
-    """
-    names, pair, cases = scored.names, scored.pairs.named(row), scored.cases[:, row]
-    case, iou, existence, goodness = cases[0], cases["iou"], cases["existence"], goodness_of(cases)
-    visible, predicted = bool(case["visible"]), existence > THRESHOLD
-    kinds = {"hidden, predicted visible": predicted.any() and not visible}
-    kinds["visible, predicted hidden"] = visible and not predicted.all()
-    kinds["visible, empty mask"] = visible and (cases["predicted_pixels"] == 0).any()
-    kinds["visible, wrong object"] = visible and (cases["right_object"] == 0).any()
-    orders: dict[str, Any] = {}
+def make_cards(scored: ScoredFiles, rows: Sequence[int], take_names: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """By row, the cards of cases for page.html, with the paths of their pictures."""
+    cards = {}
+    for number, row in enumerate(rows):
+        pair, cases, take = scored.pairs.named(row), scored.cases[:, row], take_names[scored.pairs.take[row]]
+        said = []
+        for name, case in zip(scored.names, cases, strict=True):
+            found = f"IoU {METRICS['iou'].as_text(case['iou'])} %" if case["visible"] else "not there"
+            said.append(f"{name} {found}, existence {case['existence']:.0%}".strip())
+        place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
+        cards[row] = {
+            "picture": f"{PICTURES}/{number:04d}.jpg",
+            "title": pair.object_name.strip(),
+            "caption": f"{place}: {'; '.join(said)}",
+            "take_uid": pair.take_uid,
+            "orders": orders_of(cases),
+            "kinds": kinds_of(scored.names, cases),
+        }
+    return cards
+
+
+def orders_of(cases: np.ndarray) -> dict[str, Any]:
+    """By what the page can sort a case, with its predictions (files,); "" comes last."""
+    visible, iou, orders = cases["visible"][0], cases["iou"], {}
+    if len(cases) > 1:
+        orders["distance"] = np.ptp(goodness_of(cases)).item()
+        orders["change from first to last file"] = (iou[-1] - iou[0]).item() if visible else ""
+    orders["IoU"] = 100 * iou[0].item() if visible else ""
+    orders["existence"] = cases["existence"][0].item()
+    orders["object size"] = cases["truth_pixels"][0].item() if visible else ""
+    return orders
+
+
+def kinds_of(names: Sequence[str], cases: np.ndarray) -> list[str]:
+    """By what the page can choose a case, with its predictions in the files `names`."""
+    visible, predicted, goodness = cases["visible"][0], cases["existence"] > THRESHOLD, goodness_of(cases)
+    kinds = {
+        "object visible": visible,
+        "object hidden": not visible,
+        "hidden, predicted visible": not visible and predicted.any(),
+        "visible, predicted hidden": visible and not predicted.all(),
+        "visible, empty mask": visible and (cases["predicted_pixels"] == 0).any(),
+        "visible, wrong object": visible and (cases["right_object"] == 0).any(),
+    }
     if len(names) > 1:
-        kinds |= {f"{name} is best": value == max(goodness) for name, value in zip(names, goodness, strict=True)}
-        change = iou[-1] - iou[0] if visible else ""
-        orders |= {"distance": np.ptp(goodness), "change from first to last file": change}
-    orders |= {"IoU": 100 * iou[0] if visible else "", "existence": existence[0]}
-    orders["object size"] = case["truth_pixels"] if visible else ""
-    place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
-    ious = [f"IoU {METRICS['iou'].as_text(value)} %" if visible else "not there" for value in iou]
-    said = (f"{name} {text}, existence {x:.0%}".strip() for name, text, x in zip(names, ious, existence, strict=True))
-    caption = f"{place}: {'; '.join(said)}"
-    text = {"title": pair.object_name.strip(), "caption": caption, "take_uid": pair.take_uid}
-    shown = ["object visible" if visible else "object hidden", *(kind for kind, is_kind in kinds.items() if is_kind)]
-    orders = {name: value if value == "" else value.item() for name, value in orders.items()}
-    return {"picture": f"{PICTURES}/{number:04d}.jpg", **text, "orders": orders, "kinds": shown}
+        kinds |= {f"{name} is best": good == goodness.max() for name, good in zip(names, goodness, strict=True)}
+    return [kind for kind, holds in kinds.items() if holds]
 
 
 def written_files(out: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 All problems of a results file are found and named, not only the first one.
 """
 
-import functools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from evaluation.metrics import MaskScores, score_masks
 from evaluation.truth import MISSING_HINT, GroundTruth, refuse
 from formats.geometry import eval_size
 from formats.masks import RLE, decode_mask, encode_mask, mask_area, mask_size, resize_mask
-from formats.pairs import Pairs
+from formats.pairs import Pairs, Store
 from formats.results import MISSING, OTHER_FORMS, Problem, iter_results, read_predictions, read_provenance
 
 MASK_SCORES = [*MaskScores.__annotations__.items()]
@@ -44,11 +43,28 @@ class ScoreOptions(NamedTuple):
     keep_masks: bool = False  # to draw them
 
 
+class TakeResults(NamedTuple):
+    """What a results file has for the pairs of a take, to be scored by a process of its own."""
+
+    take: int  # its number in the store of the ground truth
+    pairs: Pairs  # of `Pairs.of_take`
+    raw: Any  # as in the file; None if it lacks the take
+    options: ScoreOptions
+
+
+class CaseScores(NamedTuple):
+    """The scores of N pairs."""
+
+    cases: np.ndarray  # (N,) of type CASE
+    masks: np.ndarray  # (N,): the predicted masks as in the file, RLEs; None if missing, or not kept
+    problems: list[Problem]
+
+
 class FileScores(NamedTuple):
     """The scores of a results file."""
 
     cases: np.ndarray  # (N,) of type CASE: a row for each pair of the ground truth
-    masks: np.ndarray  # (N,): the predicted mask of each pair as in the file, an RLE; None if missing, or not kept
+    masks: np.ndarray  # (N,), as in CaseScores
     warnings: list[str]  # a line for each thing that was not scored, or not by the official protocol
     made: dict[str, Any]  # the path of the results file, and how it was made, if its run record says so
 
@@ -59,7 +75,7 @@ class ScoredFiles(NamedTuple):
     names: Sequence[str]  # of the files; "" if there is only one
     pairs: Pairs  # (N,)
     cases: np.ndarray  # (files, N) of type CASE
-    masks: np.ndarray  # (files, N), as in FileScores
+    masks: np.ndarray  # (files, N), as in CaseScores
     warnings: list[str]
     made: list[dict[str, Any]]
 
@@ -85,40 +101,41 @@ def score_file(truth: GroundTruth, path: Path, options: ScoreOptions, num_worker
     """
     not_in_truth: list[str] = []
     results = truth.with_results(iter_results(path, options.setting, truth.split), not_in_truth)
-    cases, masks, found = score_takes(truth, results, options, num_workers)
-    problems, accepted = [], Counter()
-    for problem in found:
-        if problem.flag in options.accept:
-            accepted[problem.kind] += problem.count
-        else:
-            problems.append(problem)
-    is_empty = np.isnan(cases["existence"]).all() and all(problem.kind == MISSING for problem in problems)
+    scores = score_takes(truth, results, options, num_workers)
+    accepted = [problem for problem in scores.problems if problem.flag in options.accept]
+    problems = [problem for problem in scores.problems if problem.flag not in options.accept]
+    is_empty = np.isnan(scores.cases["existence"]).all() and all(problem.kind == MISSING for problem in problems)
     if is_empty and (not_in_truth or options.allow_missing):
         raise UserError(f"{path} has no prediction for any scored case; check --split")
-    if refused := [problem for problem in problems if not (problem.kind == MISSING and options.allow_missing)]:
+    refuse_problems(problems, path, options.allow_missing)
+    warnings = [*warnings_of(truth, not_in_truth, accepted), *(problem.text for problem in problems)]
+    return FileScores(scores.cases, scores.masks, warnings, {"results": str(path), **read_provenance(path)})
+
+
+def refuse_problems(problems: Iterable[Problem], path: Path, allow_missing: bool) -> None:
+    """Print problems and raise UserError; with `allow_missing`, missing predictions are none."""
+    if refused := [problem for problem in problems if not (problem.kind == MISSING and allow_missing)]:
         flags = sorted({problem.flag for problem in refused if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        hint += "" if options.allow_missing else MISSING_HINT
+        hint += "" if allow_missing else MISSING_HINT
         refuse([problem.text for problem in refused], str(path), hint)
-    warnings = [*warnings_of(truth, not_in_truth, accepted), *(problem.text for problem in problems)]
-    return FileScores(cases, masks, warnings, {"results": str(path), **read_provenance(path)})
 
 
 def score_takes(
     truth: GroundTruth, results: Iterable[tuple[int, str, Any]], options: ScoreOptions, num_workers: int
-) -> tuple[np.ndarray, np.ndarray, list[Problem]]:
-    """Score the takes of `truth.with_results` -> the cases and the masks of all pairs, and the problems by take."""
-    pairs, of_takes = truth.pairs, {}
+) -> CaseScores:
+    """Score the takes of `truth.with_results`. Problems are in the order of the takes in the ground truth."""
+    pairs, problems = truth.pairs, {}
     cases, masks = np.zeros(len(pairs), CASE), np.full(len(pairs), None)
-    tasks = ((pairs.of_take(take), raw, options, take) for take, _, raw in results)
+    tasks = (TakeResults(take, pairs.of_take(take), raw, options) for take, _, raw in results)
     jobs = run_jobs(score_take, tasks, num_workers if len(truth.infos) > 1 else 0)
-    for (*_, take), (scored, predicted, of_takes[take]) in progress(jobs, "score", len(truth.infos), "take"):
-        rows = np.flatnonzero(pairs.take == take)
-        cases[rows], masks[rows] = scored, predicted
-    return cases, masks, [problem for take in sorted(of_takes) for problem in of_takes[take]]
+    for task, scores in progress(jobs, "score", len(truth.infos), "take"):
+        rows = np.flatnonzero(pairs.take == task.take)
+        cases[rows], masks[rows], problems[task.take] = scores
+    return CaseScores(cases, masks, [problem for take in sorted(problems) for problem in problems[take]])
 
 
-def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Counter[str]) -> list[str]:
+def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Iterable[Problem]) -> list[str]:
     """Lines on what the ground truth or the results lack, and on accepted forms."""
     notes = {
         "not the official protocol: every frame counts, even if nobody looked at the target view": truth.all_frames,
@@ -128,44 +145,66 @@ def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Count
         f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}": not_in_truth,
     }
     warnings = [text for text, holds in notes.items() if holds]
-    for kind, count in sorted(accepted.items()):
+    counts = Counter()
+    for problem in accepted:
+        counts[problem.kind] += problem.count
+    for kind, count in sorted(counts.items()):
         _, noun, text = OTHER_FORMS[kind]
         warnings.append(f"accepted: {counted(count, noun)} {text}")
     return warnings
 
 
-def score_take(task: tuple[Pairs, Any, ScoreOptions, int]) -> tuple[np.ndarray, np.ndarray, list[Problem]]:
-    """Score the predictions for the pairs of a take: of its results in the file, None if the file lacks it.
-
-    Returns the cases, the masks in the file (None unless they are kept, and where there is none), and the problems.
-    """
-    pairs, raw, options, _ = task
-    cases, masks, problems = np.zeros(len(pairs), CASE), np.full(len(pairs), None), []
+def score_take(task: TakeResults) -> CaseScores:
+    """Score the predictions for the pairs of a take."""
+    pairs, options = task.pairs, task.options
+    cases, kept, problems = np.zeros(len(pairs), CASE), np.full(len(pairs), None), []
     cases["visible"], cases["existence"] = pairs.visible, np.nan
-    store, in_view = pairs.store, defaultdict(list)  # by camera and frame, the masks of all objects
-    for row, view in enumerate(zip(store.tracks_of_masks[2].tolist(), store.masks["frame"].tolist(), strict=True)):
-        in_view[view].append(row)
-
-    @functools.cache  # each mask is needed again for the other objects in view
-    def true_mask(row: int) -> RLE:
-        rle = store.mask(row)
-        return encode_mask(resize_mask(rle, eval_size(mask_size(rle))))
-
-    for row, predicted, existence in read_predictions(pairs, raw, options.accept, problems):
-        file_size, sought = mask_size(predicted), int(pairs.sought[row])
+    truth = TrueMasks(pairs.store)
+    for row, predicted, existence in read_predictions(pairs, task.raw, options.accept, problems):
         cases["existence"][row] = existence
+        cases["predicted_area"][row] = mask_area(predicted) / math.prod(mask_size(predicted))
         if options.keep_masks:
-            masks[row] = predicted
-        cases["predicted_area"][row] = mask_area(predicted) / math.prod(file_size)
-        if not cases["visible"][row]:
-            continue
-        truth, mask = true_mask(sought), decode_mask(predicted)
-        size, view = mask_size(truth), (int(pairs.target[row]), int(pairs.frame[row]))
-        others = [true_mask(other) for other in in_view[view] if other != sought]
-        others = [other for other in others if mask_size(other) == size]
-        scores = score_masks(truth, mask if file_size == size else resize_mask(predicted, size), others)
-        at_file_size = scores
-        if options.at_file_size and file_size != size:
-            at_file_size = score_masks(encode_mask(resize_mask(store.mask(sought), file_size)), mask)
-        cases[[*MaskScores._fields]][row], cases["at_file_size"][row] = scores, at_file_size
-    return cases, masks, problems
+            kept[row] = predicted
+        if cases["visible"][row]:
+            scores = score_prediction(predicted, truth, int(pairs.sought[row]), options.at_file_size)
+            cases[[*MaskScores._fields]][row], cases["at_file_size"][row] = scores
+    return CaseScores(cases, kept, problems)
+
+
+class TrueMasks:
+    """The true masks of a take, in the size at which they are compared. Rows are those of the masks in its store."""
+
+    def __init__(self, store: Store):
+        self.store, self.resized = store, {}
+        self.views = list(zip(store.tracks_of_masks[2].tolist(), store.masks["frame"].tolist(), strict=True))
+        self.in_view = defaultdict(list)  # by camera and frame, the masks of all objects
+        for row, view in enumerate(self.views):
+            self.in_view[view].append(row)
+
+    def compared(self, row: int) -> RLE:
+        if row not in self.resized:  # each mask is needed again for the other objects in view
+            rle = self.store.mask(row)
+            self.resized[row] = encode_mask(resize_mask(rle, eval_size(mask_size(rle))))
+        return self.resized[row]
+
+    def beside(self, row: int) -> list[RLE]:
+        """The masks of the other objects in the same picture."""
+        size = mask_size(self.compared(row))
+        others = [self.compared(other) for other in self.in_view[self.views[row]] if other != row]
+        return [other for other in others if mask_size(other) == size]
+
+
+def score_prediction(
+    predicted: RLE, truth: TrueMasks, sought: int, at_file_size: bool
+) -> tuple[MaskScores, MaskScores]:
+    """The scores of a predicted mask in the size of the true mask `sought`, to which it is resized; and, if
+    `at_file_size`, in its own size, to which the true mask is resized.
+    """
+    true_mask, mask, file_size = truth.compared(sought), decode_mask(predicted), mask_size(predicted)
+    if file_size == (size := mask_size(true_mask)):
+        scores = score_masks(true_mask, mask, truth.beside(sought))
+        return scores, scores
+    scores = score_masks(true_mask, resize_mask(predicted, size), truth.beside(sought))
+    if not at_file_size:
+        return scores, scores
+    return scores, score_masks(encode_mask(resize_mask(truth.store.mask(sought), file_size)), mask)
