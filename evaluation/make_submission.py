@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         name = f"--{setting.replace('-', '_')}"
         add(name, f"{name}_preds", type=Path, help=f"results (default: results/{setting}_{{split}}_results.json)")
     add("--gt_file", type=Path, help="check against this ground-truth JSON instead of the processed takes")
-    parser.set_defaults(all_frames=True, annotation_path=None)  # a test split's annotations are secret
+    parser.set_defaults(all_frames=True, annotation_path=None, groups=None)  # a test split's annotations are secret
     text = "leave out takes without a readable annotation.json, such as those of withdrawn videos, and name them"
     add("--allow_missing", action="store_true", help=text)
     text = f".json file, or folder for {FILE_NAME} (default: results)"

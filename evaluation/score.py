@@ -145,6 +145,7 @@ def warnings_of(truth: GroundTruth, not_in_truth: Sequence[str], accepted: Itera
         f"takes of the results without ground truth, not scored: {', '.join(not_in_truth)}": not_in_truth,
     }
     warnings = [text for text, holds in notes.items() if holds]
+    warnings += truth.groups.warnings(truth.pairs, truth.take_names)
     counts = Counter()
     for problem in accepted:
         counts[problem.kind] += problem.count

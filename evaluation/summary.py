@@ -15,6 +15,7 @@ from common.constants import THRESHOLD
 from common.existence import balanced_accuracy
 from common.provenance import provenance
 from evaluation.figures import Change, Comparison, Figures, Group, Interval, Spread, Summary
+from evaluation.groups import LONG_BREAKDOWNS
 from evaluation.metrics import MASK_METRICS, METRICS, SEVERAL
 from evaluation.score import ScoredFiles
 from evaluation.truth import GroundTruth
@@ -25,7 +26,6 @@ RATIOS["right_object_chance"] = SEVERAL  # right_object, if one of the objects i
 SUMS = (*RATIOS, *dict.fromkeys(RATIOS.values()))  # what is divided, and by what
 SIZE_EDGES = (0.0005, 0.0015, 0.005, 0.02)  # areas of true masks, as fractions of the image
 SIZE_LABELS = "vanished at 480 px", "under 0.05 %", "0.05 to 0.15 %", "0.15 to 0.5 %", "0.5 to 2 %", "from 2 %"
-LONG_BREAKDOWNS = "take", "object"  # keys of `labels_of` that only the page of one file has
 RESAMPLES = 2000  # how often takes are drawn for the intervals
 
 
@@ -58,7 +58,9 @@ def metrics_of_cases(cases: np.ndarray) -> dict[str, float]:
 
 
 def labels_of(truth: GroundTruth, pairs: Pairs, cases: np.ndarray) -> dict[str, list[str]]:
-    """For each kind of breakdown, the label of each case; cases with the label "" are left out."""
+    """For each kind of breakdown, the label of each case; cases with the label "" are left out. A column of
+    --groups takes the place of a breakdown with its name.
+    """
     store, names, takes = pairs.store, truth.take_names, pairs.take.tolist()
     scenarios = [truth.infos[uid].scenario if uid in truth.infos else "" for uid in store.takes]
     area = cases["truth_pixels"] / np.maximum(cases["image_pixels"], 1)
@@ -70,7 +72,7 @@ def labels_of(truth: GroundTruth, pairs: Pairs, cases: np.ndarray) -> dict[str, 
         "object size": [SIZE_LABELS[x] if seen else "" for x, seen in zip(sizes, cases["visible"], strict=True)],
         "query camera": [store.cameras[camera] for camera in pairs.query.tolist()],
         "target camera": [store.cameras[camera] for camera in pairs.target.tolist()],
-    }
+    } | truth.groups.labels_of(pairs, names)
 
 
 def rows_by_label(labels: Sequence[str]) -> dict[str, list[int]]:

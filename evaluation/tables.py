@@ -13,9 +13,9 @@ import numpy as np
 from common.errors import counted
 from common.files import atomic_write
 from evaluation.figures import Change, Comparison, Figures, Spread, is_undefined
+from evaluation.groups import LONG_BREAKDOWNS
 from evaluation.metrics import METRICS, OFFICIAL, TABLE_METRICS, MaskScores
 from evaluation.score import ScoredFiles
-from evaluation.summary import LONG_BREAKDOWNS
 from formats.frame_files import frame_path
 from formats.pairs import Pair, Pairs
 

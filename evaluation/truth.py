@@ -13,7 +13,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,6 +22,7 @@ import numpy as np
 from common.arguments import add_annotations, add_data_path
 from common.errors import MALFORMED, UserError, counted, printable
 from common.files import iter_json, write_json
+from evaluation.groups import Groups, read_groups
 from formats.pairs import Pairs, open_or_list_pairs, pairs_of
 from formats.pairs_file import list_takes, listing_path
 from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
@@ -52,6 +53,7 @@ class GroundTruth:
     split: str | None = None  # a ground-truth file does not name its split
     incomplete_line: str = ""  # about takes that process_data.py could not make whole
     files: Sequence[Path] = ()  # that name the takes
+    groups: Groups = Groups()
 
     @property
     def take_names(self) -> list[str]:
@@ -61,7 +63,7 @@ class GroundTruth:
     def read_with(self, results: Iterable[Path]) -> list[Path]:
         """The files and folders that a command reads that compares results files with this ground truth."""
         beside = ((path, same_run_path(path, "run.json")) for path in results)
-        return [*self.files, *self.pairs.store.folders, *itertools.chain(*beside)]
+        return [*self.files, *filter(None, [self.groups.path]), *self.pairs.store.folders, *itertools.chain(*beside)]
 
     def with_results(
         self, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
@@ -183,6 +185,10 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
     resize = "accept masks of another size, and resize them by nearest neighbor to the official size"
     lenient = "accept a list of one number as confidence, and predictions without confidence (1 is used if the mask is "
     lenient += "not empty, else 0)"
+    text = (
+        "CSV file with the column object_name, take_uid or both, and a breakdown in each other column, such as category"
+    )
+    add("--groups", type=Path, help=text)
     for flag, text in (("--resize_masks", resize), ("--lenient", lenient)):
         add(flag, dest="accept", action="append_const", const=flag, default=[], help=text)
 
@@ -192,6 +198,7 @@ def open_truth(args: argparse.Namespace, setting: str, default_split: str = "val
 
     Raises UserError if there is no ground truth, or if it lacks takes (which are printed) without --allow_missing.
     """
+    groups = read_groups(args.groups) if args.groups else Groups()
     if args.gt_file:
         truth = truth_of_file(args.gt_file, args.data_path, args.split, setting, args.all_frames)
     else:
@@ -199,7 +206,7 @@ def open_truth(args: argparse.Namespace, setting: str, default_split: str = "val
         truth = truth_of_split(args.data_path, args.split or default_split, setting, *where)
     if truth.left_out and not args.allow_missing:
         refuse([f"take {uid}: {why}" for uid, why in truth.left_out.items()], "the ground truth", MISSING_HINT)
-    return truth
+    return replace(truth, groups=groups)
 
 
 def refuse(problems: Sequence[str], where: str, hint: str = "") -> NoReturn:

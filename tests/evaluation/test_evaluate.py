@@ -297,6 +297,58 @@ def test_a_take_without_ground_truth_is_named(scored_data, good, tmp_path, capsy
     assert "takes of the results without ground truth, not scored: \\x1b[2J\\n\n" in printed
 
 
+def test_a_column_of_ones_own_is_a_breakdown_whose_cases_are_those_of_its_objects(scored_data, tmp_path, capsys):
+    """The name of an object counts in all takes, of a take in all of its objects, and the groups hold all cases."""
+    files = [scored_data / model / "ego-exo_val_results.json" for model in "ab"]
+    objects = tmp_path / "objects.csv"
+    objects.write_text("\ufeffobject_name,category,made of\ncup_0, kitchenware,\nspoon_9,kitchenware,steel\n")
+    run(*options(scored_data, files[0]), "--out", tmp_path / "one", "--groups", objects)
+    printed, cases = capsys.readouterr().out, read_cases(tmp_path / "one")
+    breakdown = json.loads((tmp_path / "one" / "metrics.json").read_text())["breakdown"]
+    cups = [case for case in cases if case["object_name"] == "cup_0"]
+    assert 0 < len(cups) < len(cases)
+    by_label = {group["label"]: group for group in breakdown["category"]}
+    assert {label: group["frames"] for label, group in by_label.items()} == {
+        "kitchenware": len(cups),
+        "no group": len(cases) - len(cups),
+    }
+    ious = [float(case["iou"]) for case in cups if case["iou"]]
+    assert by_label["kitchenware"]["iou"] == pytest.approx(np.mean(ious), abs=1e-12)
+    assert [group["label"] for group in breakdown["made of"]] == ["no group"]
+    assert "* by category\n" in printed and "* by made of" not in printed
+    assert f"{objects}: 1 of 2 names unknown, such as spoon_9\n" in printed and f"{objects} lacks " in printed
+    both = tmp_path / "both.csv"
+    both.write_text("take_uid,scenario\ntake-a,morning\ntake-b,noon\n")
+    run(*options(scored_data, *files), "--out", tmp_path / "two", "--groups", both, script=compare)
+    comparison = json.loads((tmp_path / "two" / "comparison.json").read_text())
+    assert [*comparison["comparisons"][0]["by"]["scenario"]] == ["morning", "noon"]
+    assert "By scenario" in (tmp_path / "two" / "index.html").read_text()
+    assert str(both) not in capsys.readouterr().out  # all is known
+
+
+GROUPS = {  # content of a file -> what is wrong with it
+    "name,category\ncup_0,a\n": " has the columns 'name, category'; give object_name, take_uid or both, and a column",
+    "object_name\ncup_0\n": " has the columns 'object_name'; give",
+    "object_name,take\ncup_0,a\n": " has the columns 'object_name, take'; give",
+    "object_name,kind,kind\ncup_0,a,b\n": " has the columns 'object_name, kind, kind'; give",
+    "": " has the columns ''; give",
+    "object_name,kind\ncup_0,a,b\n": ": the line of 'cup_0' has 3 cells, not 2; quote cells with commas",
+    "object_name,kind\ncup_0,a\ncup_0,b\n": ": cup_0 is 'a' and 'b'; drop one of the lines",
+    "\xe9,kind\n": " as comma-separated values in UTF-8: ",
+}
+
+
+@pytest.mark.parametrize("content", GROUPS)
+def test_a_file_of_groups_that_is_none_is_refused_in_one_line(scored_data, tmp_path, capsys, content):
+    path = tmp_path / "groups.csv"
+    path.write_bytes(content.encode("latin-1"))
+    words = [*options(scored_data), "--out", tmp_path / "out", "--groups", path]
+    assert exit_status(evaluate.main, *words) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"--groups {path}{GROUPS[content]}" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_masks_of_another_annotation_are_not_scored_and_pairs_listed_of_others_are_listed_again(tmp_path, capsys):
     root = make_scored_data(tmp_path)
     path, (uid, other) = root / "annotations" / "relations_val.json", UIDS

@@ -9,6 +9,7 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.figures import Change
+from evaluation.groups import Groups
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.pages import choose_rows
 from evaluation.summary import case_sums, group_of, labels_of, paired_differences, summarize
@@ -104,7 +105,10 @@ def test_the_label_of_an_objects_size_tells_the_share_of_the_image_that_it_cover
     }
     scores = (MaskScores(1, 1, 0, 0, True, round(100 * percent), 9, image_pixels=10_000) for percent in labels)
     pairs = Pairs(SimpleNamespace(takes=[], objects=[], cameras=[]), *np.zeros((7, 0), int))
-    cases, truth = make_cases(*((1, of_one) for of_one in scores)), SimpleNamespace(infos={}, take_names=[])
+    cases, truth = (
+        make_cases(*((1, of_one) for of_one in scores)),
+        SimpleNamespace(infos={}, take_names=[], groups=Groups()),
+    )
     assert labels_of(truth, pairs, cases)["object size"] == [*labels.values()]
 
 
