@@ -135,7 +135,7 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 # Of `Predictor.load`, besides the checkpoint and the device.
-NETWORK_OPTIONS = ("backbone", "backbone_weights", "input_size", "precision", "looks", "batch_size")
+NETWORK_OPTIONS = ("recipe", "backbone", "backbone_weights", "input_size", "precision", "looks", "batch_size")
 
 
 def network_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -146,6 +146,8 @@ def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None
     """Add the NETWORK_OPTIONS that all scripts of prediction have, --ckpt_path and --device."""
     add = parser.add_argument
     add("--ckpt_path", type=Path, help=ckpt_help)
+    text = "the recipe of your own by which --ckpt_path was trained (docs/extending.md)"
+    add("--recipe", metavar="FILE.py:CLASS", help=text)
     text = "match features of this backbone, with nothing trained: efficientnet_lite0 to 2, moco, or a model of timm"
     add("--backbone", metavar="NAME", help=text)
     text = "weights of the backbone (default: of a checkpoint, the file used in training; else where timm gets them)"

@@ -1,7 +1,7 @@
 """A complete recipe: its options, network, samples, losses and prediction. docs/extending.md says how to make it yours.
 
-    cp examples/own_recipe.py recipes/mine.py    # and add it to recipes/table.py
-    bash train/run_ego.sh --recipe mine --out-dir runs/mine
+    cp examples/own_recipe.py mine.py
+    bash train/run_ego.sh --recipe mine.py:OwnRecipe --out-dir runs/mine
 
 The network multiplies the features of the target, cell by cell, by the mean feature of the object, and turns the
 products into a mask. The object is visible if any cell shows it.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from common.distributed import World
 from common.option_fields import option
 from formats.pairs import Pairs
+from model.device import autocast
 from model.features import coverage_of
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe, letterboxed_answers
@@ -55,29 +56,14 @@ class OwnNetwork(nn.Module):
         query, target = self.project(query), self.project(target)  # (B, C, h, w)
         cover = coverage_of(mask, query.shape[2:])[:, None]  # (B, 1, h, w), the part of each cell that is the object
         mean = (query * cover).sum((2, 3), keepdim=True) / cover.sum((2, 3), keepdim=True).clamp(min=1e-6)
-        logits = [self.decode(view * mean) for view in (query, target)]  # (B, 1, h, w)
+        logits = [self.decode(view * mean).float() for view in (query, target)]  # (B, 1, h, w)
         query_prob, target_prob = (F.interpolate(x, mask.shape[1:], mode="bilinear")[:, 0].sigmoid() for x in logits)
         return Look(target_prob, logits[1].amax((1, 2, 3)), query_prob)
 
 
-class OwnRecipe(NetworkRecipe):
-    Config, Network = OwnConfig, OwnNetwork
-
-    def prepare(self, frame: Frame) -> Frame:
-        """The frame to predict, letterboxed to squares, in a loader process."""
-        return frame.prepared(self.config.input_size)
-
-    def predict(self, frame: Frame) -> list[Answer]:
-        """The answers for a frame's pairs; each picture is encoded once."""
-        query = [frame.view[number] for number in frame.object]  # for each pair, the number of its query picture
-        with self.computing():
-            feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures))  # (pictures, F, h, w)
-            masks = self.stacked(frame.masks)  # (objects, S, S)
-            look = self.in_batches(self.network, feat[query], feat[frame.target], masks[frame.object])
-            return letterboxed_answers(frame, look)
-
-
 class OwnTraining(Trained):
+    """How `self.recipe`, an `OwnRecipe`, is trained."""
+
     Options = OwnOptions
 
     @staticmethod
@@ -98,8 +84,27 @@ class OwnTraining(Trained):
     def losses(self, batch: LetterboxedBatch, world: World) -> dict[str, Tensor]:
         recipe = self.recipe
         query, target = (recipe.encoder.images(images) for images in (batch.query_image, batch.target_image))
-        look = recipe.network(query, target, batch.query_mask)
+        with autocast(recipe.device, recipe.precision):  # of the products; the losses are computed in float32
+            look = recipe.network(query, target, batch.query_mask)
         return compute_losses(look, batch.query_mask, batch.target_mask, batch.visible, world)
 
     def weights(self, existence: float) -> dict[str, float]:
         return {"mask": 1.0, "dice": 1.0, "existence": existence}
+
+
+class OwnRecipe(NetworkRecipe):
+    Config, Network, Training = OwnConfig, OwnNetwork, OwnTraining
+
+    def prepare(self, frame: Frame) -> Frame:
+        """The frame to predict, letterboxed to squares, in a loader process."""
+        return frame.prepared(self.config.input_size)
+
+    def predict(self, frame: Frame) -> list[Answer]:
+        """The answers for a frame's pairs; each picture is encoded once."""
+        query = [frame.view[number] for number in frame.object]  # for each pair, the number of its query picture
+        with self.computing():
+            feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures))  # (pictures, F, h, w)
+            masks = self.stacked(frame.masks)  # (objects, S, S)
+            with autocast(self.device, self.precision):
+                look = self.in_batches(self.network, feat[query], feat[frame.target], masks[frame.object])
+            return letterboxed_answers(frame, look)

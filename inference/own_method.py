@@ -17,11 +17,9 @@ takes: forget what you have stored when `take_uid` changes. Under torchrun, "cud
 docs/extending.md has examples.
 """
 
-import hashlib
 import inspect
 import os
 import sys
-import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
+from common.own_code import load_class
 from formats.crop import Crop
 from formats.geometry import Size, sample_benchmark_pixels
 from formats.pairs import Pairs
@@ -79,31 +78,16 @@ class OwnMethod(Recipe):
         """name: `my_method.py:Method`; arguments: `key=value`. In `self.options`, a value that names a file, such as
         weights, is replaced by the file's SHA-256. `self.digest` is the code's. Raises UserError if there is no class.
         """
-        file, colon, class_name = name.rpartition(":")
-        if not colon:
-            raise UserError(f"--predictor {name} lacks its class; give {name}:NAME")
-        self.name, self.path, self.device, flag = name, Path(file), device, f"--predictor {name}"
-        if not self.path.is_file():
-            raise UserError(f"{flag} names no file; give my_method.py:Method")
+        self.name, self.device, flag = name, device, f"--predictor {name}"
         if odd := [text for text in arguments if "=" not in text]:
             raise UserError(f"{flag} {odd[0]}: not of the form key=value")
         texts = dict(text.split("=", 1) for text in arguments)
         is_file = os.path.isfile  # False for a text that is too long for a name
         digests = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
-        self.files = [self.path, *(Path(text) for text in texts.values() if is_file(text))]
-        sys.path.append(str(self.path.resolve().parent))  # the file may import its neighbors
-        module = sys.modules["own_method"] = types.ModuleType("own_method")
-        code, module.__file__ = self.path.read_bytes(), file
-        self.digest = hashlib.sha256(code).hexdigest()
-        self.options = {"predictor": f"{self.path.name}:{class_name}", "predictor_sha256": self.digest}
-        self.options |= {"predictor_args": digests}
-        # A loader would read the file again, or run older code from __pycache__.
-        exec(compile(code, file, "exec"), vars(module))
-        usable = [x for x, value in vars(module).items() if callable(getattr(value, "predict", None))]
-        if class_name not in usable:
-            others = f"give one of {', '.join(usable)}" if usable else "write one (docs/extending.md)"
-            raise UserError(f"{flag}: the file has no class {class_name} with a method predict(frame); {others}")
-        method_class: Any = getattr(module, class_name)
+        own = load_class("--predictor", name, "own_method", predicts, "a method predict(frame)")
+        self.files = [own.path, *(Path(text) for text in texts.values() if is_file(text))]
+        self.digest, method_class = own.digest, own.kind
+        self.options = {"predictor": own.name, "predictor_sha256": own.digest, "predictor_args": digests}
         try:
             inspect.signature(method_class).bind(**texts)
         except TypeError as error:
@@ -135,6 +119,10 @@ class OwnMethod(Recipe):
             return checked
         crops = [Crop.whole(frame.sizes[number]) for number in frame.target]
         return [SquareAnswer(x.prob, x.existence, crop) for x, crop in zip(checked, crops, strict=True)]
+
+
+def predicts(value: Any) -> bool:
+    return callable(getattr(value, "predict", None))
 
 
 class SquareAnswer(Answer):

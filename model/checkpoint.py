@@ -143,7 +143,8 @@ def stored_config(
         options = {RENAMED.get(name, name): value for name, value in options.items() if name not in GONE}
         recipe = content.get("recipe", next(iter(recipes)))
         if recipe not in recipes:
-            raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")
+            remedy = "; name its file with --recipe" if ".py:" in str(recipe) else ""
+            raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}{remedy}")
         kind = recipe_of(recipe).Config
         for field in fields(kind):
             value, expected = options.get(field.name, field.default), cast(Any, field.type)

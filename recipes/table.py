@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from common.constants import SETTINGS, SHIPPED
-from common.errors import UserError
+from common.errors import UserError, warn_once
 from common.option_fields import option_values
+from common.own_code import OwnClass, load_class
 from model.backbone import Backbone
 from model.backbones import make_backbone
 from model.checkpoint import is_checkpoint, names_backbone, read_checkpoint, stored_backbone, stored_config
@@ -25,6 +26,7 @@ class Method(NamedTuple):
 
     recipe: str
     training: str
+    own: OwnClass | None = None  # of `--recipe FILE.py:CLASS`, which has the class of its training as `Training`
 
 
 RECIPES = {
@@ -35,12 +37,43 @@ RECIPES = {
 
 
 def recipe_of(name: str) -> type[NetworkRecipe]:
-    return imported(RECIPES[name].recipe)
+    method = RECIPES[name]
+    return method.own.kind if method.own else imported(method.recipe)
 
 
 def training_of(name: str) -> Any:
     """A class of recipes/training.py."""
-    return imported(RECIPES[name].training)
+    method = RECIPES[name]
+    return method.own.kind.Training if method.own else imported(method.training)
+
+
+def recipe_name(text: str) -> str:
+    """The name of a recipe: that of one in the table, or FILE.py:CLASS, whose class is put there by this.
+
+    Checkpoints store the file's name and its SHA-256, and never where it is: only what a user names here is run. Raises
+    UserError if there is no such recipe.
+    """
+    if text in RECIPES:
+        return text
+    if ":" not in text and not text.endswith(".py"):
+        raise UserError(f"--recipe {text} is none of {', '.join(RECIPES)}; give one of them, or FILE.py:CLASS")
+    own = load_class("--recipe", text, "own_recipe", is_own_recipe, "a class of its training as `Training`")
+    RECIPES[own.name] = Method("", "", own)
+    return own.name
+
+
+def is_own_recipe(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, NetworkRecipe) and hasattr(value, "Training")
+
+
+def config_of(content: Mapping[str, Any], path: Path) -> tuple[str, Any]:
+    """The name of the recipe that wrote a checkpoint, and its network's configuration, as `stored_config`. Warns if the
+    file of a recipe of one's own has changed since.
+    """
+    name, config = stored_config(content, path, RECIPES, recipe_of)
+    if (own := RECIPES[name].own) and own.digest != (then := content.get("recipe_sha256")):
+        warn_once(f"{own.path} has changed since {path} was trained (SHA-256 {own.digest:.12}, then {then!s:.12})")
+    return name, config
 
 
 @functools.cache
@@ -64,7 +97,7 @@ def load_checkpoint(path: Path, backbone_weights: Path | None = None) -> Checkpo
     training, or the place from which timm gets them). Raises UserError if a file is missing, damaged or unfit.
     """
     content, digest = read_checkpoint(path)
-    name, config = stored_config(content, path, RECIPES, recipe_of)
+    name, config = config_of(content, path)
     recipe, backbone = recipe_of(name), stored_backbone(content["backbone"], backbone_weights, path)
     for option, count in recipe.channels_of(backbone).items():
         if getattr(config, option) != count:
@@ -80,39 +113,48 @@ def load_recipe(
     precision: str | None = "fp32",
     backbone_weights: Path | None = None,
     backbone: str | None = None,
+    recipe: str | None = None,
     **options: Any,
 ) -> NetworkRecipe:
     """The recipe of a checkpoint, by default this repository's, or matching with a `backbone`, with nothing trained.
 
-    backbone_weights: see `load_checkpoint` and `make_backbone`. options: such as `batch_size` and `looks`, see
-    `NetworkRecipe`, and with a `backbone` also those of `Matching.of` and `make_backbone`. precision: None picks the
-    fastest one that is safe on the device, as the scripts do. Raises UserError if an option is unfit.
+    backbone_weights: see `load_checkpoint` and `make_backbone`. recipe: FILE.py:CLASS, for a checkpoint of a recipe of
+    one's own, see `recipe_name`. options: such as `batch_size` and `looks`, see `NetworkRecipe`, and with a `backbone`
+    also those of `Matching.of` and `make_backbone`. precision: None picks the fastest one that is safe on the device,
+    as the scripts do. Raises UserError if an option is unfit.
     """
+    given = recipe_name(recipe) if recipe else None
     if precision not in (*PRECISIONS, None):
         raise UserError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}, or None")
     device = resolve_device(str(device))
     precision = resolve_precision(precision, device)
     if backbone:
+        if given:
+            raise UserError(f"--recipe {given} goes with a checkpoint that it trained; leave it or --backbone out")
         if path:
             raise UserError(f"--ckpt_path {path} has its own backbone; leave out --backbone {backbone}")
         frozen = make_backbone(backbone, backbone_weights)
         from recipes.matching import Matching
 
-        recipe = Matching.of(frozen, device, precision, **options)
-        recipe.description = f"{backbone}: {recipe.config}, with nothing trained, in {precision}"
-        recipe.digest = frozen.digest
-        return recipe
+        matching = Matching.of(frozen, device, precision, **options)
+        matching.description = f"{backbone}: {matching.config}, with nothing trained, in {precision}"
+        matching.digest = frozen.digest
+        return matching
     if options.pop("input_size", None):
         raise UserError("--input_size goes with --backbone; a checkpoint fixes its own value")
     path = path or SHIPPED
     kind, frozen, network, arguments, digest = load_checkpoint(path, backbone_weights)
-    recipe = kind(network, frozen, device, precision, **options)
-    recipe.description = f"{path.name}: {network.config} on {frozen.name} features, in {precision}"
-    recipe.digest = digest
+    if given and kind is not recipe_of(given):
+        raise UserError(f"{path} was trained by another recipe than --recipe {given}; leave it out")
+    made = kind(network, frozen, device, precision, **options)
+    made.description = f"{path.name}: {network.config} on {frozen.name} features, in {precision}"
+    made.digest = digest
+    if given and (own := RECIPES[given].own):
+        made.options |= {"recipe": own.name, "recipe_sha256": own.digest}
     if arguments:
         single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
-        recipe.settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
-    return recipe
+        made.settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
+    return made
 
 
 def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -123,6 +165,6 @@ def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     ours = isinstance(encoder, Mapping) and ("recipe" in content or any("cls_branch.mlp.0." in str(x) for x in encoder))
     if not ours:
         return {}
-    name, config = stored_config(content, path, RECIPES, recipe_of)
+    name, config = config_of(content, path)
     stored = content["backbone"] if names_backbone(content["backbone"]) else {"name": "moco"}
     return option_values(config) | {"backbone": str(stored["name"]), "recipe": name}

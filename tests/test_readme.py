@@ -37,7 +37,7 @@ SKIPPED = {  # beginning of a command -> why it is not run here
     "bash data/download_split.sh": "downloads; tests/data/test_download.py has a server for it",
     "python inference/segment_pair.py --query_image assets/samples/pot": "the result tonight matches, too",
     "torchrun": "tests/inference/test_inference.py predicts with two processes",
-    "bash train/run_ego.sh --recipe mine": "tests/recipes/test_own_recipe.py runs it, and predicts with it",
+    "bash train/run_ego.sh --recipe mine.py:OwnRecipe": "tests/recipes/test_own_recipe.py runs and predicts with it",
     "python eval_segswap.py --setting ego-exo --split test --ckpt_path": "predicts with a network that was not trained",
     "bash train/run_both.sh --init_weights": "quickstart.sh runs it, predicts before and after it, and compares",
     "python eval_segswap.py --setting ego-exo --split test --data_path data/own": "",

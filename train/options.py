@@ -12,7 +12,7 @@ from common.constants import DEFAULT_DATA_DIR, PRECISION_NAMES
 from common.errors import UserError
 from common.option_fields import option, option_values
 from formats.pairs import BOTH
-from recipes.table import RECIPES, recipe_of, training_of
+from recipes.table import RECIPES, recipe_name, recipe_of, training_of
 from train.schedule import Schedule
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoints"
@@ -32,7 +32,10 @@ class Options:
     """All options of a training; `config` has those of its network, `training` those that only its recipe has."""
 
     recipe: str = option(
-        "paper", "method to train (docs/training.md); `--recipe strong --help` lists its own flags", choices=RECIPES
+        "paper",
+        f"method to train: {', '.join(RECIPES)} (docs/training.md), or FILE.py:CLASS, your own (docs/extending.md); "
+        "`--recipe strong --help` lists its own flags",
+        type=recipe_name,
     )
     train_dir: list[Path] = option((DEFAULT_DATA_DIR,), "folders of processed takes", "--train-dir", nargs="+")
     reverse: bool = option(False, "train exo-ego instead of ego-exo")
@@ -101,7 +104,7 @@ def parse(argv: list[str] | None, doc: str) -> dict[str, Any]:
     parser = Parser(doc)
     add_fields(parser, Options, RECIPE)
     first = Parser("", add_help=False)
-    first.add_argument("--recipe", choices=RECIPES, default=Options.recipe)
+    first.add_argument("--recipe", type=recipe_name, default=Options.recipe)
     recipe = first.parse_known_args(argv)[0].recipe
     add_fields(parser, recipe_of(recipe).Config, NETWORK)
     add_fields(parser, training_of(recipe).Options, f"only of the {recipe} recipe")

@@ -36,7 +36,7 @@ from common.provenance import provenance
 from formats.pairs import open_pairs
 from model.device import memory_errors, resolve_device, tf32
 from model.weights import as_read
-from recipes.table import recipe_of, training_of
+from recipes.table import RECIPES, recipe_of, training_of
 from recipes.training import Trained
 from train.engine import Run, Validation, train_epochs
 from train.log import LOG_NAME, Log, cut_log
@@ -109,6 +109,8 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
         print("loading the network ...", flush=True)
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     state.origin = {**provenance(), "arguments": options.stored}
+    if own := RECIPES[options.recipe].own:
+        state.origin["recipe_sha256"] = own.digest
     if world.is_main:
         state.folder = options.out_dir
         remove_leftovers(options.out_dir)

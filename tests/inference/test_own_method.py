@@ -235,7 +235,7 @@ def test_masks_may_be_tensors_and_an_error_of_the_method_keeps_its_traceback(dat
 
 BAD_PREDICTORS = {
     "{tmp}/m.py": "m.py lacks its class; give {tmp}/m.py:NAME",
-    "nowhere.py:Method": "names no file; give my_method.py:Method",
+    "nowhere.py:Method": "names no file; give FILE.py:CLASS",
     "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame); give one of Method",
     "{tmp}/m.py:Method side": "side: not of the form key=value",
     "{tmp}/m.py:Method shar=1": "unexpected keyword argument 'shar'; it takes (share: float = 0.5)",

@@ -1,7 +1,7 @@
-"""The recipe of examples/own_recipe.py goes through all stages, in the table as docs/extending.md says."""
+"""The recipe of examples/own_recipe.py goes through all stages from a file of its own."""
 
 import json
-import re
+import shutil
 import sys
 
 import pytest
@@ -10,8 +10,8 @@ import torch
 import eval_segswap
 from common.drawing import write_picture
 from common.errors import UserError
+from common.files import file_digest
 from evaluation import evaluate
-from examples import own_recipe
 from formats.masks import decode_mask
 from formats.picture_files import read_picture
 from formats.processed import ProcessedTake
@@ -23,17 +23,18 @@ from tests.made.training import RECIPE, log_lines, losses
 from train import train
 
 
-@pytest.fixture
-def in_table(monkeypatch) -> None:
-    """Run the lines of docs/extending.md for the table."""
-    [lines] = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
-    monkeypatch.setitem(sys.modules, "recipes.mine", own_recipe)
-    monkeypatch.setitem(table.RECIPES, "mine", None)
-    exec(lines, dict(vars(table)))
+@pytest.fixture(autouse=True)
+def table_as_before(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    table.RECIPES.pop("mine.py:OwnRecipe", None)
 
 
-def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_table, training_set, tmp_path, capsys):
-    words = RECIPE.replace("--mode tiny", f"--recipe mine --width 8 --lr 0.01 --lr_falls 1 --train-dir {training_set}")
+def test_a_recipe_in_a_file_is_trained_resumed_predicted_scored_and_asked(training_set, tmp_path, capsys, monkeypatch):
+    mine = tmp_path / "mine.py"
+    shutil.copy(ROOT / "examples" / "own_recipe.py", mine)
+    own = f"--recipe={mine}:OwnRecipe"
+    words = RECIPE.replace("--mode tiny", f"{own} --width 8 --lr 0.01 --lr_falls 1 --train-dir {training_set}")
     for name, epochs in {"parts": 1, "whole": 2}.items():
         train.main([*words.split(), "--val_size=0", f"--out-dir={tmp_path / name}", f"--n-epoch={epochs}"])
     train.main([*words.split(), "--val_size=0", f"--out-dir={tmp_path / 'parts'}", "--n-epoch=2"])
@@ -42,7 +43,7 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     assert len(losses(tmp_path / "whole")) == 11 and losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
     network, where = str(tmp_path / "whole" / "netLast.pth"), ["--setting=ego-exo", f"--data_path={training_set}"]
-    given = "--ckpt_path", network, "--device=cpu"
+    given = "--ckpt_path", network, own, "--device=cpu"
     assert eval_segswap.main([*where, *given, f"--out_path={tmp_path}", "--num_workers=0"]) == 0
     pred_file = tmp_path / "ego-exo_val_results.json"
     entries = [entry for _, entry in keyed_entries(read_results(pred_file))]
@@ -60,6 +61,39 @@ def test_a_recipe_in_one_file_is_trained_resumed_predicted_scored_and_asked(in_t
     segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
     assert "netLast.pth: OwnConfig(width=8, input_size=48" in capsys.readouterr().out
     assert read_picture(tmp_path / "pair" / "0_mask.png").shape == read_picture(target).shape
-    del table.RECIPES["mine"]
-    with pytest.raises(UserError, match=r"netLast.pth holds .* knows \(recipes/table.py has no recipe 'mine'\)"):
-        segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
+
+    mine.write_text(mine.read_text() + "\n")
+    record = json.loads((tmp_path / "ego-exo_val_run.json").read_text())["provenance"]
+    stored = torch.load(network, weights_only=True)
+    assert stored["recipe"] == record["recipe"] == "mine.py:OwnRecipe"
+    assert stored["recipe_sha256"] == record["recipe_sha256"] != file_digest(mine)
+    segment_pair.main([*map(str, pair), *given, f"--out={tmp_path / 'pair'}"])
+    assert f"{mine} has changed since {network} was trained (SHA-256 {file_digest(mine):.12}" in capsys.readouterr().err
+    with pytest.raises(UserError, match="by another checkpoint or method"):
+        eval_segswap.main([*where, *given, f"--out_path={tmp_path}", "--num_workers=0"])
+
+    del table.RECIPES["mine.py:OwnRecipe"]  # as in another process
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"has no recipe 'mine.py:OwnRecipe'; name its file with --recipe\)"):
+        segment_pair.main([*map(str, pair), *given[:2], f"--out={tmp_path / 'pair'}"])
+    with pytest.raises(UserError, match="was trained by another recipe than --recipe mine.py:OwnRecipe; leave it out"):
+        segment_pair.main([*map(str, pair), own, f"--out={tmp_path / 'pair'}"])
+
+
+REFUSED = {  # --recipe -> what is said
+    "mine": "--recipe mine is none of paper, strong, matching; give one of them, or FILE.py:CLASS",
+    "mine.py": "--recipe mine.py lacks its class; give mine.py:NAME",
+    "no.py:OwnRecipe": "--recipe no.py:OwnRecipe names no file; give FILE.py:CLASS",
+    "mine.py:Own": "--recipe mine.py:Own: the file has no class Own with a class of its training as `Training`; "
+    "give one of OwnRecipe",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_recipe_that_is_none_is_refused_in_one_line(tmp_path, monkeypatch, name):
+    shutil.copy(ROOT / "examples" / "own_recipe.py", tmp_path / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda: train.main([f"--recipe={name}"]), lambda: table.load_recipe(recipe=name)):
+        with pytest.raises(UserError) as error:
+            use()
+        assert str(error.value) == REFUSED[name]

@@ -1,0 +1,44 @@
+"""Classes in files of the user's own, given as FILE.py:CLASS."""
+
+import hashlib
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.errors import UserError
+
+
+class OwnClass(NamedTuple):
+    kind: Any  # the class
+    path: Path  # its file
+    digest: str  # SHA-256 of the file
+
+    @property
+    def name(self) -> str:
+        """How records name it: the file without its folder, and the class."""
+        return f"{self.path.name}:{self.kind.__name__}"
+
+
+def load_class(flag: str, name: str, module_name: str, is_usable: Callable[[Any], bool], need: str) -> OwnClass:
+    """Run the file of `name` (FILE.py:CLASS, the value of `flag`) as the module `module_name`, and take its class.
+
+    Raises UserError if there is no such file, or if the class is not usable, which means "a class with {need}".
+    """
+    file, colon, class_name = name.rpartition(":")
+    if not colon:
+        raise UserError(f"{flag} {name} lacks its class; give {name}:NAME")
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"{flag} {name} names no file; give FILE.py:CLASS")
+    sys.path.append(str(path.resolve().parent))  # the file may import its neighbors
+    module = sys.modules[module_name] = types.ModuleType(module_name)
+    code, module.__file__ = path.read_bytes(), file
+    # A loader would read the file again, or run older code from __pycache__.
+    exec(compile(code, file, "exec"), vars(module))
+    usable = [x for x, value in vars(module).items() if is_usable(value)]
+    if class_name not in usable:
+        others = f"give one of {', '.join(usable)}" if usable else "write one (docs/extending.md)"
+        raise UserError(f"{flag} {name}: the file has no class {class_name} with {need}; {others}")
+    return OwnClass(getattr(module, class_name), path, hashlib.sha256(code).hexdigest())
