@@ -29,7 +29,7 @@ from tests.made.results import eval_mask, make_results_file
 pytestmark = pytest.mark.slow
 
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("own_data", "evaluation", "extending", "training")))
-FILES = {"name": "pairs.csv"}  # by the first word of a block that is one
+FILES = {"name": "pairs.csv", "object_name": "categories.csv"}  # by the first word of a block that is one
 OUTLINE = [40, 30, 90, 30, 90, 70, 40, 70]  # x, y in pixels
 SKIPPED = {  # beginning of a command -> why it is not run here
     "python3 -m venv": "installs; so does .ci/run",
