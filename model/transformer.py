@@ -41,13 +41,21 @@ class Attention(nn.Module):
         if context is tokens:
             q, k, v = F.linear(tokens, weight, bias).chunk(3, dim=-1)
         else:
-            q = F.linear(tokens, weight[:C], bias[:C])
-            k, v = F.linear(context, weight[C:], bias[C:]).chunk(2, dim=-1)
+            parts = (autocasted(x).split((C, 2 * C)) for x in (weight, bias))  # else each part is cast by itself
+            of_tokens, of_context = zip(*parts, strict=True)
+            q = F.linear(tokens, *of_tokens)
+            k, v = F.linear(context, *of_context).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, C / heads)
         allowed = None if blocked is None else ~blocked[:, None, None, :]  # (B, 1, 1, L): the same for each query
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).reshape(B, L, C))
+
+
+def autocasted(parameter: Tensor) -> Tensor:
+    """The parameter in the precision in which `torch.autocast` computes products, if it is on."""
+    kind = parameter.device.type
+    return parameter.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else parameter
 
 
 class EncoderLayer(nn.Module):

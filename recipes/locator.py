@@ -110,19 +110,21 @@ class Locator(nn.Module):
     @torch.no_grad()
     def _part_members(self, cells: Tensor, weight: Tensor) -> Tensor:
         """Group unit vectors (B, N, D) with weights (B, N) by k-means, which begins with centers far from each other.
-        Returns (B, N, PARTS) float32: 1 if a vector belongs to a part, else 0.
+        Returns (B, N, PARTS) bool: True if a vector belongs to a part.
         """
-        rows = torch.arange(len(cells), device=cells.device)
+        rows, numbers = (torch.arange(count, device=cells.device) for count in (len(cells), PARTS))
         center = cells[rows, weight.argmax(1)][:, None]
-        own, spare = weight > 0.3 * weight.amax(1, keepdim=True), torch.zeros_like(center[..., :1], dtype=torch.bool)
+        other, nearness = weight <= 0.3 * weight.amax(1, keepdim=True), [torch.zeros_like(weight[:, 0])]
         for _ in range(PARTS - 1):
-            cosine, cell = (cells @ center.mT).amax(2).masked_fill(~own, torch.inf).min(1)
+            cosine, cell = (cells @ center.mT).amax(2).masked_fill(other, torch.inf).min(1)
             center = torch.cat((center, cells[rows, cell][:, None]), 1)
-            # An object with few cells has fewer parts; otherwise rounding would choose between two equal centers.
-            spare = torch.cat((spare, cosine[:, None, None] > 0.999), 2)
-        for _ in range(4):
-            nearest = F.one_hot((cells @ center.mT).masked_fill(spare, -torch.inf).argmax(2), PARTS).float()
-            center = F.normalize((nearest * weight[..., None]).mT @ cells + EPS * center, dim=2)
+            nearness.append(cosine)
+        # An object with few cells has fewer parts; otherwise rounding would choose between two equal centers.
+        spare = torch.stack(nearness, 1)[:, None] > 0.999
+        for step in range(4):
+            if step:
+                center = F.normalize((nearest * weight[..., None]).mT @ cells + EPS * center, dim=2)
+            nearest = (cells @ center.mT).masked_fill(spare, -torch.inf).argmax(2, keepdim=True) == numbers
         return nearest
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
