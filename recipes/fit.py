@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from common.constants import THRESHOLD
 from common.existence import balanced_accuracy
-from common.option_fields import option
 from formats.masks import iou
 from model.rows import Rows, cat, rows_by_key
-from recipes.choice import Choice, Judge
+from recipes.choice import Choice
 from recipes.frame import Frame
 from recipes.places import Judged
 from recipes.search import Search
-from recipes.training import SEARCH_SHARE_HELP, SearchPairs, Training
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
 FIT_NEEDS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden
@@ -73,27 +70,6 @@ def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: i
     return f"the choice among looks is fitted: {text}", changed
 
 
-@dataclass(frozen=True)
-class MatchingOptions:
-    fit_share: float | None = option(
-        None, f"share of the pairs to fit existence to {SEARCH_SHARE_HELP}", limits=[0.001, 1]
-    )
-
-
-class MatchingTraining(Training):
-    """With nothing trained, only existence is fitted."""
-
-    Options = MatchingOptions
-    recipe: Search
-
-    @staticmethod
-    def defaults(epochs: int) -> dict[str, Any]:
-        return {"backbone": "efficientnet_lite0"}
-
-    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
-        return fit_choice(self.recipe, search_pairs(partial(all_looks, self.recipe), self.options.fit_share), seed)
-
-
 @dataclass
 class LooksOfPairs(Rows):
     """The looks at P pairs, at most K looks each."""
@@ -126,9 +102,8 @@ def fit(choice: Choice, looks: LooksOfPairs, seed: int) -> None:
     torch.manual_seed(seed)
     looks = with_absences(looks)
     choice.load_state_dict(type(choice)().state_dict())  # a second fit gives the same result as the first
-    for judge in choice.children():
-        if isinstance(judge, Judge):
-            judge.normalize(looks.numbers[looks.held])
+    for judge in (choice.glance, choice.score, choice.existence):
+        judge.normalize(looks.numbers[looks.held])
     visible = looks.visible.float()
     share = visible.mean()
     weight = torch.where(looks.visible, 0.5 / share, 0.5 / (1 - share))

@@ -1,6 +1,5 @@
 """The matcher looks for objects in crops, with nothing trained: it propagates masks from cell to cell of a frozen
-backbone, and fixed sums of numbers choose among places. Only the sum of existence can be fitted. The strong network has
-learned to do both.
+backbone, and fixed sums of numbers choose among places. The strong network has learned to do both.
 """
 
 from typing import Any
@@ -9,32 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.existence import LIMITS, MATCHING_LIMITS, Limits
 from model.backbone import Levels
 from model.xsegtx import Look
-from recipes.choice import Judge
 from recipes.locator import EPS, Description, Locator, ObjectCrops
 from recipes.places import Compared, Glanced, Judged
 
 
-def read_by_fixed_existence(x: Judged) -> tuple[Tensor, ...]:
+def read_by_existence(x: Judged) -> tuple[Tensor, ...]:
     """A cosine counts beside the highest similarity of the object to its own place, as backbones differ in scale."""
     return x.agreement, x.close_agreement, x.color, x.contrast, x.back, x.close_cosine / x.home.clamp(min=0.2)
 
 
 FIXED_EXISTENCE, FIXED_BIAS = (1.5, 4.3, 2.1, 0.2, 0.4, 2.0), -3.8  # fitted to rendered takes, with EfficientNet-Lite0
-MORE = 4  # numbers that only a fitted existence reads
-SHARPNESS = 1e3  # of the softmax over scores that draws a place in the fit: nearly always the highest one
-
-
-def read_by_fitted_existence(x: Judged) -> tuple[Tensor, ...]:
-    return *read_by_fixed_existence(x), x.similarity, x.close_cosine, x.home, x.elsewhere
 
 
 class FixedChoice:
     """The judges of places, as `Choice` has them, but as sums whose weights never change."""
-
-    limits = MATCHING_LIMITS
 
     def glance(self, x: Glanced) -> Tensor:
         return added(1.0 * x.cosine, 0.2 * x.agreement, 0.1 * x.similarity)
@@ -44,7 +33,7 @@ class FixedChoice:
 
     def existence(self, x: Judged) -> Tensor:
         *alike, of_home = (
-            weight * number for weight, number in zip(FIXED_EXISTENCE, read_by_fixed_existence(x), strict=True)
+            weight * number for weight, number in zip(FIXED_EXISTENCE, read_by_existence(x), strict=True)
         )
         return added(*alike) + of_home + FIXED_BIAS
 
@@ -53,34 +42,14 @@ def added(*numbers: Tensor) -> Tensor:
     return torch.stack(numbers).sum(0)
 
 
-class FittedChoice(nn.Module):
-    """The fixed glance and score, and an existence that begins with the fixed sum and is fitted."""
-
-    def __init__(self):
-        super().__init__()
-        self.fixed, weights = FixedChoice(), (*FIXED_EXISTENCE, *MORE * [0.0])
-        self.existence = Judge(read_by_fitted_existence, weights, FIXED_BIAS)
-        self.requires_grad_(False)
-
-    @property
-    def limits(self) -> Limits:
-        return LIMITS if self.existence.mean.any() else MATCHING_LIMITS  # a fit gives it the scale of the network's
-
-    def glance(self, x: Glanced) -> Tensor:
-        return SHARPNESS * self.fixed.glance(x)
-
-    def score(self, x: Compared) -> Tensor:
-        return SHARPNESS * self.fixed.score(x)
-
-
 class Matcher(nn.Module):
-    """Looks for objects in crops. Only a `FittedChoice` in it has parameters."""
+    """Looks for objects in crops, without a parameter."""
 
     reads_masks = False
 
-    def __init__(self, config: Any, choice: Any = None):
+    def __init__(self, config: Any):
         super().__init__()
-        self.config, self.locator, self.choice = config, Locator(config.cell), choice or FittedChoice()
+        self.config, self.locator, self.choice = config, Locator(config.cell), FixedChoice()
 
     def encode(self, levels: Levels, masks: Tensor) -> ObjectCrops:
         """Encode B objects, from query crops (B, ...) and the masks in them (B, S, S) of 0 and 1."""

@@ -1,9 +1,4 @@
-"""Find an object with nothing trained: the search, with the features of any frozen backbone. Only existence can be
-fitted to training pairs, so a backbone is tuned in minutes:
-
-    python train/train.py --recipe matching --backbone vit_large_patch16_dinov3.lvd1689m --out-dir tuned
-    python eval_segswap.py --setting ego-exo --ckpt_path tuned/netLast.pth
-"""
+"""Find an object with nothing trained: the search, with the features of any frozen backbone."""
 
 from dataclasses import asdict
 from typing import Any
@@ -13,14 +8,14 @@ import numpy as np
 import torch
 
 from common.constants import THRESHOLD
-from common.existence import Limits
+from common.existence import MATCHING_LIMITS, Limits
 from common.parallel import in_threads
 from formats.crop import cut
 from formats.masks import grab_cut
 from model.backbone import STRIDE, Backbone
 from recipes.base import Answer
 from recipes.crops import MatchingConfig, connected_parts
-from recipes.matcher import FixedChoice, Matcher
+from recipes.matcher import Matcher
 from recipes.places import Looks, Places
 from recipes.search import Search
 
@@ -47,7 +42,7 @@ class Matching(Search):
         backbone is unfit.
         """
         config = MatchingConfig(**cls.channels_of(backbone, input_size))
-        made = cls(Matcher(config, FixedChoice()), backbone, device, precision, **options)
+        made = cls(Matcher(config), backbone, device, precision, **options)
         made.options |= {"backbone": backbone.name} | asdict(config)
         return made
 
@@ -60,7 +55,7 @@ class Matching(Search):
 
     @property
     def limits(self) -> Limits:
-        return self.network.choice.limits
+        return MATCHING_LIMITS
 
     def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
         return in_threads(sharpened, super().draw(objects, places, looks, closer), places.image)

@@ -32,7 +32,6 @@ class Method(NamedTuple):
 RECIPES = {
     "paper": Method("recipes.paper:Paper", "recipes.paper:PaperTraining"),
     "strong": Method("recipes.strong.recipe:Strong", "recipes.strong.training:StrongTraining"),
-    "matching": Method("recipes.matching:Matching", "recipes.fit:MatchingTraining"),
 }
 
 

@@ -1,6 +1,6 @@
 """How a recipe is trained. No prediction imports this.
 
-losses = training.losses(training.collate([training.read(pairs, drawn, rng), ...]), world)    # a `Trained`
+losses = training.losses(training.collate([training.read(pairs, drawn, rng), ...]), world)
 training.finish(...)                                                       # after the last step of the optimizer
 """
 
@@ -22,12 +22,10 @@ SearchPairs = Callable[[Callable[[Frame], list], float | None], list[tuple[int, 
 SEARCH_SHARE_HELP = "(default: a tenth, but at least 20,000 pairs)"  # what `search_pairs` searches for None
 
 
-class Training(ABC):
-    """What a recipe learns from training pairs without steps of an optimizer: nothing but what `finish` finds."""
+class Trained(ABC):
+    """The training of a network by the steps of an optimizer."""
 
     Options: ClassVar[type]  # the flags of train.py that only it has; their values are in `options`
-    fixed: ClassVar[dict[str, Any]] = {"n_epoch": 0, "warmUpIter": 0}  # flags of train.py that this training lacks
-    new: ClassVar[str] = "existence not fitted yet"  # what is said of a network from which it begins
 
     def __init__(self, recipe: Any, options: Any = None):
         """recipe: a `NetworkRecipe`, which predicts with the network that is trained."""
@@ -45,12 +43,6 @@ class Training(ABC):
         after a signal.
         """
         return "", {}
-
-
-class Trained(Training):
-    """The training of a network by the steps of an optimizer."""
-
-    fixed, new = {}, "new transformer"
 
     @abstractmethod
     def read(self, pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> dict[str, Any]:
@@ -81,7 +73,7 @@ class Trained(Training):
         """
         return {}
 
-    def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
+    def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:  # noqa: B027, without mining it is not called
         """From now on, `read` draws from what was mined, perhaps in an earlier process: raises UserError if this is not
         of the form that `mine` returns.
         """

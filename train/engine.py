@@ -131,7 +131,7 @@ class Run:
     options: Options
     world: World
     state: TrainState
-    training: Any  # a `Training`, and for steps a `Trained`
+    training: Trained
     pairs: Pairs  # of training
     validation: Validation
     log: Log

@@ -95,9 +95,9 @@ def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.d
     name = ({"recipe": Options.recipe} | known | typed)["recipe"]
     defaults = defaults_of(name, typed.get("n_epoch", Options.n_epoch))
     recipe, training = recipe_of(name), training_of(name)
-    for other in typed.keys() - defaults.keys() | typed.keys() & training.fixed.keys():
+    for other in typed.keys() - defaults.keys():
         raise UserError(f"--{other}: the {name} recipe has no such option; leave it out, or give another --recipe")
-    values = defaults | known | typed | training.fixed
+    values = defaults | known | typed
     values["train_dir"] = [folder.resolve() for folder in values["train_dir"]]  # other spellings count as the same
     values["precision"] = resolve_precision(values["precision"], device)
     if values["warmUpIter"] is None:  # 1000 as in the paper, or a tenth of the steps that follow, if these are fewer
@@ -159,7 +159,7 @@ def starting_state(
         changes = [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
         return state, [f"{start.path}, continued at step {state.step}", *changes]
     if not start.path:
-        return state, [f"{options.backbone} backbone, {training_of(options.recipe).new}"]
+        return state, [f"{options.backbone} backbone, new transformer"]
     loaded, left_out = load_fitting(network, start.content, start.path)
     tensors = f"{len(loaded)} of {len(network.state_dict())} tensors"
     note = f"{options.backbone} backbone, transformer with {tensors} from {start.path}"

@@ -37,7 +37,6 @@ from formats.pairs import open_pairs
 from model.device import memory_errors, resolve_device, tf32
 from model.weights import as_read
 from recipes.table import RECIPES, recipe_of, training_of
-from recipes.training import Trained
 from train.engine import Run, Validation, train_epochs
 from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
@@ -81,8 +80,7 @@ def train(options: Options, start: Start, world: World, device: torch.device) ->
     run = prepare(options, start, world, device)
     world.catch_signals()  # before PyTorch starts loader processes, which Ctrl-C must not interrupt
     try:
-        if isinstance(run.training, Trained):
-            train_epochs(run)
+        train_epochs(run)
         finish(run)
         run.state.save_best()
         run.state.forget_searches()  # a killed process may have left some
@@ -176,7 +174,7 @@ def print_introduction(run: Run, notes: list[str]) -> None:
         "val_pairs": f"{run.validation.size} of {len(run.validation.pairs)}",
         "start": notes[0],
         "recipe": ", ".join([options.recipe, *(f"{name} {arguments[name]}" for name in names)]),
-        **(steps if isinstance(run.training, Trained) else {}),
+        **steps,
         "device": f"{run.world.size} x {run.state.device}, {options.precision}",
         "out_dir": str(options.out_dir),
         **{name: run.state.origin[name] for name in ("commit", "command")},

@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from common.constants import SHIPPED
-from common.existence import LIMITS
 from model.checkpoint import read_checkpoint
 from recipes import fit as fitting
 from recipes.choice import Choice
 from recipes.fit import LooksOfPairs, choice_figures, fit, with_absences
-from recipes.matcher import FittedChoice, FixedChoice
 from recipes.places import Judged
 from tests.made.training import run_training
 
@@ -51,10 +49,6 @@ def test_the_choice_learns_what_tells_the_right_look_and_begins_with_the_same_su
     assert choice_figures(before, looks, 2) != pytest.approx((0.8, 1))
     monkeypatch.setattr(fitting, "FIT_STEPS", 0)
     fit(begun, looks, seed=0)
-    tuned = FittedChoice()
-    assert tuned.limits == FixedChoice.limits
-    fit(tuned, looks, seed=0)
-    assert tuned.limits == LIMITS != FixedChoice.limits  # a fit gives existence the scale of the network's
     for one, other in zip(judged(begun, looks), judged(before, looks), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 

@@ -79,6 +79,10 @@ def test_what_does_not_go_together_is_said_in_one_line(checkpoint, tmp_path):
         Matching.of(Backbone("one", torch.nn.Identity(), 3), torch.device("cpu"))
     with pytest.raises(UserError, match="frame size 426666, with input size 100000, must be from 64 to 8192 pixels"):
         Predictor.load(backbone="efficientnet_lite0", input_size=100000)
+    tuned, backbone = tmp_path / "tuned.pth", {"name": "efficientnet_lite0", "digest": "0"}
+    torch.save({"recipe": "matching", "config": {"input_size": 240}, "backbone": backbone, "encoder": {}}, tuned)
+    with pytest.raises(UserError, match="existence was fitted by version 3.0; give --backbone in place of the file"):
+        Predictor.load(tuned)
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("resnet10t").state_dict(), weights)
     with pytest.raises(UserError, match="does not fit resnet18"):

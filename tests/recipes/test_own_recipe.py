@@ -84,7 +84,7 @@ def test_a_recipe_in_a_file_is_trained_resumed_predicted_scored_and_asked(traini
 
 
 REFUSED = {  # --recipe -> what is said
-    "mine": "--recipe mine is none of paper, strong, matching; give one of them, or FILE.py:CLASS",
+    "mine": "--recipe mine is none of paper, strong; give one of them, or FILE.py:CLASS",
     "mine.py": "--recipe mine.py lacks its class; give mine.py:NAME",
     "no.py:OwnRecipe": "--recipe no.py:OwnRecipe names no file; give FILE.py:CLASS",
     "mine.py:Own": "--recipe mine.py:Own: the file has no class Own with a class of its training as `Training`; "
