@@ -149,7 +149,7 @@ def make_training(name: str, input_size: int, precision: str, device: torch.devi
     else:
         _, backbone, network, *_ = load_checkpoint(SHIPPED)
     recipe, training = recipe_of(name)(network.float(), backbone, device, precision), training_of(name)
-    recipe.encoder.masks = Backbone.mask_encoder(recipe.encoder.backbone)
+    recipe.encoder.masks, recipe.encoder.joins = Backbone.mask_encoder(recipe.encoder.backbone), True
     for module in network.modules():
         if isinstance(module, Attention):  # with dropout, a CPU's attention is many operations, and a GPU's is one
             module.dropout = 0.0

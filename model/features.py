@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbone import STRIDE, Backbone, Levels
+from model.backbone import STRIDE, Backbone, Levels, mask_to_image
 
 KEPT_BYTES = 10**8  # of features that an `Encoder` keeps
 
@@ -21,6 +21,7 @@ class Encoder:
         self.backbone = fold_batch_norm(backbone).to(device, dtype)
         # (M, S, S) of 0 and 1, any dtype, on the device -> features of the mask images (M, F, h, w) float32
         self.masks = self.backbone.mask_encoder()
+        self.joins = device.type != "cpu"
         self._kept: dict[tuple, Levels] = {}  # the last ones, by what they are of
 
     def images(self, images: Tensor) -> Tensor:
@@ -39,6 +40,16 @@ class Encoder:
         while sum(x.feat.nbytes + x.early.nbytes for x in self._kept.values()) > KEPT_BYTES:
             del self._kept[next(iter(self._kept))]
         return found
+
+
+    def levels_and_masks(self, images: Tensor, masks: Tensor) -> tuple[Levels, Tensor]:
+        """`levels` of images, and `masks` of masks of the same size. A GPU computes both at once, as it would wait for
+        the start of each operation; on a CPU, this would change the last bits.
+        """
+        if not self.joins:
+            return self.levels(images), self.masks(masks)
+        both = self.backbone.levels(torch.cat((self.backbone.normalize(images), mask_to_image(masks))))
+        return both[: len(images)], both.feat[len(images) :]
 
 
 def fold_batch_norm(backbone: Backbone) -> Backbone:

@@ -130,10 +130,9 @@ class StrongTraining(Trained):
     def look_at_crops(self, batch: CropBatch) -> Look:
         """Look at every target crop: B * TARGET_CROPS rows, sample by sample."""
         count = len(batch)
-        levels = self.recipe.encoder.levels(torch.cat((batch.query, batch.target.flatten(0, 1))))
-        query = self.recipe.network.encode(
-            levels[:count], batch.query_mask, self.recipe.encoder.masks(batch.query_mask)
-        )
+        images = torch.cat((batch.query, batch.target.flatten(0, 1)))
+        levels, masks = self.recipe.encoder.levels_and_masks(images, batch.query_mask)
+        query = self.recipe.network.encode(levels[:count], batch.query_mask, masks)
         rows = torch.arange(count, device=batch.query.device).repeat_interleave(TARGET_CROPS)
         return self.recipe.network.look(query[rows], levels[count:])[0]
 
