@@ -41,7 +41,6 @@ class Encoder:
             del self._kept[next(iter(self._kept))]
         return found
 
-
     def levels_and_masks(self, images: Tensor, masks: Tensor) -> tuple[Levels, Tensor]:
         """`levels` of images, and `masks` of masks of the same size. A GPU computes both at once, as it would wait for
         the start of each operation; on a CPU, this would change the last bits.

@@ -122,9 +122,9 @@ class Locator(nn.Module):
         # An object with few cells has fewer parts; otherwise rounding would choose between two equal centers.
         spare = torch.stack(nearness, 1)[:, None] > 0.999
         for step in range(4):
-            if step:
-                center = F.normalize((nearest * weight[..., None]).mT @ cells + EPS * center, dim=2)
             nearest = (cells @ center.mT).masked_fill(spare, -torch.inf).argmax(2, keepdim=True) == numbers
+            if step < 3:  # nothing reads the last centers
+                center = F.normalize((nearest * weight[..., None]).mT @ cells + EPS * center, dim=2)
         return nearest
 
     def heat(self, description: Description, cells: Tensor) -> Tensor:
