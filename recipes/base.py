@@ -145,6 +145,14 @@ class NetworkRecipe(Recipe):
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
+    def to_host(self, *tensors: Tensor) -> list[Tensor]:
+        """Copies on the CPU, which waits for a GPU once."""
+        if self.device.type != "cuda":
+            return [tensor.cpu() for tensor in tensors]
+        copies = [torch.empty_like(x, device="cpu", pin_memory=True).copy_(x, non_blocking=True) for x in tensors]
+        torch.cuda.current_stream(self.device).synchronize()
+        return copies
+
     def stacked(self, arrays: Iterable[np.ndarray]) -> Tensor:
         """Stack arrays of the same shape to a tensor on the device."""
         return self.to_device(np.stack(list(arrays)))

@@ -23,6 +23,15 @@ class Colors(Rows):
     deviation: Tensor  # (N, 3), of L, a and b
 
 
+def reduced(masks: Tensor, side: int) -> Tensor:
+    """Masks (N, S, S) -> (N, side, side): the mean of each pixel's area."""
+    edges = torch.arange(side + 1, dtype=torch.float64) * masks.shape[1] / side
+    pixels = torch.arange(masks.shape[1])
+    covered = (torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)).clamp(min=0)
+    weights = (covered * side / masks.shape[1]).float().to(masks.device, non_blocking=True)
+    return weights @ masks.float() @ weights.mT
+
+
 def colors_of(images: Tensor, masks: Tensor) -> Colors:
     """The colors of the pixels of masks (N, S, S) of 0 and 1 in crops (N, S, S, 3) uint8 RGB. All numbers are 0 for a
     mask that covers no pixel.
@@ -42,7 +51,7 @@ def lab_of(rgb: Tensor) -> Tensor:
     """sRGB (..., 3) from 0 to 255 -> CIELAB: L from 0 to 100, a and b around 0."""
     rgb = rgb / 255
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp(min=0) ** 2.4, rgb / 12.92)
-    xyz = linear @ torch.tensor(TO_XYZ, device=rgb.device).mT
+    xyz = linear @ torch.tensor(TO_XYZ).to(rgb.device, non_blocking=True).mT
     x, y, z = torch.where(xyz > 0.008856, xyz.clamp(min=1e-6) ** (1 / 3), 7.787 * xyz + 16 / 116).unbind(-1)
     return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), -1)
 

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.constants import THRESHOLD
 from common.existence import MATCHING_LIMITS, Limits
@@ -16,7 +17,7 @@ from model.backbone import STRIDE, Backbone
 from recipes.base import Answer
 from recipes.crops import MatchingConfig, connected_parts
 from recipes.matcher import Matcher
-from recipes.places import Looks, Places
+from recipes.places import Searched
 from recipes.search import Search
 
 # Side of crops, long side of whole pictures and side of cells, in pixels. Plain vision transformers have large cells.
@@ -57,8 +58,8 @@ class Matching(Search):
     def limits(self) -> Limits:
         return MATCHING_LIMITS
 
-    def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
-        return in_threads(sharpened, super().draw(objects, places, looks, closer), places.image)
+    def draw(self, objects: Any, found: Searched, existence: Tensor) -> list[Answer]:
+        return in_threads(sharpened, super().draw(objects, found, existence), found.places.image)
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:

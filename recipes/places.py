@@ -94,12 +94,15 @@ class Looks(Rows):
     """The looks at N places."""
 
     crop: list[Crop]
-    prob: np.ndarray  # (N, S, S), the mask's probability in the crop
+    prob: Tensor  # (N, S, S), the mask's probability in the crop
     logit: Tensor  # (N,) logit of existence
     matches: Matches  # of the object's cells with the crop's
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches
     cells: Tensor  # (N, h, w, C), the locator's cells of the crop
+    # What the CPU decides with, once it has waited for a GPU: `matches`, and the masks (N, S, S) bool.
+    matches_here: Matches | None = None
+    shown: np.ndarray | None = None
 
 
 @dataclass
@@ -146,9 +149,9 @@ class Searched(Rows):
     numbers: Any  # Glanced, then Compared, then Judged
     closer: Any = None  # the close looks
 
-    def highest(self, scores: Tensor, close: int, count: int = 0) -> "Searched":
+    def highest(self, scores: list[float], close: int, count: int = 0) -> "Searched":
         """The `close` places of each pair with the highest scores, and up to `count` further ones."""
-        scored = [(not further, score) for further, score in zip(self.places.further, scores.tolist(), strict=True)]
+        scored = [(not further, score) for further, score in zip(self.places.further, scores, strict=True)]
         best = self[highest_rows(scored, self.places.pair, max(close, count))]
         for rows in rows_by_key(best.places.pair).values():
             for row in rows[close:]:

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from model.device import autocast
 from model.features import coverage_of
 from model.rows import cat, rows_among, rows_by_key
 from recipes.base import Answer, NetworkRecipe
-from recipes.colors import COLOR_SIDE, colors_of, same_color, same_contrast
+from recipes.colors import COLOR_SIDE, colors_of, reduced, same_color, same_contrast
 from recipes.crops import (
     CLOSE,
     CONTEXT,
@@ -89,16 +88,15 @@ class Search(NetworkRecipe):
         query = self.encode(marked, CONTEXT)
         looks = self.look(query, places, CONTEXT)  # 3. Looks
         found = Searched(places, looks, Glanced.of(places, looks))
-        found = found.highest(choice.glance(found.numbers), close, count)
+        found = found.highest(self.fetch(looks, choice.glance(found.numbers)), close, count)
         found.places = found.places.at_parts(self.best_parts(found.looks, found.places.image))
         close_query = self.encode(marked, CLOSE)
         found.closer = self.look(close_query, found.places, CLOSE)  # 4. Close looks
         found.numbers = self.compare(marked, found)
-        found = found.highest(choice.score(found.numbers), count)  # 5. Choice
+        found = found.highest(self.fetch(found.closer, choice.score(found.numbers)), count)  # 5. Choice
         found.numbers = self.look_back(frame, marked, query.description, found)  # 6. Look back
-        existence = self.existence(frame, marked, found).sigmoid().tolist()
-        answers = self.draw(close_query, found.places, found.looks, found.closer)  # 7. Answer
-        return found, [answer._replace(existence=x) for answer, x in zip(answers, existence, strict=True)]
+        existence = self.existence(frame, marked, found).sigmoid()
+        return found, self.draw(close_query, found, existence)  # 7. Answer
 
     def sizes(self, frame: Frame, marked: Marked) -> list[tuple[int, float]]:
         """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
@@ -141,24 +139,34 @@ class Search(NetworkRecipe):
         for start in range(0, len(crops), self.batch_size):
             rows = slice(start, start + self.batch_size)
             query, side = objects[object_rows[rows]], self.config.input_size
-            images = self.stacked(cut(*row, side) for row in zip(places.image[rows], crops[rows], strict=True))
+            images = self.stacked(in_threads(cut, places.image[rows], crops[rows], repeat(side)))
             levels = self.encoder.levels(images)
             with autocast(self.device, self.precision):
                 look, cells = self.network.look(query, levels)
             found.append((look, self.network.locator.match(query.cells, query.coverage, cells), cells))
         look, matches, cells = map(cat, zip(*found, strict=True))
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
-        return Looks(crops, look.target_mask_prob.cpu().numpy(), look.logit, matches, agreement, cosine, cells)
+        return Looks(crops, look.target_mask_prob, look.logit, matches, agreement, cosine, cells)
+
+    def fetch(self, looks: Looks, scores: Tensor) -> list[float]:
+        """Copy to the CPU what it decides with: which places are next, by their scores, and where the masks have parts.
+        The CPU waits for a GPU once, and masks are sent as bool.
+        """
+        scores, shown, *here = self.to_host(scores, looks.prob > THRESHOLD, *looks.matches.columns())
+        looks.shown, looks.matches_here = shown.numpy(), type(looks.matches)(*here)
+        return scores.tolist()
 
     def best_parts(self, looks: Looks, images: list[np.ndarray]) -> list[Part | None]:
         """The part of each look's mask that agrees best, as an answer can cover two things that look alike; None if the
         mask is empty. The looks are at these images.
         """
-        parts = in_threads(connected_parts, looks.prob > THRESHOLD, looks.crop, [x.shape[:2] for x in images])
+        assert looks.shown is not None and looks.matches_here is not None  # `fetch` has set both
+        parts = in_threads(connected_parts, looks.shown, looks.crop, [x.shape[:2] for x in images])
         best = [of_look[0] if of_look else None for of_look in parts]
         if several := [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]:
             rows = [row for row, _ in several]
-            agreement = looks.matches[rows].agreement(self.stacked(part.mask for _, part in several)).tolist()
+            masks = torch.from_numpy(np.stack([part.mask for _, part in several]))
+            agreement = looks.matches_here[rows].agreement(masks).tolist()
             for number in highest_rows(agreement, rows, 1):
                 best[rows[number]] = several[number][1]
         return best
@@ -167,11 +175,8 @@ class Search(NetworkRecipe):
         """4. Whether what close looks show has the colors and the contrasts of the objects."""
         places, closer = found.places, found.closer
         objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), COLOR_SIDE))[self.to_device(places.object)]
-        images = self.stacked(cut(*row, COLOR_SIDE) for row in zip(places.image, closer.crop, strict=True))
-        shown = (
-            cv2.resize(prob, (COLOR_SIDE, COLOR_SIDE), interpolation=cv2.INTER_AREA) > THRESHOLD for prob in closer.prob
-        )
-        colors = colors_of(images, self.stacked(shown))
+        images = self.stacked(in_threads(cut, places.image, closer.crop, repeat(COLOR_SIDE)))
+        colors = colors_of(images, reduced(closer.prob, COLOR_SIDE) > THRESHOLD)
         return Compared(
             **vars(found.numbers),
             close_logit=closer.logit,
@@ -191,7 +196,7 @@ class Search(NetworkRecipe):
         def describe(cells: Tensor, prob: Tensor) -> Description:
             return locator.describe(cells, coverage_of(prob > THRESHOLD, cells.shape[1:3]))
 
-        shown = self.in_batches(describe, found.looks.cells, self.stacked(found.looks.prob))
+        shown = self.in_batches(describe, found.looks.cells, found.looks.prob)
 
         def numbers(rows: list[int], cells: Tensor) -> Tensor:
             masks, answers = [marked.mask[seen_in[row]] for row in rows], shown[rows]
@@ -218,23 +223,26 @@ class Search(NetworkRecipe):
         """The logit that each place shows its object, (N,)."""
         return self.network.choice.existence(found.numbers)
 
-    def draw(self, objects: Any, places: Places, looks: Looks, closer: Looks) -> list[Answer]:
+    def draw(self, objects: Any, found: Searched, existence: Tensor) -> list[Answer]:
         """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is
-        cut off by its crop, the network looks again, at the new mask. The answers lack an existence.
+        cut off by its crop, the network looks again, at the new mask.
         """
-        answers = [Answer(prob, 0.0, crop) for prob, crop in zip(looks.prob, looks.crop, strict=True)]
-        rows = range(len(places))
+        places, closer = found.places, found.closer
+        rows, masks = range(len(places)), list(zip(found.looks.prob, found.looks.crop, strict=True))
         for left in reversed(range(ROUNDS)):
             parts = self.best_parts(closer, places.image)
             for row, prob, crop, part in zip(rows, closer.prob, closer.crop, parts, strict=True):
                 if part:
-                    answers[row] = Answer(prob, 0.0, crop)
+                    masks[row] = prob, crop
             cut_off = [k for k, part in enumerate(parts) if part and not part.is_uncut]
             if not (cut_off and left):
                 break
             rows, places = [rows[k] for k in cut_off], places.at_parts(parts)[cut_off]
             closer = self.look(objects, places, CLOSE)
-        return answers
+            self.fetch(closer, closer.logit)
+        probs, crops = zip(*masks, strict=True)
+        prob, existence = self.to_host(torch.stack(probs), existence)
+        return list(map(Answer, prob.numpy(), existence.tolist(), crops))
 
     # What the steps share
 
@@ -252,8 +260,8 @@ class Search(NetworkRecipe):
 
     def query_crops(self, marked: Marked, crops: list[Crop], side: int) -> tuple[Tensor, Tensor]:
         """A crop of each object's picture (N, side, side, 3), and the masks in the crops (N, side, side)."""
-        images = self.stacked(cut(*row, side) for row in zip(marked.image, crops, strict=True))
-        masks = self.stacked(cut_mask(*row, side) for row in zip(marked.mask, crops, strict=True))
+        images = self.stacked(in_threads(cut, marked.image, crops, repeat(side)))
+        masks = self.stacked(in_threads(cut_mask, marked.mask, crops, repeat(side)))
         return images, masks
 
     def in_pictures(

@@ -3,10 +3,13 @@
 docs/strong_recipe.md explains it; training.py trains it.
 """
 
+from itertools import repeat
+
 import torch
 from torch import Tensor
 
 from common.constants import THRESHOLD
+from common.parallel import in_threads
 from formats.crop import cut
 from model.features import coverage_of
 from recipes.crops import CLOSE
@@ -36,9 +39,9 @@ class Strong(Search):
             images, masks = self.query_crops(marked, marked.crops(CLOSE), side)
             query = raw.cells(self.encoder.levels(images))
             object_rows = self.to_device([places.object[row] for row in unknown])
-            crops = [cut(places.image[row], closer.crop[row], side) for row in unknown]
+            crops = in_threads(cut, places[unknown].image, closer[unknown].crop, repeat(side))
             target = raw.cells(self.encoder.levels(self.stacked(crops)))
             coverage = coverage_of(masks, query.shape[1:3])[object_rows]
             matches = raw.match(query[object_rows], coverage, target)
-            agreement[unknown] = matches.agreement(self.stacked(closer.prob[unknown] > THRESHOLD))
+            agreement[self.to_device(unknown)] = matches.agreement(closer[unknown].prob > THRESHOLD)
         return super().existence(frame, marked, found) + weight * (agreement - neutral)

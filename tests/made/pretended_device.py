@@ -77,6 +77,7 @@ class PretendedDevice(TorchDispatchMode):
         super().__init__()
         self.device = torch.device(NAME, 0)
         self.waits: list[str] = []
+        self.is_idle = False  # it has done nothing since the last wait, so a further copy waits for nothing
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -97,17 +98,22 @@ class PretendedDevice(TorchDispatchMode):
             to_device = torch.device(asked).type == NAME
         if func in COPIES:
             if to_device != here[-1] and not (kwargs.get("non_blocking") or True in args[2:]):
-                self.waits.append("a copy")
+                self._wait("a copy")
         elif any(here):
+            self.is_idle = False
             self._check_devices(func, args, tensors)
         return _run(func, args, kwargs, to_device)
+
+    def _wait(self, what: str) -> None:
+        self.waits += [] if self.is_idle else [what]
+        self.is_idle = True
 
     def _check_devices(self, func, args, tensors: list[Tensor]) -> None:
         """Check CUDA's rules: a number may be on any device; an index may be on the CPU, from which it is copied."""
         others = [x for x in tensors if x.dim() and not isinstance(x, OnDevice)]
         indices = [x for x in args[1] if x is not None] if func in INDEXING else []
         if func in ASKS or indices and (others or any(x.dtype in (torch.bool, torch.uint8) for x in indices)):
-            self.waits.append(str(func))
+            self._wait(str(func))
         if not all(any(x is index for index in indices) for x in others):
             raise RuntimeError(f"{func} of tensors on {self.device} and on the CPU")
 

@@ -145,7 +145,7 @@ def test_of_two_look_alikes_the_one_whose_parts_agree_with_the_object_is_chosen(
 
 
 def largest_parts(self: Strong, looks: Looks, images: list[np.ndarray]) -> list[Part | None]:
-    shown = zip(looks.prob > 0.5, looks.crop, images, strict=True)
+    shown = zip(looks.shown, looks.crop, images, strict=True)
     return [next(iter(connected_parts(mask, crop, image.shape[:2])), None) for mask, crop, image in shown]
 
 
