@@ -7,7 +7,9 @@
 If the caller has modules of the same names, such as a `common.py` or a folder `model`, it still imports its own ones.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,28 +27,42 @@ def _forget_ours() -> dict:
     return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in OURS}
 
 
-theirs = _forget_ours()
-try:
-    from inference.predictor import Predictor  # found because torch.hub puts this folder first on the path
-    from recipes.table import RECIPES, recipe_of
+loaded: dict = {}  # our modules
 
-    for name in RECIPES:
-        recipe_of(name)  # which else imports it when a network is loaded, and then finds the caller's modules
-finally:
-    _forget_ours()
-    sys.modules.update(theirs)
+
+@contextlib.contextmanager
+def _ours() -> Iterator[None]:
+    """Imports find our modules in place of the caller's."""
+    theirs = _forget_ours()
+    sys.modules.update(loaded)
+    sys.path.insert(0, str(HERE))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(HERE))
+        loaded.update(_forget_ours())
+        sys.modules.update(theirs)
+
+
+with _ours():
+    from inference.predictor import Predictor
+
+
+def _load(checkpoint: str | Path | None = None, **options) -> Predictor:
+    with _ours():  # a recipe is imported when its network is loaded
+        return Predictor.load(checkpoint, **options)
 
 
 def xsegtx(checkpoint: str | Path, **options) -> Predictor:
     """A Predictor with your own checkpoint. `options` go to `Predictor.load`, such as device="cpu"."""
-    return Predictor.load(checkpoint, **options)
+    return _load(checkpoint, **options)
 
 
 def xsegtx_tiny(**options) -> Predictor:
     """A Predictor with the network that the repository contains. `options` go to `Predictor.load`."""
-    return Predictor.load(**options)
+    return _load(**options)
 
 
 def matching(backbone: str = "efficientnet_lite0", **options) -> Predictor:
     """A Predictor that matches the features of any frozen backbone. `options` go to `Predictor.load`."""
-    return Predictor.load(backbone=backbone, **options)
+    return _load(backbone=backbone, **options)

@@ -4,6 +4,7 @@ import hashlib
 import sys
 import types
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ class OwnClass(NamedTuple):
         return f"{self.path.name}:{self.kind.__name__}"
 
 
-def load_class(flag: str, name: str, module_name: str, is_usable: Callable[[Any], bool], need: str) -> OwnClass:
-    """Run the file of `name` (FILE.py:CLASS, the value of `flag`) as the module `module_name`, and take its class.
+def load_class(flag: str, name: str, is_usable: Callable[[Any], bool], need: str) -> OwnClass:
+    """Run the file of `name` (FILE.py:CLASS, the value of `flag`) as a module, and take its class.
 
     Raises UserError if there is no such file, or if the class is not usable, which means "a class with {need}".
     """
@@ -33,6 +34,7 @@ def load_class(flag: str, name: str, module_name: str, is_usable: Callable[[Any]
     if not path.is_file():
         raise UserError(f"{flag} {name} names no file; give FILE.py:CLASS")
     sys.path.append(str(path.resolve().parent))  # the file may import its neighbors
+    module_name = path.stem if is_free(path) else f"own_{path.stem}"
     module = sys.modules[module_name] = types.ModuleType(module_name)
     code, module.__file__ = path.read_bytes(), file
     # A loader would read the file again, or run older code from __pycache__.
@@ -42,3 +44,12 @@ def load_class(flag: str, name: str, module_name: str, is_usable: Callable[[Any]
         others = f"give one of {', '.join(usable)}" if usable else "write one (docs/extending.md)"
         raise UserError(f"{flag} {name}: the file has no class {class_name} with {need}; {others}")
     return OwnClass(getattr(module, class_name), path, hashlib.sha256(code).hexdigest())
+
+
+def is_free(path: Path) -> bool:
+    """True if no other module has the name of this file, whose folder is on the path. Where processes are not forked,
+    their Python then finds the file's classes by this name.
+    """
+    known = sys.modules.get(path.stem)
+    found = getattr(known or PathFinder.find_spec(path.stem), "__file__" if known else "origin", None)
+    return found is not None and Path(found).resolve() == path.resolve()

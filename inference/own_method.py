@@ -84,7 +84,7 @@ class OwnMethod(Recipe):
         texts = dict(text.split("=", 1) for text in arguments)
         is_file = os.path.isfile  # False for a text that is too long for a name
         digests = {key: file_digest(Path(text)) if is_file(text) else text for key, text in texts.items()}
-        own = load_class("--predictor", name, "own_method", predicts, "a method predict(frame)")
+        own = load_class("--predictor", name, predicts, "a method predict(frame)")
         self.files = [own.path, *(Path(text) for text in texts.values() if is_file(text))]
         self.digest, method_class = own.digest, own.kind
         self.options = {"predictor": own.name, "predictor_sha256": own.digest, "predictor_args": digests}

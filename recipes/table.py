@@ -56,7 +56,7 @@ def recipe_name(text: str) -> str:
         return text
     if ":" not in text and not text.endswith(".py"):
         raise UserError(f"--recipe {text} is none of {', '.join(RECIPES)}; give one of them, or FILE.py:CLASS")
-    own = load_class("--recipe", text, "own_recipe", is_own_recipe, "a class of its training as `Training`")
+    own = load_class("--recipe", text, is_own_recipe, "a class of its training as `Training`")
     RECIPES[own.name] = Method("", "", own)
     return own.name
 

@@ -34,9 +34,21 @@ for _ in range(2):
 mask, existence = predictor.segment(*pair)
 predictor = torch.hub.load(repository, "xsegtx", source="local", checkpoint=network, device="cpu")
 assert 0 < predictor.segment(*pair)[1] < 1 and predictor.recipe.config.input_size == 96
+content = torch.load(network, weights_only=True)
+torch.save({**content, "recipe": "mine.py:Mine"}, "mine.pth")
+own = {"checkpoint": "mine.pth", "recipe": "mine.py:Mine"}
+predictor = torch.hub.load(repository, "xsegtx", source="local", device="cpu", **own)
+assert 0 < predictor.segment(*pair)[1] < 1 and type(predictor.recipe).__name__ == "Mine"
 import evaluation.own
 assert common.VALUE + evaluation.own.VALUE == 3 and sys.modules["common"] is common
 print(round(mask.mean(), 6), round(existence, 3))
+"""
+OWN_RECIPE = """
+from recipes.strong.recipe import Strong
+from recipes.strong.training import StrongTraining
+
+class Mine(Strong):
+    Training = StrongTraining
 """
 SAMPLE = ROOT / "assets" / "samples" / "jar"
 PAIR = [str(SAMPLE / name) for name in ("query.jpg", "query_mask.png", "target.jpg")]
@@ -115,6 +127,7 @@ def test_torch_hub_loads_the_predictor_beside_modules_of_the_callers_with_names_
     strong_checkpoint, tmp_path, warm_python
 ):
     (tmp_path / "common.py").write_text("VALUE = 1")
+    (tmp_path / "mine.py").write_text(OWN_RECIPE)
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "own.py").write_text("VALUE = 2")
 

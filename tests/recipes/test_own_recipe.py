@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from importlib.machinery import PathFinder
 
 import pytest
 import torch
@@ -38,6 +39,8 @@ def test_a_recipe_in_a_file_is_trained_resumed_predicted_scored_and_asked(traini
     for name, epochs in {"parts": 1, "whole": 2}.items():
         train.main([*words.split(), "--val_size=0", f"--out-dir={tmp_path / name}", f"--n-epoch={epochs}"])
     train.main([*words.split(), "--val_size=0", f"--out-dir={tmp_path / 'parts'}", "--n-epoch=2"])
+    module = table.recipe_of("mine.py:OwnRecipe").__module__
+    assert PathFinder.find_spec(module).origin == str(mine)  # by a loader process that was not forked
     nets = [torch.load(tmp_path / name / "netLast.pth", weights_only=True)["encoder"] for name in ("whole", "parts")]
     torch.testing.assert_close(*nets, rtol=0, atol=0)
     assert len(losses(tmp_path / "whole")) == 11 and losses(tmp_path / "whole") == losses(tmp_path / "parts")

@@ -558,3 +558,15 @@ def test_a_slurm_job_of_several_machines_starts_torchrun_on_each(stand_in, monke
     assert re.fullmatch(r"--ntasks-per-node=1 2 c10d \S+:23456", first)
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "1", str(ROOT / "train/train.py")]
     assert words == [*torchrun, "--reverse", "--seed", "1"]
+
+
+def test_a_slurm_job_predicts_on_all_of_its_machines(stand_in, monkeypatch):
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    stand_in.with_name("srun").symlink_to(stand_in)  # it says all that it is called with
+    for name, value in {"JOB_NUM_NODES": 4, "JOB_ID": 123456, "GPUS_ON_NODE": 8, "CPUS_PER_TASK": 64}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    words = call("../inference/slurm.sh", stand_in, "--setting", "both")
+    assert words.pop(words.index("--rdzv_endpoint") + 1).endswith(":23456")
+    torchrun = "-m torch.distributed.run --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint"
+    expected = f"--cpus-per-task=64 {stand_in} {torchrun} --rdzv_id 123456 eval_segswap.py --setting both"
+    assert " ".join(words) == expected
