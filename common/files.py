@@ -77,19 +77,23 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path | None]) -> None:
     """Call this before the work begins, with all files and folders that a command replaces and reads. Raises UserError
-    if it would replace one that it reads, or something in it or around it, by whatever name; and if it would write two
-    files to one place.
+    if it would replace one that it reads, a folder around one, or something in a folder that it reads, by whatever
+    name; and if it would write two files to one place.
     """
     read = {_identity(path): path for path in inputs if path and "\0" not in str(path)}  # no file is called so
-    folders = {path.parent: path for path in read.values()}
-    around = {place: path for folder, path in folders.items() for place in _identities(folder)} | read
-    inside = {folder: _identities(folder) & read.keys() for folder in {path.parent for path in outputs}}
+    lost_with = dict(read)  # by a place that may be replaced: what is read there, or in this folder
+    for folder, path in {path.parent: path for path in read.values()}.items():  # a folder is asked once, which is fast
+        for place in _identities(folder):
+            lost_with.setdefault(place, path)
+    read_around = {folder: _identities(folder) & read.keys() for folder in {path.parent for path in outputs}}
     written = set()
     for path in outputs:
         place = _identity(path)
-        others = inside[path.parent] if isinstance(place, tuple) else ()  # new files may be added to a folder
-        if harmed := next((around[x] for x in (place, *others) if x in around), None):
-            raise UserError(f"cannot write {path}: this command reads {harmed}; name another place for what it writes")
+        exists = isinstance(place, tuple)  # new files may be added to a folder that is read
+        harmed = [place] if place in lost_with else list(read_around[path.parent]) if exists else []
+        if harmed:
+            lost = lost_with[harmed[0]]
+            raise UserError(f"cannot write {path}: this command reads {lost}; name another place for what it writes")
         if place in written:
             raise UserError(f"{path} would be written twice; give each file to write a name of its own")
         written.add(place)

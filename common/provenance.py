@@ -22,5 +22,6 @@ def provenance() -> dict[str, str | None]:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True, env=environment)
         first, *others = done.stdout.splitlines()
-        commit = first.removeprefix("# branch.oid ") + "+" * any(line[0] != "#" for line in others)
+        is_changed = any(line[0] != "#" for line in others)
+        commit = first.removeprefix("# branch.oid ") + ("+" if is_changed else "")
     return {"date": date, "command": shlex.join(["python", *sys.argv]), "commit": commit}

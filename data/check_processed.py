@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -53,19 +54,27 @@ def main() -> int:
     if not names:
         raise UserError(f"{args.data_path} holds no take of {args.splits_path}; run data/process_data.py first")
     checks = {name: check_split(args, name, read_split(args.splits_path, name)) for name in names}
-    for split, (numbers, _, _) in checks.items():
-        print(f"{split}: " + ", ".join(f"{numbers[name]:,} {name}" for name in NUMBERS))
+    for split, check in checks.items():
+        print(f"{split}: " + ", ".join(f"{check.numbers[name]:,} {name}" for name in NUMBERS))
     others = [] if args.split else [name for name in splits if splits[name] and name not in names]
     lines = [f"{name}: 0 of {counted(len(splits[name]), 'take')} processed" for name in others]
-    lines += [f"{name}, {problem}" for name, (_, problems, _) in checks.items() for problem in problems]
-    lines += [f"missing: {name}, {line}" for name, (_, _, missing) in checks.items() for line in missing]
+    lines += [f"{name}, {problem}" for name, check in checks.items() for problem in check.problems]
+    lines += [f"missing: {name}, {line}" for name, check in checks.items() for line in check.missing]
     for line in lines:
         print(line)
-    return int(any(problems for _, problems, _ in checks.values()))
+    return int(any(check.problems for check in checks.values()))
 
 
-def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> tuple[Counter[str], list[str], list[str]]:
-    """Check a split's takes and pairs -> the NUMBERS, and a line for each problem and each missing thing."""
+class SplitCheck(NamedTuple):
+    """What was found in a split: the NUMBERS, and a line for each problem and each missing thing."""
+
+    numbers: Counter[str]
+    problems: list[str]
+    missing: list[str]
+
+
+def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> SplitCheck:
+    """Check a split's takes and pairs."""
     job = partial(check_take, args.data_path)
     checks = dict(progress(run_jobs(job, uids, args.num_workers), split, len(uids), "take"))
     found = [(failure, uid) for uid in uids for failure in checks[uid][1]]
@@ -75,10 +84,7 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> tuple[
     if unprocessed := [uid for uid in uids if checks[uid][0]["unprocessed"]]:
         what = f"{counted(len(unprocessed), 'take')} not processed: {first_few(unprocessed)}"
         problems.append(f"{what}; run data/process_data.py")
-    if (annotations := annotation_path(args.annotation_path, split)).is_file():
-        for uid, take in iter_takes(annotations, uids):
-            if isinstance(take, Take) and (change := annotation_change(args.data_path, take)):
-                problems.append(f"take {uid}: {change}")
+    problems += changed_annotations(args, split, uids)
     numbers = sum((of_take for of_take, _ in checks.values()), Counter(takes=len(uids)))
     if split in ("train", "val") or listing_path(args.data_path, split).exists():  # no training reads pairs of test
         try:
@@ -86,7 +92,15 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> tuple[
                 open_pairs([args.data_path], split, BOTH)
         except UserError as error:  # the pairs file is missing or out of date
             problems.append(str(error))
-    return numbers + Counter(missing=len(missing), problems=len(problems)), problems, missing
+    return SplitCheck(numbers + Counter(missing=len(missing), problems=len(problems)), problems, missing)
+
+
+def changed_annotations(args: argparse.Namespace, split: str, uids: list[str]) -> list[str]:
+    """A line for each take whose annotation has changed since it was processed, if the annotations are there."""
+    path = annotation_path(args.annotation_path, split)
+    takes = iter_takes(path, uids) if path.is_file() else ()
+    changes = {uid: annotation_change(args.data_path, take) for uid, take in takes if isinstance(take, Take)}
+    return [f"take {uid}: {change}" for uid, change in changes.items() if change]
 
 
 def check_take(data_dir: Path, uid: str) -> tuple[Counter[str], list[Failure]]:

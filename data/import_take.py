@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
@@ -49,6 +49,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class FootageOfTake(NamedTuple):
+    """The cameras of a take, each by the name that the user gave it."""
+
+    cameras: dict[str, Footage]
+    positions: dict[str, np.ndarray]  # of the take's frames in the footage of each camera
+    name_in_take: dict[str, str]
+
+
 def main() -> None:
     args = parse_args()
     check_name(args)
@@ -57,12 +65,12 @@ def main() -> None:
     name_in_take = names_in_take(cameras, args.ego)
     positions = synchronize(cameras, offsets, args.ego)
     length = min(map(len, positions.values()))
-    positions = {camera: of_camera[:length] for camera, of_camera in positions.items()}
+    take = FootageOfTake(cameras, {name: of_camera[:length] for name, of_camera in positions.items()}, name_in_take)
     objects, not_shown, unmatched = {}, 0, 0
     for camera, path in args.masks:
         masks = find_masks(path, args.mask_frame, cameras[camera])
         for object_name in masks.objects:
-            track = read_track(masks, object_name, cameras[camera], positions[camera])
+            track = read_track(masks, object_name, cameras[camera], take.positions[camera])
             objects.setdefault(object_name, {})[name_in_take[camera]] = track
             not_shown += len(masks.objects[object_name]) - len(track["annotated_frames"])
     if args.split != "test":  # in training, a frame that nobody annotated would count as one that hides the object
@@ -74,22 +82,10 @@ def main() -> None:
         for tracks in objects.values():
             for camera in name_in_take.values():  # nobody looked for the object there
                 tracks.setdefault(camera, {"annotation": {}, "annotated_frames": []})
-
-    takes = args.root / "takes"
-    with temporary_folder(takes, "import_take", f"adds a take to {args.root}") as folder:
-        contents, existing = files_with_take(args, objects), takes / args.name
-        if existing.exists():
-            if any(not path.exists() or read_json(path, "") != new for path, new in contents.items()):
-                raise UserError(f"{existing} exists; give another --name, or delete it first")
-            print(f"{args.name} is in {args.root} already, with these masks; to import other videos, delete {existing}")
-            return
-        for camera, footage in cameras.items():
-            path = video_path(takes, folder.name, name_in_take[camera])
-            write_video(path, footage, positions[camera], 1 / cameras[args.ego].frame_seconds)
-        for path, content in contents.items():
-            remove_leftovers(path.parent, path.name)
-            write_json(path, content)
-        folder.rename(existing)  # this comes last: then the take is complete
+    if not add_take(args, take, objects):
+        folder = args.root / "takes" / args.name
+        print(f"{args.name} is in {args.root} already, with these masks; to import other videos, delete {folder}")
+        return
     print(f"{args.name}: {counted(length, 'frame')}, {counted(count, 'mask')} in {args.root}")
     for name, tracks in objects.items():
         if {*map(camera_kind, tracks)} != {"ego", "exo"}:
@@ -98,6 +94,27 @@ def main() -> None:
         print(f"{counted(not_shown, 'mask')} left out: the take has no frame at their time")
     if unmatched:
         print(f"{counted(unmatched, 'mask')} left out: nobody looked for the object in the other cameras then")
+
+
+def add_take(args: argparse.Namespace, take: FootageOfTake, objects: dict[str, Any]) -> bool:
+    """Write the take's videos and annotation; False if it is there already, with these masks. Raises UserError if a
+    take of this name has others.
+    """
+    takes = args.root / "takes"
+    with temporary_folder(takes, "import_take", f"adds a take to {args.root}") as folder:
+        contents, existing = files_with_take(args, objects), takes / args.name
+        if existing.exists():
+            if any(not path.exists() or read_json(path, "") != new for path, new in contents.items()):
+                raise UserError(f"{existing} exists; give another --name, or delete it first")
+            return False
+        for camera, footage in take.cameras.items():
+            path = video_path(takes, folder.name, take.name_in_take[camera])
+            write_video(path, footage, take.positions[camera], 1 / take.cameras[args.ego].frame_seconds)
+        for path, content in contents.items():
+            remove_leftovers(path.parent, path.name)
+            write_json(path, content)
+        folder.rename(existing)  # this comes last: then the take is complete
+    return True
 
 
 def check_name(args: argparse.Namespace) -> None:

@@ -156,11 +156,12 @@ def process_split(args: argparse.Namespace, split: str, uids: list[str]) -> int:
         count = counted(len(uids), "take")
         raise UserError(f"{path} annotates no take of {split} in {args.splits_path}, which has {count}; do they match?")
     takes = {uid: take for uid, take in annotated.items() if isinstance(take, Take)}
-    malformed = {uid: Failure(None, "broken", str(take)) for uid, take in annotated.items() if uid not in takes}
-    absent = Failure(None, "missing", f"{path} does not annotate it")
     for uid in set(shard_uids) - takes.keys():
+        failure = Failure(None, "missing", f"{path} does not annotate it")
+        if uid in annotated:  # as a text that says why it cannot be read
+            failure = Failure(None, "broken", str(annotated[uid]))
         with claimed(args.outputpath, uid, f"processes take {uid}"):
-            write_failures(args.outputpath / uid, [malformed.get(uid, absent)])
+            write_failures(args.outputpath / uid, [failure])
     title = split if shards == 1 else f"{split} {shard}/{shards}"
     threads = max(1, args.num_workers // max(1, len(takes)))
     folders = {"takes_dir": args.takepath, "data_dir": args.outputpath}

@@ -108,7 +108,7 @@ def read_predictions(
             if rle and all(kind in OTHER_FORMS and OTHER_FORMS[kind][0] in accept for kind in faults):
                 yield row, rle, existence
         for kind, (detail, of_kind) in faulty.items():
-            where = f"{place}, frame{'s' * (len(of_kind) > 1)} {', '.join(of_kind)}"
+            where = f"{place}, {'frames' if len(of_kind) > 1 else 'frame'} {', '.join(of_kind)}"
             text = f"{where}: {kind} ({detail})" if detail else f"{where}: {kind}"
             problems.append(Problem(text, kind, len(of_kind)))
 

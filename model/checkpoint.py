@@ -148,15 +148,20 @@ def stored_config(
             remedy = "; name its file with --recipe" if ".py:" in str(recipe) else ""
             raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}{remedy}")
         kind = recipe_of(recipe).Config
-        for field in fields(kind):
-            value, expected = options.get(field.name, field.default), cast(Any, field.type)
-            is_number = isinstance(value, int | float)
-            fits = is_number if expected is float else isinstance(value, expected)
-            if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
-                raise ValueError(f"{field.name} is {value!r:.40}")
+        check_types(kind, options)
         return recipe, kind(**options)
     except (*MALFORMED, IndexError, RuntimeError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
+
+
+def check_types(kind: Any, options: Mapping[str, Any]) -> None:
+    """Raise ValueError if an option is not of the type of its field of `kind`, a dataclass, or is a huge number."""
+    for field in fields(kind):
+        value, expected = options.get(field.name, field.default), cast(Any, field.type)
+        is_number = isinstance(value, int | float)
+        fits = is_number if expected is float else isinstance(value, expected)
+        if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
+            raise ValueError(f"{field.name} is {value!r:.40}")
 
 
 def implied_options(encoder: Any) -> dict[str, Any]:

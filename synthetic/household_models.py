@@ -28,6 +28,7 @@ from common.errors import UserError, counted
 from common.files import atomic_write, temporary_folder
 from synthetic.models import PICTURE_SUFFIXES, import_trimesh
 
+MODELS, PHOTOS = "models", "photos"  # folders in --out
 LONGEST_IN_CM = 45.0  # of models; the pictures of longer ones become `--photos`
 SHORTEST_SIDE = 200  # pixels that the shorter side of a picture has at least
 NOT_ON_TABLES = re.compile(r"switch|socket|plug|bell|wall|ceiling|skirt|bill |detector|intercom|frame", re.IGNORECASE)
@@ -70,41 +71,50 @@ def surface_pictures(folder: Path) -> list[Image.Image]:
     return surfaces
 
 
+def write_entry(archive: Path, entry: dict[str, str], out: Path, file_name: str, surfaces: set[bytes]) -> bool:
+    """Write an entry's model if it stands on tables, or the pictures of surfaces of a large one, without those that are
+    in `surfaces` already; returns whether anything was written.
+    """
+    source = archive / entry["model"].lstrip("/")
+    longest = max(float(entry[side]) for side in ("width", "depth", "height"))
+    if longest <= LONGEST_IN_CM:
+        if "elevation" in entry or NOT_ON_TABLES.search(entry["name"]):
+            return False
+        convert_model(source, entry, longest, out / MODELS / f"{file_name}.glb")
+        return True
+    number = len(surfaces)
+    for picture in surface_pictures(source.parent):
+        if (pixels := picture.tobytes()) not in surfaces:
+            surfaces.add(pixels)
+            picture.save(out / PHOTOS / f"{len(surfaces):03d}-{file_name}.jpg", quality=92)
+    return len(surfaces) > number
+
+
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--package", type=Path, required=True, help="folder of the unpacked package")
     parser.add_argument("--out", type=Path, required=True, help="folder for models/, photos/ and credits.csv")
     args = parser.parse_args()
-    models, photos = args.out / "models", args.out / "photos"
     credits: dict[str, tuple[str, ...]] = {}  # by file
     surfaces: set[bytes] = set()
     archives = {path.stem: path for path in args.package.rglob("*.sh3f")}
     if missing := [name for name in LICENCES if name not in archives]:
         raise UserError(f"{args.package} has no {', '.join(missing)}.sh3f; version 1.8 of the package, unpacked, does")
-    for folder in (models, photos):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (MODELS, PHOTOS):
+        (args.out / folder).mkdir(parents=True, exist_ok=True)
     with temporary_folder(args.out, "credits.csv", f"writes {args.out}") as temporary:
         for name, licence in LICENCES.items():
             archive = temporary / name
             with zipfile.ZipFile(archives[name]) as files:
                 files.extractall(archive)
             for entry in read_catalogue(archive):
-                source = archive / entry["model"].lstrip("/")
                 file_name = re.sub(r"\W+", "-", f"{name} {entry['number']} {entry['name']}".lower()).strip("-")
-                longest = max(float(entry[side]) for side in ("width", "depth", "height"))
-                credit = file_name, entry["name"], entry.get("creator", ""), licence
-                if longest > LONGEST_IN_CM:
-                    for picture in surface_pictures(source.parent):
-                        if (pixels := picture.tobytes()) not in surfaces:
-                            surfaces.add(pixels)
-                            picture.save(photos / f"{len(surfaces):03d}-{file_name}.jpg", quality=92)
-                            credits[file_name] = credit
-                elif "elevation" not in entry and not NOT_ON_TABLES.search(entry["name"]):
-                    convert_model(source, entry, longest, models / f"{file_name}.glb")
-                    credits[file_name] = credit
+                if write_entry(archive, entry, args.out, file_name, surfaces):
+                    credits[file_name] = file_name, entry["name"], entry.get("creator", ""), licence
     with atomic_write(args.out / "credits.csv") as file:  # written last, as a sign that all files are there
         csv.writer(file).writerows([("file", "name", "author", "licence"), *credits.values()])
-    print(f"{counted(len(list(models.iterdir())), 'model')} and {counted(len(surfaces), 'picture')} in {args.out}")
+    count = len(list((args.out / MODELS).iterdir()))
+    print(f"{counted(count, 'model')} and {counted(len(surfaces), 'picture')} in {args.out}")
 
 
 if __name__ == "__main__":

@@ -142,19 +142,9 @@ def load_mesh(path: Path) -> Mesh:
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
-    try:
-        scene = trimesh.load_scene(path, process=False, resolver=_files_beside(path))
-        parts = [part for part in scene.dump() if hasattr(part, "faces")]
-        corners = np.concatenate([part.vertices[part.faces] for part in parts])
-        low, high = corners.min((0, 1)), corners.max((0, 1))
-    except Exception as error:  # a damaged file can make trimesh's readers raise any exception
-        raise UserError(f"{path} cannot be read as a model: {error}") from None
+    parts, corners = _read_parts(path)
+    low, high = corners.min((0, 1)), corners.max((0, 1))
     cm = 100 * (high - low).max()  # files are in meters, as the standard of glTF demands
-    if not LENGTHS_IN_CM[0] <= cm <= LENGTHS_IN_CM[1]:
-        limits = f"models stand on a table and are from {LENGTHS_IN_CM[0]:g} to {LENGTHS_IN_CM[1]:g}"
-        raise UserError(f"{path} is {cm:.3g} cm long; {limits}: scale the file, whose unit is the meter")
-    if np.linalg.matrix_rank(corners.reshape(-1, 3) - corners[0, 0]) < 3:
-        raise UserError(f"{path} is flat: all its corners lie in one plane; models are things with a volume")
     scale, upright = cm / UNIT_IN_CM / (high - low).max(), rotation_about(0, np.pi / 2)  # files have y up
     hull = trimesh.convex.convex_hull(corners.reshape(-1, 3)).vertices
     corners, rim = (((points - (low + high) / 2) * scale) @ upright.T for points in (corners, hull))
@@ -166,6 +156,23 @@ def load_mesh(path: Path) -> Mesh:
     scene = EmbreeScene()
     TriangleMesh(scene, (corners / reach).astype(np.float32))
     return Mesh(reach, scene, rim / reach, normals, np.concatenate(uv).astype(np.float32), tuple(textures))
+
+
+def _read_parts(path: Path) -> tuple[list[Any], np.ndarray]:
+    """The parts of a model, each a Trimesh, and the corners of their triangles (faces, 3, 3) in meters."""
+    try:
+        scene = import_trimesh().load_scene(path, process=False, resolver=_files_beside(path))
+        parts = [part for part in scene.dump() if hasattr(part, "faces")]
+        corners = np.concatenate([part.vertices[part.faces] for part in parts])
+        cm = 100 * np.ptp(corners, (0, 1)).max()
+    except Exception as error:  # a damaged file can make trimesh's readers raise any exception
+        raise UserError(f"{path} cannot be read as a model: {error}") from None
+    if not LENGTHS_IN_CM[0] <= cm <= LENGTHS_IN_CM[1]:
+        limits = f"models stand on a table and are from {LENGTHS_IN_CM[0]:g} to {LENGTHS_IN_CM[1]:g}"
+        raise UserError(f"{path} is {cm:.3g} cm long; {limits}: scale the file, whose unit is the meter")
+    if np.linalg.matrix_rank(corners.reshape(-1, 3) - corners[0, 0]) < 3:
+        raise UserError(f"{path} is flat: all its corners lie in one plane; models are things with a volume")
+    return parts, corners
 
 
 def _files_beside(path: Path) -> Any:

@@ -25,6 +25,7 @@ from synthetic.textures import patterned_things
 ENCODER = {"pixels": "bgr24", "preset": "veryfast"}
 CRF = 24  # compresses about as much as the data set's videos are compressed
 Mask = dict[str, Any]
+SeenMasks = dict[str, dict[int, dict[int, Mask]]]  # by camera, frame and label; object i has label i + 1
 SCENARIOS = ("Cooking", "Bike Repair", "Health", "Music")
 
 
@@ -81,8 +82,8 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     A take with a `relations.json` that was made with the same options is complete, and is not rendered again.
     """
     record = out / "takes" / take.name / "relations.json"
-    paths = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
-    files = record, *paths.values()
+    videos = {camera: video_path(out / "takes", take.name, camera) for camera in camera_names(options.num_exo)}
+    files = record, *videos.values()
     if all(path.exists() for path in files):
         done = read_record(record, {"options": dict, "annotation": dict}, "delete it and run again")
         if done["options"] == options.record():
@@ -91,14 +92,25 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
     for path in files:
         remove_leftovers(path.parent, path.name)
     tabletop = build_tabletop(take, options)
-    masks: dict[str, dict[int, dict[int, Mask]]] = {camera: {} for camera in paths}
-    rng = take.rng(options, 4)
-    blurs = {camera: rng.uniform(0, options.blur) for camera in paths}
+    masks = record_videos(tabletop, videos, options, take.rng(options, 4))
+    annotation = make_annotation(take, tabletop, masks, take.rng(options, 2))
+    write_json(record, {"options": options.record(), "annotation": annotation})
+    return annotation
+
+
+def record_videos(
+    tabletop: Tabletop, videos: dict[str, Path], options: TakeOptions, rng: np.random.Generator
+) -> SeenMasks:
+    """Render all frames, and write each camera's video to its path in `videos`; returns the masks of the frames that
+    are annotated.
+    """
+    blurs = {camera: rng.uniform(0, options.blur) for camera in videos}
+    qualities = rng.integers(22, 35, len(videos)) if options.things == "models" else [CRF] * len(videos)
     seen_only = options.seen_only or options.things == "twins"
-    qualities = rng.integers(22, 35, len(paths)) if options.things == "models" else [CRF] * len(paths)
+    masks: SeenMasks = {camera: {} for camera in videos}
     with contextlib.ExitStack() as stack:
         write = {}
-        for (camera, path), quality in zip(paths.items(), qualities, strict=True):
+        for (camera, path), quality in zip(videos.items(), qualities, strict=True):
             video = open_video(path, VIDEO_SIZES[options.size][camera != EGO], FPS, **ENCODER, crf=str(quality))
             write[camera] = stack.enter_context(video)
         for frame in range(0, options.num_frames, options.hold):
@@ -108,9 +120,7 @@ def make_take(out: Path, take: TakeId, options: TakeOptions) -> dict[str, Any]:
                 if frame % FRAME_STEP == 0:
                     outline_area = partial(tabletop.outline_area, camera, frame / FPS) if seen_only else None
                     masks[camera][frame] = encode_object_masks(picture, options.object_size.least, outline_area)
-    annotation = make_annotation(take, tabletop, masks, take.rng(options, 2))
-    write_json(record, {"options": options.record(), "annotation": annotation})
-    return annotation
+    return masks
 
 
 def add_blur_and_noise(image: np.ndarray, blur: float, noise: float, rng: np.random.Generator) -> np.ndarray:
@@ -144,10 +154,8 @@ def encode_object_masks(
     return masks
 
 
-def make_annotation(
-    take: TakeId, tabletop: Tabletop, masks: dict[str, dict[int, dict[int, Mask]]], rng: np.random.Generator
-) -> dict[str, Any]:
-    """The take's value in `relations_{split}.json`. `masks[camera][frame][label]` is a mask; object i has label i + 1.
+def make_annotation(take: TakeId, tabletop: Tabletop, masks: SeenMasks, rng: np.random.Generator) -> dict[str, Any]:
+    """The take's value in `relations_{split}.json`.
 
     The value has irregularities as in the data set: frame keys come in no order, cameras that never see an object are
     left out, the last frame of one track is not annotated, and every second take has an object without cameras.
