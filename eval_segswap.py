@@ -15,7 +15,9 @@ import shutil
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from common.cpu import tune_cpu
 from common.errors import UserError, counted, run_script, say_errors, warn_once
@@ -116,41 +118,54 @@ def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[Res
 
     Raises UserError if a file is missing, or if options do not fit each other.
     """
-    device, settings = resolve_device(args.device), [*SETTINGS] if args.setting == BOTH else [args.setting]
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # otherwise PyTorch also uses memory of the first GPU
-    if args.predictor:
-        for name in ("ckpt_path", *NETWORK_OPTIONS):
-            if getattr(args, name):
-                raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
-        recipe = OwnMethod(*args.predictor, device=device)
-        description, files, options = recipe.description, recipe.files, recipe.options
-    else:
-        source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
-        recipe = load_recipe(source, device, **network_options(args))
-        description, files = recipe.description, [source, args.backbone_weights]
-        options = {"checkpoint": source.name if source else args.backbone, "checkpoint_sha256": recipe.digest}
-        options |= recipe.options
-        if source:
-            description = f"{source.parent}/{description}"  # tells whose netBest.pth it is
-        if recipe.settings and (others := [x for x in settings if x not in recipe.settings]):
-            warn_once(f"{source} was trained for {' and '.join(recipe.settings)}, not for {' and '.join(others)}")
+    settings = [*SETTINGS] if args.setting == BOTH else [args.setting]
+    method = choose_method(args, settings)
     pairs = None
     if world.is_main:
         pairs = open_or_list_pairs(args.data_path, args.split, args.setting, args.splits_path)
         if not pairs.store.takes:
             reason = next(iter(pairs.store.left_out.values()))
             raise UserError(f"no take of split {args.split!r} can be read: {reason}")
-        print(f"{description}, on {world.size} x {device}")
+        print(f"{method.description}, on {world.size} x {method.recipe.device}")
     pairs = world.broadcast(pairs)
-    if isinstance(recipe, OwnMethod):
-        recipe.pairs = pairs
-    runs = [ResumableRun(args.out_path, setting, args.split, options, pairs) for setting in settings]
+    if isinstance(method.recipe, OwnMethod):
+        method.recipe.pairs = pairs
+    runs = [ResumableRun(args.out_path, setting, args.split, method.options, pairs) for setting in settings]
     if world.is_main:
         written = [path for run in runs for path in (run.results_path, run.record_path, run.folder.parent)]
         written += [run.take_file(uid) for run in runs for uid in pairs.store.takes if args.save_inter]
-        check_outputs(written, [*files, args.splits_path, *(folder / ANNOTATION for folder in pairs.store.folders)])
-    return recipe, pairs, runs
+        annotations = [folder / ANNOTATION for folder in pairs.store.folders]
+        check_outputs(written, [*method.files, args.splits_path, *annotations])
+    return method.recipe, pairs, runs
+
+
+class Method(NamedTuple):
+    """What predicts, as the command names it: the network, or a method of the user's."""
+
+    recipe: Recipe
+    description: str
+    files: Sequence[Path | None]  # that it is read from
+    options: dict[str, Any]  # by name, all that decides the numbers besides the pairs
+
+
+def choose_method(args: Namespace, settings: list[str]) -> Method:
+    """What is to predict pairs of these settings. Raises UserError if a file is missing, or if options do not fit."""
+    device = resolve_device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # otherwise PyTorch also uses memory of the first GPU
+    if args.predictor:
+        for name in ("ckpt_path", *NETWORK_OPTIONS):
+            if getattr(args, name):
+                raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
+        own = OwnMethod(*args.predictor, device=device)
+        return Method(own, own.description, own.files, own.options)
+    source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
+    recipe = load_recipe(source, device, **network_options(args))
+    options = {"checkpoint": source.name if source else args.backbone, "checkpoint_sha256": recipe.digest}
+    description = f"{source.parent}/{recipe.description}" if source else recipe.description  # whose netBest.pth it is
+    if recipe.settings and (others := [x for x in settings if x not in recipe.settings]):
+        warn_once(f"{source} was trained for {' and '.join(recipe.settings)}, not for {' and '.join(others)}")
+    return Method(recipe, description, [source, args.backbone_weights], options | recipe.options)
 
 
 def default_checkpoint(setting: str) -> Path:
@@ -170,24 +185,28 @@ def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: 
     # A take that one of two runs lacks is predicted for both, so that after a stop the same is encoded together.
     takes = [take for take in world.share(largest_first) if not all(run.parts[take].exists() for run in runs)]
     run_of = {row: run for run in runs for row in run.begin(takes)}
-    rows = np.array([*run_of], int)
-    place = np.zeros(len(pairs.store.takes), int)
-    place[takes] = range(len(takes))
-    rows = rows[np.lexsort((pairs.frame[rows], place[pairs.take[rows]]))]  # the frames of a take ascend
-    groups = [rows[group] for group in pairs[rows].groups("take", "frame")]
+    groups = moments_of(pairs, np.array([*run_of], int), takes)
     frames, workers = Frames(pairs, groups, recipe.prepare), args.num_workers
     if workers is None:  # a CPU's cores are busy with the network already
         workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
     loader = DataLoader(frames, batch_size=None, **loader_options(min(workers, len(frames))))
-    with loader_failures(), progress(None, args.setting, len(rows), "pair", disable=not world.is_main) as bar:
+    with loader_failures(), progress(None, args.setting, len(run_of), "pair", disable=not world.is_main) as bar:
         for frame, answers in answered(recipe, loader):
             entries = entries_of(frame, answers)
             for row, entry in entries.items():
                 run_of[row].note(row, entry)
             bar.update(len(entries))
-    counts, times = zip(*world.gather((len(rows), time.perf_counter() - begin)), strict=True)
+    counts, times = zip(*world.gather((len(run_of), time.perf_counter() - begin)), strict=True)
     rate = sum(counts) / max(*times, 1e-9)
     return f"{sum(counts)} pairs in {max(times):.1f} s, {rate:.2f} pairs/s on {world.size} process(es)\n"
+
+
+def moments_of(pairs: Pairs, rows: np.ndarray, takes: list[int]) -> list[np.ndarray]:
+    """Rows of pairs of these takes, in groups of one moment: take after take, and the frames of a take ascend."""
+    place = np.zeros(len(pairs.store.takes), int)
+    place[takes] = range(len(takes))
+    rows = rows[np.lexsort((pairs.frame[rows], place[pairs.take[rows]]))]
+    return [rows[group] for group in pairs[rows].groups("take", "frame")]
 
 
 def finish_run(run: ResumableRun, report: str) -> int:

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
 VERSION = "3.0"  # of this form
+FrameSizes = dict[str, dict[int, int]]  # bytes of a take's frames, by camera and frame
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
 
 
@@ -63,19 +64,11 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     """
     states, contents, left_out = {}, {}, {}
     tracks, cameras, masks, counts, files = [], [], [], bytearray(), []
-    pool = ThreadPoolExecutor(ASKED_AT_ONCE)
-    asked = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
-    pool.shutdown(wait=False)
-    for uid in progress(uids, "list pairs", len(uids), "take"):
-        annotation = data_dir / uid / ANNOTATION
-        if uid not in in_memory and not annotation.is_file():
-            left_out[uid] = ""
-            continue
-        states[uid] = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
-        try:
-            take, there = in_memory.get(uid) or ProcessedTake.read(data_dir, uid), asked.pop(uid).result()
-        except UserError as error:
-            left_out[uid] = str(error)
+    for uid, state, take, sizes in _read_takes(data_dir, uids, in_memory):
+        if state:
+            states[uid] = state
+        if isinstance(take, str):
+            left_out[uid] = take
             continue
         contents[uid] = [*take.masks], take.subsample_idx
         for name, of_object in take.masks.items():
@@ -84,10 +77,31 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
                 masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
                 counts += rle["counts"].encode()
         for camera, needed in take.needed_frames().items():
-            files += [(frame, there.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
+            files += [(frame, sizes.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
             cameras.append((uid, camera, len(needed), take.video_size(camera)))
     arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()
     return PairsFile(*arrays, states, left_out, contents, tracks, cameras)
+
+
+def _read_takes(
+    data_dir: Path, uids: Collection[str], in_memory: Mapping[str, ProcessedTake]
+) -> Iterator[tuple[str, list, ProcessedTake | str, FrameSizes]]:
+    """For each take its uid, the time and digest of its annotation.json (nothing if it has none), its masks or else a
+    text that says why they cannot be read, and its frames.
+    """
+    pool = ThreadPoolExecutor(ASKED_AT_ONCE)
+    asked = {uid: pool.submit(frames_of, data_dir / uid, sized=True) for uid in uids}
+    pool.shutdown(wait=False)
+    for uid in progress(uids, "list pairs", len(uids), "take"):
+        annotation = data_dir / uid / ANNOTATION
+        if uid not in in_memory and not annotation.is_file():
+            yield uid, [], "", {}
+            continue
+        state = [0, ""] if uid in in_memory else [annotation.stat().st_mtime_ns, file_digest(annotation)]
+        try:
+            yield uid, state, in_memory.get(uid) or ProcessedTake.read(data_dir, uid), asked.pop(uid).result()
+        except UserError as error:
+            yield uid, state, str(error), {}
 
 
 def write_listing(data_dir: Path, split: str, splits_path: Path) -> PairsFile:

@@ -120,13 +120,7 @@ def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
     """The rows of a table, and by name the errors of rows that cannot be read. Raises UserError if it is not such a
     table, or if a name has two rows or cannot name a file.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a byte order mark
-        separator = next((x for x in ",;\t" if x in text.partition("\n")[0]), ",")  # in spreadsheets of some countries
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        columns, *lines = [[cell.strip() for cell in line] for line in reader if any(line)] or [[]]
-    except (csv.Error, ValueError, OSError) as error:
-        raise UserError(f"cannot read --pairs {path} as comma-separated values in UTF-8: {error}") from None
+    columns, *lines = read_cells(path)
     doubled = {column for column in columns if columns.count(column) > 1}
     if wrong := {*COLUMNS[:3]} - {*columns} or doubled:
         fault = "there twice" if wrong == doubled else "missing"
@@ -145,6 +139,17 @@ def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
         except UserError as error:
             broken[name] = error
     return list(rows.values()), broken
+
+
+def read_cells(path: Path) -> list[list[str]]:
+    """The lines of a table that are not empty, at least one. Raises UserError if it cannot be read."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a byte order mark
+        separator = next((x for x in ",;\t" if x in text.partition("\n")[0]), ",")  # in spreadsheets of some countries
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        return [[cell.strip() for cell in line] for line in reader if any(line)] or [[]]
+    except (csv.Error, ValueError, OSError) as error:
+        raise UserError(f"cannot read --pairs {path} as comma-separated values in UTF-8: {error}") from None
 
 
 def check_files(rows: Sequence[Row], out: Path, *others: Path | None) -> None:
@@ -188,12 +193,12 @@ def answer_table(
     print_scores(answers, limits)
     for name, error in broken.items():
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
+    if boxes := [row for row in rows if row.box and row.name not in broken]:
+        print(f"{counted(len(boxes), 'query mask')} cut out of boxes: look at the outlines in {out / SHEET}")
     knows_truth = any(found.absent is not None for found in answers)
     order = "the likeliest first" if ranked else "wrong ones first" if knows_truth else "drawn"
     sheet = f", {order} in {out / SHEET}" if answers else ""
     left_out = f", {counted(len(broken), 'row')} left out" if broken else ""
-    if boxes := [row for row in rows if row.box and row.name not in broken]:
-        print(f"{counted(len(boxes), 'query mask')} cut out of boxes: look at the outlines in {out / SHEET}")
     print(f"{counted(len(answers), 'answer')} in {out / TABLE}{sheet}{left_out}")
     return 3 if broken else 0  # as eval_segswap.py does
 
@@ -216,7 +221,7 @@ def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> Row
         info = PngInfo()
         info.add_text(MADE_OF, f"{digest} {float(found.existence)!r}")
         write_picture(mask_path, found.mask * 255, pnginfo=info)
-        shown = overlay(outlined(target, found, limits), fit_mask(truth, target.shape[:2]), TRUTH, dashed=True)
+        shown = with_truth(target, found, truth, limits)
         write_picture(picture_path, side_by_side([*outlined_queries(queries), shown]))
     mask, existence = found
     word, share = word_for(existence, *limits, mask), round(float(mask.mean()), 6)
@@ -250,6 +255,10 @@ def outlined(target: np.ndarray, found: Found, limits: Limits) -> np.ndarray:
     return overlay(target, found.mask, PREDICTION, dashed=found.existence < limits[1])
 
 
+def with_truth(target: np.ndarray, found: Found, truth: np.ndarray, limits: Limits) -> np.ndarray:
+    return overlay(outlined(target, found, limits), fit_mask(truth, target.shape[:2]), TRUTH, dashed=True)
+
+
 def outlined_queries(queries: Queries) -> list[np.ndarray]:
     return [overlay(image, mask, QUERY) for image, mask in queries]
 
@@ -263,7 +272,7 @@ def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Pat
         row = rows[found.name]
         queries, target = row.read()
         mask, truth = (fit_mask(x, target.shape[:2]) for x in (read_mask(out / f"{row.name}.png"), truth_of(row)))
-        shown = overlay(outlined(target, Found(mask, found.existence), limits), truth, TRUTH, dashed=True)
+        shown = with_truth(target, Found(mask, found.existence), truth, limits)
         views = [image[around(query, 4)] for image, (_, query) in zip(outlined_queries(queries), queries, strict=True)]
         views += [shown[around(x, 4)] for x in ([mask] if not truth.any() or (mask & truth).any() else [mask, truth])]
         score = f", IoU {found.iou:.2f}" if found.iou is not None else ""

@@ -167,14 +167,19 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     picture = in_columns(shown, 4) if args.places > 1 else side_by_side(shown)
     ends = ["_mask.png", *(f"_place{place}_mask.png" for place in range(2, len(found) + 1)), "_overlay.jpg"]
     with output_folder(out) as folder:  # one process at a time chooses the names, and all files appear together
-        names = itertools.chain([row.name], (f"{row.name}_{number}" for number in itertools.count(2)))
-        sets = ([out / f"{name}{end}" for end in ends] for name in names)
-        paths = next(paths for paths in sets if not any(path.exists() for path in paths))
+        paths = free_paths(out, row.name, ends)
         for path, image in zip(paths, [*(place.mask * 255 for place in found), picture], strict=True):
             write_picture(folder / path.name, image)
     print(*paths, sep="\n")
     if row.box:
         print(f"look at {paths[-1]}: if the box's object is outlined badly, paint it with inference/demo.py")
+
+
+def free_paths(folder: Path, name: str, ends: Sequence[str]) -> list[Path]:
+    """Paths NAME + end, or if one of them exists NAME_2 + end, and so on."""
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    sets = ([folder / f"{x}{end}" for end in ends] for x in names)
+    return next(paths for paths in sets if not any(path.exists() for path in paths))
 
 
 if __name__ == "__main__":

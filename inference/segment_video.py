@@ -181,8 +181,7 @@ def answer_moments(
     ratios = {name: camera.size[1] / camera.size[0] for name, camera in cameras.items()}
     widths = {name: max(2, round(PANEL_HEIGHT * x / 2) * 2) for name, x in ratios.items()}  # H.264 needs even sizes
     colors = dict(zip(objects, cycle(OUTLINE_COLORS), strict=False))
-    step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
-    size, fps = (PANEL_HEIGHT, sum(widths.values())), 1 / float(np.clip(step, 1 / 120, 1))
+    size, fps = (PANEL_HEIGHT, sum(widths.values())), fps_of(moments)
     frames = progress(frames_at(cameras, moments, ego), "segment", len(moments), "frame")
     kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
@@ -195,6 +194,12 @@ def answer_moments(
             panels = [draw_camera(moment, found, colors, recipe.limits, *camera) for camera in shown]
             write(np.hstack(panels))
     return [row for _, row in kept.values()]
+
+
+def fps_of(moments: Sequence[Moment]) -> float:
+    """Frames a second, 1 to 120, of a video that shows a frame for each moment as fast as they came."""
+    step = float(np.median(np.diff([moment.seconds for moment in moments]))) if len(moments) > 1 else 1
+    return 1 / float(np.clip(step, 1 / 120, 1))
 
 
 def write_masks(
