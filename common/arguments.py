@@ -135,7 +135,16 @@ def add_annotations(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 # Of `Predictor.load`, besides the checkpoint and the device.
-NETWORK_OPTIONS = ("recipe", "backbone", "backbone_weights", "input_size", "precision", "looks", "batch_size")
+NETWORK_OPTIONS = (
+    "recipe",
+    "backbone",
+    "backbone_weights",
+    "input_size",
+    "precision",
+    "looks",
+    "outline",
+    "batch_size",
+)
 
 
 def network_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -158,6 +167,11 @@ def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None
     add("--precision", choices=PRECISION_NAMES, help=PRECISION_HELP)
     text = "number of places in a target at which the network looks for the object (default: 5)"
     add("--looks", type=at_least(1), help=text)
+    text = (
+        "what draws the outlines in the end: none, grabcut, or SAM 2, by its name or its folder, as transformers loads "
+    )
+    text += "it: facebook/sam2.1-hiera-large (default: none; with --backbone grabcut)"
+    add("--outline", metavar="NAME", help=text)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:

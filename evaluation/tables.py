@@ -23,7 +23,7 @@ Table = list[Sequence[str]]
 BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
-MADE_WITH = ("checkpoint", "checkpoint_sha256", "backbone", "looks", "precision")
+MADE_WITH = ("checkpoint", "checkpoint_sha256", "backbone", "looks", "precision", "outline", "outline_sha256")
 MADE_WITH += ("predictor", "predictor_sha256", "predictor_args")
 
 

@@ -202,7 +202,7 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     if not is_known:  # a place on the hub or on this disk is no model either
         raise UserError(f"backbone {name!r:.80} is unknown; choose moco, {LITE0} or a model of timm")
     if weights is None:
-        fault = _hub_fault()
+        fault = hub_fault()
         try:
             return create_network(name, pretrained=True)
         except Exception as error:  # client, network and disk can raise many kinds of errors
@@ -224,7 +224,7 @@ def _timm_network(name: str, weights: Path | None) -> nn.Module:
     raise UserError(f"{weights} does not fit {name} ({reason}); give another --backbone_weights")
 
 
-def _hub_fault() -> str:
+def hub_fault() -> str:
     """Why the hub that has timm's weights cannot be reached; empty if it can. Its client, which would try for a minute,
     is then told to read its cache alone.
     """

@@ -110,10 +110,12 @@ class NetworkRecipe(Recipe):
         precision: str = "fp32",
         batch_size: int | None = None,
         looks: int | None = None,
+        outline: str | None = None,
     ):
-        """`batch_size` images, masks or pairs are computed at a time; `looks` is for a `Search`."""
-        if looks:
-            raise UserError(f"--looks {looks}: this network looks at whole targets, once; leave --looks out")
+        """`batch_size` images, masks or pairs are computed at a time; `looks` and `outline` are for a `Search`."""
+        for name, value in {"looks": looks, "outline": outline}.items():
+            if value:
+                raise UserError(f"--{name} {value}: this network looks at whole targets, once; leave --{name} out")
         self.network, self.config = network.to(device).eval(), network.config
         self.device, self.precision = device, precision
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])  # a checkpoint's "encoder" is the network

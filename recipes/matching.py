@@ -3,32 +3,23 @@
 from dataclasses import asdict
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
-from torch import Tensor
 
-from common.constants import THRESHOLD
 from common.existence import MATCHING_LIMITS, Limits
-from common.parallel import in_threads
-from formats.crop import cut
-from formats.masks import grab_cut
 from model.backbone import STRIDE, Backbone
-from recipes.base import Answer
-from recipes.crops import MatchingConfig, connected_parts
+from recipes.crops import MatchingConfig
 from recipes.matcher import Matcher
-from recipes.places import Searched
+from recipes.outline import GRAB_CUT
 from recipes.search import Search
 
 # Side of crops, long side of whole pictures and side of cells, in pixels. Plain vision transformers have large cells.
 USUAL_SIZES, PLAIN_SIZES = (240, 1024, 8), (448, 1440, 16)
-SHARPEN_SIDE = 192  # the crop in which outlines are sharpened, in pixels
-SURE = 0.95  # above it, or below 1 - SURE, GrabCut may not change a pixel
 
 
 class Matching(Search):
     Config, Network = MatchingConfig, Matcher
     close_looks = 3  # with raw features the third one pays (docs/experiments.md)
+    usual_outline = GRAB_CUT
 
     @classmethod
     def of(
@@ -57,20 +48,3 @@ class Matching(Search):
     @property
     def limits(self) -> Limits:
         return MATCHING_LIMITS
-
-    def draw(self, objects: Any, found: Searched, existence: Tensor) -> list[Answer]:
-        return in_threads(sharpened, super().draw(objects, found, existence), found.places.image)
-
-
-def sharpened(answer: Answer, image: np.ndarray) -> Answer:
-    """The answer with an outline that follows the colors of the picture (H, W, 3) uint8 RGB: GrabCut decides what is
-    not sure. Crumbs are dropped.
-    """
-    prob = cv2.resize(answer.prob, (SHARPEN_SIDE, SHARPEN_SIDE))
-    labels = np.where(prob > THRESHOLD, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[prob > SURE], labels[prob < 1 - SURE] = cv2.GC_FGD, cv2.GC_BGD
-    if {cv2.GC_FGD, cv2.GC_BGD} - {*np.unique(labels).tolist()}:  # GrabCut needs both
-        return answer
-    mask = grab_cut(cut(image, answer.crop, SHARPEN_SIDE), labels, rounds=1)  # pyrefly: ignore
-    parts = [part.mask for part in connected_parts(mask, answer.crop, image.shape[:2])]  # pyrefly: ignore
-    return answer._replace(prob=np.any([*parts, np.zeros_like(mask)], 0).astype(np.float32))

@@ -36,6 +36,7 @@ from recipes.crops import (
 )
 from recipes.frame import Frame
 from recipes.locator import Description, peaks
+from recipes.outline import NONE, outline_of
 from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Searched, highest_rows
 
 SEARCH_VERSION = 11  # version of the prediction, stored in a run's record; raise it with each change of the answers
@@ -48,12 +49,17 @@ class Search(NetworkRecipe):
     """Searches places, and looks at them with a `Matcher`, or with another network that has its methods."""
 
     close_looks = 2  # of the places of a pair, so many are looked at closely
+    usual_outline = NONE
+    stays = (*NetworkRecipe.stays, "outline")
 
-    def __init__(self, *args: Any, looks: int | None = None, **options: Any):
-        """`looks` is the number of places in a target at which it looks."""
+    def __init__(self, *args: Any, looks: int | None = None, outline: str | None = None, **options: Any):
+        """`looks` is the number of places in a target at which it looks; `outline` is for `outline_of`."""
         super().__init__(*args, **options)
         self.looks = looks or LOOKS
         self.options |= {"looks": self.looks, "search": SEARCH_VERSION}
+        self.outline, drawn_by = outline_of(outline or self.usual_outline, self.device, self.precision)
+        if outline not in (None, self.usual_outline):
+            self.options |= drawn_by
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:
@@ -225,7 +231,7 @@ class Search(NetworkRecipe):
 
     def draw(self, objects: Any, found: Searched, existence: Tensor) -> list[Answer]:
         """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is
-        cut off by its crop, the network looks again, at the new mask.
+        cut off by its crop, the network looks again, at the new mask. Then `outline` draws them.
         """
         places, closer = found.places, found.closer
         rows, masks = range(len(places)), list(zip(found.looks.prob, found.looks.crop, strict=True))
@@ -242,7 +248,7 @@ class Search(NetworkRecipe):
             self.fetch(closer, closer.logit)
         probs, crops = zip(*masks, strict=True)
         prob, existence = self.to_host(torch.stack(probs), existence)
-        return list(map(Answer, prob.numpy(), existence.tolist(), crops))
+        return self.outline(list(map(Answer, prob.numpy(), existence.tolist(), crops)), found.places.image)
 
     # What the steps share
 
