@@ -43,10 +43,12 @@ def first_few(names: Sequence[Any], most: int = 3) -> str:
 def say_errors(module: str) -> None:
     """Scripts call this with their `__name__` before the imports that take seconds.
 
-    If the script is the program that runs, Ctrl-C or a missing package then ends these imports in one line, too, and
-    its end does not wait for a last search for garbage in all that PyTorch has imported, which takes a second.
+    If the script is the program that runs, Ctrl-C or a missing package then ends these imports in one line, too. Until
+    `run_script`, nobody searches for garbage, which would take a tenth of the imports' time; and its end does not wait
+    for a last search in all that PyTorch has imported, which takes a second.
     """
     if module == "__main__":
+        gc.disable()
         atexit.register(gc.freeze)
         sys.excepthook = lambda kind, error, trace: _say(error) or sys.__excepthook__(kind, error, trace)
 
@@ -60,6 +62,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     """
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode gets escapes, not an error
         sys.stdout.reconfigure(errors="backslashreplace")
+    gc.enable()
     try:
         status = main()
         sys.stdout.flush()

@@ -1,6 +1,7 @@
 """Settings of the test suite: each test process has one thread; temporary files lie in memory if they fit."""
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -70,6 +71,14 @@ LONGEST = [
     *("test_search", "test_mining", "test_device", "test_tour", "test_video", "test_parallel", "test_xsegtx"),
     *("test_own_method", "test_install", "test_validation", "test_predictor"),
 ]
+
+
+def pytest_collection(session):
+    gc.disable()  # to collect imports PyTorch and all else: a search for garbage in it takes seconds
+
+
+def pytest_collection_finish(session):
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
