@@ -16,12 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import printable, run_script, say_errors
+from common.errors import UserError, printable, run_script, say_errors
 
 say_errors(__name__)
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
-from common.files import check_outputs, check_writable
+from common.files import check_outputs, check_writable, read_json
+from evaluation.figures import FIGURES_FILES
 from evaluation.pages import DISAGREEING, PAGE, choose_disagreements, make_cards, write_evaluation, written_files
 from evaluation.score import ScoreOptions, score_files
 from evaluation.summary import figures_of
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     check_writable(out)
     check_outputs(written_files(out), truth.read_with(args.pred_file))
     files = dict(zip(args.names or short_names(args.pred_file), args.pred_file, strict=True))
+    refuse_another_comparison(out / FIGURES_FILES[1], [*files])
     options = ScoreOptions(args.setting, args.accept, allow_missing=args.allow_missing, keep_masks=True)
     scored = score_files(truth, files, options, args.num_workers)
     figures = figures_of(truth, args.setting, scored, args.seeds)
@@ -62,6 +64,15 @@ def main(argv: list[str] | None = None) -> None:
     cards = make_cards(scored, rows, truth.take_names)
     write_evaluation(out, figures, scored, cards, DISAGREEING)
     print(*map(printable, [*printed_lines(figures), f"report: open {out / PAGE}"]), sep="\n")
+
+
+def refuse_another_comparison(path: Path, names: Sequence[str]) -> None:
+    """Raises UserError if `path` holds a comparison of other files. By default, all with the same first file have one
+    folder.
+    """
+    before = read_json(path, "delete it").get("names", []) if path.exists() else names
+    if [*before] != [*names]:
+        raise UserError(f"{path.parent} compares {', '.join(before)}; give another --out, or delete the folder")
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

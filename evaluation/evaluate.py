@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, printable, run_script, say_errors
+from common.errors import UserError, counted, printable, run_script, say_errors, warn_once
 
 say_errors(__name__)
 
@@ -31,7 +31,7 @@ from common.drawing import write_picture
 from common.files import check_output, check_outputs, check_writable
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, row_of_panels
 from evaluation.pages import CASE_ORDERS, PAGE, choose_rows, make_cards, write_evaluation, written_files
-from evaluation.protocols import PROTOCOLS
+from evaluation.protocols import ALL_FRAMES, PROTOCOLS
 from evaluation.score import ScoredFiles, ScoreOptions, score_files
 from evaluation.summary import figures_of
 from evaluation.tables import list_cases, printed_lines
@@ -113,6 +113,8 @@ def evaluate(truth: GroundTruth, path: Path, args: argparse.Namespace) -> None:
     scored = score_files(truth, {"": path}, options, args.num_workers)
     pairs, cases = scored.pairs, scored.cases[0]
     rules = () if args.protocol == "official" else PROTOCOLS if args.protocol == "all" else ("official", args.protocol)
+    if args.protocol in ALL_FRAMES and not args.all_frames:
+        warn_once(f"the rule {args.protocol} counts every frame; add --all_frames")
     figures = figures_of(truth, args.setting, scored, rules={rule: PROTOCOLS[rule](pairs, cases) for rule in rules})
     cards = {}
     if args.report:

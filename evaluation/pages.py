@@ -20,7 +20,15 @@ from evaluation.case_pictures import draw_case, panel_styles, row_of_panels
 from evaluation.figures import FIGURES_FILES, Figures
 from evaluation.metrics import METRICS
 from evaluation.score import ScoredFiles
-from evaluation.tables import BREAKDOWN_TITLES, breakdown_tables, headline, interval_note, score_tables, write_cases
+from evaluation.tables import (
+    BREAKDOWN_TITLES,
+    breakdown_tables,
+    headline,
+    interval_note,
+    made_with,
+    score_tables,
+    write_cases,
+)
 from formats.pairs import Pairs
 
 PAGE, CASES, PICTURES = "index.html", "cases.csv", "pictures"
@@ -37,8 +45,8 @@ STARS = "A star marks a score that is not part of the benchmark. docs/published_
 SHOWN = "Each picture shows the query, what was predicted and the true mask: cases {}. A dashed outline means that the "
 SHOWN += "object is predicted hidden. Click a picture to see it at full size."
 GROUPS = "Missed: the object is visible and was predicted hidden. Invented: the object is hidden and was predicted "
-GROUPS += "visible. Brackets hold the 95 % interval; if it lacks 0, an arrow shows what is better (up) or worse. Click "
-GROUPS += "the head of a column to sort by it."
+GROUPS += "visible. Click the head of a column to sort by it."
+CHANGES = "Brackets hold the 95 % interval; if it lacks 0, an arrow shows what is better (up) or worse."
 
 
 def choose_rows(pairs: Pairs, cases: np.ndarray, order: str, number: int, with_hidden: bool = False) -> list[int]:
@@ -102,9 +110,10 @@ def make_cards(scored: ScoredFiles, rows: Sequence[int], take_names: Sequence[st
         pair, cases, take = scored.pairs.named(row), scored.cases[:, row], take_names[scored.pairs.take[row]]
         said = []
         for name, case in zip(scored.names, cases, strict=True):
-            found = f"IoU {METRICS['iou'].as_text(case['iou'])} %" if case["visible"] else "not there"
-            said.append(f"{name} {found}, existence {case['existence']:.0%}".strip())
+            found = f"IoU {METRICS['iou'].as_text(case['iou'])} %, " if case["visible"] else ""
+            said.append(f"{name} {found}existence {case['existence']:.0%}".strip())
         place = f"{take}, {pair.query_camera} to {pair.target_camera}, frame {pair.frame}"
+        place += "" if cases["visible"][0] else ", object hidden"
         cards[row] = {
             "picture": f"{PICTURES}/{number:04d}.jpg",
             "title": pair.object_name.strip(),
@@ -177,11 +186,14 @@ def write_page(path: Path, figures: Figures, cards: list[dict], shown: str) -> N
 
 def make_sections(figures: Figures, cards: list[dict], shown: str) -> list[dict[str, Any]]:
     """The sections of the page: scores, cards, breakdowns into several groups."""
-    note = f"{STARS} {interval_note(figures).capitalize()}."
+    note = " ".join(
+        [f"{STARS} {interval_note(figures).capitalize()}.", *map("Made with {}.".format, made_with(figures))]
+    )
     sections = [{"title": "Scores", "note": note, "tables": score_tables(figures)}]
     sections += [{"title": "Cases", "note": SHOWN.format(shown), "cards": cards}] if cards else []
+    groups_note = f"{GROUPS} {CHANGES}" if figures.comparisons else GROUPS
     for kind, groups in figures.summary.breakdown.items():
         if len(groups) > 1:
             title = BREAKDOWN_TITLES.get(kind, f"by {kind}").capitalize()
-            sections.append({"title": title, "note": GROUPS, "tables": breakdown_tables(figures, kind)})
+            sections.append({"title": title, "note": groups_note, "tables": breakdown_tables(figures, kind)})
     return sections

@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> None:
             "give one file of ego-exo and one of exo-ego, of as many results files as --names has names; these are "
             f"{given}"
         )
+    if not args.names and [*names_of[0]] != [*names_of[1]]:
+        called = "; ".join(f"{x.setting}: {', '.join(y)}" for x, y in zip(both, names_of, strict=True))
+        raise UserError(f"a row has both settings of one method, and these have other names ({called}); give --names")
     print(*map(printable, paper_lines(both, names)), sep="\n")
 
 

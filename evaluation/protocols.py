@@ -76,3 +76,4 @@ def mean(values: np.ndarray) -> float:
 
 
 PROTOCOLS = {rule.__name__: rule for rule in (official, omama, pooled_per_take, per_pair, lmeec_visibility)}
+ALL_FRAMES = "omama", "lmeec_visibility"  # rules whose groups also score frames at which no annotator looked

@@ -23,6 +23,7 @@ Table = list[Sequence[str]]
 BREAKDOWN_TITLES = {"object size": "by share of the target image that the object covers"}  # others: by {kind}
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
+FEW_TAKES = 10  # with fewer, intervals from drawing takes cover the true score too seldom
 MADE_WITH = ("checkpoint", "checkpoint_sha256", "backbone", "looks", "precision", "outline", "outline_sha256")
 MADE_WITH += ("predictor", "predictor_sha256", "predictor_args")
 
@@ -33,13 +34,23 @@ def headline(figures: Figures) -> str:
     return f"{figures.setting}, {split}: {takes}, {cases} scored, {total.visible:,} of them with a visible target"
 
 
+def made_with(figures: Figures) -> list[str]:
+    """A line for each results file whose record says what made it."""
+    lines = []
+    for run in figures.provenance["predictions"]:
+        made = {name: run[name][:12] if name.endswith("sha256") else run[name] for name in MADE_WITH if run.get(name)}
+        lines += [", ".join(f"{name} {value}" for name, value in made.items())] if made else []
+    return lines
+
+
 def interval_note(figures: Figures) -> str:
     """A text that says how intervals or deviations are computed, or why there are no intervals."""
     if figures.seeds:
         return "deviation: the standard deviation of the files' scores; intervals: of the mean, takes and files drawn"
     if all(math.isnan(low) for low, _ in figures.summary.intervals.values()):
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
-    return "intervals: takes drawn with replacement"
+    few = f"; {figures.takes} takes are few: such intervals are too narrow" if figures.takes < FEW_TAKES else ""
+    return f"intervals: takes drawn with replacement{few}"
 
 
 def score_tables(figures: Figures) -> list[Table]:
@@ -155,9 +166,7 @@ def printed_lines(figures: Figures) -> list[str]:
     lines, scored = [headline(figures)], figures.summary.total.frames
     if scored < (wanted := figures.frames_wanted):
         lines.append(f"INCOMPLETE: predictions for {wanted - scored:,} of {wanted:,} cases are missing")
-    for run in figures.provenance["predictions"]:
-        made = {name: run[name][:12] if name.endswith("sha256") else run[name] for name in MADE_WITH if run.get(name)}
-        lines += [", ".join(f"{name} {value}" for name, value in made.items())] if made else []
+    lines += made_with(figures)
     for table in score_tables(figures):
         lines += ["", *format_table(table)]
     lines.append(f"* not part of the benchmark; {interval_note(figures)}")

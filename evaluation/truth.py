@@ -27,7 +27,15 @@ from formats.pairs import Pairs, open_or_list_pairs, pairs_of
 from formats.pairs_file import list_takes, listing_path
 from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
 from formats.results import same_run_path
-from formats.takes import ANNOTATION_REMEDY, annotation_path, find_split_path, iter_takes, parse_frame, read_split
+from formats.takes import (
+    ANNOTATION_REMEDY,
+    annotation_path,
+    find_split_path,
+    iter_takes,
+    parse_frame,
+    read_split,
+    read_splits,
+)
 
 MISSING_HINT = "; --allow_missing goes on without what is only missing"
 GT_REMEDY = "write it with `python evaluation/evaluate.py --split SPLIT --write_gt FILE`"
@@ -112,8 +120,10 @@ def truth_of_split(
     splits_path = splits_path or find_split_path(data_dir)
     path = annotation_path(annotations or data_dir.absolute().parent / "annotations", split)
     if not any(is_processed(data_dir, uid) for uid in read_split(splits_path, split)):
-        remedy = "run data/process_data.py first or name the folder with --data_path"
-        raise UserError(f"no take of split {split!r} is in {data_dir}; {remedy}")
+        splits = read_splits(splits_path)
+        there = [name for name, uids in splits.items() if any(is_processed(data_dir, uid) for uid in uids)]
+        remedy = f"it has takes of {', '.join(there)}" if there else "name another --data_path"
+        raise UserError(f"no take of split {split!r} is in {data_dir}; {remedy}, or run data/process_data.py first")
     if not all_frames and not path.is_file():
         without = "" if annotations else "score without it by --all_frames, or "
         raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")

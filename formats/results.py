@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.constants import SETTINGS
 from common.errors import UserError
 from common.files import file_digest, iter_json, read_record
 from formats.geometry import EVAL_SIDE, Size, eval_size
@@ -64,8 +65,10 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
     Raises UserError if the file is missing, is not JSON, has no results of the setting, or has a take twice.
     """
     command = f"python eval_segswap.py --setting {setting} --split {split or 'SPLIT'} --out_path {path.parent}"
-    seen = set()
-    for uid, take in iter_json(path, (setting, "results"), f"results are made by `{command}`"):
+    remedy, seen = f"results are made by `{command}`", set()
+    if others := [x for x in SETTINGS if x != setting and path.name.startswith(x)]:
+        remedy = f"by its name it is of --setting {others[0]}; {remedy}"
+    for uid, take in iter_json(path, (setting, "results"), remedy):
         if uid in seen:
             raise UserError(f"{path} holds take {uid} at two places; keep one")
         seen.add(uid)

@@ -70,9 +70,9 @@ SHOWN_SIDE = 1600  # pixels that the long side of a shown picture has at most
 SIZE_WORDS = {"smaller": "smaller", "about as large": "same", "larger": "larger", "I don't know": None}
 TO_DO = f"""### Find an object again in another picture
 Give a first picture, and mark an object in it: draw a box around the object, or paint over it. Up to three more
-pictures of the object can help. Give a second picture, or several, and press Find. A picture of more than
-{MAX_PIXELS // 10**6} million pixels is reduced to so many, and so are its masks. Your pictures stay on the machine that
-serves this page, and are deleted when it ends."""
+pictures of the object can help. Give a second picture, or several, and press Find. Pictures of more than
+{MAX_PIXELS // 10**6} million pixels are made smaller, with their masks. Your pictures stay on the machine that serves
+this page, and are deleted when it ends."""
 LIMITS = """Look at each answer; it can be wrong. For 8 of 24 photographs that show only something of the same kind, the
 answer was "there". More than half of the small things, such as a cup across a room, are missed."""
 NO_ANSWER = "this could not be answered; load the page again"

@@ -50,7 +50,7 @@ def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: i
     count, hidden = len(searched), sum(not visible for *_, (_, _, visible) in searched)
     kept = "the choice among looks stays as it was"
     if count < FIT_NEEDS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
-        needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} of them hidden"
+        needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} each of visible and hidden objects"
         return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden", {}
     held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for _, uid, _ in searched])
     numbers, ious, visible = zip(*(found for *_, found in searched), strict=True)

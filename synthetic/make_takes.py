@@ -33,7 +33,7 @@ from tqdm import tqdm
 from common.arguments import Parser, add_fields, add_num_workers, at_least
 from common.constants import DEFAULT_ROOT
 from common.errors import UserError, counted
-from common.files import claimed, remove_leftovers, write_json
+from common.files import claimed, read_record, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, SPLITS, annotation_path
 from synthetic.models import import_trimesh, models_by_split, pictures_below
@@ -56,7 +56,11 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     with claimed(out, "make_takes", f"renders takes into {out}"):
         for folder in (out, out / "annotations"):
             remove_leftovers(folder)
-        write_json(marker, options.record(), indent=1)
+        record = options.record()
+        before = read_record(marker, {}, "delete it") if marker.exists() else record
+        if changed := [f"{name} {before.get(name)} -> {x}" for name, x in record.items() if before.get(name) != x]:
+            print(f"takes in {out} that have other options are replaced: {', '.join(changed)}")
+        write_json(marker, record, indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)
         annotations = dict(tqdm(jobs, "render", len(takes), unit="take", disable=None))
         uids = {}

@@ -41,7 +41,7 @@ class Options:
     reverse: bool = option(False, "train exo-ego instead of ego-exo")
     both: bool = option(False, "train one network for both settings")
     batch_pos: int = option(32, "batch size of all processes together", "--batch-pos", limits=[1])
-    n_epoch: int = option(250, "epochs after the warm-up", "--n-epoch", limits=[0])
+    n_epoch: int = option(250, "epochs after the warm-up; 0: the warm-up alone", "--n-epoch", limits=[0])
     iter_epoch: int = option(1000, "training steps in an epoch", "--iter-epoch", limits=[1])
     iter_epoch_val: int = option(100, "validation batches, without --val_size", "--iter-epoch-val", limits=[1])
     warmUpIter: int = option(None, "warm-up steps (default: 1000, or a tenth of the others if fewer)", limits=[0])

@@ -157,6 +157,9 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
     ]
     print_rows(*(tmp_path / "alone" / setting / "metrics.json" for setting in SETTINGS))
     assert capsys.readouterr().out.startswith(f"a & {texts['first'][0]} & ")  # a method is named as its folder
+    run(*where, tmp_path / "other", "--pred_file", scored_data / "b" / f"{setting}_val_results.json")
+    with pytest.raises(UserError, match=r"other names \(ego-exo: a; exo-ego: b\); give --names"):  # two methods
+        print_rows(tmp_path / "alone" / "ego-exo" / "metrics.json", tmp_path / "other" / "metrics.json")
     for wrong in (files[:1] * 2, [*files, "--names", "a"]):
         with pytest.raises(UserError, match="give one file of ego-exo and one of exo-ego, .* these are "):
             print_rows(*wrong)

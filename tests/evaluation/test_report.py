@@ -207,6 +207,16 @@ def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, cap
         assert re.search(f"^{title} .* {verdict}", printed, re.M)
     for camera, arrow in (("cam01", " ▼"), ("cam02", "")):  # only where the interval lacks 0
         assert re.search(rf"^{camera} +-\d+\.\d\d{arrow} \[", printed, re.M)
+    assert "2 takes are few: such intervals are too narrow" in printed and "an arrow shows what is better" in text
+
+
+def test_a_comparison_of_other_files_is_not_replaced(scored_data, tmp_path):
+    compare_main(scored_data, tmp_path, "--num", "0", "--names", "a", "b")
+    before = (tmp_path / "comparison.json").read_bytes()
+    with pytest.raises(UserError, match="compares a, b; give another --out, or delete the folder"):
+        compare_main(scored_data, tmp_path, "--num", "0", "--names", "a", "c")
+    assert (tmp_path / "comparison.json").read_bytes() == before
+    compare_main(scored_data, tmp_path, "--num", "0", "--names", "a", "b")
 
 
 def test_runs_of_one_method_are_shown_with_mean_and_deviation_and_breakdowns_of_the_mean(scored_data, tmp_path, capsys):

@@ -81,7 +81,7 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
     assert "the choice among looks" not in run("plain", "--fit_share", 0, "--n-epoch", 2, "--save_every", 1)
     plain = [read_checkpoint(tmp_path / "plain" / name)[0]["encoder"] for name in ("net001.pth", "netLast.pth")]
     both = ("netBest.pth", "netLast.pth")
-    few = "stays as it was: a fit needs 300 pairs of 5 takes, 30 of them hidden, and there are 8 pairs of"
+    few = "a fit needs 300 pairs of 5 takes, 30 each of visible and hidden objects, and there are 8 pairs of"
     assert few in run("fitted", "--fit_share", 0.16)
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 

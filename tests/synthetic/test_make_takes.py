@@ -163,7 +163,9 @@ def test_object_size_is_the_fraction_of_the_picture_that_an_object_fills():
     assert np.mean(areas) == approx(0.05, rel=0.25)
 
 
-def test_the_same_options_give_the_same_files_and_a_rerun_keeps_finished_takes_and_makes_the_others(root, tmp_path):
+def test_the_same_options_give_the_same_files_and_a_rerun_keeps_finished_takes_and_makes_the_others(
+    root, tmp_path, capsys
+):
     first, second = make_takes(tmp_path, {"train": 2}, OPTIONS, num_workers=1)
     before = tree(tmp_path)
     assert tree(tmp_path / "takes").items() <= tree(root / "takes").items() and len(tree(tmp_path / "takes")) == 8
@@ -177,7 +179,10 @@ def test_the_same_options_give_the_same_files_and_a_rerun_keeps_finished_takes_a
     make_takes(tmp_path, {"train": 2}, OPTIONS, 1)
     assert tree(tmp_path) == before and kept.stat().st_mtime_ns == time
     other = replace(OPTIONS, seed=1, num_frames=1)
+    capsys.readouterr()
     make_takes(tmp_path, {"train": 1}, other, 1)
+    replaced = f"that have other options are replaced: seed 0 -> 1, num_frames {OPTIONS.num_frames} -> 1\n"
+    assert capsys.readouterr().out.endswith(replaced)
     assert kept.stat().st_mtime_ns != time
     assert read_splits(tmp_path / "split.json")["train"] == [first.uid(other)] != [first.uid(OPTIONS)]
 
