@@ -51,7 +51,7 @@ from inference.own_method import OwnMethod
 from inference.resumable_run import ResumableRun, entries_of
 from model.device import resolve_device
 from recipes.base import Recipe
-from recipes.frame import Frames, answered
+from recipes.scene import Scenes, answered
 from recipes.table import load_recipe
 
 CHECKPOINTS = Path(__file__).resolve().parent / "train" / "checkpoints"
@@ -186,13 +186,13 @@ def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: 
     takes = [take for take in world.share(largest_first) if not all(run.parts[take].exists() for run in runs)]
     run_of = {row: run for run in runs for row in run.begin(takes)}
     groups = moments_of(pairs, np.array([*run_of], int), takes)
-    frames, workers = Frames(pairs, groups, recipe.prepare), args.num_workers
+    scenes, workers = Scenes(pairs, groups, recipe.prepare), args.num_workers
     if workers is None:  # a CPU's cores are busy with the network already
         workers = min(8, default_workers()) if recipe.device.type == "cuda" else 1
-    loader = DataLoader(frames, batch_size=None, **loader_options(min(workers, len(frames))))
+    loader = DataLoader(scenes, batch_size=None, **loader_options(min(workers, len(scenes))))
     with loader_failures(), progress(None, args.setting, len(run_of), "pair", disable=not world.is_main) as bar:
-        for frame, answers in answered(recipe, loader):
-            entries = entries_of(frame, answers)
+        for scene, answers in answered(recipe, loader):
+            entries = entries_of(scene, answers)
             for row, entry in entries.items():
                 run_of[row].note(row, entry)
             bar.update(len(entries))

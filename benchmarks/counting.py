@@ -31,9 +31,9 @@ from model.backbones import create_network, make_backbone, resnet50_backbone, ti
 from model.efficientnet import LITES
 from model.transformer import Attention
 from model.xsegtx import XSegTx, XSegTxConfig
-from recipes.frame import Frame, Frames, frames_at_once, joined
 from recipes.matching import Matching
 from recipes.samples import TrainSamples
+from recipes.scene import Scene, Scenes, joined, scenes_at_once
 from recipes.table import load_checkpoint, recipe_of, training_of
 from train.engine import LossStep
 
@@ -188,11 +188,11 @@ def count_matching(name: str, pairs: Pairs, precision: str) -> tuple[Counter, Co
     features.KEPT_BYTES = 0  # only a CPU keeps features of pictures
     backbone = make_backbone(name) if name in LITES else timm_backbone(name, create_network(name))
     recipe = Matching.of(backbone, CPU, precision)
-    frame = first_frames(recipe, pairs)
+    scene = first_scenes(recipe, pairs)
     recipe.encoder.backbone.network = network = Pretended(recipe.encoder.backbone.network)
-    counter, of_backbone = count(lambda: recipe.predict(frame)), network.total
+    counter, of_backbone = count(lambda: recipe.predict(scene)), network.total
     counter.add(of_backbone.operations, of_backbone.flop, of_backbone.bytes, of_backbone.busy)
-    return counter, of_backbone, len(frame.row)
+    return counter, of_backbone, len(scene.row)
 
 
 def training_step(training: Any, batch: Any) -> Callable[[], None]:
@@ -218,22 +218,22 @@ def print_predictions(name: str, training: Any, pairs: Pairs) -> None:
     """
     recipe = training.recipe
     recipe.network.eval()
-    frame = first_frames(recipe, pairs)
+    scene = first_scenes(recipe, pairs)
 
-    def search(what: str, function: Callable[[Frame], list]) -> list:
-        print_line(f"{name}, {len(frame.row)} pairs {what}", count(lambda: function(frame)))
+    def search(what: str, function: Callable[[Scene], list]) -> list:
+        print_line(f"{name}, {len(scene.row)} pairs {what}", count(lambda: function(scene)))
         return []
 
     search("predicted", recipe.predict)
     if hasattr(training.options, "mine_epochs"):
         training.mine(lambda function, share: search("mined", function))
-        training.finish(lambda function, share: search("searched for the fit", function), 0)
+        training.fit_judges(lambda function, share: search("searched for the fit", function), 0)
 
 
-def first_frames(recipe: Any, pairs: Pairs) -> Frame:
-    """The first frames of the pairs, as many as a GPU predicts together."""
-    frames = Frames(pairs, pairs.groups("take", "frame"), recipe.prepare, with_truths=True)
-    return joined(frames_at_once((frames[number] for number in range(len(frames))), BATCH_SIZE))
+def first_scenes(recipe: Any, pairs: Pairs) -> Scene:
+    """The first scenes of the pairs, as many as a GPU predicts together."""
+    scenes = Scenes(pairs, pairs.groups("take", "frame"), recipe.prepare, with_truths=True)
+    return joined(scenes_at_once((scenes[number] for number in range(len(scenes))), BATCH_SIZE))
 
 
 def print_line(what: str, counter: Counter) -> None:

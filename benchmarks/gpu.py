@@ -29,7 +29,7 @@ tune_cpu(__name__)
 import numpy as np
 import torch
 
-from benchmarks.counting import CPU, START, Counter, count, count_matching, first_frames, make_training, training_step
+from benchmarks.counting import CPU, START, Counter, count, count_matching, first_scenes, make_training, training_step
 from benchmarks.measure import make_takes, process_takes, processor_name
 from common.arguments import Parser, add_device, at_least
 from common.constants import THRESHOLD
@@ -90,12 +90,12 @@ def predictions(pairs: Pairs, args: argparse.Namespace) -> Iterator[Sequence[str
             backbone = timm_backbone(name, create_network(name))
             recipe = Matching.of(backbone, args.device, args.precision)
             counter, *_ = count_matching(name, pairs, args.precision)
-            frame = first_frames(recipe, pairs)
+            scene = first_scenes(recipe, pairs)
         else:
             recipe = make_training(name, args.input_size, args.precision, args.device).recipe
-            frame, on_cpu = first_frames(recipe, pairs), make_training(name, args.input_size, args.precision).recipe
-            counter = count(partial(on_cpu.predict, frame))
-        measured, number = measure(partial(recipe.predict, frame), args), len(frame.row)
+            scene, on_cpu = first_scenes(recipe, pairs), make_training(name, args.input_size, args.precision).recipe
+            counter = count(partial(on_cpu.predict, scene))
+        measured, number = measure(partial(recipe.predict, scene), args), len(scene.row)
         rates = (f"{number / seconds:.0f}" for seconds in (measured.seconds, computed(counter)))
         yield f"{name}, {number} pairs", *rates, *measured.in_words(number)
 
@@ -118,9 +118,9 @@ def print_agreement(pairs: Pairs, args: argparse.Namespace) -> None:
     ours, plain = (
         make_training("strong", args.input_size, *at).recipe for at in ((args.precision, args.device), ("fp32", CPU))
     )
-    frame = first_frames(plain, pairs)
-    answers = list(zip(frame.target, ours.predict(frame), plain.predict(frame), strict=True))
-    ious = [iou(*(in_picture(answer, frame.pictures[target].shape) for answer in both)) for target, *both in answers]
+    scene = first_scenes(plain, pairs)
+    answers = list(zip(scene.target, ours.predict(scene), plain.predict(scene), strict=True))
+    ious = [iou(*(in_picture(answer, scene.pictures[target].shape) for answer in both)) for target, *both in answers]
     apart = [abs(own.existence - other.existence) for _, own, other in answers]
     print(f"{len(ious)} masks of the shipped network beside a CPU's: mean IoU {mean(ious):.4f}, least {min(ious):.4f}")
     print(f"existence differs by {mean(apart):.1e} on average, and by {max(apart):.1e} at most")

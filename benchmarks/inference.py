@@ -48,8 +48,8 @@ from model.backbone import Backbone, mask_to_image, normalize_image
 from model.backbones import resnet50_backbone
 from model.device import PRECISIONS, resolve_device
 from model.xsegtx import XSegTx, XSegTxConfig
-from recipes.frame import Frames, answered
 from recipes.paper import Paper
+from recipes.scene import Scenes, answered
 
 SIZE = "medium"  # size of the rendered videos
 EXOS = 3  # exo cameras in the take
@@ -85,10 +85,10 @@ def main() -> None:
         take = ProcessedTake.read(processed, uid)
         pairs = open_or_list_pairs(processed, "test", args.setting)
         pairs = pairs[np.isin(pairs.frame, np.unique(pairs.frame)[:2])]
-        frames = Frames(pairs, pairs.groups("frame"), recipe.prepare)
+        scenes = Scenes(pairs, pairs.groups("frame"), recipe.prepare)
         ways = {
             "the published way": partial(predict_plainly, backbone, model, device, take, pairs),
-            "this project": partial(predict_our_way, recipe, frames),
+            "this project": partial(predict_our_way, recipe, scenes),
         }
         time_in_turn(ways, 1)  # to warm up
         times, found = time_in_turn(ways, args.rounds, time.process_time if device.type == "cpu" else time.perf_counter)
@@ -148,11 +148,11 @@ def predict_plainly(
     return entries
 
 
-def predict_our_way(recipe: Paper, frames: Frames) -> dict[int, dict]:
+def predict_our_way(recipe: Paper, scenes: Scenes) -> dict[int, dict]:
     """The entries that `predict_plainly` returns, computed in the way of eval_segswap.py."""
     entries = {}
-    for frame, answers in answered(recipe, (frames[number] for number in range(len(frames)))):
-        entries |= entries_of(frame, answers)
+    for scene, answers in answered(recipe, (scenes[number] for number in range(len(scenes)))):
+        entries |= entries_of(scene, answers)
     return entries
 
 

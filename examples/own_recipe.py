@@ -21,10 +21,10 @@ from model.device import autocast
 from model.features import coverage_of
 from model.xsegtx import Look
 from recipes.base import Answer, NetworkRecipe, letterboxed_answers
-from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.paper import LetterboxedBatch, collate_letterboxed, read_letterboxed
 from recipes.samples import DrawnPairs
+from recipes.scene import Scene
 from recipes.training import Trained
 
 
@@ -95,16 +95,16 @@ class OwnTraining(Trained):
 class OwnRecipe(NetworkRecipe):
     Config, Network, Training = OwnConfig, OwnNetwork, OwnTraining
 
-    def prepare(self, frame: Frame) -> Frame:
+    def prepare(self, scene: Scene) -> Scene:
         """The frame to predict, letterboxed to squares, in a loader process."""
-        return frame.prepared(self.config.input_size)
+        return scene.prepared(self.config.input_size)
 
-    def predict(self, frame: Frame) -> list[Answer]:
+    def predict(self, scene: Scene) -> list[Answer]:
         """The answers for a frame's pairs; each picture is encoded once."""
-        query = [frame.view[number] for number in frame.object]  # for each pair, the number of its query picture
+        query = [scene.view[number] for number in scene.object]  # for each pair, the number of its query picture
         with self.computing():
-            feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures))  # (pictures, F, h, w)
-            masks = self.stacked(frame.masks)  # (objects, S, S)
+            feat = self.in_batches(self.encoder.images, self.stacked(scene.pictures))  # (pictures, F, h, w)
+            masks = self.stacked(scene.masks)  # (objects, S, S)
             with autocast(self.device, self.precision):
-                look = self.in_batches(self.network, feat[query], feat[frame.target], masks[frame.object])
-            return letterboxed_answers(frame, look)
+                look = self.in_batches(self.network, feat[query], feat[scene.target], masks[scene.object])
+            return letterboxed_answers(scene, look)

@@ -36,7 +36,7 @@ from formats.geometry import Size, sample_benchmark_pixels
 from formats.pairs import Pairs
 from formats.processed import Correspondence
 from recipes.base import Answer, Recipe
-from recipes.frame import Frame
+from recipes.scene import Scene
 
 
 @dataclass
@@ -54,22 +54,22 @@ class TakeFrame:
     video_sizes: dict[str, Size]  # by camera: (H, W) of the video, often larger
 
     @classmethod
-    def of(cls, frame: Frame, pairs: Pairs) -> "TakeFrame":
-        """The frame with the names that its rows have in the table of pairs."""
-        named, take = [pairs.named(row) for row in frame.row], int(pairs.take[frame.row[0]])
+    def of(cls, scene: Scene, pairs: Pairs) -> "TakeFrame":
+        """The frame of a scene, with the names that its rows have in the table of pairs."""
+        named, take = [pairs.named(row) for row in scene.row], int(pairs.take[scene.row[0]])
         camera, masks = {}, {}  # by the number of the picture; by pair[:2]
-        for pair, number, target in zip(named, frame.object, frame.target, strict=True):
-            camera |= {frame.view[number]: pair.query_camera, target: pair.target_camera}
-            masks[pair[1:3]] = frame.masks[number]
+        for pair, number, target in zip(named, scene.object, scene.target, strict=True):
+            camera |= {scene.view[number]: pair.query_camera, target: pair.target_camera}
+            masks[pair[1:3]] = scene.masks[number]
         of_pairs = [Correspondence(*pair[1:4]) for pair in named]
-        columns = frame.pictures, frame.kinds, frame.sizes, frame.videos
+        columns = scene.pictures, scene.kinds, scene.sizes, scene.videos
         images, kinds, sizes, videos = ({camera[n]: column[n] for n in sorted(camera)} for column in columns)
         take_uid, number, folder = named[0].take_uid, named[0].frame, pairs.store.folders[take]
         return cls(take_uid, number, folder, of_pairs, images, masks, kinds, sizes, videos)
 
 
 class OwnMethod(Recipe):
-    """A recipe that predicts with a user's class, whose answers it checks. `pairs`: the table of the frames' rows."""
+    """A recipe that predicts with a user's class, whose answers it checks. `pairs`: the table of the scenes' rows."""
 
     pairs: Pairs
     stays = ("method", "pairs")
@@ -97,12 +97,12 @@ class OwnMethod(Recipe):
         letterboxed = f", in pictures letterboxed to {self.side} pixels" if self.side else ""
         self.description = f"{' '.join((name, *arguments))}{letterboxed}"
 
-    def prepare(self, frame: Frame) -> Frame:
-        return frame.prepared(self.side)
+    def prepare(self, scene: Scene) -> Scene:
+        return scene.prepared(self.side)
 
-    def predict(self, frame: Frame) -> list[Answer]:
+    def predict(self, scene: Scene) -> list[Answer]:
         """The method's answers. Raises UserError, naming take and frame, if one has not the form that is asked for."""
-        named = TakeFrame.of(frame, self.pairs)
+        named = TakeFrame.of(scene, self.pairs)
         where = f"{self.name}, take {named.take_uid}, frame {named.number}"
         try:
             answers = self.method.predict(named)
@@ -112,12 +112,12 @@ class OwnMethod(Recipe):
         if not isinstance(answers, list | tuple) or len(answers) != len(named.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise UserError(f"{where}: predict returned {what}, not a list of {len(named.pairs)}")
-        sizes = [frame.pictures[number].shape[:2] for number in frame.target]
+        sizes = [scene.pictures[number].shape[:2] for number in scene.target]
         places = [f"{where}, {' '.join(pair)}" for pair in named.pairs]
         checked = [checked_answer(*row) for row in zip(answers, sizes, places, strict=True)]
         if self.side is None:
             return checked
-        crops = [Crop.whole(frame.sizes[number]) for number in frame.target]
+        crops = [Crop.whole(scene.sizes[number]) for number in scene.target]
         return [SquareAnswer(x.prob, x.existence, crop) for x, crop in zip(checked, crops, strict=True)]
 
 

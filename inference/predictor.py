@@ -30,7 +30,7 @@ from formats.masks import fit_mask, iou
 from formats.picture_files import read_mask, read_picture, refuse_strip, to_mask, to_rgb
 from inference.cut_out import cut_out
 from recipes.base import Recipe
-from recipes.frame import Frame
+from recipes.scene import Scene
 from recipes.table import load_recipe
 
 Picture = np.ndarray | Image | Path | str  # an image or a mask
@@ -136,13 +136,13 @@ class Predictor:
             raise UserError(f"size {size!r} is unknown; choose from {', '.join(SIZES)}, or None")
         if not targets:
             return []
-        frame = Frame(hint=size)
-        objects = [frame.add_object(mask, frame.add_picture(image)) for image, mask in queries]
+        scene = Scene(hint=size)
+        objects = [scene.add_object(mask, scene.add_picture(image)) for image, mask in queries]
         for image in targets:
-            target = frame.add_picture(image)
+            target = scene.add_picture(image)
             for number in objects:
-                frame.add_pair(number, target, len(frame.row))
-        answers = iter(self.recipe.answers_at_places(self.recipe.prepare(frame), count))
+                scene.add_pair(number, target, len(scene.row))
+        answers = iter(self.recipe.answers_at_places(self.recipe.prepare(scene), count))
         found = []
         for target in targets:
             places = [

@@ -31,17 +31,17 @@ from formats.pairs import Pairs
 from formats.results import camera_pair_key, results_path
 from formats.takes import camera_pairs
 from recipes.base import Answer
-from recipes.frame import Frame
+from recipes.scene import Scene
 
 RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
 
 
-def entries_of(frame: Frame, answers: list[Answer]) -> dict[int, Any]:
-    """For each row of a frame, its prediction in the results file, or the reason why it is left out."""
-    entries: dict[int, Any] = dict(frame.left_out)
+def entries_of(scene: Scene, answers: list[Answer]) -> dict[int, Any]:
+    """For each row of a scene, its prediction in the results file, or the reason why it is left out."""
+    entries: dict[int, Any] = dict(scene.left_out)
     for pair, answer in enumerate(answers):
-        mask = encode_mask(frame.compared(pair, answer))
-        entries[frame.row[pair]] = {"pred_mask": mask, "confidence": answer.existence}
+        mask = encode_mask(scene.compared(pair, answer))
+        entries[scene.row[pair]] = {"pred_mask": mask, "confidence": answer.existence}
     return entries
 
 

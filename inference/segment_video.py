@@ -58,7 +58,7 @@ from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
 from inference.predictor import ask_if_inverted
 from recipes.base import Answer, Recipe
-from recipes.frame import Frame
+from recipes.scene import Scene
 from recipes.table import load_recipe
 
 EXISTENCE_COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
@@ -182,14 +182,14 @@ def answer_moments(
     widths = {name: max(2, round(PANEL_HEIGHT * x / 2) * 2) for name, x in ratios.items()}  # H.264 needs even sizes
     colors = dict(zip(objects, cycle(OUTLINE_COLORS), strict=False))
     size, fps = (PANEL_HEIGHT, sum(widths.values())), fps_of(moments)
-    frames = progress(frames_at(cameras, moments, ego), "segment", len(moments), "frame")
+    scenes = progress(scenes_at(cameras, moments, ego), "segment", len(moments), "frame")
     kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
-        for moment, frame in zip(moments, frames, strict=True):
-            answers = recipe.predict(recipe.prepare(frame)) if frame.row else []
+        for moment, scene in zip(moments, scenes, strict=True):
+            answers = recipe.predict(recipe.prepare(scene)) if scene.row else []
             found = dict(zip(sought_in(moment), answers, strict=True))
-            write_masks(moment, frame, found, cameras, out / "masks", kept)
-            images = dict(zip(moment.seen, frame.pictures, strict=True))
+            write_masks(moment, scene, found, cameras, out / "masks", kept)
+            images = dict(zip(moment.seen, scene.pictures, strict=True))
             shown = [(x, images.get(x), widths[x]) for x in cameras]
             panels = [draw_camera(moment, found, colors, recipe.limits, *camera) for camera in shown]
             write(np.hstack(panels))
@@ -204,7 +204,7 @@ def fps_of(moments: Sequence[Moment]) -> float:
 
 def write_masks(
     moment: Moment,
-    frame: Frame,
+    scene: Scene,
     found: Answers,
     cameras: Mapping[str, Footage],
     out: Path,
@@ -217,19 +217,19 @@ def write_masks(
         path = out / camera / name / f"{number:05d}.png"
         if path in kept and gap >= kept[path][0]:
             continue
-        mask = frame.compared(pair, answer)
+        mask = scene.compared(pair, answer)
         write_picture(path, mask.astype(np.uint8) * 255)
         share = round(float(mask.mean()), 6)
         kept[path] = gap, (moment.number, round(moment.seconds, 6), camera, number, name, answer.existence, share)
 
 
 def sought_in(moment: Moment) -> list[tuple[str, str]]:
-    """The objects that are sought at a moment, and the cameras in which they are: the pairs of its frame."""
+    """The objects that are sought at a moment, and the cameras in which they are: the pairs of its scene."""
     return [(name, camera) for camera in moment.seen if camera != moment.query for name in moment.masks]
 
 
-def frames_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: str | None) -> Iterator[Frame]:
-    """Yield a frame for each moment, with a picture of each camera in `seen`. Without `ego`, the network does not know
+def scenes_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: str | None) -> Iterator[Scene]:
+    """Yield a scene for each moment, with a picture of each camera in `seen`. Without `ego`, the network does not know
     which camera shows things larger.
     """
     readers = {
@@ -237,15 +237,15 @@ def frames_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: st
         for name, camera in cameras.items()
     }
     for moment in moments:
-        frame, pictures = Frame(), {}
+        scene, pictures = Scene(), {}
         for name in moment.seen:
             kind = ("ego" if name == ego else "exo") if ego else None
             image = shrink(next(readers[name]), MAX_SHORT_SIDE["ego"])
-            pictures[name] = frame.add_picture(image, kind, cameras[name].size)
-        given = {name: frame.add_object(rle, pictures[moment.query]) for name, rle in moment.masks.items()}
+            pictures[name] = scene.add_picture(image, kind, cameras[name].size)
+        given = {name: scene.add_object(rle, pictures[moment.query]) for name, rle in moment.masks.items()}
         for row, (name, camera) in enumerate(sought_in(moment)):
-            frame.add_pair(given[name], pictures[camera], row)
-        yield frame
+            scene.add_pair(given[name], pictures[camera], row)
+        yield scene
 
 
 def draw_camera(

@@ -32,7 +32,7 @@ MODES = {  # name: (width, heads, feed-forward width, blocks)
     "large": (512, 8, 2048, 6),
 }
 # The fields of XSegTxConfig that may change when a network is trained further.
-FREE = ("dropout", "drop_feat", "pos_weight", "feat_weight")
+NETWORK_MAY_CHANGE = ("dropout", "drop_feat", "pos_weight", "feat_weight")
 
 
 @dataclass(frozen=True)

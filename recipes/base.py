@@ -1,6 +1,6 @@
-"""A recipe is a method that predicts frames; recipes/training.py says how one is trained, recipes/table.py lists them.
+"""A recipe is a method that predicts scenes; recipes/training.py says how one is trained, recipes/table.py lists them.
 
-    [(prob, existence, crop)] = recipe.predict(recipe.prepare(frame))
+    [(prob, existence, crop)] = recipe.predict(recipe.prepare(scene))
 
 examples/own_recipe.py is a complete one, from its options to the answers.
 """
@@ -25,7 +25,7 @@ from model.device import PRECISIONS, memory_errors, tf32
 from model.features import Encoder
 from model.rows import cat
 from model.xsegtx import Look
-from recipes.frame import Frame
+from recipes.scene import Scene
 
 MEMORY_REMEDY = "give another --device, or in eval_segswap.py a smaller --batch_size"
 
@@ -50,9 +50,9 @@ class Answer(NamedTuple):
         return sample_benchmark_pixels(self.in_image(size), video)
 
 
-def letterboxed_answers(frame: Frame, look: Look) -> list[Answer]:
-    """The answers of a network that reads letterboxed images, from what it computed for the pairs of a frame."""
-    crops = [Crop.whole(frame.sizes[number]) for number in frame.target]
+def letterboxed_answers(scene: Scene, look: Look) -> list[Answer]:
+    """The answers of a network that reads letterboxed images, from what it computed for the pairs of a scene."""
+    crops = [Crop.whole(scene.sizes[number]) for number in scene.target]
     return list(map(Answer, look.target_mask_prob.cpu().numpy(), look.logit.sigmoid().tolist(), crops))
 
 
@@ -61,7 +61,7 @@ class Recipe(ABC):
 
     device: Any  # torch.device
     options: dict[str, Any]  # all that decides the answers besides the checkpoint; a run's record stores the options
-    pairs_at_once: int = 0  # frames of a take are predicted together until they have so many pairs; 0: each by itself
+    pairs_at_once: int = 0  # scenes of a take are predicted together until they have so many pairs; 0: each by itself
     description: str = ""  # a line for people
     digest: str = ""  # the SHA-256 of the checkpoint, the backbone's weights or the code
     settings: Sequence[str] = ()  # for which it was trained; empty if that is unknown
@@ -75,17 +75,17 @@ class Recipe(ABC):
         """The existences at which the words change that a person is told."""
         return LIMITS
 
-    def prepare(self, frame: Frame) -> Frame:
-        """Turn a frame that was read into the frame that `predict` takes, in a loader process."""
-        return frame.prepared()
+    def prepare(self, scene: Scene) -> Scene:
+        """Turn a scene that was read into the scene that `predict` takes, in a loader process."""
+        return scene.prepared()
 
     @abstractmethod
-    def predict(self, frame: Frame) -> list[Answer]:
-        """The answer for each of the frame's pairs, in the order of the pairs. A frame has at least one pair."""
+    def predict(self, scene: Scene) -> list[Answer]:
+        """The answer for each of the scene's pairs, in the order of the pairs. A scene has at least one pair."""
 
-    def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
+    def answers_at_places(self, scene: Scene, count: int) -> list[list[Answer]]:
         """For each pair, the answers at up to `count` places: first that of `predict`, then the next best ones."""
-        return [[answer] for answer in self.predict(frame)]
+        return [[answer] for answer in self.predict(scene)]
 
 
 class NetworkRecipe(Recipe):

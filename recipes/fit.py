@@ -16,8 +16,8 @@ from common.existence import balanced_accuracy
 from formats.masks import iou
 from model.rows import Rows, cat, rows_by_key
 from recipes.choice import Choice
-from recipes.frame import Frame
 from recipes.places import Judged
+from recipes.scene import Scene
 from recipes.search import Search
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
@@ -26,15 +26,15 @@ FIT_STEPS, BATCH, RATE = 1500, 256, 3e-3  # of AdamW; the rate falls to 0 along 
 LEAST_IOU = 0.01  # a look with a lower IoU shows nothing of the object
 
 
-def all_looks(recipe: Search, frame: Frame) -> list[tuple[Tensor, Tensor, bool]]:
+def all_looks(recipe: Search, scene: Scene) -> list[tuple[Tensor, Tensor, bool]]:
     """All looks of a search at each pair: their numbers (N, K), the N fields of `Judged`, their IoUs (K,), and whether
     the object is visible.
     """
     with recipe.computing():
-        searched, answers = recipe.search(frame, recipe.looks, close=recipe.looks)
+        searched, answers = recipe.search(scene, recipe.looks, close=recipe.looks)
         numbers, found = torch.stack(searched.numbers.columns()).cpu(), []
     rows_of = rows_by_key(searched.places.pair)
-    for pair, truth in enumerate(frame.truths):
+    for pair, truth in enumerate(scene.truths):
         shown = [answers[row].in_image(truth.shape) > THRESHOLD for row in rows_of[pair]]
         ious = torch.tensor([iou(mask, truth.astype(bool)) for mask in shown])
         found.append((numbers[:, rows_of[pair]], ious, bool(truth.any())))

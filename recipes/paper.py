@@ -17,9 +17,9 @@ from model.device import autocast
 from model.rows import rows_among
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes.base import Answer, NetworkRecipe, letterboxed_answers
-from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.samples import Batch, DrawnPairs
+from recipes.scene import Scene
 from recipes.training import Trained
 
 
@@ -70,21 +70,21 @@ class Paper(NetworkRecipe):
     network: XSegTx
     config: XSegTxConfig
 
-    def prepare(self, frame: Frame) -> Frame:
-        return frame.prepared(self.config.input_size)
+    def prepare(self, scene: Scene) -> Scene:
+        return scene.prepared(self.config.input_size)
 
-    def predict(self, frame: Frame) -> list[Answer]:
+    def predict(self, scene: Scene) -> list[Answer]:
         """Encode each image and each mask once, then predict the pairs. The CPU waits for a GPU only at the end."""
-        targets = list(dict.fromkeys(frame.target))  # the pictures in which objects are sought
-        of_pairs = self.to_device([frame.object, rows_among(frame.target, targets)])
+        targets = list(dict.fromkeys(scene.target))  # the pictures in which objects are sought
+        of_pairs = self.to_device([scene.object, rows_among(scene.target, targets)])
         with self.computing():
-            feat = self.in_batches(self.encoder.images, self.stacked(frame.pictures)).contiguous()
-            mask_feat = self.in_batches(self.encoder.masks, self.stacked(frame.masks))
+            feat = self.in_batches(self.encoder.images, self.stacked(scene.pictures)).contiguous()
+            mask_feat = self.in_batches(self.encoder.masks, self.stacked(scene.masks))
             with autocast(self.device, self.precision):
-                query = self.in_batches(self.network.encode, feat[self.to_device(frame.view)], mask_feat)
+                query = self.in_batches(self.network.encode, feat[self.to_device(scene.view)], mask_feat)
                 target = self.in_batches(self.network.encode_target, feat[self.to_device(targets)])
                 look = self.in_batches(lambda q, t: self.network.look(query[q], target[t]), *of_pairs)
-            return letterboxed_answers(frame, look)
+            return letterboxed_answers(scene, look)
 
 
 class PaperTraining(Trained):

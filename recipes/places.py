@@ -12,8 +12,8 @@ from common.errors import UserError
 from formats.crop import Crop
 from model.rows import Rows, rows_by_key
 from recipes.crops import Part, Spot, spot_of
-from recipes.frame import Frame
 from recipes.locator import Matches
+from recipes.scene import Scene
 
 UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
 
@@ -32,27 +32,27 @@ class Spots(Rows):
 
 @dataclass
 class Marked(Spots):
-    """The objects of a frame, where they are marked."""
+    """The objects of a scene, where they are marked."""
 
     mask: list[np.ndarray]
 
     @classmethod
-    def of(cls, frame: Frame) -> "Marked":
-        spots: list[Any] = [spot_of(mask) for mask in frame.masks]
-        return cls([frame.pictures[number] for number in frame.view], spots, frame.masks)
+    def of(cls, scene: Scene) -> "Marked":
+        spots: list[Any] = [spot_of(mask) for mask in scene.masks]
+        return cls([scene.pictures[number] for number in scene.view], spots, scene.masks)
 
 
 @dataclass
 class Places(Spots):
     """Places in targets at which to look for the objects of pairs."""
 
-    pair: list[int]  # the numbers of pair and object in the frame
+    pair: list[int]  # the numbers of pair and object in the scene
     object: list[int]
     similarity: list[float]  # in the similarity map of the whole target
     further: list[bool]  # True: it is only for more answers, and never becomes the first one of its pair
 
     @classmethod
-    def of(cls, frame: Frame, found: Sequence[Sequence[tuple[float, Spot]]], count: int) -> "Places":
+    def of(cls, scene: Scene, found: Sequence[Sequence[tuple[float, Spot]]], count: int) -> "Places":
         """The `count` most similar of the spots that were found for each pair, with their similarities, without spots
         near better ones. Raises UserError if a pair has none.
         """
@@ -64,11 +64,11 @@ class Places(Spots):
                     chosen.append(spot)
                     rows.append((pair, similarity, spot))
             if not chosen:
-                what = f"pair {frame.row[pair]}: features of its pictures are not finite"
+                what = f"pair {scene.row[pair]}: features of its pictures are not finite"
                 raise UserError(f"{what}; give --precision fp32")
         pairs, similarities, spots = map(list, zip(*rows, strict=True))
-        images = [frame.pictures[frame.target[pair]] for pair in pairs]
-        return cls(images, spots, pairs, [frame.object[pair] for pair in pairs], similarities, len(pairs) * [False])
+        images = [scene.pictures[scene.target[pair]] for pair in pairs]
+        return cls(images, spots, pairs, [scene.object[pair] for pair in pairs], similarities, len(pairs) * [False])
 
     def likely(self, least: int, count: int) -> "Places":
         """The places of each pair without those far less similar than its best one; `least` stay anyway. Up to `count`,

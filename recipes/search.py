@@ -34,10 +34,10 @@ from recipes.crops import (
     object_cells,
     size_to_read,
 )
-from recipes.frame import Frame
 from recipes.locator import Description, peaks
 from recipes.outline import NONE, outline_of
 from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Searched, highest_rows
+from recipes.scene import Scene
 
 SEARCH_VERSION = 11  # version of the prediction, stored in a run's record; raise it with each change of the answers
 LOOKS = 5  # places in a target at which it looks, unless another number is given
@@ -70,27 +70,27 @@ class Search(NetworkRecipe):
             )
         return super().channels_of(backbone)
 
-    def predict(self, frame: Frame) -> list[Answer]:
-        return [answers[0] for answers in self.answers_at_places(frame, 1)]
+    def predict(self, scene: Scene) -> list[Answer]:
+        return [answers[0] for answers in self.answers_at_places(scene, 1)]
 
-    def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
+    def answers_at_places(self, scene: Scene, count: int) -> list[list[Answer]]:
         """An object whose query mask is empty is hidden, with an empty mask."""
-        found, seen = {row: [] for row in frame.row}, frame.with_objects()
+        found, seen = {row: [] for row in scene.row}, scene.with_objects()
         if seen.row:
             with self.computing():
                 searched, answers = self.search(seen, count)
             for pair, answer in zip(searched.places.pair, answers, strict=True):
                 found[seen.row[pair]].append(answer)
-        empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in frame.pictures]
-        return [found[row] or [empty[target]] for row, target in zip(frame.row, frame.target, strict=True)]
+        empty = [Answer(np.zeros(image.shape[:2], np.float32), 0.0) for image in scene.pictures]
+        return [found[row] or [empty[target]] for row, target in zip(scene.row, scene.target, strict=True)]
 
-    def search(self, frame: Frame, count: int, close: int | None = None) -> tuple[Searched, list[Answer]]:
+    def search(self, scene: Scene, count: int, close: int | None = None) -> tuple[Searched, list[Answer]]:
         """Look closely at `close` places of each pair (default: `close_looks`). Returns the `count` best ones, and what
         they answer. For more answers, more places get a close look; the first answer stays the one for `count` 1.
         """
-        marked, choice, close = Marked.of(frame), self.network.choice, close or self.close_looks
-        sizes = self.sizes(frame, marked)  # 1. Sizes
-        places = self.locate(frame, marked, sizes, self.looks).likely(close, count)  # 2. Candidates
+        marked, choice, close = Marked.of(scene), self.network.choice, close or self.close_looks
+        sizes = self.sizes(scene, marked)  # 1. Sizes
+        places = self.locate(scene, marked, sizes, self.looks).likely(close, count)  # 2. Candidates
         query = self.encode(marked, CONTEXT)
         looks = self.look(query, places, CONTEXT)  # 3. Looks
         found = Searched(places, looks, Glanced.of(places, looks))
@@ -100,36 +100,36 @@ class Search(NetworkRecipe):
         found.closer = self.look(close_query, found.places, CLOSE)  # 4. Close looks
         found.numbers = self.compare(marked, found)
         found = found.highest(self.fetch(found.closer, choice.score(found.numbers)), count)  # 5. Choice
-        found.numbers = self.look_back(frame, marked, query.description, found)  # 6. Look back
-        existence = self.existence(frame, marked, found).sigmoid()
+        found.numbers = self.look_back(scene, marked, query.description, found)  # 6. Look back
+        existence = self.existence(scene, marked, found).sigmoid()
         return found, self.draw(close_query, found, existence)  # 7. Answer
 
-    def sizes(self, frame: Frame, marked: Marked) -> list[tuple[int, float]]:
+    def sizes(self, scene: Scene, marked: Marked) -> list[tuple[int, float]]:
         """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
         sizes = []
-        for pair, (row, target) in enumerate(zip(frame.object, frame.target, strict=True)):
-            kinds = SIZES[frame.hint] if frame.hint else (frame.kinds[frame.view[row]], frame.kinds[target])
+        for pair, (row, target) in enumerate(zip(scene.object, scene.target, strict=True)):
+            kinds = SIZES[scene.hint] if scene.hint else (scene.kinds[scene.view[row]], scene.kinds[target])
             sizes += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, *kinds)]
         return sizes
 
-    def locate(self, frame: Frame, marked: Marked, sizes: list[tuple[int, float]], count: int) -> Places:
+    def locate(self, scene: Scene, marked: Marked, sizes: list[tuple[int, float]], count: int) -> Places:
         """2. The `count` highest peaks of the similarity maps of each pair, for all of these sizes."""
-        described = self.describe(marked, [(frame.object[pair], share) for pair, share in sizes])
-        locator, spots = self.network.locator, [[] for _ in frame.row]
+        described = self.describe(marked, [(scene.object[pair], share) for pair, share in sizes])
+        locator, spots = self.network.locator, [[] for _ in scene.row]
 
         def highest(rows: list[int], cells: Tensor) -> Tensor:
             return peaks(locator.heat(described[rows], cells), 2 * count, locator.apart)  # some are next to others
 
-        pictures = [(frame.target[pair], self.config.frame_length(share)) for pair, share in sizes]
-        found = self.in_pictures(frame, pictures, highest).tolist()
+        pictures = [(scene.target[pair], self.config.frame_length(share)) for pair, share in sizes]
+        found = self.in_pictures(scene, pictures, highest).tolist()
         for (pair, share), (target, long_side), of_size in zip(sizes, pictures, found, strict=True):
-            size = frame.pictures[target].shape[:2]
+            size = scene.pictures[target].shape[:2]
             grid = [length // self.config.cell for length in size_to_read(size, long_side)]
             for value, row, col in of_size:
                 if math.isfinite(value):  # a map may have fewer peaks
                     row, col = (row + 0.5) * size[0] / grid[0], (col + 0.5) * size[1] / grid[1]
                     spots[pair].append((value, Spot(row, col, share * max(size))))
-        return Places.of(frame, spots, count)
+        return Places.of(scene, spots, count)
 
     def describe(self, marked: Marked, queries: list[tuple[int, float]]) -> Description:
         """The descriptions of objects (number, share of the target's long side), as large as they may be there."""
@@ -192,7 +192,7 @@ class Search(NetworkRecipe):
             contrast=same_contrast(objects, colors),
         )
 
-    def look_back(self, frame: Frame, marked: Marked, described: Description, found: Searched) -> Judged:
+    def look_back(self, scene: Scene, marked: Marked, described: Description, found: Searched) -> Judged:
         """6. How well what looks show leads back to their objects, in the whole pictures in which these are marked, and
         how well the objects and their look-alikes there fit the objects' descriptions.
         """
@@ -210,8 +210,8 @@ class Search(NetworkRecipe):
             back = self.network.back(locator.heat(answers, cells), answers, on_object)
             return torch.stack((back, *locator.on_and_away(locator.heat(objects[rows], cells), on_object)), 1)
 
-        pictures = [(frame.view[row], lengths[row]) for row in seen_in]
-        back, home, elsewhere = self.in_pictures(frame, pictures, numbers).unbind(1)
+        pictures = [(scene.view[row], lengths[row]) for row in seen_in]
+        back, home, elsewhere = self.in_pictures(scene, pictures, numbers).unbind(1)
         return Judged(**vars(found.numbers), back=back, home=home, elsewhere=elsewhere)
 
     def lengths_to_read(self, marked: Marked) -> list[int]:
@@ -225,7 +225,7 @@ class Search(NetworkRecipe):
             lengths.append(length)
         return lengths
 
-    def existence(self, frame: Frame, marked: Marked, found: Searched) -> Tensor:
+    def existence(self, scene: Scene, marked: Marked, found: Searched) -> Tensor:
         """The logit that each place shows its object, (N,)."""
         return self.network.choice.existence(found.numbers)
 
@@ -271,18 +271,18 @@ class Search(NetworkRecipe):
         return images, masks
 
     def in_pictures(
-        self, frame: Frame, wanted: Sequence[tuple[int, int]], function: Callable[[list[int], Tensor], Tensor]
+        self, scene: Scene, wanted: Sequence[tuple[int, int]], function: Callable[[list[int], Tensor], Tensor]
     ) -> Tensor:
         """Apply a function to N rows and the whole pictures that they want: (number, long side) each -> (N, ...).
 
         Pictures of one size are encoded together, each once. `function(rows, cells)` gets the numbers of n rows that
         want this size, and the locator's cells of the picture of each, (n, h, w, C).
         """
-        sizes = [size_to_read(frame.pictures[number].shape[:2], long_side) for number, long_side in wanted]
+        sizes = [size_to_read(scene.pictures[number].shape[:2], long_side) for number, long_side in wanted]
         order, found = [], []
         for size, rows in rows_by_key(sizes).items():
             pictures = list(dict.fromkeys(wanted[row] for row in rows))
-            images = self.stacked(in_threads(resize, [frame.pictures[number] for number, _ in pictures], repeat(size)))
+            images = self.stacked(in_threads(resize, [scene.pictures[number] for number, _ in pictures], repeat(size)))
             cells = self.in_batches(lambda x: self.network.locator.cells(self.encoder.levels(x)), images)
             of, at_once = rows_among((wanted[row] for row in rows), pictures), max(1, CELL_BYTES // cells[0].nbytes)
             for start in range(0, len(rows), at_once):

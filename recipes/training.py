@@ -1,7 +1,7 @@
 """How a recipe is trained. No prediction imports this.
 
 losses = training.losses(training.collate([training.read(pairs, drawn, rng), ...]), world)
-training.finish(...)                                                       # after the last step of the optimizer
+training.fit_judges(...)                                                   # after the last step of the optimizer
 """
 
 from abc import ABC, abstractmethod
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from common.distributed import World
 from formats.pairs import Pairs
-from recipes.frame import Frame
 from recipes.samples import Batch, DrawnPairs
+from recipes.scene import Scene
 
-# search_pairs(function, share) applies a function(frame) to training pairs: see `Run.search` in train/engine.py.
+# search_pairs(function, share) applies a function(scene) to training pairs: see `Run.search` in train/engine.py.
 # Its results: of each pair the row, the take's uid and what was found.
-SearchPairs = Callable[[Callable[[Frame], list], float | None], list[tuple[int, str, Any]]]
+SearchPairs = Callable[[Callable[[Scene], list], float | None], list[tuple[int, str, Any]]]
 SEARCH_SHARE_HELP = "(default: a tenth, but at least 20,000 pairs)"  # what `search_pairs` searches for None
 
 
@@ -36,7 +36,7 @@ class Trained(ABC):
         """Its own defaults of any flags of train.py, in a training of so many epochs."""
         return {}
 
-    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
+    def fit_judges(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
         """The last step of a training, after the last step of its optimizer: what the network finds in training pairs
         may change it once more. Returns a line that tells what was done, empty if there is no such step, and the
         tensors that take the place of the network's, by their names. All processes do this together; raises Stopped

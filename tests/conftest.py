@@ -49,7 +49,7 @@ pytest_plugins = ["tests.made.shared", "tests.made.browser", "tests.made.raw_tak
 # The files of `--quick`: golden numbers, the original's numbers, answers and units. They start no command.
 QUICK = {
     *("test_original_numbers", "test_xsegtx", "test_golden_answers", "test_losses", "test_samples", "test_steps"),
-    *("test_search", "test_strong_network", "test_crops", "test_frame", "test_masks", "test_mask_files"),
+    *("test_search", "test_strong_network", "test_crops", "test_scene", "test_masks", "test_mask_files"),
     *("test_pictures", "test_pairs", "test_processed", "test_takes", "test_metrics", "test_evaluate"),
     *("test_results", "test_summary", "test_make_submission", "test_synthetic_render", "test_models"),
 }

@@ -23,8 +23,8 @@ from formats.pairs import Pairs
 from model.backbone import digest_of
 from model.weights import read_torch
 from recipes.base import NetworkRecipe
-from recipes.frame import Frames, answered
 from recipes.samples import Batch, TrainSamples, sample_numbers_by_step
+from recipes.scene import Scenes, answered
 from recipes.training import Trained
 from train.log import Log
 from train.options import MAY_CHANGE, Options
@@ -64,21 +64,21 @@ class Validation:
         self.pairs, self.size, self.recipe, self.log = pairs, min(size, len(pairs)) or len(pairs), recipe, log
         rows = np.sort(np.random.default_rng(0).permutation(len(pairs))[: self.size])
         groups = [rows[group] for group in pairs[rows].groups("take", "frame")]
-        own = Frames(pairs, groups[log.world.rank :: log.world.size], recipe.prepare)
+        own = Scenes(pairs, groups[log.world.rank :: log.world.size], recipe.prepare)
         ends: dict[str, Any] = {**loading, "persistent_workers": False}  # no memory is kept between validations
-        self.frames = DataLoader(own, batch_size=None, **ends)
+        self.scenes = DataLoader(own, batch_size=None, **ends)
 
     def run(self, step: int, epoch: str) -> float:
         """Validate, report the scores and return the IoU. Raises Stopped after a signal."""
         self.log.say(f"{epoch} validation ...")
         self.recipe.network.eval()
         scores = []
-        frames = self.log.bar(self.frames, "validation", "frame")
-        for frame, answers in answered(self.recipe, frames, world=self.log.world):
-            reasons = [f"{' '.join(map(str, self.pairs.named(row)))}: {why}" for row, why in frame.left_out.items()]
+        scenes = self.log.bar(self.scenes, "validation", "frame")
+        for scene, answers in answered(self.recipe, scenes, world=self.log.world):
+            reasons = [f"{' '.join(map(str, self.pairs.named(row)))}: {why}" for row, why in scene.left_out.items()]
             self.log.note_unreadable(reasons)
-            for pair, (row, answer) in enumerate(zip(frame.row, answers, strict=True)):
-                mask, truth, overlap = frame.compared(pair, answer), self.pairs.target_mask(row), math.nan
+            for pair, (row, answer) in enumerate(zip(scene.row, answers, strict=True)):
+                mask, truth, overlap = scene.compared(pair, answer), self.pairs.target_mask(row), math.nan
                 if truth:  # at this size, a very small truth can be empty; the IoU is 1 if both are
                     overlap = iou(mask, resize_mask(truth, mask.shape).astype(bool))
                 scores.append(PairScore(row, overlap, answer.existence, truth is not None))
@@ -139,9 +139,9 @@ class Run:
 
     def search(self, name: str, function: Callable[..., list], share: float | None) -> list[tuple[int, str, Any]]:
         """What `function` finds for each pair of `random_frames`, without pairs whose query mask is empty. It is given
-        a `Frame` with true masks, and returns a list of tensors and plain values with an element for each pair. Each
-        mining, and `finish`, gets other frames. The processes share them, and all get all results. Raises Stopped after
-        a signal; what was found by then is in files, which the search of this `name` reads when it is begun again.
+        a `Scene` with true masks, and returns a list of tensors and plain values with an element for each pair. Each
+        mining, and `fit_judges`, gets other frames. The processes share them, and all get all results. Raises Stopped
+        after a signal; what was found by then is in files, which the search of this `name` reads when it begins again.
         """
         self.training.recipe.network.eval()
         groups = random_frames(self.pairs, share, (self.options.seed, self.state.step))
@@ -168,8 +168,8 @@ class Run:
     ) -> dict[int, dict[int, Any]]:
         """What `function` finds for each row of these parts. After a signal, the rest is left out."""
         recipe = self.training.recipe
-        frames = Frames(self.pairs, list(chain(*parts.values())), recipe.prepare, with_truths=True)
-        loader, found = DataLoader(frames, batch_size=None, **self.loading), {}
+        scenes = Scenes(self.pairs, list(chain(*parts.values())), recipe.prepare, with_truths=True)
+        loader, found = DataLoader(scenes, batch_size=None, **self.loading), {}
         bar = iter(self.log.bar(loader, "search", "frame"))
         for number, groups in parts.items():
             of_part = answered(recipe, islice(bar, len(groups)), function, world=self.world)

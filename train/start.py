@@ -15,7 +15,7 @@ from model.backbones import make_backbone
 from model.checkpoint import GONE, REMEDY, load_fitting, read_checkpoint, stored_backbone
 from model.device import resolve_precision
 from model.weights import read_torch
-from model.xsegtx import FREE
+from model.xsegtx import NETWORK_MAY_CHANGE
 from recipes.table import recipe_of, stored_options, training_of
 from train.options import MAY_CHANGE, UNUSED, Options, defaults_of
 from train.state import BEST, LAST, SEARCHED, TrainState
@@ -74,7 +74,7 @@ def continued(
     kept_names = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
     kept = {name: then[name] for name in kept_names if name in then}
     options = merged_options(typed, network | kept, device)
-    say_changes(path, then, network.keys() - FREE, options.stored, keeps_recipe)
+    say_changes(path, then, network.keys() - NETWORK_MAY_CHANGE, options.stored, keeps_recipe)
     return options, Start(path, content, continues=True, is_own=is_own, keeps_backbone=True)
 
 

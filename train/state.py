@@ -29,8 +29,8 @@ class TrainState:
     after the last step of an epoch but before the end of its validation, the history lacks this epoch.
 
     mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: the "step", pairs
-    and options from which the recipe's `finish` made what the checkpoint predicts with; empty if it has not run. The
-    network itself stays what the last step has made of it.
+    and options from which the recipe's `fit_judges` made what the checkpoint predicts with; empty if it has not run.
+    The network itself stays what the last step has made of it.
     """
 
     def __init__(

@@ -130,14 +130,14 @@ def finish(run: Run) -> None:
     if state.finished == made_of:
         run.log.say("the fit was made or refused already, with these pairs and options")
         return
-    text, of_last = run.training.finish(partial(run.search, LAST), run.options.seed)
+    text, of_last = run.training.fit_judges(partial(run.search, LAST), run.options.seed)
     if not text:  # this recipe has no such step
         return
     run.log.say(f"{LAST}: {text}")
     of_best = of_last
     if state.best.get("step", state.step) != state.step:
         with state.holding(state.best):
-            text, of_best = run.training.finish(partial(run.search, BEST), run.options.seed)
+            text, of_best = run.training.fit_judges(partial(run.search, BEST), run.options.seed)
         run.log.say(f"{BEST}: {text}")
     if state.best:
         state.best = as_read(finished(state.best, made_of, of_best))

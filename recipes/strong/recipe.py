@@ -13,9 +13,9 @@ from common.parallel import in_threads
 from formats.crop import cut
 from model.features import coverage_of
 from recipes.crops import CLOSE
-from recipes.frame import Frame
 from recipes.locator import Locator
 from recipes.places import Marked, Searched
+from recipes.scene import Scene
 from recipes.search import Search
 from recipes.strong.network import StrongConfig, StrongNetwork
 
@@ -27,14 +27,14 @@ class Strong(Search):
     network: StrongNetwork
     config: StrongConfig
 
-    def existence(self, frame: Frame, marked: Marked, found: Searched) -> Tensor:
+    def existence(self, scene: Scene, marked: Marked, found: Searched) -> Tensor:
         """In pictures of unknown cameras, also by the agreement of features that have learned nothing, and so nothing
         wrong from renderings.
         """
         side, raw, (weight, neutral) = self.config.input_size, Locator(), SECOND_OPINION
         places, closer = found.places, found.closer
         agreement = torch.full((len(found),), neutral, device=self.device)
-        unknown = [row for row, pair in enumerate(places.pair) if frame.kinds[frame.target[pair]] is None]
+        unknown = [row for row, pair in enumerate(places.pair) if scene.kinds[scene.target[pair]] is None]
         if unknown:
             images, masks = self.query_crops(marked, marked.crops(CLOSE), side)
             query = raw.cells(self.encoder.levels(images))
@@ -44,4 +44,4 @@ class Strong(Search):
             coverage = coverage_of(masks, query.shape[1:3])[object_rows]
             matches = raw.match(query[object_rows], coverage, target)
             agreement[self.to_device(unknown)] = matches.agreement(closer[unknown].prob > THRESHOLD)
-        return super().existence(frame, marked, found) + weight * (agreement - neutral)
+        return super().existence(scene, marked, found) + weight * (agreement - neutral)

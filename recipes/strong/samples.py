@@ -34,11 +34,19 @@ from recipes.crops import (
 from recipes.samples import Batch, DrawnPairs
 from recipes.strong.network import StrongConfig
 
-# Crops are moved by up to the first number times the object's extent, and enlarged or reduced by a factor of up to 2 to
-# the power of the second one.
-QUERY_JITTER, CLOSE_QUERY_JITTER = (0.25, 0.4), (0.075, 0.15)
-TARGET_JITTER, CLOSE_TARGET_JITTER = (0.75, 0.9), (0.15, 0.3)  # larger, since ratios of sizes differ among takes
-SHARE_STRETCH = 0.4  # of the object's expected size, in the same way
+
+class Jitter(NamedTuple):
+    """How crops vary: they are moved by up to `shift` times the object's extent, and enlarged or reduced by up to
+    `octaves`, a factor of 2 each.
+    """
+
+    shift: float
+    octaves: float
+
+
+QUERY_JITTER, CLOSE_QUERY_JITTER = Jitter(0.25, 0.4), Jitter(0.075, 0.15)
+TARGET_JITTER, CLOSE_TARGET_JITTER = Jitter(0.75, 0.9), Jitter(0.15, 0.3)  # larger, as ratios of sizes differ by take
+SHARE_OCTAVES = 0.4  # by which the object's expected size varies
 CLOSE_SHARE = 0.8  # the share of samples with close looks
 TURNED = 0.2  # the share of samples whose query crops are turned, by any angle
 LOCATED = 0.5  # the share of samples that train the locator
@@ -87,17 +95,17 @@ def crop_sample(
     cameras = pairs.named(drawn.query).query_camera, pairs.named(drawn.target).target_camera
     share = rng.choice(expected_shares(marked, query.shape[:2], *map(camera_kind, cameras)))
     if spot is not None:
-        share = min(spot.extent / max(size) * 2 ** rng.uniform(-SHARE_STRETCH, SHARE_STRETCH), LARGEST_SHARE)
+        share = min(spot.extent / max(size) * 2 ** rng.uniform(-SHARE_OCTAVES, SHARE_OCTAVES), LARGEST_SHARE)
     context, jitter, query_jitter = CONTEXT, TARGET_JITTER, QUERY_JITTER
     if rng.random() < CLOSE_SHARE:
         context, jitter, query_jitter = CLOSE, CLOSE_TARGET_JITTER, CLOSE_QUERY_JITTER
     rivals = TARGET_CROPS if spot is None else RIVALS if wrong or context == CONTEXT else 0
-    spots = [jittered_spot(spot, rng, *jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
+    spots = [jittered_spot(spot, rng, jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
     spots += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
     looks = [cut_target(target, target_mask, place.crop(size, context), config.input_size) for place in spots]
     sample = dict(zip(("target", "target_mask", "contained"), map(np.stack, zip(*looks, strict=True)), strict=True))
-    wide = config.wide_crop(jittered_spot(marked, rng, *QUERY_JITTER), share)
-    near = jittered_spot(marked, rng, *query_jitter).crop(query.shape[:2], context)
+    wide = config.wide_crop(jittered_spot(marked, rng, QUERY_JITTER), share)
+    near = jittered_spot(marked, rng, query_jitter).crop(query.shape[:2], context)
     sample |= cut_query("wide", query, query_mask, wide, config.wide_size, turn)
     sample |= cut_query("query", query, query_mask, near, config.input_size, turn)
     return sample | {
@@ -123,12 +131,12 @@ def rival(
     places, the place of another object, or any place, with this `extent`.
     """
     if wrong and rng.random() < MINED:
-        return jittered_spot(wrong[rng.choice(len(wrong))], rng, *QUERY_JITTER)
+        return jittered_spot(wrong[rng.choice(len(wrong))], rng, QUERY_JITTER)
     spot = Spot(rng.uniform(0, size[0]), rng.uniform(0, size[1]), extent)
     other = other_object(pairs, drawn, rng) if rng.random() < OTHER_OBJECTS else None
     if other is not None:
         spot = spot_of(fit_mask(pairs.target_mask(other), size)) or spot  # pyrefly: ignore
-    return jittered_spot(spot, rng, *TARGET_JITTER)
+    return jittered_spot(spot, rng, TARGET_JITTER)
 
 
 def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tuple[Any, ...]:
@@ -161,7 +169,6 @@ def other_object(pairs: Pairs, drawn: DrawnPairs, rng: np.random.Generator) -> i
     return int(rng.choice(rows[rng.integers(len(rows))])) if rows else None
 
 
-def jittered_spot(spot: Spot, rng: np.random.Generator, shift: float, stretch: float) -> Spot:
-    """The spot, moved by up to `shift` times its extent, and enlarged or reduced by up to `stretch` octaves."""
-    rows, cols = spot.extent * rng.uniform(-shift, shift, 2)
-    return Spot(spot.row + rows, spot.col + cols, spot.extent * 2 ** rng.uniform(-stretch, stretch))
+def jittered_spot(spot: Spot, rng: np.random.Generator, jitter: Jitter) -> Spot:
+    rows, cols = spot.extent * rng.uniform(-jitter.shift, jitter.shift, 2)
+    return Spot(spot.row + rows, spot.col + cols, spot.extent * 2 ** rng.uniform(-jitter.octaves, jitter.octaves))

@@ -19,10 +19,10 @@ from model.device import autocast
 from model.xsegtx import Look
 from recipes.crops import Spot, spot_of
 from recipes.fit import all_looks, fit_choice
-from recipes.frame import Frame
 from recipes.losses import compute_losses
 from recipes.places import Marked
 from recipes.samples import DrawnPairs
+from recipes.scene import Scene
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import TARGET_CROPS, CropBatch, crop_sample, grouped_by_size
 from recipes.training import SEARCH_SHARE_HELP, SearchPairs, Trained
@@ -146,13 +146,13 @@ class StrongTraining(Trained):
         pairs = torch.tensor([row for row, _ in found], dtype=torch.int32)
         return {"pairs": pairs, "spots": spots, "searched": torch.tensor(len(searched))}
 
-    def wrong_places(self, frame: Frame) -> list[list[tuple]]:
+    def wrong_places(self, scene: Scene) -> list[list[tuple]]:
         """The candidates of each pair that are not at the object."""
         recipe = self.recipe
         with recipe.computing():
-            marked = Marked.of(frame)
-            places = recipe.locate(frame, marked, recipe.sizes(frame, marked), MINED_LOOKS)
-        true, wrong = list(map(spot_of, frame.truths)), [[] for _ in frame.truths]
+            marked = Marked.of(scene)
+            places = recipe.locate(scene, marked, recipe.sizes(scene, marked), MINED_LOOKS)
+        true, wrong = list(map(spot_of, scene.truths)), [[] for _ in scene.truths]
         for pair, place in zip(places.pair, places.spot, strict=True):
             if not ((spot := true[pair]) and spot.is_near(place)):
                 wrong[pair].append(tuple(place))
@@ -161,7 +161,7 @@ class StrongTraining(Trained):
     def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
         self.mined = Mined.checked(mined, len(pairs))
 
-    def finish(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
+    def fit_judges(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
         share = self.options.fit_share
         if share == 0:
             return "", {}

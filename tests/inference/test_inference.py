@@ -29,7 +29,7 @@ from model.checkpoint import save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
 from recipes import search
-from recipes.frame import Frame
+from recipes.scene import Scene
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint, load_recipe
 from tests.made import EGO, ROOT
@@ -115,10 +115,10 @@ def test_results_equal_single_pairs_and_golden_ones(strong_checkpoint, tmp_path,
 
 def alone_in_frame(recipe, query, query_mask, target, kinds):
     """The mask and the existence of one pair, whose cameras are of these kinds."""
-    frame = Frame()
-    marked = frame.add_object(query_mask, frame.add_picture(query, kinds[0]))
-    frame.add_pair(marked, frame.add_picture(target, kinds[1]), 0)
-    [answer] = recipe.predict(recipe.prepare(frame))
+    scene = Scene()
+    marked = scene.add_object(query_mask, scene.add_picture(query, kinds[0]))
+    scene.add_pair(marked, scene.add_picture(target, kinds[1]), 0)
+    [answer] = recipe.predict(recipe.prepare(scene))
     return answer.in_image(target.shape[:2]) > THRESHOLD, answer.existence
 
 

@@ -17,7 +17,7 @@ from formats.pairs import open_or_list_pairs
 from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
 from inference.predictor import Predictor, as_image, as_mask
-from recipes.frame import Frames
+from recipes.scene import Scenes
 from tests.made import ROOT
 from tests.made.known_answer import KnownAnswer, edges, scene
 
@@ -128,7 +128,7 @@ def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_c
     own.write_text(OWN)
     pairs = open_or_list_pairs(data_path, "val", "ego-exo")
     for recipe in (*recipes, OwnMethod(f"{own}:Method", device=torch.device("cpu"))):
-        dataset = Frames(pairs, pairs.groups("take", "frame"), recipe.prepare)
+        dataset = Scenes(pairs, pairs.groups("take", "frame"), recipe.prepare)
         assert len(pickle.dumps(dataset)) < 2e4  # a network takes megabytes
     process = {"num_workers": 1, "multiprocessing_context": "spawn", "worker_init_fn": init_loader_worker}
     for there, here in zip(DataLoader(dataset, batch_size=None, **process), dataset, strict=True):

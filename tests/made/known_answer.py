@@ -11,9 +11,9 @@ from formats.crop import Crop
 from model.backbone import Backbone, Levels
 from model.xsegtx import Look
 from recipes.base import Answer
-from recipes.frame import Frame
 from recipes.locator import Description
 from recipes.paper import Paper
+from recipes.scene import Scene
 from recipes.strong.network import LearnedLocator, StrongConfig, StrongNetwork, StrongObjects
 from recipes.strong.recipe import Strong
 
@@ -26,19 +26,19 @@ class KnownAnswer(Paper):
     def __init__(self, side: int):
         self.side, self.options = side, {}
 
-    def prepare(self, frame: Frame) -> Frame:
-        return frame.prepared(self.side)
+    def prepare(self, scene: Scene) -> Scene:
+        return scene.prepared(self.side)
 
-    def predict(self, frame: Frame) -> list[Answer]:
+    def predict(self, scene: Scene) -> list[Answer]:
         answers = []
-        for number, shown in zip(frame.object, frame.target, strict=True):
-            query, target = (frame.pictures[picture].astype(np.float32) for picture in (frame.view[number], shown))
+        for number, shown in zip(scene.object, scene.target, strict=True):
+            query, target = (scene.pictures[picture].astype(np.float32) for picture in (scene.view[number], shown))
             assert query.shape == target.shape == (self.side, self.side, 3)
-            marked = query[frame.masks[number] != 0]
+            marked = query[scene.masks[number] != 0]
             color = np.median(marked, axis=0)
             assert (np.abs(marked - color).max(-1) < 60).mean() > 0.98  # the mask lies on the object
             prob = (np.abs(target - color).max(-1) < 60).astype(np.float32)
-            answers.append(Answer(prob, float(prob.max()), Crop.whole(frame.sizes[shown])))
+            answers.append(Answer(prob, float(prob.max()), Crop.whole(scene.sizes[shown])))
         return answers
 
 

@@ -17,8 +17,8 @@ from common.distributed import World
 from common.errors import UserError
 from formats.pairs import Pairs, open_pairs
 from model.device import resolve_device, tf32
-from recipes.frame import Frames, joined
 from recipes.samples import TrainSamples
+from recipes.scene import Scenes, joined
 from recipes.table import load_checkpoint, training_of
 from tests.made import ROOT
 from tests.made.pretended_device import PretendedDevice, register
@@ -99,7 +99,7 @@ def run_on(
     checkpoint = load_checkpoint(path)
     recipe, kind = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device), training_of(name)
     training = kind(recipe, kind.Options())
-    samples, frame = TrainSamples(pairs, training.read, 0), Frames(pairs, [rows], recipe.prepare)[0]
+    samples, frame = TrainSamples(pairs, training.read, 0), Scenes(pairs, [rows], recipe.prepare)[0]
     options = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
     state = TrainState(options, checkpoint.backbone, recipe.network, device, {})
     log, batch = Log(out_dir, 0, World(), STEPS), training.collate([samples[n] for n in range(2, 5)])

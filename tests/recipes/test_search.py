@@ -12,9 +12,9 @@ from formats.masks import encode_mask
 from inference.predictor import Predictor
 from recipes.base import Answer, Recipe
 from recipes.crops import Part, connected_parts, spot_of
-from recipes.frame import Frame
 from recipes.locator import Matches
 from recipes.places import Looks
+from recipes.scene import Scene
 from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
@@ -30,14 +30,14 @@ def parts(strong_checkpoint):
     return networks.network, networks.backbone, torch.device("cpu")
 
 
-def answers(parts, frame: Frame, **options) -> tuple[list[np.ndarray], list[float]]:
+def answers(parts, scene: Scene, **options) -> tuple[list[np.ndarray], list[float]]:
     recipe = Strong(*parts, **options)
-    found = recipe.predict(recipe.prepare(frame))
-    probs = [answer.in_image(frame.sizes[target]) for answer, target in zip(found, frame.target, strict=True)]
+    found = recipe.predict(recipe.prepare(scene))
+    probs = [answer.in_image(scene.sizes[target]) for answer, target in zip(found, scene.target, strict=True)]
     return probs, [answer.existence for answer in found]
 
 
-def noise(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Frame:
+def noise(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, number: int = 0) -> Scene:
     """Of noise; an object has a mask of its own in each query view, at any `number`."""
     rng, images, masks = np.random.default_rng(number), {}, {}
     for camera, (height, width) in SIZES.items():
@@ -48,13 +48,13 @@ def noise(pairs: list[tuple[str, str, str]], kinds: dict[str, str] = KINDS, numb
             center = int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.2, 0.8) * height)
             blank = np.zeros((height, width), np.uint8)
             masks[name, camera] = cv2.circle(blank, center, radius, 1, -1) if radius else blank
-    frame = Frame()
-    pictures = {camera: frame.add_picture(image, kinds.get(camera)) for camera, image in images.items()}
+    scene = Scene()
+    pictures = {camera: scene.add_picture(image, kinds.get(camera)) for camera, image in images.items()}
     marked = list(dict.fromkeys(pair[:2] for pair in pairs))
-    given = {key: frame.add_object(encode_mask(masks[key]), pictures[key[1]]) for key in marked}
+    given = {key: scene.add_object(encode_mask(masks[key]), pictures[key[1]]) for key in marked}
     for row, pair in enumerate(pairs):
-        frame.add_pair(given[pair[:2]], pictures[pair[2]], row)
-    return frame
+        scene.add_pair(given[pair[:2]], pictures[pair[2]], row)
+    return scene
 
 
 PAIRS = [("cup", "ego", "left"), ("pot", "ego", "left"), ("pot", "ego", "right"), ("cup", "right", "ego")]
@@ -101,7 +101,7 @@ def test_a_thing_of_any_size_is_found_where_it_is_in_pictures_of_any_shape(size,
     assert (mask & expected).sum() / (mask | expected).sum() > 0.8
 
 
-def look_alikes() -> tuple[Frame, np.ndarray]:
+def look_alikes() -> tuple[Scene, np.ndarray]:
     """The object's color changes from part to part, and is a little darker in the target, which also shows a plain
     thing with the mean color of the object. The object's mask in the target comes second.
     """
@@ -111,10 +111,10 @@ def look_alikes() -> tuple[Frame, np.ndarray]:
         images[camera][60:90, 120:150] = patterned(30, green)
         masks[camera][60:90, 120:150] = 1
     images["right"][180:210, 360:390] = patterned(30, 100).mean((0, 1))
-    frame = Frame()
-    left, right = (frame.add_picture(images[camera], "exo") for camera in ("left", "right"))
-    frame.add_pair(frame.add_object(masks["left"], left), right, 0)
-    return frame, masks["right"]
+    scene = Scene()
+    left, right = (scene.add_picture(images[camera], "exo") for camera in ("left", "right"))
+    scene.add_pair(scene.add_object(masks["left"], left), right, 0)
+    return scene, masks["right"]
 
 
 def patterned(side: int, green: int) -> np.ndarray:
@@ -123,10 +123,10 @@ def patterned(side: int, green: int) -> np.ndarray:
     return np.stack((137 + rows, np.full_like(rows, green), 57 + cols), 2).astype(np.uint8)
 
 
-def finds(frame: Frame, truth: np.ndarray, used: Strong) -> bool:
+def finds(scene: Scene, truth: np.ndarray, used: Strong) -> bool:
     """Whether what is found is the object."""
-    [answer] = used.predict(used.prepare(frame))
-    prob, existence = answer.in_image(frame.sizes[1]), answer.existence
+    [answer] = used.predict(used.prepare(scene))
+    prob, existence = answer.in_image(scene.sizes[1]), answer.existence
     assert existence > 0.5 and (prob > 0.5).any()
     return overlap(prob > 0.5, truth) > 0.8
 
@@ -150,46 +150,46 @@ def largest_parts(self: Strong, looks: Looks, images: list[np.ndarray]) -> list[
 
 
 def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept_though_it_is_smaller(monkeypatch):
-    frame, truth = look_alikes()
-    frame.pictures[1][:], truth[:] = BACKGROUND, 0
-    frame.pictures[1][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
-    frame.pictures[1][55:89, 151:185] = patterned(30, 100).mean((0, 1))
-    assert finds(frame, truth, color_recipe(NearestColor))
+    scene, truth = look_alikes()
+    scene.pictures[1][:], truth[:] = BACKGROUND, 0
+    scene.pictures[1][60:84, 120:144], truth[60:84, 120:144] = patterned(24, 94), 1
+    scene.pictures[1][55:89, 151:185] = patterned(30, 100).mean((0, 1))
+    assert finds(scene, truth, color_recipe(NearestColor))
     monkeypatch.setattr(Strong, "best_parts", largest_parts)
-    assert not finds(frame, truth, color_recipe(NearestColor))  # the largest part is kept
+    assert not finds(scene, truth, color_recipe(NearestColor))  # the largest part is kept
 
 
 def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition(monkeypatch):
-    frame, truth = look_alikes()
-    mask, query = frame.masks[0], frame.pictures[0]
+    scene, truth = look_alikes()
+    mask, query = scene.masks[0], scene.pictures[0]
     predictor = Predictor(color_recipe(NearestColor))
-    alone = predictor.segment(query, mask, frame.pictures[1])
-    places = predictor.places(query, mask, frame.pictures[1])
+    alone = predictor.segment(query, mask, scene.pictures[1])
+    places = predictor.places(query, mask, scene.pictures[1])
     chosen, *others = places
     assert (chosen.mask == alone.mask).all() and overlap(chosen.mask, truth) > 0.8
     assert chosen.existence == alone.existence and max(overlap(place.mask, chosen.mask) for place in others) < 0.5
-    assert len(predictor.places(query, mask, frame.pictures[1], count=1)) == 1
+    assert len(predictor.places(query, mask, scene.pictures[1], count=1)) == 1
     choice = predictor.recipe.network.choice
     glance = choice.glance.forward
     choice.score.forward = lambda numbers: -glance(numbers)  # would choose, of more close looks, a worse place
     for judge in (glance, lambda numbers: -numbers.similarity):  # the second, of more looks, one at an unlikely place
         choice.glance.forward = judge
         for count in (1, 2, 3, 4):
-            first = predictor.places(query, mask, frame.pictures[1], count)[0]
-            assert (first.mask == predictor.segment(query, mask, frame.pictures[1]).mask).all()
+            first = predictor.places(query, mask, scene.pictures[1], count)[0]
+            assert (first.mask == predictor.segment(query, mask, scene.pictures[1]).mask).all()
         monkeypatch.setattr("recipes.places.UNLIKELY", 0)
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
-            predictor.places(query, mask, frame.pictures[1], count=count)
+            predictor.places(query, mask, scene.pictures[1], count=count)
 
 
 class Chosen(Recipe):
     """Chooses, of four answers, the one that is second by existence; the last one covers most of the first."""
 
-    def predict(self, frame: Frame) -> list[Answer]:
-        return [answers[0] for answers in self.answers_at_places(frame, 1)]
+    def predict(self, scene: Scene) -> list[Answer]:
+        return [answers[0] for answers in self.answers_at_places(scene, 1)]
 
-    def answers_at_places(self, frame: Frame, count: int) -> list[list[Answer]]:
+    def answers_at_places(self, scene: Scene, count: int) -> list[list[Answer]]:
         pixels = np.arange(12).reshape(3, 4)
         shown = [np.float32((pixels >= low) & (pixels < high)) for low, high in ((0, 5), (5, 8), (8, 12), (0, 3))]
         return [list(map(Answer, shown, (0.66, 0.8, 0.4, 0.7)))[:count]]
@@ -204,8 +204,8 @@ def test_the_chosen_place_comes_first_and_the_others_follow_by_the_existence_tha
 
 
 def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_counts():
-    frame, truth = look_alikes()
-    mask, query, target = frame.masks[0], frame.pictures[0], frame.pictures[1]
+    scene, truth = look_alikes()
+    mask, query, target = scene.masks[0], scene.pictures[0], scene.pictures[1]
     unlike = np.full_like(query, BACKGROUND)
     unlike[60:90, 120:150] = 30, 220, 250  # the target shows no such thing
     predictor = Predictor(color_recipe(NearestColor))
@@ -217,20 +217,20 @@ def test_an_object_is_sought_from_each_of_its_pictures_and_the_surest_answer_cou
 
 
 def test_an_object_that_has_left_is_said_to_be_hidden():
-    frame, _ = look_alikes()
-    frame.pictures[1][:] = BACKGROUND
+    scene, _ = look_alikes()
+    scene.pictures[1][:] = BACKGROUND
     recipe = color_recipe(NearestColor)
-    [answer] = recipe.predict(recipe.prepare(frame))
-    prob, existence = answer.in_image(frame.sizes[1]), answer.existence
+    [answer] = recipe.predict(recipe.prepare(scene))
+    prob, existence = answer.in_image(scene.sizes[1]), answer.existence
     assert not (prob > 0.5).any() and existence < 0.5
 
 
 def test_features_that_have_not_learned_are_asked_about_existence_in_pictures_of_unknown_cameras_alone(
     parts, monkeypatch
 ):
-    frames = noise(PAIRS), noise(PAIRS, {}), replace(noise(PAIRS, {}), hint="same")  # a hint makes no camera known
-    before = [answers(parts, frame)[1] for frame in frames]
+    scenes = noise(PAIRS), noise(PAIRS, {}), replace(noise(PAIRS, {}), hint="same")  # a hint makes no camera known
+    before = [answers(parts, scene)[1] for scene in scenes]
     monkeypatch.setattr(recipe, "SECOND_OPINION", (50.0, 0.5))
-    known, *unknown = (answers(parts, frame)[1] for frame in frames)
+    known, *unknown = (answers(parts, scene)[1] for scene in scenes)
     assert known == before[0]
     assert all(after != pytest.approx(former, abs=1e-2) for after, former in zip(unknown, before[1:], strict=True))

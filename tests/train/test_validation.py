@@ -75,13 +75,13 @@ def test_each_pair_is_answered_and_scored_as_by_prediction_and_the_official_eval
 
 def test_the_pairs_are_the_same_in_every_run_and_processes_share_their_frames_equally(training_set):
     pairs = open_pairs([training_set], "val", BOTH)
-    few = [np.concatenate(of_pairs(pairs, 5).frames.dataset.groups).tolist() for _ in range(2)]
+    few = [np.concatenate(of_pairs(pairs, 5).scenes.dataset.groups).tolist() for _ in range(2)]
     assert few[0] == few[1] and len(few[0]) == 5
     for world_size in (1, 3, 4):
         parts = [of_pairs(pairs, 0, rank, world_size) for rank in range(world_size)]
-        counts = [len(part.frames) for part in parts]
+        counts = [len(part.scenes) for part in parts]
         assert max(counts) - min(counts) <= 1
-        asked = np.concatenate([rows for part in parts for rows in part.frames.dataset.groups])
+        asked = np.concatenate([rows for part in parts for rows in part.scenes.dataset.groups])
         assert sorted(asked.tolist()) == list(range(len(pairs)))
 
 

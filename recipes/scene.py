@@ -1,8 +1,8 @@
-"""A `Frame`: pairs to predict together, usually of one moment of a take, with their pictures and masks. (Elsewhere, as
-in `frame_size`, a frame is one picture.) `Frames` reads them, and `answered` is the one loop that predicts them.
+"""A `Scene`: pairs to predict together, usually of one moment of a take, with their pictures and masks. `Scenes` reads
+them, and `answered` is the one loop that predicts them.
 
-    for frame, answers in answered(recipe, DataLoader(Frames(pairs, pairs.groups("take", "frame"), recipe.prepare))):
-        for row, answer in zip(frame.row, answers): ...    # pairs.named(row) tells the names of a pair
+    for scene, answers in answered(recipe, DataLoader(Scenes(pairs, pairs.groups("take", "frame"), recipe.prepare))):
+        for row, answer in zip(scene.row, answers): ...    # pairs.named(row) tells the names of a pair
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,10 +24,10 @@ AnyMask = RLE | np.ndarray  # a mask of any size; an array is uint8 of 0 and 1
 
 
 @dataclass
-class Frame:
+class Scene:
     """C pictures, O objects and P pairs: in each pair, an object that is marked in one picture is sought in another.
 
-    A frame that is read has masks of any size; `prepared` makes them (H, W) uint8 of 0 and 1, as large as their
+    A scene that is read has masks of any size; `prepared` makes them (H, W) uint8 of 0 and 1, as large as their
     pictures.
     """
 
@@ -62,8 +62,8 @@ class Frame:
         self.target.append(target)
         self.row.append(row)
 
-    def prepared(self, side: int | None = None) -> "Frame":
-        """The frame with masks in the size of their pictures. With a `side`, both are letterboxed to squares of it."""
+    def prepared(self, side: int | None = None) -> "Scene":
+        """The scene with masks in the size of their pictures. With a `side`, both are letterboxed to squares of it."""
         pictures = self.pictures if side is None else [letterbox(image, side) for image in self.pictures]
 
         def fitted(mask: AnyMask, size: Size) -> np.ndarray:
@@ -79,8 +79,8 @@ class Frame:
         target = self.target[pair]
         return answer.at_benchmark_pixels(self.sizes[target], self.videos[target]) > THRESHOLD
 
-    def with_objects(self) -> "Frame":
-        """Drop the pairs whose object has an empty mask in the prepared frame, where a small thing can vanish."""
+    def with_objects(self) -> "Scene":
+        """Drop the pairs whose object has an empty mask in the prepared scene, where a small thing can vanish."""
         shown = [number for number, mask in enumerate(self.masks) if mask.any()]
         number_of = {number: place for place, number in enumerate(shown)}
         pairs = [pair for pair, number in enumerate(self.object) if number in number_of]
@@ -95,23 +95,23 @@ class Frame:
         )
 
 
-def joined(frames: Sequence[Frame]) -> Frame:
-    """The pictures, objects and pairs of all frames, which have different rows, as one frame."""
-    whole = Frame()
-    for frame in frames:
+def joined(scenes: Sequence[Scene]) -> Scene:
+    """The pictures, objects and pairs of all scenes, which have different rows, as one scene."""
+    whole = Scene()
+    for scene in scenes:
         first_picture, first_object = len(whole.pictures), len(whole.masks)
         for name in ("pictures", "kinds", "sizes", "videos", "masks", "row", "truths"):
-            getattr(whole, name).extend(getattr(frame, name))
-        whole.view += [first_picture + number for number in frame.view]
-        whole.object += [first_object + number for number in frame.object]
-        whole.target += [first_picture + number for number in frame.target]
-        whole.left_out |= frame.left_out
+            getattr(whole, name).extend(getattr(scene, name))
+        whole.view += [first_picture + number for number in scene.view]
+        whole.object += [first_object + number for number in scene.object]
+        whole.target += [first_picture + number for number in scene.target]
+        whole.left_out |= scene.left_out
     return whole
 
 
-class Frames(Dataset):
-    """The frames with the pairs of each of `groups`, numbers of rows that have the same take and frame, prepared by a
-    recipe's `prepare`. Rows that cannot be read are left out. With `with_truths`, frames also have the true masks, and
+class Scenes(Dataset):
+    """The scenes with the pairs of each of `groups`, numbers of rows that have the same take and frame, prepared by a
+    recipe's `prepare`. Rows that cannot be read are left out. With `with_truths`, scenes also have the true masks, and
     lack pairs whose query mask is empty.
     """
 
@@ -119,7 +119,7 @@ class Frames(Dataset):
         self,
         pairs: "Pairs",
         groups: Sequence[np.ndarray],
-        prepare: Callable[[Frame], Frame],
+        prepare: Callable[[Scene], Scene],
         with_truths: bool = False,
     ):
         self.pairs, self.groups, self.prepare, self.with_truths = pairs, groups, prepare, with_truths
@@ -127,17 +127,17 @@ class Frames(Dataset):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> Frame:
-        frame = self.prepare(self.read(self.groups[index]))
+    def __getitem__(self, index: int) -> Scene:
+        scene = self.prepare(self.read(self.groups[index]))
         if self.with_truths:
-            frame = frame.with_objects()
-            sizes = [frame.sizes[number] for number in frame.target]
-            frame.truths = [self.truth(row, size) for row, size in zip(frame.row, sizes, strict=True)]
-        return frame
+            scene = scene.with_objects()
+            sizes = [scene.sizes[number] for number in scene.target]
+            scene.truths = [self.truth(row, size) for row, size in zip(scene.row, sizes, strict=True)]
+        return scene
 
-    def read(self, rows: np.ndarray) -> Frame:
+    def read(self, rows: np.ndarray) -> Scene:
         """Read the pairs of these rows, which share a take and a frame, with each picture and object once."""
-        frame, pairs = Frame(), self.pairs
+        scene, pairs = Scene(), self.pairs
         pictures: dict[int, int] = {}  # by camera
         objects: dict[tuple[int, int], int] = {}  # by object and camera
         for row in rows.tolist():
@@ -147,15 +147,15 @@ class Frames(Dataset):
                     if camera not in pictures:
                         image = pairs.store.image(take, camera, int(pairs.frame[row]))
                         video = pairs.store.views[take][camera].video
-                        pictures[camera] = frame.add_picture(image, pairs.store.kind(camera), video)
+                        pictures[camera] = scene.add_picture(image, pairs.store.kind(camera), video)
             except UserError as error:
-                frame.left_out[row] = str(error)
+                scene.left_out[row] = str(error)
                 continue
             marked = int(pairs.object[row]), query
             if marked not in objects:
-                objects[marked] = frame.add_object(pairs.query_mask(row), pictures[query])
-            frame.add_pair(objects[marked], pictures[target], row)
-        return frame
+                objects[marked] = scene.add_object(pairs.query_mask(row), pictures[query])
+            scene.add_pair(objects[marked], pictures[target], row)
+        return scene
 
     def truth(self, row: int, size: Size) -> np.ndarray:
         rle = self.pairs.target_mask(row)
@@ -164,29 +164,29 @@ class Frames(Dataset):
 
 def answered(
     recipe: Any,
-    frames: Iterable[Frame],
-    ask: Callable[[Frame], list] | None = None,
+    scenes: Iterable[Scene],
+    ask: Callable[[Scene], list] | None = None,
     world: Any = None,
-) -> Iterator[tuple[Frame, list]]:
-    """Yield frames with the answer for each of their pairs: by default `recipe.predict(frame)`, a list of `Answer`s.
+) -> Iterator[tuple[Scene, list]]:
+    """Yield scenes with the answer for each of their pairs: by default `recipe.predict(scene)`, a list of `Answer`s.
 
-    Frames are joined until they have as many pairs as the recipe computes at once on a GPU. This ends early, after the
-    frame in which a signal came to this process of the `world`.
+    Scenes are joined until they have as many pairs as the recipe computes at once on a GPU. This ends early, after the
+    scene in which a signal came to this process of the `world`.
     """
-    frames, ask = iter(frames), ask or recipe.predict
-    while group := frames_at_once(frames, recipe.pairs_at_once):
-        frame = group[0] if len(group) == 1 else joined(group)
-        yield frame, ask(frame) if frame.row else []
+    scenes, ask = iter(scenes), ask or recipe.predict
+    while group := scenes_at_once(scenes, recipe.pairs_at_once):
+        scene = group[0] if len(group) == 1 else joined(group)
+        yield scene, ask(scene) if scene.row else []
         if world and world.signal:
             return
 
 
-def frames_at_once(frames: Iterator[Frame], least: int) -> list[Frame]:
-    """The next frames, until they have `least` pairs; empty if there are no more frames."""
+def scenes_at_once(scenes: Iterator[Scene], least: int) -> list[Scene]:
+    """The next scenes, until they have `least` pairs; empty if there are no more scenes."""
     group, count = [], 0
-    for frame in frames:
-        group.append(frame)
-        count += len(frame.row)
+    for scene in scenes:
+        group.append(scene)
+        count += len(scene.row)
         if count >= least:
             break
     return group
