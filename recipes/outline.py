@@ -87,18 +87,26 @@ def segmented(segmenter: Segmenter, answers: list[Answer], images: Sequence[np.n
         crops = [crop_around(answers[row], images[row]) for row in rows]
         pictures = in_threads(cut, [images[row] for row in rows], crops, repeat(segmenter.side))
         given = in_threads(in_crop, [answers[row] for row in rows], crops, repeat(segmenter.side // 4))
-        boxes, points = zip(*(box_and_point(prob > THRESHOLD) for prob in given), strict=True)
-        scale = segmenter.side / len(given[0])
-        logits = np.log(np.stack(given).clip(1e-9, 1)) - np.log((1 - np.stack(given)).clip(1e-9, 1))
-        logits = logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
-        masks = segmenter(list(pictures), scale * np.array(boxes), scale * np.array(points), logits)
-        for row, crop, prob, found in zip(rows, crops, given, masks.sigmoid().numpy(), strict=True):
-            answered = resize(prob, found.shape[1:]) > THRESHOLD
-            overlaps = [iou(mask > THRESHOLD, answered) if answered.any() else 0.0 for mask in found]
-            best = int(np.argmax(overlaps))
-            if overlaps[best] >= LEAST_OVERLAP:
-                drawn[row] = answers[row]._replace(prob=found[best], crop=crop)
+        masks = segmenter(pictures, *prompts_of(given, segmenter.side)).sigmoid().numpy()
+        for row, crop, prob, found in zip(rows, crops, given, masks, strict=True):
+            overlaps = [overlap(mask, prob) for mask in found]
+            if max(overlaps) >= LEAST_OVERLAP:
+                drawn[row] = answers[row]._replace(prob=found[np.argmax(overlaps)], crop=crop)
     return drawn
+
+
+def prompts_of(given: list[np.ndarray], side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, points and masks for a segmenter of crops of this side, from the probabilities of answers in the crops."""
+    boxes, points = zip(*(box_and_point(prob > THRESHOLD) for prob in given), strict=True)
+    scale, probs = side / len(given[0]), np.stack(given)
+    logits = np.log(probs.clip(1e-9, 1)) - np.log((1 - probs).clip(1e-9, 1))
+    return scale * np.array(boxes), scale * np.array(points), logits.clip(-LARGEST_LOGIT, LARGEST_LOGIT)
+
+
+def overlap(mask: np.ndarray, answer: np.ndarray) -> float:
+    """The IoU of two masks, given as probabilities in the same crop; 0 if the answer vanishes at the mask's size."""
+    answered = resize(answer, mask.shape) > THRESHOLD  # pyrefly: ignore
+    return iou(mask > THRESHOLD, answered) if answered.any() else 0.0
 
 
 def crop_around(answer: Answer, image: np.ndarray) -> Crop:

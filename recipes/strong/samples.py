@@ -84,44 +84,71 @@ def crop_sample(
     """The fields of a sample of `CropBatch`, and its "frame". `wrong` has the places in the target, if any, at which
     the search was wrong. Raises ValueError if the query mask is empty.
     """
-    query, target = pairs.query_image(drawn.query), pairs.target_image(drawn.target)
-    query_mask, target_mask = fit_mask(pairs.query_mask(drawn.query), query.shape[:2]), np.zeros_like(target[..., 0])
-    if drawn.query == drawn.target and (rle := pairs.target_mask(drawn.target)):
-        target_mask = fit_mask(rle, target.shape[:2])
-    marked, spot, size = spot_of(query_mask), spot_of(target_mask), target.shape[:2]
-    if marked is None:
+    query, target = View.of_query(pairs, drawn), View.of_target(pairs, drawn)
+    if query.spot is None:
         raise ValueError("its mask shows nothing")
     turn = rng.uniform(-180, 180) if rng.random() < TURNED else 0.0
-    cameras = pairs.named(drawn.query).query_camera, pairs.named(drawn.target).target_camera
-    share = rng.choice(expected_shares(marked, query.shape[:2], *map(camera_kind, cameras)))
-    if spot is not None:
-        share = min(spot.extent / max(size) * 2 ** rng.uniform(-SHARE_OCTAVES, SHARE_OCTAVES), LARGEST_SHARE)
+    share = drawn_share(pairs, drawn, query, target, rng)
     context, jitter, query_jitter = CONTEXT, TARGET_JITTER, QUERY_JITTER
     if rng.random() < CLOSE_SHARE:
         context, jitter, query_jitter = CLOSE, CLOSE_TARGET_JITTER, CLOSE_QUERY_JITTER
-    rivals = TARGET_CROPS if spot is None else RIVALS if wrong or context == CONTEXT else 0
-    spots = [jittered_spot(spot, rng, jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
-    spots += [rival(pairs, drawn, size, share * max(size), wrong, rng) for _ in range(rivals)]
-    looks = [cut_target(target, target_mask, place.crop(size, context), config.input_size) for place in spots]
+    rivals = TARGET_CROPS if target.spot is None else RIVALS if wrong or context == CONTEXT else 0
+    spots = [jittered_spot(target.spot, rng, jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
+    spots += [rival(pairs, drawn, target.size, share * max(target.size), wrong, rng) for _ in range(rivals)]
+    looks = [cut_target(target, place.crop(target.size, context), config.input_size) for place in spots]
     sample = dict(zip(("target", "target_mask", "contained"), map(np.stack, zip(*looks, strict=True)), strict=True))
-    wide = config.wide_crop(jittered_spot(marked, rng, QUERY_JITTER), share)
-    near = jittered_spot(marked, rng, query_jitter).crop(query.shape[:2], context)
-    sample |= cut_query("wide", query, query_mask, wide, config.wide_size, turn)
-    sample |= cut_query("query", query, query_mask, near, config.input_size, turn)
-    return sample | {
-        "visible": spot is not None,
-        "frame": whole_frame(target, target_mask, share, config) if rng.random() < LOCATED else None,
-    }
+    wide = config.wide_crop(jittered_spot(query.spot, rng, QUERY_JITTER), share)
+    near = jittered_spot(query.spot, rng, query_jitter).crop(query.size, context)
+    sample |= cut_query("wide", query, wide, config.wide_size, turn)
+    sample |= cut_query("query", query, near, config.input_size, turn)
+    frame = whole_frame(target, share, config) if rng.random() < LOCATED else None
+    return sample | {"visible": target.spot is not None, "frame": frame}
 
 
-def cut_query(name: str, image: np.ndarray, mask: np.ndarray, crop: Crop, side: int, turn: float) -> dict[str, Any]:
-    return {name: cut(image, crop, side, turn), f"{name}_mask": cut_mask(mask, crop, side, turn)}
+class View(NamedTuple):
+    """A picture of a sample, the object's mask in it, and where this is; None if the mask is empty."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    mask: np.ndarray  # (H, W) uint8 of 0 and 1
+    spot: Spot | None
+
+    @property
+    def size(self) -> Size:
+        return self.image.shape[:2]
+
+    @classmethod
+    def of_query(cls, pairs: Pairs, drawn: DrawnPairs) -> "View":
+        image = pairs.query_image(drawn.query)
+        mask = fit_mask(pairs.query_mask(drawn.query), image.shape[:2])
+        return cls(image, mask, spot_of(mask))
+
+    @classmethod
+    def of_target(cls, pairs: Pairs, drawn: DrawnPairs) -> "View":
+        """The target view; a sample whose target is another pair's does not show the object."""
+        image = pairs.target_image(drawn.target)
+        rle = pairs.target_mask(drawn.target) if drawn.query == drawn.target else None
+        mask = fit_mask(rle, image.shape[:2]) if rle else np.zeros_like(image[..., 0])
+        return cls(image, mask, spot_of(mask))
 
 
-def whole_frame(image: np.ndarray, mask: np.ndarray, share: float, config: StrongConfig) -> tuple:
+def drawn_share(pairs: Pairs, drawn: DrawnPairs, query: View, target: View, rng: np.random.Generator) -> float:
+    """The share of the target's long side at which the object is sought: about the true one if it is visible."""
+    cameras = pairs.named(drawn.query).query_camera, pairs.named(drawn.target).target_camera
+    share = rng.choice(expected_shares(query.spot, query.size, *map(camera_kind, cameras)))  # pyrefly: ignore
+    if target.spot is None:
+        return share
+    true = target.spot.extent / max(target.size)
+    return min(true * 2 ** rng.uniform(-SHARE_OCTAVES, SHARE_OCTAVES), LARGEST_SHARE)
+
+
+def cut_query(name: str, view: View, crop: Crop, side: int, turn: float) -> dict[str, Any]:
+    return {name: cut(view.image, crop, side, turn), f"{name}_mask": cut_mask(view.mask, crop, side, turn)}
+
+
+def whole_frame(view: View, share: float, config: StrongConfig) -> tuple:
     """A whole target frame for the locator, (h, w, 3) uint8 RGB, and the object's cells in it, (h / 8, w / 8) bool."""
-    height, width = size_to_read(image.shape[:2], config.frame_length(share))
-    return resize(image, (height, width)), object_cells(mask, (height // config.cell, width // config.cell))
+    height, width = size_to_read(view.size, config.frame_length(share))
+    return resize(view.image, (height, width)), object_cells(view.mask, (height // config.cell, width // config.cell))
 
 
 def rival(
@@ -139,11 +166,11 @@ def rival(
     return jittered_spot(spot, rng, TARGET_JITTER)
 
 
-def cut_target(image: np.ndarray, mask: np.ndarray, crop: Crop, side: int) -> tuple[Any, ...]:
+def cut_target(view: View, crop: Crop, side: int) -> tuple[Any, ...]:
     """The picture in a target crop, the mask in it, and whether the crop shows the object."""
-    cropped, area = cut_mask(mask, crop, side), int(mask.sum())
+    cropped, area = cut_mask(view.mask, crop, side), int(view.mask.sum())
     shows = area and cropped.sum() * (crop.side / side) ** 2 > CONTAINED * area
-    return cut(image, crop, side), cropped, np.bool_(shows)
+    return cut(view.image, crop, side), cropped, np.bool_(shows)
 
 
 def grouped_by_size(frames: Sequence[tuple | None]) -> list[FrameGroup]:

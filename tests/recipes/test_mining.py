@@ -61,7 +61,7 @@ def test_most_rivals_are_mined_in_crops_with_context_and_close_ones_and_none_for
     pairs, shown = open_pairs([training_set], "train", "ego-exo"), []
     monkeypatch.setattr(samples, "MINED", 1.0)
     monkeypatch.setattr(
-        samples, "cut_target", lambda image, mask, crop, side: shown.append(crop) or (image, mask, True)
+        samples, "cut_target", lambda view, crop, side: shown.append(crop) or (view.image, view.mask, True)
     )
     number = int(np.flatnonzero(pairs.visible)[0])
     other = next(i for i in range(len(pairs)) if pairs.take[i] != pairs.take[number])
