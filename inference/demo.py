@@ -78,6 +78,8 @@ answer was "there". More than half of the small things, such as a cup across a r
 NO_ANSWER = "this could not be answered; load the page again"
 SEVERAL_PLACES = "The answer first, then other places: click one to see it"
 SEVERAL_PICTURES = "Likeliest first: click one to see it"
+# Of events. Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
+RAW, SILENT = {"preprocess": False}, {"show_progress": "hidden"}
 # What functions of the page return has the names of its parts (`lay_out`); other parts stay. So many show an answer:
 CLEARED = {"text": "", "found": None, "found_mask": None, "marked": None, "marked_mask": None, "gallery": None}
 
@@ -125,22 +127,37 @@ def answer_visitor(
         given = [(row.file, row.marks) for row in kept] + ([(query, marks)] if query or not kept else [])
         images, masks = zip(*(read_marked(file, drawn) for file, drawn in given), strict=True)
         targets = ([target] if target or not more else []) + [row.file for row in more]
-        answers = []
-        for file in targets:  # one after the other, because each takes so much memory
-            (image, _), name = read_upload(file, "second"), f" in {Path(file['path']).name}" if more else ""
-            found = predictor.places(images, masks, image, 1 if more else PLACES, size=SIZE_WORDS[size])
-            limits = predictor.limits
-            answers += [(x.rank, close_up(image, x, limits), shown_place(image, x, name, limits)) for x in found]
+        near, shown = zip(*answers_in(targets, bool(more), predictor, images, masks, SIZE_WORDS[size]), strict=True)
     except UserError as error:
         return CLEARED | {"text": str(error)}
-    if more:
-        answers.sort(key=lambda answer: answer[0], reverse=True)
-    _, near, shown = zip(*answers, strict=True)
     marked = {"marked": file_of(outline(images[-1], masks[-1], QUERY), "marked", "webp")}
     marked["marked_mask"] = file_of(masks[-1] * 255, "marked_mask")
     label = SEVERAL_PICTURES if more else SEVERAL_PLACES
     gallery = gr.update(value=list(near) if len(near) > 1 else None, label=label)
     return shown[0] | marked | {"gallery": gallery, "places": shown}
+
+
+def answers_in(
+    targets: Sequence[Any],
+    several: bool,
+    predictor: Predictor,
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    size: str | None,
+) -> list[tuple[tuple[str, str], dict[str, Any]]]:
+    """What the gallery and the page show of each place in one second picture, likeliest first after the answer; or of
+    the answers in several pictures, likeliest first.
+    """
+    answers = []
+    for file in targets:  # one after the other, because each takes so much memory
+        image, _ = read_upload(file, "second")
+        name = f" in {Path(file['path']).name}" if several else ""
+        for place in predictor.places(images, masks, image, 1 if several else PLACES, size=size):
+            shown = close_up(image, place, predictor.limits), shown_place(image, place, name, predictor.limits)
+            answers.append((place.rank, shown))
+    if several:
+        answers.sort(key=lambda answer: answer[0], reverse=True)
+    return [shown for _, shown in answers]
 
 
 def close_up(target: np.ndarray, place: Found, limits: Limits) -> tuple[str, str]:
@@ -353,50 +370,62 @@ def lay_out() -> SimpleNamespace:
 
 def connect(parts: SimpleNamespace, predictor: Predictor) -> None:
     """Let the parts of the page answer a visitor."""
-    query, marks, target, marked = parts.query, parts.marks, parts.target, parts.marked
+    query, marks, target = parts.query, parts.marks, parts.target
     # gradio refuses a path that is not the path of an upload only if the data model is FileData. With an image's own
     # data model, a request could name any file of this machine.
     query.data_model = target.data_model = FileData
     worker = ThreadPoolExecutor(1)  # what is cancelled has ended before the next answer begins
 
-    def in_parts(values: dict[str, Any]) -> dict:
-        return {getattr(parts, name): value for name, value in values.items()}
-
     async def answer(*inputs: Any) -> dict:
         find = functools.partial(answer_visitor, predictor)
-        return in_parts(await asyncio.get_running_loop().run_in_executor(worker, find, *inputs))
+        return updates(parts, await asyncio.get_running_loop().run_in_executor(worker, find, *inputs))
 
     def choose(places: list, event: gr.SelectData) -> dict:
-        return in_parts(places[event.index])
+        return updates(parts, places[event.index])
 
-    def remove(rows: list, event: gr.SelectData) -> tuple:
-        rows = rows[: event.index] + rows[event.index + 1 :]
-        return rows, [row.shown for row in rows]
-
-    # Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
-    raw, silent = {"preprocess": False}, {"show_progress": "hidden"}
     cleared = [getattr(parts, name) for name in CLEARED]
-    kept, more = [parts.kept, parts.kept_gallery], [parts.more, parts.more_gallery]
     inputs = [query, marks, target, parts.size, parts.kept, parts.more]
-    find = parts.find.click(answer, inputs, [*cleared, parts.places], show_progress_on=[parts.text, parts.found], **raw)
-    keep = [query, marks, parts.kept], [parts.text, query, marks, *kept]
-    parts.keep.click(lambda *inputs: in_parts(keep_picture(*inputs)), *keep, **raw, **silent)
-    add = [parts.add, target, parts.more], [parts.text, target, *more]
-    parts.add.upload(lambda *inputs: in_parts(add_targets(*inputs)), *add, **raw, **silent)
-    parts.gallery.select(choose, parts.places, [parts.text, parts.found, parts.found_mask], **silent)
-    parts.kept_gallery.select(remove, parts.kept, kept, **silent)
-    parts.more_gallery.select(remove, parts.more, more, **silent)
-    shown = [query, marks, target, *kept, *more]
-    parts.samples.click(lambda number: in_parts(load_sample(number)), parts.samples, shown, queue=False, **silent)
+    find = parts.find.click(answer, inputs, [*cleared, parts.places], show_progress_on=[parts.text, parts.found], **RAW)
+    parts.gallery.select(choose, parts.places, [parts.text, parts.found, parts.found_mask], **SILENT)
+    connect_several(parts)
     query.input(None, None, marks, js="() => [[]]")  # a new picture has no marks
     # The gallery of more pictures changes so late that Find can have been pressed: what changes it counts.
     changed = [query.change, marks.input, target.change, parts.size.change, parts.kept_gallery.change]
     changed += [parts.add.upload, parts.more_gallery.select]
     gr.on(changed, None, None, cleared, js=f"() => {json.dumps([*CLEARED.values()])}", cancels=find)
+    connect_cut_out(query, marks, parts.marked)
+
+
+def connect_several(parts: SimpleNamespace) -> None:
+    """Let a visitor keep marked pictures, add second ones, remove them, and load a sample."""
+    query, marks, target = parts.query, parts.marks, parts.target
+    kept, more = [parts.kept, parts.kept_gallery], [parts.more, parts.more_gallery]
+
+    def remove(rows: list, event: gr.SelectData) -> tuple:
+        rows = rows[: event.index] + rows[event.index + 1 :]
+        return rows, [row.shown for row in rows]
+
+    keep = [query, marks, parts.kept], [parts.text, query, marks, *kept]
+    parts.keep.click(lambda *inputs: updates(parts, keep_picture(*inputs)), *keep, **RAW, **SILENT)
+    add = [parts.add, target, parts.more], [parts.text, target, *more]
+    parts.add.upload(lambda *inputs: updates(parts, add_targets(*inputs)), *add, **RAW, **SILENT)
+    parts.kept_gallery.select(remove, parts.kept, kept, **SILENT)
+    parts.more_gallery.select(remove, parts.more, more, **SILENT)
+    shown = [query, marks, target, *kept, *more]
+    parts.samples.click(lambda x: updates(parts, load_sample(x)), parts.samples, shown, queue=False, **SILENT)
+
+
+def connect_cut_out(query: Any, marks: Any, marked: Any) -> None:
+    """Show what a box cuts out as soon as it is drawn."""
     script = "(marks, marked) => [marks.some(mark => mark.tool == 'box') ? marked : null]"  # of a former picture
-    options = {"trigger_mode": "always_last", **raw, **silent}
-    cut_out = marks.input(lambda *inputs: in_parts(show_cut_out(*inputs)), [query, marks], marked, **options)
-    cut_out.then(None, [marks, marked], marked, js=script)
+    options = {"trigger_mode": "always_last", **RAW, **SILENT}
+    drawn = marks.input(lambda *inputs: {marked: show_cut_out(*inputs)["marked"]}, [query, marks], marked, **options)
+    drawn.then(None, [marks, marked], marked, js=script)
+
+
+def updates(parts: SimpleNamespace, values: dict[str, Any]) -> dict:
+    """What gradio changes: `values`, by the names of the parts."""
+    return {getattr(parts, name): value for name, value in values.items()}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -32,6 +32,8 @@ from common.errors import UserError, counted, run_script, say_errors, warn_once
 say_errors(__name__)
 tune_cpu(__name__)
 
+import numpy as np
+
 from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
 from common.constants import SIZES
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
@@ -161,10 +163,10 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
 
     shown = outlined_queries(queries) + [outlined(target, place, limits) for place in found]
     if args.places > 1:
-        windows = [around(mask, 4) for _, mask in queries] + [around(place.mask, 4) for place in found]
-        texts = ["query"] * len(queries) + said
-        shown = [captioned(x[near], text, TILE_WIDTH) for x, near, text in zip(shown, windows, texts, strict=True)]
-    picture = in_columns(shown, 4) if args.places > 1 else side_by_side(shown)
+        masks = [mask for _, mask in queries] + [place.mask for place in found]
+        picture = tiles(shown, masks, ["query"] * len(queries) + said)
+    else:
+        picture = side_by_side(shown)
     ends = ["_mask.png", *(f"_place{place}_mask.png" for place in range(2, len(found) + 1)), "_overlay.jpg"]
     with output_folder(out) as folder:  # one process at a time chooses the names, and all files appear together
         paths = free_paths(out, row.name, ends)
@@ -173,6 +175,12 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     print(*paths, sep="\n")
     if row.box:
         print(f"look at {paths[-1]}: if the box's object is outlined badly, paint it with inference/demo.py")
+
+
+def tiles(shown: Sequence[np.ndarray], masks: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
+    """Pictures from nearby, cut around their masks and captioned, in four columns."""
+    near = [image[around(mask, 4)] for image, mask in zip(shown, masks, strict=True)]
+    return in_columns([captioned(x, text, TILE_WIDTH) for x, text in zip(near, texts, strict=True)], 4)
 
 
 def free_paths(folder: Path, name: str, ends: Sequence[str]) -> list[Path]:

@@ -19,7 +19,7 @@ import argparse
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
@@ -89,10 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     query, path = args.masks[0]
     masks = find_masks(path, args.mask_frame, cameras[query])
     moments = find_moments(cameras, query, masks, offsets, args.stride)
-    answerable = [moment for moment in moments if len(moment.seen) > 1]
-    if not answerable:
+    if not any(len(moment.seen) > 1 for moment in moments):
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
-    if not any(moment.masks for moment in answerable):
+    if not any(moment.masks for moment in moments):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
     how = recipe.digest, recipe.options, ego, args.stride, args.fps, args.mask_frame, query, sorted(offsets.items())
@@ -100,24 +99,27 @@ def main(argv: list[str] | None = None) -> None:
     place = args.out.absolute()
     with temporary_folder(place.parent, place.name, f"writes {args.out}") as out:
         if args.out.exists():  # it appears whole
-            record, remedy = args.out / "run.json", "delete it to predict anew, or give another --out"
-            if not record.exists() or read_record(record, {"made_of": str}, remedy)["made_of"] != made_of:
-                raise UserError(f"{args.out} exists, and was not made from the same by this command; {remedy}")
+            check_made_of(args.out, made_of)
             print(f"{args.out} is complete already; delete it to predict again")
             return
         if ego is None:
             print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
+        answerable = [moment for moment in moments if len(moment.seen) > 1]
         rows = answer_moments(recipe, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])
         write_json(out / "run.json", {"made_of": made_of} | provenance(), indent=1)
         out.rename(place)
     print_found(rows, recipe.limits)
-    for name in cameras:
-        if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
-            text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
-            print(text + ", ".join(numbers[:12] + ["..."] if len(numbers) > 12 else numbers))
+    print_unseen(moments, cameras)
     print(f"{counted(len(answerable), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
+
+
+def check_made_of(out: Path, made_of: str) -> None:
+    """Refuse a folder of results that was made from other inputs, or by something else."""
+    record, remedy = out / "run.json", "delete it to predict anew, or give another --out"
+    if not record.exists() or read_record(record, {"made_of": str}, remedy)["made_of"] != made_of:
+        raise UserError(f"{out} exists, and was not made from the same by this command; {remedy}")
 
 
 def files_of(path: Path) -> list[tuple[str, int, int]]:
@@ -145,6 +147,14 @@ class Moment(NamedTuple):
     query: str
     masks: dict[str, RLE]  # by object, without objects that are not visible
     seen: dict[str, Seen]  # by camera that has a picture then, the query camera among them
+
+
+def print_unseen(moments: Sequence[Moment], cameras: Iterable[str]) -> None:
+    """Print at which frames with a mask a camera has no picture."""
+    for name in cameras:
+        if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
+            text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
+            print(text + ", ".join(numbers[:12] + ["..."] if len(numbers) > 12 else numbers))
 
 
 def find_moments(

@@ -42,21 +42,15 @@ def all_looks(recipe: Search, scene: Scene) -> list[tuple[Tensor, Tensor, bool]]
 
 
 def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: int) -> tuple[str, dict[str, Tensor]]:
-    """Fit the recipe's choice among looks, and the existence, to all looks at the pairs that were `searched`. A fifth
-    of the takes is held out from the fit. If the fit makes these worse, or if there are too few pairs, the former
-    choice stays. Returns a line, and the fitted tensors by their names in the network.
+    """Fit the recipe's choice among looks, and the existence, to all looks at the pairs that were `searched`: the
+    position, the take and the `all_looks` of each. A fifth of the takes is held out from the fit. If the fit makes
+    these worse, or if there are too few pairs, the former choice stays. Returns a line, and the fitted tensors by their
+    names in the network.
     """
-    number_of = {uid: number for number, uid in enumerate(sorted({uid for _, uid, _ in searched}))}
-    count, hidden = len(searched), sum(not visible for *_, (_, _, visible) in searched)
     kept = "the choice among looks stays as it was"
-    if count < FIT_NEEDS or min(hidden, count - hidden) < LEAST_HIDDEN or len(number_of) < HELD_OUT:
-        needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} each of visible and hidden objects"
-        return f"{kept}: a fit needs {needed}, and there are {count} pairs of {len(number_of)}, {hidden} hidden", {}
-    held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for _, uid, _ in searched])
-    numbers, ious, visible = zip(*(found for *_, found in searched), strict=True)
-    held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
-    numbers = Judged(*map(padded, zip(*numbers, strict=True)))
-    looks = LooksOfPairs(held, numbers, padded(ious), torch.tensor(visible))
+    if lack := lack_of_pairs(searched):
+        return f"{kept}: {lack}", {}
+    looks, held_out = looks_of_pairs(searched)
     choice, close = recipe.network.choice, recipe.close_looks
     fitted = copy.deepcopy(choice).cpu()
     before = choice_figures(fitted, looks[held_out], close)
@@ -70,6 +64,16 @@ def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: i
     return f"the choice among looks is fitted: {text}", changed
 
 
+def lack_of_pairs(searched: Sequence[tuple[int, str, Any]]) -> str:
+    """Why the pairs are too few for a fit, or nothing."""
+    takes, count = len({uid for _, uid, _ in searched}), len(searched)
+    hidden = sum(not visible for *_, (_, _, visible) in searched)
+    if count >= FIT_NEEDS and min(hidden, count - hidden) >= LEAST_HIDDEN and takes >= HELD_OUT:
+        return ""
+    needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} each of visible and hidden objects"
+    return f"a fit needs {needed}, and there are {count} pairs of {takes}, {hidden} hidden"
+
+
 @dataclass
 class LooksOfPairs(Rows):
     """The looks at P pairs, at most K looks each."""
@@ -78,6 +82,16 @@ class LooksOfPairs(Rows):
     numbers: Judged  # (P, K) each
     iou: Tensor  # (P, K)
     visible: Tensor  # (P,) bool
+
+
+def looks_of_pairs(searched: Sequence[tuple[int, str, Any]]) -> tuple[LooksOfPairs, Tensor]:
+    """The looks at the pairs that were searched, and which pairs are of takes that are held out."""
+    number_of = {uid: number for number, uid in enumerate(sorted({uid for _, uid, _ in searched}))}
+    held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for _, uid, _ in searched])
+    numbers, ious, visible = zip(*(found for *_, found in searched), strict=True)
+    held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
+    judged = Judged(*map(padded, zip(*numbers, strict=True)))
+    return LooksOfPairs(held, judged, padded(ious), torch.tensor(visible)), held_out
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:
