@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,7 +160,7 @@ def choose_method(args: Namespace, settings: list[str]) -> Method:
                 raise UserError(f"--{name} is for the network; a method of your own takes KEY=VALUE behind --predictor")
         own = OwnMethod(*args.predictor, device=device)
         return Method(own, own.description, own.files, own.options)
-    source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting))
+    source = args.ckpt_path or (None if args.backbone else default_checkpoint(args.setting, args.recipe))
     recipe = load_recipe(source, device, **network_options(args))
     options = {"checkpoint": source.name if source else args.backbone, "checkpoint_sha256": recipe.digest}
     description = f"{source.parent}/{recipe.description}" if source else recipe.description  # whose netBest.pth it is
@@ -168,18 +169,19 @@ def choose_method(args: Namespace, settings: list[str]) -> Method:
     return Method(recipe, description, [source, args.backbone_weights], options | recipe.options)
 
 
-def default_checkpoint(setting: str) -> Path:
+def default_checkpoint(setting: str, recipe: str | None = None) -> Path:
     """netBest.pth, or else netLast.pth, of a training for this setting, or else of a training for both settings."""
     (folder, script), (of_both, _) = CHECKPOINT_DIRS[setting], CHECKPOINT_DIRS[BOTH]
     paths = [CHECKPOINTS / x / name for x in (folder, of_both) for name in ("netBest.pth", "netLast.pth")]
     if checkpoint := next((path for path in paths if path.exists()), None):
         return checkpoint
     what = f"no checkpoint {paths[0]}; train one with `bash train/{script}` or give --ckpt_path"
-    raise UserError(f"{what}, such as {SHIPPED}, the network of this repository")
+    ours = "" if recipe else f", such as {SHIPPED}, the network of this repository"
+    raise UserError(what + ours)
 
 
 def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: World, args: Namespace) -> str:
-    """Predict this process's takes; returns a line on the speed of all processes, which end together."""
+    """Predict this process's takes; returns lines on all processes, which end together."""
     begin = time.perf_counter()
     largest_first = np.argsort(-sum(run.counts for run in runs), kind="stable").tolist()
     # A take that one of two runs lacks is predicted for both, so that after a stop the same is encoded together.
@@ -196,9 +198,11 @@ def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: 
             for row, entry in entries.items():
                 run_of[row].note(row, entry)
             bar.update(len(entries))
-    counts, times = zip(*world.gather((len(run_of), time.perf_counter() - begin)), strict=True)
+    of_process = len(run_of), time.perf_counter() - begin, Counter(recipe.tally)
+    counts, times, tallies = zip(*world.gather(of_process), strict=True)
     rate = sum(counts) / max(*times, 1e-9)
-    return f"{sum(counts)} pairs in {max(times):.1f} s, {rate:.2f} pairs/s on {world.size} process(es)\n"
+    speed = f"{sum(counts)} pairs in {max(times):.1f} s, {rate:.2f} pairs/s on {world.size} process(es)\n"
+    return recipe.remark(sum(tallies, Counter())) + speed
 
 
 def moments_of(pairs: Pairs, rows: np.ndarray, takes: list[int]) -> list[np.ndarray]:

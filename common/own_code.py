@@ -1,9 +1,11 @@
 """Classes in files of the user's own, given as FILE.py:CLASS."""
 
+import contextlib
 import hashlib
 import sys
+import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,12 +40,31 @@ def load_class(flag: str, name: str, is_usable: Callable[[Any], bool], need: str
     module = sys.modules[module_name] = types.ModuleType(module_name)
     code, module.__file__ = path.read_bytes(), file
     # A loader would read the file again, or run older code from __pycache__.
-    exec(compile(code, file, "exec"), vars(module))
+    with own_errors(f"{flag} {name}", file):
+        exec(compile(code, file, "exec"), vars(module))
     usable = [x for x, value in vars(module).items() if is_usable(value)]
     if class_name not in usable:
         others = f"give one of {', '.join(usable)}" if usable else "write one (docs/extending.md)"
         raise UserError(f"{flag} {name}: the file has no class {class_name} with {need}; {others}")
     return OwnClass(getattr(module, class_name), path, hashlib.sha256(code).hexdigest())
+
+
+@contextlib.contextmanager
+def own_errors(where: str, file: str) -> Iterator[None]:
+    """Say which of the user's code has failed. A missing file or module is one line with the line's number in `file`;
+    other errors keep their traceback, after a line that names `where`.
+    """
+    try:
+        yield
+    except (UserError, BrokenPipeError):
+        raise
+    except (OSError, ImportError) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        at = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"{where}{at}: {type(error).__name__}: {error}") from None
+    except Exception:
+        print(f"error in {where}:", file=sys.stderr)  # before the traceback
+        raise
 
 
 def is_free(path: Path) -> bool:

@@ -57,7 +57,8 @@ class Groups(NamedTuple):
             of_uid, of_name = (
                 {"take_uid": uid, "object_name": store.objects[number]} for uid in (store.takes[take], take_names[take])
             )
-            calls[take, number] = [tuple(names[key] for key in self.keys) for names in (of_uid, of_name)]
+            # Names in Ego-Exo4D may end with a space; those of the file are read without.
+            calls[take, number] = [tuple(names[key].strip() for key in self.keys) for names in (of_uid, of_name)]
         return objects, calls
 
 
@@ -72,7 +73,10 @@ def read_groups(path: Path) -> Groups:
     columns = {name: {} for name in header if name not in KEYS}
     if not keys or not columns or len({*header}) < len(header) or {*columns} & {"", *LONG_BREAKDOWNS}:
         remedy = "give object_name, take_uid or both, and a column with another name for each breakdown"
-        raise UserError(f"--groups {path} has the columns {', '.join(header)!r}; {remedy}")
+        commas = ", with commas between the columns" if len(header) == 1 else ""  # not semicolons or tabs
+        raise UserError(f"--groups {path} has the columns {', '.join(header)!r}; {remedy}{commas}")
+    if not lines:
+        raise UserError(f"--groups {path} has no line below its header; give one for each object or take")
     for line in lines:
         if len(line) != len(header):
             fault = f"{line[0]!r} has {counted(len(line), 'cell')}, not {len(header)}; quote cells with commas"

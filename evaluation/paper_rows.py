@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, printable, run_script, say_errors
+from common.errors import UserError, counted, printable, run_script, say_errors
 
 say_errors(__name__)
 
@@ -30,9 +30,12 @@ from evaluation.metrics import METRICS, OFFICIAL
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("figures", type=Path, nargs=2, metavar="JSON", help="metrics.json or comparison.json, one of each setting")
+    add("figures", type=Path, nargs="+", metavar="JSON", help="metrics.json or comparison.json, one of each setting")
     add("--names", nargs="+", help="names of the results files (default: as compared, or the results' folder)")
     args = parser.parse_args(argv)
+    if len(args.figures) != 2:
+        remedy = "give one of each setting; compare.py puts several methods into one comparison.json"
+        parser.error(f"{counted(len(args.figures), 'file')}: {remedy}")
     both = sorted(map(read_figures, args.figures), key=lambda figures: figures.setting)
     names_of = [row_names(figures) for figures in both]
     names = args.names or names_of[0]

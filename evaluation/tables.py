@@ -24,8 +24,8 @@ BREAKDOWN_TITLES = {"object size": "by share of the target image that the object
 BREAKDOWN_COUNTS = ("frames", "visible", "missed", "invented")
 PREDICTED_COLUMNS = ("visible", "confidence", *MaskScores._fields)  # columns of a case in one results file
 FEW_TAKES = 10  # with fewer, intervals from drawing takes cover the true score too seldom
-MADE_WITH = ("checkpoint", "checkpoint_sha256", "backbone", "looks", "precision", "outline", "outline_sha256")
-MADE_WITH += ("predictor", "predictor_sha256", "predictor_args")
+MADE_WITH = ("checkpoint", "checkpoint_sha256", "recipe", "recipe_sha256", "backbone", "looks", "precision", "outline")
+MADE_WITH += ("outline_sha256", "predictor", "predictor_sha256", "predictor_args")
 
 
 def headline(figures: Figures) -> str:

@@ -19,7 +19,6 @@ docs/extending.md has examples.
 
 import inspect
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
-from common.own_code import load_class
+from common.own_code import load_class, own_errors
 from formats.crop import Crop
 from formats.geometry import Size, sample_benchmark_pixels
 from formats.pairs import Pairs
@@ -92,7 +91,8 @@ class OwnMethod(Recipe):
             inspect.signature(method_class).bind(**texts)
         except TypeError as error:
             raise UserError(f"{flag}: {error}; it takes {inspect.signature(method_class)}") from None
-        self.method = method_class(**texts)
+        with own_errors(flag, str(own.path)):
+            self.method = method_class(**texts)
         self.side = getattr(self.method, "letterbox_side", None)
         letterboxed = f", in pictures letterboxed to {self.side} pixels" if self.side else ""
         self.description = f"{' '.join((name, *arguments))}{letterboxed}"
@@ -104,11 +104,8 @@ class OwnMethod(Recipe):
         """The method's answers. Raises UserError, naming take and frame, if one has not the form that is asked for."""
         named = TakeFrame.of(scene, self.pairs)
         where = f"{self.name}, take {named.take_uid}, frame {named.number}"
-        try:
+        with own_errors(where, self.name.rpartition(":")[0]):
             answers = self.method.predict(named)
-        except Exception:
-            print(f"error in {where}:", file=sys.stderr)  # before the traceback
-            raise
         if not isinstance(answers, list | tuple) or len(answers) != len(named.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
             raise UserError(f"{where}: predict returned {what}, not a list of {len(named.pairs)}")
@@ -136,12 +133,22 @@ def checked_answer(answer: Any, size: Size, where: str) -> Answer:
     """Raises UserError unless a method's answer is a mask of `size` (H, W) and an existence, both from 0 to 1."""
     if not isinstance(answer, tuple | list) or len(answer) < 2:
         raise UserError(f"{where}: the answer is {type(answer).__name__}; give a pair (mask, existence)")
-    given = answer[:2]  # of an `Answer`, as of a pair
-    mask, existence = (x.detach().cpu().float().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in given)
-    existence = existence.squeeze()
-    if mask.shape != size or not ((mask >= 0) & (mask <= 1)).all():  # NaN fails, too
-        found = f"{mask.dtype} of shape {mask.shape}, from {mask.min()} to {mask.max()}"
+    mask, existence = map(as_numbers, answer[:2])  # of an `Answer`, as of a pair
+    if mask is None or mask.shape != size or not ((mask >= 0) & (mask <= 1)).all():  # NaN fails, too
+        found = "no array of numbers" if mask is None else f"{mask.dtype} of shape {mask.shape}"
+        if mask is not None and mask.size:
+            found += f", from {mask.min()} to {mask.max()}"
         raise UserError(f"{where}: the mask is {found}; give numbers from 0 to 1 of shape {size}")
-    if existence.shape != () or not 0 <= existence <= 1:
-        raise UserError(f"{where}: the existence is {str(existence.tolist()):.60}; give a number from 0 to 1")
-    return Answer(mask.astype(np.float32), float(existence))
+    if existence is None or existence.size != 1 or not 0 <= existence.item() <= 1:
+        found = str(answer[1] if existence is None else existence.squeeze().tolist())
+        raise UserError(f"{where}: the existence is {found:.60}; give a number from 0 to 1")
+    return Answer(mask.astype(np.float32), existence.item())
+
+
+def as_numbers(value: Any) -> np.ndarray | None:
+    """An array or a tensor of any device and type, or lists, as an array; None if it holds no numbers."""
+    try:
+        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except (ValueError, TypeError, NotImplementedError):  # lists of unequal length; a tensor without values
+        return None
+    return array if array.dtype.kind in "biuf" else None

@@ -110,7 +110,9 @@ def main(argv: list[str] | None = None) -> int | None:
     predictor = load(args)
     limits = args.limits or predictor.limits
     made_by = f"{predictor.recipe.digest} {predictor.recipe.options} {[*limits]}"
-    return answer_table(rows, broken, args.out, predictor.find, made_by, limits, ranks(args))
+    status = answer_table(rows, broken, args.out, predictor.find, made_by, limits, ranks(args))
+    print(predictor.recipe.remark(), end="")
+    return status
 
 
 def rows_of(args: argparse.Namespace) -> list[Row]:
@@ -172,6 +174,7 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
         paths = free_paths(out, row.name, ends)
         for path, image in zip(paths, [*(place.mask * 255 for place in found), picture], strict=True):
             write_picture(folder / path.name, image)
+    print(predictor.recipe.remark(), end="")
     print(*paths, sep="\n")
     if row.box:
         print(f"look at {paths[-1]}: if the box's object is outlined badly, paint it with inference/demo.py")

@@ -112,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
         out.rename(place)
     print_found(rows, recipe.limits)
     print_unseen(moments, cameras)
+    print(recipe.remark(), end="")
     print(f"{counted(len(answerable), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
 
 

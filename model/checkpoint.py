@@ -145,8 +145,9 @@ def stored_config(
         if recipe == "matching":  # up to 3.0; its fit of existence harmed on other pictures (docs/experiments.md)
             raise ValueError("existence was fitted by version 3.0; give --backbone in place of the file")
         if recipe not in recipes:
-            remedy = "; name its file with --recipe" if ".py:" in str(recipe) else ""
-            raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}{remedy}")
+            if ".py:" in str(recipe):
+                raise ValueError(f"it was trained by {recipe!r:.60}; name this file and class with --recipe")
+            raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")
         kind = recipe_of(recipe).Config
         check_types(kind, options)
         return recipe, kind(**options)

@@ -7,8 +7,9 @@ examples/own_recipe.py is a complete one, from its options to the answers.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -65,6 +66,7 @@ class Recipe(ABC):
     description: str = ""  # a line for people
     digest: str = ""  # the SHA-256 of the checkpoint, the backbone's weights or the code
     settings: Sequence[str] = ()  # for which it was trained; empty if that is unknown
+    tally: Mapping[str, int] = MappingProxyType({})  # what `remark` tells, counted since the start
     stays: ClassVar[tuple[str, ...]] = ()  # the attributes that no loader process gets: it prepares and reads, no more
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,6 +76,10 @@ class Recipe(ABC):
     def limits(self) -> Limits:
         """The existences at which the words change that a person is told."""
         return LIMITS
+
+    def remark(self, tally: Mapping[str, int] | None = None) -> str:
+        """What a person is told when all is predicted: lines, or nothing. `tally`: of all processes (default: ours)."""
+        return ""
 
     def prepare(self, scene: Scene) -> Scene:
         """Turn a scene that was read into the scene that `predict` takes, in a loader process."""
@@ -115,7 +121,8 @@ class NetworkRecipe(Recipe):
         """`batch_size` images, masks or pairs are computed at a time; `looks` and `outline` are for a `Search`."""
         for name, value in {"looks": looks, "outline": outline}.items():
             if value:
-                raise UserError(f"--{name} {value}: this network looks at whole targets, once; leave --{name} out")
+                remedy = f"leave --{name} out, or give a network that searches: ours, or one of --backbone"
+                raise UserError(f"--{name} {value}: this network looks at whole targets, once; {remedy}")
         self.network, self.config = network.to(device).eval(), network.config
         self.device, self.precision = device, precision
         self.encoder = Encoder(backbone, device, PRECISIONS[precision])  # a checkpoint's "encoder" is the network

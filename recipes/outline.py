@@ -5,7 +5,8 @@ grabcut                        GrabCut decides by the picture's colors what the 
 facebook/sam2.1-hiera-large    SAM 2, by its name or its folder: loaded by transformers, prompted with the mask
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common.constants import THRESHOLD
-from common.errors import UserError
+from common.errors import UserError, counted
 from common.parallel import in_threads
 from formats.crop import Crop, cut, put_back
 from formats.geometry import resize
@@ -51,15 +52,33 @@ class Segmenter(Protocol):
     def __call__(self, crops: list[np.ndarray], boxes: np.ndarray, points: np.ndarray, masks: np.ndarray) -> Tensor: ...
 
 
-def outline_of(name: str, device: torch.device, precision: str) -> tuple[Outline, dict[str, str]]:
-    """What draws, and the entries of a run's record that say what this is. Raises UserError if it cannot be loaded."""
+def outline_of(name: str, device: torch.device, precision: str, tally: Counter[str]) -> tuple[Outline, dict[str, str]]:
+    """What draws, and the entries of a run's record that say what this is. A segmenter counts its masks in `tally`, see
+    `tally_line`. Raises UserError if it cannot be loaded.
+    """
     if name == NONE:
         return lambda answers, images: answers, {"outline": name}
     if name == GRAB_CUT:
         return lambda answers, images: in_threads(sharpened, answers, images), {"outline": name}
     segmenter = Sam2(name, device, precision)
     drawn_by = {"outline": Path(name).name if Path(name).is_dir() else name, "outline_sha256": segmenter.digest}
-    return lambda answers, images: segmented(segmenter, answers, images), drawn_by
+
+    def draw(answers: list[Answer], images: Sequence[np.ndarray]) -> list[Answer]:
+        drawn = segmented(segmenter, answers, images)
+        tally["asked"] += sum(bool((answer.prob > THRESHOLD).any()) for answer in answers)
+        tally["drawn"] += sum(new is not old for new, old in zip(drawn, answers, strict=True))
+        return drawn
+
+    return draw, drawn_by
+
+
+def tally_line(tally: Mapping[str, int]) -> str:
+    """What a person is told of a segmenter's masks; nothing if it was never asked."""
+    if not (asked := tally.get("asked", 0)):
+        return ""
+    others = f"; the other answers overlap its masks by less than {LEAST_OVERLAP:.0%}, and stay as they were"
+    drawn = tally.get("drawn", 0)
+    return f"SAM 2 drew {drawn:,} of {counted(asked, 'mask')}{others if drawn < asked else ''}\n"
 
 
 def sharpened(answer: Answer, image: np.ndarray) -> Answer:

@@ -3,7 +3,8 @@ that has learned, or the matcher, which has learned nothing.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -35,7 +36,7 @@ from recipes.crops import (
     size_to_read,
 )
 from recipes.locator import Description, peaks
-from recipes.outline import NONE, outline_of
+from recipes.outline import NONE, outline_of, tally_line
 from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Searched, highest_rows
 from recipes.scene import Scene
 
@@ -57,9 +58,13 @@ class Search(NetworkRecipe):
         super().__init__(*args, **options)
         self.looks = looks or LOOKS
         self.options |= {"looks": self.looks, "search": SEARCH_VERSION}
-        self.outline, drawn_by = outline_of(outline or self.usual_outline, self.device, self.precision)
+        self.tally = Counter()
+        self.outline, drawn_by = outline_of(outline or self.usual_outline, self.device, self.precision, self.tally)
         if outline not in (None, self.usual_outline):
             self.options |= drawn_by
+
+    def remark(self, tally: Mapping[str, int] | None = None) -> str:
+        return tally_line(self.tally if tally is None else tally)
 
     @classmethod
     def channels_of(cls, backbone: Backbone) -> dict[str, int]:

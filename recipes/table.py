@@ -137,6 +137,7 @@ def load_recipe(
 
         matching = Matching.of(frozen, device, precision, **options)
         matching.description = f"{backbone}: {matching.config}, with nothing trained, in {precision}"
+        matching.description += drawn_by(matching)
         matching.digest = frozen.digest
         return matching
     if options.pop("input_size", None):
@@ -144,16 +145,23 @@ def load_recipe(
     path = path or SHIPPED
     kind, frozen, network, arguments, digest = load_checkpoint(path, backbone_weights)
     if given and kind is not recipe_of(given):
-        raise UserError(f"{path} was trained by another recipe than --recipe {given}; leave it out")
+        raise UserError(f"{path} was trained by another recipe than --recipe {given}; leave --recipe out")
     made = kind(network, frozen, device, precision, **options)
     made.description = f"{path.name}: {network.config} on {frozen.name} features, in {precision}"
     made.digest = digest
     if given and (own := RECIPES[given].own):
+        made.description += f", by {own.name}"
         made.options |= {"recipe": own.name, "recipe_sha256": own.digest}
+    made.description += drawn_by(made)
     if arguments:
         single = "exo-ego" if arguments.get("reverse") is True else "ego-exo"
         made.settings = tuple(SETTINGS) if arguments.get("both") is True else (single,)
     return made
+
+
+def drawn_by(recipe: NetworkRecipe) -> str:
+    """The part of a recipe's description that names what draws the outlines, if the user has chosen it."""
+    return f", outlines by {name}" if (name := recipe.options.get("outline")) else ""
 
 
 def stored_options(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

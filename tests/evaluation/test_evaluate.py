@@ -332,6 +332,9 @@ def test_a_column_of_ones_own_is_a_breakdown_whose_cases_are_those_of_its_object
 GROUPS = {  # content of a file -> what is wrong with it
     "name,category\ncup_0,a\n": " has the columns 'name, category'; give object_name, take_uid or both, and a column",
     "object_name\ncup_0\n": " has the columns 'object_name'; give",
+    "object_name;kind\ncup_0;a\n": " has the columns 'object_name;kind'; give object_name, take_uid or both, "
+    "and a column with another name for each breakdown, with commas between the columns",
+    "object_name,kind\n": " has no line below its header; give one for each object or take",
     "object_name,take\ncup_0,a\n": " has the columns 'object_name, take'; give",
     "object_name,kind,kind\ncup_0,a,b\n": " has the columns 'object_name, kind, kind'; give",
     "": " has the columns ''; give",

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation import evaluate
 from evaluation.figures import Change
-from evaluation.groups import Groups
+from evaluation.groups import Groups, read_groups
 from evaluation.metrics import MaskScores, score_masks
 from evaluation.pages import choose_rows
 from evaluation.summary import case_sums, group_of, labels_of, paired_differences, summarize
@@ -110,6 +110,15 @@ def test_the_label_of_an_objects_size_tells_the_share_of_the_image_that_it_cover
         SimpleNamespace(infos={}, take_names=[], groups=Groups()),
     )
     assert labels_of(truth, pairs, cases)["object size"] == [*labels.values()]
+
+
+def test_an_object_whose_name_ends_with_a_space_is_found_in_a_file_of_groups(tmp_path):
+    """As in cases.csv, from where people copy names; CSV cells are read without spaces at their ends."""
+    path = tmp_path / "groups.csv"
+    path.write_text("object_name,kind\nwhite carton_0 ,box\n")
+    store = SimpleNamespace(takes=["take"], objects=["white carton_0 "], cameras=["aria01", "cam01"])
+    pairs, groups = Pairs(store, *np.zeros((7, 1), int)), read_groups(path)
+    assert groups.labels_of(pairs, ["name"]) == {"kind": ["box"]} and groups.warnings(pairs, ["name"]) == []
 
 
 def box(left, width=20, height=40):

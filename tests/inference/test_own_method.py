@@ -209,6 +209,14 @@ WRONG = {  # what a method does -> what the line says
     "answers[1] = mask": "the answer is Tensor; give a pair (mask, existence)",
     "answers[1] = (mask[1:], 0.5)": "the mask is float32 of shape (95, 96), from 0.0 to 0.0; give numbers from 0 to 1",
     "answers[1] = (mask, torch.tensor([3.0]))": "the existence is 3.0; give a number from 0 to 1",
+    "answers[1] = (mask, 'high')": "the existence is high; give a number from 0 to 1",
+    "answers[1] = (mask, None)": "the existence is None; give",
+    "answers[1] = (mask, torch.ones(2))": "the existence is [1.0, 1.0]; give",
+    "answers[1] = ([[0, 1], [0]], 0.5)": "the mask is no array of numbers; give numbers from 0 to 1 of shape (96, 96)",
+    "answers[1] = (mask.numpy().astype(str), 0.5)": "the mask is no array of numbers; give",
+    "answers[1] = (mask.to('meta'), 0.5)": "the mask is no array of numbers; give",
+    "answers[1] = (mask[:0], 0.5)": "the mask is float32 of shape (0, 96); give",
+    "open('weights.pt')": ", line 13: FileNotFoundError: [Errno 2] No such file or",
     "answers[1] = (mask + torch.nan, 0.5)": "from nan to nan; give numbers from 0 to 1 of shape (96, 96)",
 }
 
@@ -233,9 +241,16 @@ def test_masks_may_be_tensors_and_an_error_of_the_method_keeps_its_traceback(dat
     assert f"error in {path}:Method, take take-a, frame 0:\n" in capsys.readouterr().err
 
 
+LOST = """class Method:
+    def __init__(self):
+        open('weights.pt')
+
+    def predict(self, frame): ..."""
 BAD_PREDICTORS = {
     "{tmp}/m.py": "m.py lacks its class; give {tmp}/m.py:NAME",
     "nowhere.py:Method": "names no file; give FILE.py:CLASS",
+    "{tmp}/none.py:Method": "none.py:Method, line 2: ModuleNotFoundError: No module named 'nosuchmodule'",
+    "{tmp}/lost.py:Method": "lost.py:Method, line 3: FileNotFoundError: [Errno 2] No such file or",
     "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame); give one of Method",
     "{tmp}/m.py:Method side": "side: not of the form key=value",
     "{tmp}/m.py:Method shar=1": "unexpected keyword argument 'shar'; it takes (share: float = 0.5)",
@@ -246,6 +261,8 @@ BAD_PREDICTORS = {
 @pytest.mark.parametrize("words", BAD_PREDICTORS)
 def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, words):
     (tmp_path / "m.py").write_text(ANSWER.format(change=""))
+    (tmp_path / "none.py").write_text("import torch\nimport nosuchmodule\n")
+    (tmp_path / "lost.py").write_text(LOST)
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert BAD_PREDICTORS[words].format(tmp=tmp_path) in done.stderr and not (tmp_path / "out").exists()

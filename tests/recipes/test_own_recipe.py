@@ -49,11 +49,13 @@ def test_a_recipe_in_a_file_is_trained_resumed_predicted_scored_and_asked(traini
     given = "--ckpt_path", network, own, "--device=cpu"
     assert eval_segswap.main([*where, *given, f"--out_path={tmp_path}", "--num_workers=0"]) == 0
     pred_file = tmp_path / "ego-exo_val_results.json"
+    assert "in fp32, by mine.py:OwnRecipe, on 1 x cpu" in capsys.readouterr().out
     entries = [entry for _, entry in keyed_entries(read_results(pred_file))]
     assert len({entry["confidence"] for entry in entries}) > 10 and all(
         0 < entry["confidence"] < 1 for entry in entries
     )
     evaluate.main([*where, f"--pred_file={pred_file}", f"--out={tmp_path}", "--split=val", "--all_frames"])
+    assert f"recipe mine.py:OwnRecipe, recipe_sha256 {file_digest(mine):.12}" in capsys.readouterr().out
     of_start, _, of_last = (line["iou"] for line in log_lines(tmp_path / "whole", "val"))
     assert json.loads((tmp_path / "metrics.json").read_text())["extra"]["iou"] == pytest.approx(of_last) != of_start
 
@@ -77,9 +79,9 @@ def test_a_recipe_in_a_file_is_trained_resumed_predicted_scored_and_asked(traini
 
     del table.RECIPES["mine.py:OwnRecipe"]  # as in another process
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"has no recipe 'mine.py:OwnRecipe'; name its file with --recipe\)"):
+    with pytest.raises(UserError, match=r"was trained by 'mine.py:OwnRecipe'; name this file and class with --rec"):
         segment_pair.main([*map(str, pair), *given[:2], f"--out={tmp_path / 'pair'}"])
-    with pytest.raises(UserError, match="was trained by another recipe than --recipe mine.py:OwnRecipe; leave it out"):
+    with pytest.raises(UserError, match="was trained by another recipe than --recipe mine.py:OwnRecipe; leave"):
         segment_pair.main([*map(str, pair), own, f"--out={tmp_path / 'pair'}"])
 
 
