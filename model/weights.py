@@ -51,7 +51,8 @@ def why_unreadable(error: Exception) -> str:
 
 def one_line(error: Exception) -> str:
     """The message of an error in one line, shortened to 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def named_tensors(state: Any, what: str) -> dict[str, Tensor]:

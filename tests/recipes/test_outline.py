@@ -131,7 +131,9 @@ def test_an_outline_that_cannot_be_had_is_named_in_one_line(sam2, monkeypatch, t
         Predictor.load(write_network(tmp_path / "paper.pth"), outline="grabcut")
     other = tmp_path / "other"
     other.mkdir()
-    with pytest.raises(UserError, match=r"is neither none nor grabcut, and transformers loads no SAM 2 from there \("):
+    with pytest.raises(
+        UserError, match=r"is neither none nor grabcut, and transformers loads no SAM 2 from there \(it lacks con"
+    ):
         Predictor.load(outline=str(other))
     for file in sam2.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
