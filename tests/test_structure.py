@@ -143,6 +143,14 @@ def test_every_link_and_every_path_in_the_documents_leads_somewhere(document):
         assert (ROOT / path).exists() or path.startswith(MADE), f"{document.name}: {path}"
 
 
+def test_what_the_page_on_own_models_names_is_in_the_code():
+    """It tells people where to change what: a name that is gone sends them nowhere."""
+    words = set(re.findall(r"\w+", "".join(path.read_text() for path in SOURCES)))
+    text = re.sub(r"```.*?```", "", (ROOT / "docs" / "extending.md").read_text(), flags=re.DOTALL)
+    named = {part for name in re.findall(r"`([A-Za-z_][\w.]*)(?:\(\.\.\.\))?`", text) for part in name.split(".")}
+    assert len(named) > 40 and named <= words, named - words
+
+
 MADE = ("data/egoexo", "data/split.json", "data/correspondence_takes.txt", "train/checkpoints")  # not in the repository
 
 PROBE = """

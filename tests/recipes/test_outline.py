@@ -132,7 +132,7 @@ def test_an_outline_that_cannot_be_had_is_named_in_one_line(sam2, monkeypatch, t
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(
-        UserError, match=r"is neither none nor grabcut, and transformers loads no SAM 2 from there \(it lacks con"
+        UserError, match=r"is neither none nor grabcut, and transformers loads no SAM 2 from there \(it la"
     ):
         Predictor.load(outline=str(other))
     for file in sam2.iterdir():
