@@ -25,7 +25,7 @@ from recipes.losses import compute_losses
 from recipes.paper import LetterboxedBatch, collate_letterboxed, read_letterboxed
 from recipes.samples import DrawnPairs
 from recipes.scene import Scene
-from recipes.training import Trained
+from recipes.training import RecipeTraining
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class OwnNetwork(nn.Module):
         return Look(target_prob, logits[1].amax((1, 2, 3)), query_prob)
 
 
-class OwnTraining(Trained):
+class OwnTraining(RecipeTraining):
     """How `self.recipe`, an `OwnRecipe`, is trained."""
 
     Options = OwnOptions

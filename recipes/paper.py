@@ -20,7 +20,7 @@ from recipes.base import Answer, NetworkRecipe, letterboxed_answers
 from recipes.losses import compute_losses
 from recipes.samples import Batch, DrawnPairs
 from recipes.scene import Scene
-from recipes.training import Trained
+from recipes.training import RecipeTraining
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Paper(NetworkRecipe):
             return letterboxed_answers(scene, look)
 
 
-class PaperTraining(Trained):
+class PaperTraining(RecipeTraining):
     Options = PaperOptions
     recipe: Paper
 

@@ -149,12 +149,12 @@ class Searched(Rows):
     numbers: Any  # Glanced, then Compared, then Judged
     closer: Any = None  # the close looks
 
-    def highest(self, scores: list[float], close: int, count: int = 0) -> "Searched":
-        """The `close` places of each pair with the highest scores, and up to `count` further ones."""
+    def highest(self, scores: list[float], first: int, in_all: int = 0) -> "Searched":
+        """The `first` places of each pair with the highest scores, and further places until there are `in_all`."""
         scored = [(not further, score) for further, score in zip(self.places.further, scores, strict=True)]
-        best = self[highest_rows(scored, self.places.pair, max(close, count))]
+        best = self[highest_rows(scored, self.places.pair, max(first, in_all))]
         for rows in rows_by_key(best.places.pair).values():
-            for row in rows[close:]:
+            for row in rows[first:]:
                 best.places.further[row] = True
         return best
 

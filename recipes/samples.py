@@ -1,4 +1,5 @@
-"""Training samples, which are pairs of views with their masks, and batches of samples. `Trained.read` reads the views.
+"""Training samples, which are pairs of views with their masks, and batches of samples. `RecipeTraining.read` reads the
+views.
 
 The stream of samples has no end. A sample depends on the seed and the sample's number alone, so the stream is the same
 for any number of loader processes and ranks, and a resumed run continues it without saved random states.
@@ -67,7 +68,7 @@ def with_tensors_changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 class TrainSamples(Dataset):
-    """The stream of samples, read by `read` of a `Trained`."""
+    """The stream of samples, read by `read` of a `RecipeTraining`."""
 
     def __init__(self, pairs: Pairs, read: Callable[..., dict[str, Any]], seed: int):
         self.pairs, self.read, self.seed = pairs, read, seed

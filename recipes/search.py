@@ -99,12 +99,12 @@ class Search(NetworkRecipe):
         query = self.encode(marked, CONTEXT)
         looks = self.look(query, places, CONTEXT)  # 3. Looks
         found = Searched(places, looks, Glanced.of(places, looks))
-        found = found.highest(self.fetch(looks, choice.glance(found.numbers)), close, count)
+        found = found.highest(self.fetch(looks, choice.glance(found.numbers)), first=close, in_all=count)
         found.places = found.places.at_parts(self.best_parts(found.looks, found.places.image))
         close_query = self.encode(marked, CLOSE)
         found.closer = self.look(close_query, found.places, CLOSE)  # 4. Close looks
         found.numbers = self.compare(marked, found)
-        found = found.highest(self.fetch(found.closer, choice.score(found.numbers)), count)  # 5. Choice
+        found = found.highest(self.fetch(found.closer, choice.score(found.numbers)), first=count)  # 5. Choice
         found.numbers = self.look_back(scene, marked, query.description, found)  # 6. Look back
         existence = self.existence(scene, marked, found).sigmoid()
         return found, self.draw(close_query, found, existence)  # 7. Answer

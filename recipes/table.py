@@ -21,8 +21,10 @@ from model.weights import load_state
 from recipes.base import NetworkRecipe
 
 
-class Method(NamedTuple):
-    """Where a recipe and its training are, as module:class. A prediction imports no training, and no other recipe."""
+class RecipeClasses(NamedTuple):
+    """Where the classes of a recipe and of its training are, as module:class. A prediction imports no training, and no
+    other recipe.
+    """
 
     recipe: str
     training: str
@@ -30,20 +32,20 @@ class Method(NamedTuple):
 
 
 RECIPES = {
-    "paper": Method("recipes.paper:Paper", "recipes.paper:PaperTraining"),
-    "strong": Method("recipes.strong.recipe:Strong", "recipes.strong.training:StrongTraining"),
+    "paper": RecipeClasses("recipes.paper:Paper", "recipes.paper:PaperTraining"),
+    "strong": RecipeClasses("recipes.strong.recipe:Strong", "recipes.strong.training:StrongTraining"),
 }
 
 
 def recipe_of(name: str) -> type[NetworkRecipe]:
-    method = RECIPES[name]
-    return method.own.kind if method.own else imported(method.recipe)
+    classes = RECIPES[name]
+    return classes.own.kind if classes.own else imported(classes.recipe)
 
 
 def training_of(name: str) -> Any:
     """A class of recipes/training.py."""
-    method = RECIPES[name]
-    return method.own.kind.Training if method.own else imported(method.training)
+    classes = RECIPES[name]
+    return classes.own.kind.Training if classes.own else imported(classes.training)
 
 
 def recipe_name(text: str) -> str:
@@ -57,7 +59,7 @@ def recipe_name(text: str) -> str:
     if ":" not in text and not text.endswith(".py"):
         raise UserError(f"--recipe {text} is none of {', '.join(RECIPES)}; give one of them, or FILE.py:CLASS")
     own = load_class("--recipe", text, is_own_recipe, "a class of its training as `Training`")
-    RECIPES[own.name] = Method("", "", own)
+    RECIPES[own.name] = RecipeClasses("", "", own)
     return own.name
 
 

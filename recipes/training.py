@@ -22,7 +22,7 @@ SearchPairs = Callable[[Callable[[Scene], list], float | None], list[tuple[int, 
 SEARCH_SHARE_HELP = "(default: a tenth, but at least 20,000 pairs)"  # what `search_pairs` searches for None
 
 
-class Trained(ABC):
+class RecipeTraining(ABC):
     """The training of a network by the steps of an optimizer."""
 
     Options: ClassVar[type]  # the flags of train.py that only it has; their values are in `options`

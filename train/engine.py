@@ -25,7 +25,7 @@ from model.weights import read_torch
 from recipes.base import NetworkRecipe
 from recipes.samples import Batch, TrainSamples, sample_numbers_by_step
 from recipes.scene import Scenes, answered
-from recipes.training import Trained
+from recipes.training import RecipeTraining
 from train.log import Log
 from train.options import MAY_CHANGE, Options
 from train.state import SEARCHED, TrainState
@@ -39,13 +39,13 @@ class LossStep(nn.Module):
     minimizes. This is a module, because data-parallel training wraps one.
     """
 
-    def __init__(self, trained: Trained, world: World, existence_weight: float):
+    def __init__(self, training: RecipeTraining, world: World, existence_weight: float):
         super().__init__()
-        self.network, self.trained, self.world = trained.recipe.network, trained, world
-        self.weights = trained.weights(existence_weight)
+        self.network, self.recipe_training, self.world = training.recipe.network, training, world
+        self.weights = training.weights(existence_weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        losses = self.trained.losses(batch, self.world)
+        losses = self.recipe_training.losses(batch, self.world)
         total: Any = sum(self.weights[name] * loss for name, loss in losses.items())
         return {"total": total, **losses}
 
@@ -131,7 +131,7 @@ class Run:
     options: Options
     world: World
     state: TrainState
-    training: Trained
+    training: RecipeTraining
     pairs: Pairs  # of training
     validation: Validation
     log: Log

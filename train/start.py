@@ -51,7 +51,7 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
         del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
     other = None if named is None or own or names_own else Path(named)
     if path := own or other:
-        return continued(path, typed, device, is_own=bool(own), keeps_recipe=bool(own) and not names_own)
+        return continued(path, typed, device, is_own=bool(own), must_match=bool(own) and not names_own)
     return begun(typed, device)
 
 
@@ -65,16 +65,16 @@ def checkpoint_in(out_dir: Path) -> Path | None:
 
 
 def continued(
-    path: Path, typed: dict[str, Any], device: torch.device, is_own: bool, keeps_recipe: bool
+    path: Path, typed: dict[str, Any], device: torch.device, is_own: bool, must_match: bool
 ) -> tuple[Options, Start]:
-    """Go on from a checkpoint, which must have the same options if the run `keeps_recipe`."""
+    """Go on from a checkpoint. `must_match`: its options may not be changed, except MAY_CHANGE."""
     content = read_checkpoint(path, RUN_REMEDY if is_own else REMEDY)[0]
     network = stored_options(content, path)
     then = {**content.get("arguments", {}), **network}
     kept_names = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
     kept = {name: then[name] for name in kept_names if name in then}
     options = merged_options(typed, network | kept, device)
-    say_changes(path, then, network.keys() - NETWORK_MAY_CHANGE, options.stored, keeps_recipe)
+    say_changes(path, then, network.keys() - NETWORK_MAY_CHANGE, options.stored, must_match)
     return options, Start(path, content, continues=True, is_own=is_own, keeps_backbone=True)
 
 
@@ -110,17 +110,17 @@ def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.d
     return replace(options, config=config, training=own)
 
 
-def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str, Any], keeps_recipe: bool) -> None:
+def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str, Any], must_match: bool) -> None:
     """Print each option that has changed since a run with the options `then` wrote the checkpoint `path`. In the strong
     recipe, lr_falls is half of the epochs: a longer run has another default, and nobody changed it.
 
-    Raises UserError if an option of the network is another (`fixed`), or with `keeps_recipe`, one of the training.
+    Raises UserError if an option of the network has changed (`fixed`), or with `must_match`, one of the training.
     """
     changed = {name: f"{name} {then[name]} -> {x}" for name, x in now.items() if then.get(name, x) != x}
     if other_network := [text for name, text in changed.items() if name in fixed]:
         what = f"{path} holds another network ({', '.join(other_network)})"
         raise UserError(f"{what}; leave that out to continue it, or {RUN_REMEDY}")
-    if keeps_recipe and changed.keys() - MAY_CHANGE:
+    if must_match and changed.keys() - MAY_CHANGE:
         of_recipe = [text for name, text in changed.items() if name == "n_epoch" or name not in MAY_CHANGE]
         what = f"{path.parent} holds a run with other options ({', '.join(of_recipe)})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {RUN_REMEDY}")

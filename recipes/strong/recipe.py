@@ -19,7 +19,8 @@ from recipes.scene import Scene
 from recipes.search import Search
 from recipes.strong.network import StrongConfig, StrongNetwork
 
-SECOND_OPINION = 3.0, 0.5  # how much the agreement of features that have not learned counts, and what changes nothing
+RAW_AGREEMENT_WEIGHT = 3.0  # how much the agreement of features that have not learned counts, in the logit of existence
+NEUTRAL_AGREEMENT = 0.5  # the agreement that changes nothing
 
 
 class Strong(Search):
@@ -31,9 +32,9 @@ class Strong(Search):
         """In pictures of unknown cameras, also by the agreement of features that have learned nothing, and so nothing
         wrong from renderings.
         """
-        side, raw, (weight, neutral) = self.config.input_size, Locator(), SECOND_OPINION
+        side, raw = self.config.input_size, Locator()
         places, closer = found.places, found.closer
-        agreement = torch.full((len(found),), neutral, device=self.device)
+        agreement = torch.full((len(found),), NEUTRAL_AGREEMENT, device=self.device)
         unknown = [row for row, pair in enumerate(places.pair) if scene.kinds[scene.target[pair]] is None]
         if unknown:
             images, masks = self.query_crops(marked, marked.crops(CLOSE), side)
@@ -44,4 +45,4 @@ class Strong(Search):
             coverage = coverage_of(masks, query.shape[1:3])[object_rows]
             matches = raw.match(query[object_rows], coverage, target)
             agreement[self.to_device(unknown)] = matches.agreement(closer[unknown].prob > THRESHOLD)
-        return super().existence(scene, marked, found) + weight * (agreement - neutral)
+        return super().existence(scene, marked, found) + RAW_AGREEMENT_WEIGHT * (agreement - NEUTRAL_AGREEMENT)

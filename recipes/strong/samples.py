@@ -95,8 +95,8 @@ def crop_sample(
     rivals = TARGET_CROPS if target.spot is None else RIVALS if wrong or context == CONTEXT else 0
     spots = [jittered_spot(target.spot, rng, jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
     spots += [rival(pairs, drawn, target.size, share * max(target.size), wrong, rng) for _ in range(rivals)]
-    looks = [cut_target(target, place.crop(target.size, context), config.input_size) for place in spots]
-    sample = dict(zip(("target", "target_mask", "contained"), map(np.stack, zip(*looks, strict=True)), strict=True))
+    crops = [cut_target(target, place.crop(target.size, context), config.input_size) for place in spots]
+    sample = dict(zip(("target", "target_mask", "contained"), map(np.stack, zip(*crops, strict=True)), strict=True))
     wide = config.wide_crop(jittered_spot(query.spot, rng, QUERY_JITTER), share)
     near = jittered_spot(query.spot, rng, query_jitter).crop(query.size, context)
     sample |= cut_query("wide", query, wide, config.wide_size, turn)

@@ -25,7 +25,7 @@ from recipes.samples import DrawnPairs
 from recipes.scene import Scene
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import TARGET_CROPS, CropBatch, crop_sample, grouped_by_size
-from recipes.training import SEARCH_SHARE_HELP, SearchPairs, Trained
+from recipes.training import SEARCH_SHARE_HELP, RecipeTraining, SearchPairs
 
 MINED_LOOKS = 5  # places at which a pair is searched for wrong ones
 PLACE_WEIGHT = 0.15  # of the loss `place`
@@ -63,7 +63,7 @@ class Mined(NamedTuple):
         return [Spot(*spot) for spot in self.spots[first:end].tolist()]
 
 
-class StrongTraining(Trained):
+class StrongTraining(RecipeTraining):
     Options = StrongOptions
     recipe: Strong
     mined: Mined | None = None  # the wrong places that `read` shows

@@ -139,7 +139,7 @@ def test_the_video_shows_the_cameras_side_by_side_at_one_moment(answers_dir):
 def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(
     inputs, strong_checkpoint, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("recipes.strong.recipe.SECOND_OPINION", (0.0, 0.5))  # for pictures of unknown cameras alone
+    monkeypatch.setattr("recipes.strong.recipe.RAW_AGREEMENT_WEIGHT", 0.0)  # for pictures of unknown cameras alone
     frames = (cv2.VideoCapture(str(inputs / f"{camera}.mp4")).read()[1] for camera in ("head", "left"))
     query, target = (cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in frames)
     mask = inputs / "masks" / "cup" / "00000.png"

@@ -67,7 +67,7 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
     """
     annotations = {}
     for uid, take in takes.items():
-        looked_at = (annotated_frames or {}).get(uid)
+        annotated = (annotated_frames or {}).get(uid)
         annotations[uid] = {
             "take_name": f"take_{uid}",
             "scenario": "Cooking",
@@ -75,7 +75,7 @@ def make_annotations(path: Path, takes: dict[str, dict], annotated_frames: dict[
                 name: {
                     camera: {
                         "annotation": {frame: raw_mask(rle) for frame, rle in frames.items()},
-                        "annotated_frames": looked_at[name][camera] if looked_at else take["subsample_idx"],
+                        "annotated_frames": annotated[name][camera] if annotated else take["subsample_idx"],
                     }
                     for camera, frames in cameras.items()
                 }

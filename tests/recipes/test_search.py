@@ -230,7 +230,7 @@ def test_features_that_have_not_learned_are_asked_about_existence_in_pictures_of
 ):
     scenes = noise(PAIRS), noise(PAIRS, {}), replace(noise(PAIRS, {}), hint="same")  # a hint makes no camera known
     before = [answers(parts, scene)[1] for scene in scenes]
-    monkeypatch.setattr(recipe, "SECOND_OPINION", (50.0, 0.5))
+    monkeypatch.setattr(recipe, "RAW_AGREEMENT_WEIGHT", 50.0)
     known, *unknown = (answers(parts, scene)[1] for scene in scenes)
     assert known == before[0]
     assert all(after != pytest.approx(former, abs=1e-2) for after, former in zip(unknown, before[1:], strict=True))

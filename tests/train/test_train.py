@@ -21,7 +21,7 @@ from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError, run_script
 from formats.pairs import open_pairs
 from recipes.paper import blocked_tokens
-from recipes.table import RECIPES, Method, load_checkpoint
+from recipes.table import RECIPES, RecipeClasses, load_checkpoint
 from tests.made import EGO, ROOT
 from tests.made.golden import GOLDEN
 from tests.made.processed import create_pairs, make_take
@@ -416,7 +416,7 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         return choose_start(parse(["--n-epoch", "12", *words], ""), torch.device("cpu"))[0].stored
 
     before = [options("--recipe", name) for name in ("paper", "strong")]
-    own = Method("examples.own_recipe:OwnRecipe", "examples.own_recipe:OwnTraining")
+    own = RecipeClasses("examples.own_recipe:OwnRecipe", "examples.own_recipe:OwnTraining")
     monkeypatch.setitem(RECIPES, "third", own)
     assert before == [options("--recipe", name) for name in ("paper", "strong")]
     third = options("--recipe", "third", "--flip", "0.1")
