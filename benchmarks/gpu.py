@@ -147,6 +147,7 @@ class Measured(NamedTuple):
 
 
 def measure(run: Callable[[], object], args: argparse.Namespace) -> Measured:
+    """Time some rounds of `run`. On a GPU, two more come first: one warms it up, and one counts the waits."""
     on_gpu, waits, times, memory = args.device.type == "cuda", 0, [], 0
     if on_gpu:
         run()

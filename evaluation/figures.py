@@ -103,6 +103,7 @@ class Figures:
         return FIGURES_FILES[bool(self.names)]
 
     def as_json(self) -> dict[str, Any]:
+        """The content of metrics.json, or of comparison.json if there are several files."""
         total, figures = self.summary.total, {"setting": self.setting, "split": self.split}
         figures |= {"takes": self.takes, "frames_wanted": self.frames_wanted}
         if self.names:

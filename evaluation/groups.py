@@ -57,7 +57,7 @@ class Groups(NamedTuple):
             of_uid, of_name = (
                 {"take_uid": uid, "object_name": store.objects[number]} for uid in (store.takes[take], take_names[take])
             )
-            # Names in Ego-Exo4D may end with a space; those of the file are read without.
+            # An object's name in Ego-Exo4D may end with a space; cells of the file are read without.
             calls[take, number] = [tuple(names[key].strip() for key in self.keys) for names in (of_uid, of_name)]
         return objects, calls
 

@@ -78,7 +78,7 @@ answer was "there". More than half of the small things, such as a cup across a r
 NO_ANSWER = "this could not be answered; load the page again"
 SEVERAL_PLACES = "The answer first, then other places: click one to see it"
 SEVERAL_PICTURES = "Likeliest first: click one to see it"
-# Of events. Without preprocess, our own reader reads the pictures: its errors name the file and the reason.
+# Options of gradio's events. RAW: our own reader reads the pictures, so that its errors name the file and the reason.
 RAW, SILENT = {"preprocess": False}, {"show_progress": "hidden"}
 # What functions of the page return has the names of its parts (`lay_out`); other parts stay. So many show an answer:
 CLEARED = {"text": "", "found": None, "found_mask": None, "marked": None, "marked_mask": None, "gallery": None}

@@ -89,9 +89,10 @@ def main(argv: list[str] | None = None) -> None:
     query, path = args.masks[0]
     masks = find_masks(path, args.mask_frame, cameras[query])
     moments = find_moments(cameras, query, masks, offsets, args.stride)
-    if not any(len(moment.seen) > 1 for moment in moments):
+    answerable = [moment for moment in moments if len(moment.seen) > 1]
+    if not answerable:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
-    if not any(moment.masks for moment in moments):
+    if not any(moment.masks for moment in answerable):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
     recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
     how = recipe.digest, recipe.options, ego, args.stride, args.fps, args.mask_frame, query, sorted(offsets.items())
@@ -104,7 +105,6 @@ def main(argv: list[str] | None = None) -> None:
             return
         if ego is None:
             print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
-        answerable = [moment for moment in moments if len(moment.seen) > 1]
         rows = answer_moments(recipe, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])

@@ -121,7 +121,7 @@ class NetworkRecipe(Recipe):
         """`batch_size` images, masks or pairs are computed at a time; `looks` and `outline` are for a `Search`."""
         for name, value in {"looks": looks, "outline": outline}.items():
             if value:
-                remedy = f"leave --{name} out, or give a network that searches: ours, or one of --backbone"
+                remedy = f"leave --{name} out, or give a network that searches, such as ours, or --backbone NAME"
                 raise UserError(f"--{name} {value}: this network looks at whole targets, once; {remedy}")
         self.network, self.config = network.to(device).eval(), network.config
         self.device, self.precision = device, precision

@@ -164,7 +164,7 @@ class Sam2:
         except ImportError:
             remedy = f"pip install -r {Path(__file__).parents[1] / 'requirements-sam2.txt'}"
             raise UserError(f"--outline {name} needs transformers, 4.56 or newer; {remedy}") from None
-        fault = lacks(Path(name)) if Path(name).is_dir() else hub_fault()
+        fault = missing_files(Path(name)) if Path(name).is_dir() else hub_fault()
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # it lists the weights of SAM 2 that only videos need
         try:
@@ -193,8 +193,8 @@ class Sam2:
             return self.model(**inputs, multimask_output=True).pred_masks[:, 0].float().cpu()
 
 
-def lacks(folder: Path) -> str:
-    """Which files of a SAM 2 a folder does not have; empty if it has all."""
+def missing_files(folder: Path) -> str:
+    """A line on the files of a SAM 2 that a folder does not have; empty if it has all."""
     needed = ("config.json",), ("preprocessor_config.json", "processor_config.json"), ("model.safetensors",)
     missing = [names[0] for names in needed if not any((folder / name).exists() for name in names)]
     return f"it lacks {', '.join(missing)}" if missing else ""

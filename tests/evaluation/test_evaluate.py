@@ -163,6 +163,9 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
     for wrong in (files[:1] * 2, [*files, "--names", "a"]):
         with pytest.raises(UserError, match="give one file of ego-exo and one of exo-ego, .* these are "):
             print_rows(*wrong)
+    for number in (1, 6):
+        assert exit_status(paper_rows.main, *(files * 3)[:number]) == 2
+        assert f"{number} file" in (line := capsys.readouterr().err.splitlines()[-1]) and "give one of each" in line
     places = [("setting",), ("frames_visible",), ("official", "iou"), ("interval_95", "iou"), ("interval_95", "iou", 1)]
     places += [("names",), ("warnings",), ("comparisons",), ("results",)]
     places += [("comparisons", 0, "metrics", "iou", "second"), ("comparisons", 0, "metrics", "iou", "interval_95")]

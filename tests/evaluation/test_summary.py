@@ -113,7 +113,7 @@ def test_the_label_of_an_objects_size_tells_the_share_of_the_image_that_it_cover
 
 
 def test_an_object_whose_name_ends_with_a_space_is_found_in_a_file_of_groups(tmp_path):
-    """As in cases.csv, from where people copy names; CSV cells are read without spaces at their ends."""
+    """People copy names from cases.csv, where they may end so. Cells of the file are read without such a space."""
     path = tmp_path / "groups.csv"
     path.write_text("object_name,kind\nwhite carton_0 ,box\n")
     store = SimpleNamespace(takes=["take"], objects=["white carton_0 "], cameras=["aria01", "cam01"])

@@ -469,6 +469,8 @@ def test_without_a_checkpoint_named_a_settings_own_is_taken_else_that_of_both(tm
     monkeypatch.setattr(eval_segswap, "CHECKPOINTS", tmp_path)
     with pytest.raises(UserError, match="run_exo.sh.*xsegtx_tiny.pth, the network of this repository"):
         eval_segswap.default_checkpoint("exo-ego")
+    with pytest.raises(UserError, match="give --ckpt_path$"):  # ours is of another recipe
+        eval_segswap.default_checkpoint("exo-ego", "mine.py:OwnRecipe")
     folders = [tmp_path / name for name in ("egoexo_v2_480x480_both", "egoexo_v2_480x480")]
     for folder in folders:
         folder.mkdir(parents=True)

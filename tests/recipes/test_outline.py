@@ -122,7 +122,9 @@ def test_a_sam2_of_random_weights_runs_and_a_killed_run_continues_to_the_same_by
     assert made_by["outline"] == "small-sam2" and len(made_by["outline_sha256"]) == 64
     with pytest.raises(UserError, match="made by another run"):
         eval_segswap.main([*flags[:-2], "--out_path", str(tmp_path / "whole")])
-    # What random weights draw overlaps no answer, so all answers stay: those of a search that draws nothing.
+    # Random weights draw nothing that overlaps an answer, so all answers stay.
+    assert eval_segswap.main([*flags[:-2], "--out_path", str(tmp_path / "usual")]) == 0
+    assert (tmp_path / "usual" / whole.name).read_bytes() == whole.read_bytes()
     assert re.search(r"^SAM 2 drew 0 of \d masks; the other answers overlap its masks by less than 50%", printed, re.M)
 
 
