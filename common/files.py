@@ -19,6 +19,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import IO, Any
 
 import ijson
@@ -287,13 +288,14 @@ def read_record(path: Path, form: Any, remedy: str) -> Any:
 
 
 def has_form(value: Any, form: Any) -> bool:
-    """True if a JSON value has the form `form`: a type or several types (`str | None`); `[form]`, a list of any length;
+    """True if a JSON value has the form `form`: a type or several types (`str | None`); a function that tells whether
+    the value may stand there (`lambda x: type(x) is int`, since True is an `int`, too); `[form]`, a list of any length;
     `{str: form}`, an object with any keys; or `{"key": form, ...}`, an object that has at least these keys.
     """
     if isinstance(form, list):
         return isinstance(value, list) and all(has_form(item, form[0]) for item in value)
     if not isinstance(form, dict):
-        return isinstance(value, form)
+        return isinstance(value, form) if isinstance(form, type | UnionType) else form(value)
     if not isinstance(value, dict):
         return False
     if str in form:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.constants import SETTINGS
-from common.errors import MALFORMED, UserError
-from common.files import read_json
+from common.files import has_form, read_record
 from evaluation.metrics import METRICS, OFFICIAL
 
 FIGURES_FILES = "metrics.json", "comparison.json"
@@ -142,54 +141,63 @@ def read_figures(path: Path) -> Figures:
     """Read the official scores, their intervals and differences from metrics.json or comparison.json, and no others.
     Raises UserError if the file does not hold what version 3 or this one writes.
     """
-    remedy = "write it with --setting, without --all_frames"
-    raw = read_json(path, remedy)
-    try:
-        return _parse(raw)
-    except MALFORMED as error:
-        why = f"{type(error).__name__}: {error}"[:200]
-        raise UserError(f"{path} is not of the form that this version writes ({why}); {remedy}") from None
+    raw = _with_nan(read_record(path, _are_figures, "write it with --setting, without --all_frames"))
+    total = Group("", raw["frames_scored"], raw["frames_visible"], 0, 0, 0, raw["official"])
+    changes = [{name: Change(**x["metrics"][name]) for name in OFFICIAL} for x in raw.get("comparisons", [])]
+    about = raw["setting"], None, raw["takes"], total.frames, raw["results"], Summary(total, raw["interval_95"])
+    names, seeds = raw.get("names", []), {} if "seeds" in raw else None
+    comparisons = list(map(Comparison, names[1:], changes))
+    return Figures(*about, names, comparisons=comparisons, seeds=seeds, warnings=raw["warnings"])
 
 
-def _parse(raw: Any) -> Figures:
-    scored, visible, takes = (_typed(raw[name], int) for name in ("frames_scored", "frames_visible", "takes"))
-    total = Group("", scored, visible, 0, 0, 0, {name: _number(raw["official"][name]) for name in OFFICIAL})
-    intervals = {name: _interval(raw["interval_95"][name]) for name in OFFICIAL}
-    names, warnings = ([_typed(text, str) for text in _typed(x, list)] for x in (raw.get("names", []), raw["warnings"]))
-    others = [] if "seeds" in raw else _typed(raw.get("comparisons", []), list)  # version 2.7 compared seeds, too
-    changes = [{name: _change(other["metrics"][name]) for name in OFFICIAL} for other in others]
-    values = [total.scores, *({name: change.second for name, change in x.items()} for x in changes)]
-    has_all = all(is_undefined(name, total.lacks) or x[name] == x[name] for name in OFFICIAL for x in values)
-    of_others = [] if "seeds" in raw else names[1:]
-    if raw["setting"] not in SETTINGS or not 0 <= visible <= scored or not has_all or len(changes) != len(of_others):
-        raise ValueError("its parts do not fit each other")
-    about, summary = (raw["setting"], None, takes, scored, _typed(raw["results"], str)), Summary(total, intervals)
-    comparisons = list(map(Comparison, of_others, changes))
-    return Figures(*about, summary, names, 0, comparisons, {} if "seeds" in raw else None, warnings=warnings)
+def _with_nan(raw: Any) -> Any:
+    """Turn None into nan again."""
+    if isinstance(raw, dict):
+        return {key: _with_nan(member) for key, member in raw.items()}
+    return list(map(_with_nan, raw)) if isinstance(raw, list) else math.nan if raw is None else raw
 
 
-def _change(raw: Any) -> Change:
-    first, second, difference = _number(raw["first"]), _number(raw["second"]), _number(raw["difference"], -1)
-    if abs(second - first - difference) > 1e-9:
-        raise ValueError(f"{difference} is not {second} - {first}")
-    return Change(first, second, difference, _interval(raw["interval_95"], -1))
+def _are_figures(raw: Any) -> bool:
+    """Whether a JSON value is what `Figures.as_json` makes, and its parts fit each other."""
+    if not has_form(raw, FORM) or not has_form(raw, SEVERAL_FORM if {"names", "comparisons"} & raw.keys() else {}):
+        return False
+    scored, visible, others = raw["frames_scored"], raw["frames_visible"], raw.get("comparisons", [])
+    lacks = Group("", scored, visible, 0, 0, 0, {}).lacks
+    scores = [raw["official"], *({name: x["metrics"][name]["second"] for name in OFFICIAL} for x in others)]
+    has_all = all(is_undefined(name, lacks) or x[name] is not None for name in OFFICIAL for x in scores)
+    of_others = [] if "seeds" in raw else raw.get("names", [""])[1:]
+    return has_all and len(others) == len(of_others) and visible <= scored
 
 
-def _interval(raw: Any, least: float = 0) -> Interval:
-    low, high = (_number(edge, least) for edge in raw)
-    if low > high or math.isnan(low) != math.isnan(high):
-        raise ValueError(f"{raw} is no interval")
-    return low, high
+def _is_count(raw: Any) -> bool:
+    return type(raw) is int and raw >= 0
 
 
-def _number(raw: Any, least: float = 0) -> float:
-    """A score or a difference of scores, which are fractions; nan for null."""
-    if raw is not None and (type(raw) not in (int, float) or not least <= raw <= 1):  # as of NaN
-        raise ValueError(f"{raw!r} is no number from {least} to 1")
-    return math.nan if raw is None else float(raw)
+def _is_number(raw: Any, least: float = 0) -> bool:
+    """Whether this is a score or a difference of scores, which are fractions, or null, which stands for nan."""
+    return raw is None or (type(raw) in (int, float) and least <= raw <= 1)  # NaN is not
 
 
-def _typed(raw: Any, kind: type) -> Any:
-    if type(raw) is not kind:
-        raise TypeError(f"{raw!r} is no {kind.__name__}")
-    return raw
+def _is_interval(raw: Any, least: float = 0) -> bool:
+    has_edges = has_form(raw, [lambda edge: _is_number(edge, least)]) and len(raw) == 2
+    return has_edges and (raw == [None, None] or (None not in raw and raw[0] <= raw[1]))
+
+
+def _is_change(raw: Any) -> bool:
+    if not has_form(raw, CHANGE_FORM):
+        return False
+    first, second, difference, _ = (raw[name] for name in Change._fields)
+    return None in (first, second, difference) or abs(second - first - difference) < 1e-9
+
+
+CHANGE_FORM = {
+    **{"first": _is_number, "second": _is_number, "difference": lambda raw: _is_number(raw, -1)},
+    "interval_95": lambda raw: _is_interval(raw, -1),
+}
+FORM = {  # of what `read_figures` reads
+    "setting": lambda raw: raw in [*SETTINGS],
+    **dict.fromkeys(("takes", "frames_scored", "frames_visible"), _is_count),
+    **{"official": dict.fromkeys(OFFICIAL, _is_number), "interval_95": dict.fromkeys(OFFICIAL, _is_interval)},
+    **{"warnings": [str], "results": str},
+}
+SEVERAL_FORM = {"names": [str], "comparisons": [{"metrics": dict.fromkeys(OFFICIAL, _is_change)}]}

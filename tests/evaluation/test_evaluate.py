@@ -173,7 +173,7 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
         damaged = json.loads(files[0].read_text())
         functools.reduce(operator.getitem, place, damaged)[last] = value
         (tmp_path / "damaged.json").write_text(json.dumps(damaged))
-        with pytest.raises(UserError, match="^[^\n]+damaged.json is not of the form that this version writes [^\n]+$"):
+        with pytest.raises(UserError, match="^[^\n]+damaged.json is not of the form that this version writes; [^\n]+$"):
             print_rows(tmp_path / "damaged.json", files[1])
 
 
