@@ -10,6 +10,10 @@
 If a run was stopped, give the same command again: it continues where it stopped.
 """
 
+from common.start import start
+
+start(__name__)
+
 import contextlib
 import shutil
 import sys
@@ -19,12 +23,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from common.cpu import tune_cpu
-from common.errors import UserError, counted, run_script, say_errors, warn_once
-
-say_errors(__name__)
-tune_cpu(__name__)
 
 import numpy as np
 import torch
@@ -42,6 +40,7 @@ from common.arguments import (
 )
 from common.constants import SETTINGS, SHIPPED
 from common.distributed import World
+from common.errors import UserError, counted, run_script, warn_once
 from common.files import check_outputs
 from common.parallel import default_workers, loader_failures, loader_options
 from common.progress import progress
@@ -97,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
             claims.enter_context(run.claimed())
         former = [run.made_already() if world.is_main and not args.overwrite else None for run in runs]
         former = world.broadcast(former)
-        if todo := [run for run, made in zip(runs, former, strict=True) if not made]:
+        todo = [run for run, made in zip(runs, former, strict=True) if not made]
+        if todo:
             report = predict_part(todo, pairs, recipe, world, args)
         for run, made in zip(runs, former, strict=True) if world.is_main else []:
             if made:
@@ -164,7 +164,8 @@ def choose_method(args: Namespace, settings: list[str]) -> Method:
     recipe = load_recipe(source, device, **network_options(args))
     options = {"checkpoint": source.name if source else args.backbone, "checkpoint_sha256": recipe.digest}
     description = f"{source.parent}/{recipe.description}" if source else recipe.description  # whose netBest.pth it is
-    if recipe.settings and (others := [x for x in settings if x not in recipe.settings]):
+    others = [x for x in settings if recipe.settings and x not in recipe.settings]
+    if others:
         warn_once(f"{source} was trained for {' and '.join(recipe.settings)}, not for {' and '.join(others)}")
     return Method(recipe, description, [source, args.backbone_weights], options | recipe.options)
 
@@ -173,7 +174,8 @@ def default_checkpoint(setting: str, recipe: str | None = None) -> Path:
     """netBest.pth, or else netLast.pth, of a training for this setting, or else of a training for both settings."""
     (folder, script), (of_both, _) = CHECKPOINT_DIRS[setting], CHECKPOINT_DIRS[BOTH]
     paths = [CHECKPOINTS / x / name for x in (folder, of_both) for name in ("netBest.pth", "netLast.pth")]
-    if checkpoint := next((path for path in paths if path.exists()), None):
+    checkpoint = next((path for path in paths if path.exists()), None)
+    if checkpoint:
         return checkpoint
     what = f"no checkpoint {paths[0]}; train one with `bash train/{script}` or give --ckpt_path"
     ours = "" if recipe else f", such as {SHIPPED}, the network of this repository"

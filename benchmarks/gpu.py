@@ -9,22 +9,23 @@ operation at which the CPU stands still until the GPU has finished. Masks and ex
 machine's CPU in float32. Pictures are read beforehand: reading is measured by benchmarks/train_step.py.
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from common.start import start
+
+start(__name__)
+
+import argparse
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-
-from common.cpu import tune_cpu
-
-tune_cpu(__name__)
 
 import numpy as np
 import torch

@@ -13,20 +13,21 @@ one of three exo cameras. On a CPU, the times are CPU seconds of all threads; ot
 OMP_NUM_THREADS=1, when no thread waits for another. The weights are random, since the time does not depend on them.
 """
 
-import argparse
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from common.start import start
+
+start(__name__)
+
+import argparse
 import tempfile
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import mean
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-
-from common.cpu import tune_cpu
-
-tune_cpu(__name__)
 
 import numpy as np
 import torch

@@ -7,20 +7,22 @@ Predictions are written to --out; a rerun uses existing predictions. The script 
 """
 
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from benchmarks.measure import PROCESSED, run_script_apart
 from common.arguments import CKPT_HELP, Parser
 from common.constants import SETTINGS, SHIPPED, THRESHOLD
+from common.errors import run_script
 from common.existence import word_for
 from evaluation.score import ScoreOptions, score_file
 from evaluation.summary import metrics_of_cases, rows_by_label

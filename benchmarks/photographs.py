@@ -14,28 +14,30 @@ The true masks, in photographs.json beside this script, were outlined by hand, a
 pictures and painted walls, they were moved to the second picture by disparity or a homography.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from common.start import start
+
+start(__name__)
+
 import csv
 import shlex
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-
-from common.errors import UserError, counted, run_script, say_errors
-
-say_errors(__name__)
 
 import cv2
 import numpy as np
 
 from common.arguments import Parser
 from common.drawing import write_picture
+from common.errors import UserError, counted, run_script
 from common.existence import WORDS
 from common.files import atomic_write, file_digest, read_json
 from formats.masks import decode_mask
@@ -66,7 +68,8 @@ def fetch(packages: Mapping[str, dict], pictures: Mapping[str, dict], samples: P
             (archive,) = Path(folder).iterdir()
             unpack(archive, Path(folder) / "unpacked")
             for member in wanted:
-                if not (found := Path(folder) / "unpacked" / member).exists():
+                found = Path(folder) / "unpacked" / member
+                if not found.exists():
                     raise UserError(f"{archive.name} has no {member}; fetch the version that was outlined")
                 with atomic_write(samples / name / member, "wb") as file:
                     file.write(found.read_bytes())
@@ -134,7 +137,8 @@ def print_figures(pairs: Sequence[Mapping], found: Path) -> None:
     words = np.array([row["verdict"] for row in rows])
 
     def show(name: str, values: np.ndarray, among: np.ndarray) -> None:
-        if count := among.sum():
+        count = among.sum()
+        if count:
             draws = np.random.default_rng(0).integers(count, size=(DRAWS, count))
             low, high = np.quantile(values[among][draws].mean(1), [0.025, 0.975])
             print(f"{name}: {values[among].mean():.1%} ({low:.1%} to {high:.1%}) of {count}")
@@ -186,7 +190,8 @@ def main() -> int | None:
         return print_figures(known["pairs"], args.figures)
     if args.fetch:
         lost = fetch(known["packages"], known["pictures"], args.samples)
-        if left_out := write_tables(known, args.samples, lost):
+        left_out = write_tables(known, args.samples, lost)
+        if left_out:
             commands = "; ".join(known["packages"][name]["get"] for name in lost)
             pairs, packages = counted(left_out, "pair"), counted(len(lost), "package")
             print(f"left out: {pairs}, since {packages} cannot be downloaded; see what is wrong by: {commands}")

@@ -11,18 +11,19 @@ and of pairs that are predicted together, and computes the table of hours in doc
 GPUs takes --batch_size samples of a step.
 """
 
-import argparse
 import sys
-import tempfile
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.cpu import tune_cpu
+from common.start import start
 
-tune_cpu(__name__)
+start(__name__)
+
+import argparse
+import tempfile
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np

@@ -40,17 +40,15 @@ def first_few(names: Sequence[Any], most: int = 3) -> str:
     return ", ".join([*map(str, names[:most]), *(["..."] if len(names) > most else [])])
 
 
-def say_errors(module: str) -> None:
-    """Scripts call this with their `__name__` before the imports that take seconds.
+def say_errors() -> None:
+    """From now on, errors that a user can cause end the program in one line, also before `run_script`.
 
-    If the script is the program that runs, Ctrl-C or a missing package then ends these imports in one line, too. Until
-    `run_script`, nobody searches for garbage, which would take a tenth of the imports' time; and its end does not wait
-    for a last search in all that PyTorch has imported, which takes a second.
+    Until then, nobody searches for garbage, which would take a tenth of the imports' time; and the program's end does
+    not wait for a last search in all that PyTorch has imported, which takes a second.
     """
-    if module == "__main__":
-        gc.disable()
-        atexit.register(gc.freeze)
-        sys.excepthook = lambda kind, error, trace: _say(error) or sys.__excepthook__(kind, error, trace)
+    gc.disable()
+    atexit.register(gc.freeze)
+    sys.excepthook = lambda kind, error, trace: _say(error) or sys.__excepthook__(kind, error, trace)
 
 
 def run_script(main: Callable[[], int | None]) -> None:

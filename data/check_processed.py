@@ -6,21 +6,23 @@ Prints the numbers of each split, a line for each problem, and a line for each t
 not find in the data set ("missing"). Exit status 0: no problem, though takes may be missing. Exit status 1: a problem.
 """
 
-import argparse
 import sys
-from collections import Counter
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, first_few, run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+from collections import Counter
+from functools import partial
+from typing import NamedTuple
 
 from common.arguments import Parser, add_annotations, add_data_path, add_num_workers
 from common.constants import SETTINGS
+from common.errors import UserError, counted, first_few, run_script
 from common.parallel import run_jobs
 from common.progress import progress
 from formats.frame_files import PACK, frame_bytes, frame_path, frames_of
@@ -81,7 +83,8 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> SplitC
     problems, missing = (
         [failure.describe(uid) for failure, uid in found if failure.kind == kind] for kind in ("broken", "missing")
     )
-    if unprocessed := [uid for uid in uids if checks[uid][0]["unprocessed"]]:
+    unprocessed = [uid for uid in uids if checks[uid][0]["unprocessed"]]
+    if unprocessed:
         what = f"{counted(len(unprocessed), 'take')} not processed: {first_few(unprocessed)}"
         problems.append(f"{what}; run data/process_data.py")
     problems += changed_annotations(args, split, uids)

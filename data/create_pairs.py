@@ -6,19 +6,21 @@ Reads each take's annotation.json and writes {split}_pairs.npz into the data fol
 more takes have been processed or the split has changed.
 """
 
-import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, first_few, run_script, say_errors, warn_once
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+from collections import Counter
 
 from common.arguments import Parser, add_data_path
 from common.constants import SETTINGS
+from common.errors import UserError, counted, first_few, run_script, warn_once
 from formats.pairs import pairs_of
 from formats.pairs_file import listing_path, write_listing
 from formats.processed import is_processed
@@ -39,13 +41,15 @@ def main() -> None:
     args = parse_args()
     splits = read_splits(args.splits_path)
     num_splits = Counter(uid for split in SPLITS for uid in set(splits.get(split, ())))
-    if shared := sorted(uid for uid in num_splits if num_splits[uid] > 1):
+    shared = sorted(uid for uid in num_splits if num_splits[uid] > 1)
+    if shared:
         takes = f"{counted(len(shared), 'take')} in more than one of {', '.join(SPLITS)}, the first is {shared[0]}"
         warn_once(f"{args.splits_path}: {takes}; scores on what was trained on say little")
     found_none, malformed = True, {}
     for split in args.split or [split for split in SPLITS if splits.get(split)] or SPLITS:
         uids = read_split(args.splits_path, split)
-        if missing := sorted(uid for uid in uids if not is_processed(args.data_path, uid)):
+        missing = sorted(uid for uid in uids if not is_processed(args.data_path, uid))
+        if missing:
             count = f"{len(missing)} of {counted(len(uids), 'take')}"
             print(f"{split} of {args.splits_path}: {count} not processed: {first_few(missing)}")
         if len(missing) == len(uids):

@@ -10,23 +10,25 @@ another (--offset), has another frame rate than the --ego camera's video, has un
 a folder of pictures. Other videos are copied. If the command was interrupted, run it again: it makes the take anew.
 """
 
-import argparse
-import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+import shutil
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.arguments import Parser, add_footage_options, videos_and_offsets
 from common.constants import DEFAULT_ROOT
+from common.errors import UserError, counted, run_script
 from common.files import is_file_name, read_json, read_record, remove_leftovers, temporary_folder, write_json
 from common.progress import progress
 from formats.footage import Footage, open_footage, synchronize
@@ -128,9 +130,11 @@ def check_name(args: argparse.Namespace) -> None:
 
 def names_in_take(cameras: Iterable[str], ego: str) -> dict[str, str]:
     """The name of each camera in the take; there the name of the head-worn camera begins with aria."""
-    if bad := next((camera for camera in cameras if not is_file_name(camera)), None):
+    bad = next((camera for camera in cameras if not is_file_name(camera)), None)
+    if bad:
         raise UserError(f"camera {bad[:40]!r} cannot be the name of a file; rename it")
-    if other := next((camera for camera in cameras if camera_kind(camera) == "ego" and camera != ego), None):
+    other = next((camera for camera in cameras if camera_kind(camera) == "ego" and camera != ego), None)
+    if other:
         raise UserError(f"camera {other!r}: only the --ego camera's name may begin with aria; rename it")
     return {camera: camera for camera in cameras} | {ego: ego if camera_kind(ego) == "ego" else f"aria_{ego}"}
 

@@ -10,20 +10,22 @@ Exit status 0: everything that the data set holds was made; videos may be missin
 Exit status 1: a video or mask is broken (download it again), or no take could be processed and --uids was not given.
 """
 
-import argparse
-import re
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, run_script, say_errors, warn_once
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+import re
+from functools import partial
 
 from common.arguments import Parser, add_annotations, add_num_workers, add_splits_path
 from common.constants import DEFAULT_ROOT
+from common.errors import UserError, counted, run_script, warn_once
 from common.files import check_outputs, claimed, read_record, write_json
 from common.parallel import run_jobs
 from common.progress import progress
@@ -81,7 +83,8 @@ def main() -> int:
     splits = read_splits(args.splits_path)
     uids_by_split = choose_takes(args, splits)
     there = [split for split in uids_by_split if annotation_path(args.annotation_path, split).exists()]
-    if there and (absent := uids_by_split.keys() - there):  # those of test were withheld at times
+    absent = uids_by_split.keys() - there
+    if there and absent:  # those of test were withheld at times
         others = f"to process the others, give --split {' '.join(there)}"
         raise UserError(f"no annotations of {min(absent)} in {args.annotation_path}; {others}")
     folders = {uid: args.outputpath / uid for uids in uids_by_split.values() for uid in uids}
@@ -111,7 +114,8 @@ def choose_takes(args: argparse.Namespace, splits: dict[str, list[str]]) -> dict
     uids_by_split = {name: read_split(args.splits_path, name) for name in names}
     if args.uids is None:
         return uids_by_split
-    if unknown := set(args.uids).difference(*uids_by_split.values()):
+    unknown = set(args.uids).difference(*uids_by_split.values())
+    if unknown:
         where = f"{', '.join(uids_by_split)} of {args.splits_path}"
         raise UserError(f"no take {min(unknown)} in {where}; see --uids and --split")
     named = {name: [uid for uid in uids if uid in args.uids] for name, uids in uids_by_split.items()}
@@ -126,7 +130,8 @@ def claim_data_dir(data_dir: Path, downscaled: bool, detail: int = 1) -> None:
     path = data_dir / VIDEOS
     if not path.exists():
         write_json(path, {"videos": kind})
-    elif (before := read_record(path, {"videos": str}, SOURCE_REMEDY)["videos"]) != kind:
+    before = read_record(path, {"videos": str}, SOURCE_REMEDY)["videos"]
+    if before != kind:
         remedy = f"give another --outputpath, or the same --downscaled and --detail; if it has no frames, delete {path}"
         raise UserError(f"{data_dir} was made of videos {before}, not {kind}; {remedy}")
 

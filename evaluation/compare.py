@@ -9,18 +9,20 @@ disagree most. With --seeds, the files are runs of one method, and it prints the
 breakdowns of the mean.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, printable, run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+from collections.abc import Sequence
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
+from common.errors import UserError, printable, run_script
 from common.files import check_outputs, check_writable, read_json
 from evaluation.figures import FIGURES_FILES
 from evaluation.pages import DISAGREEING, PAGE, choose_disagreements, make_cards, write_evaluation, written_files

@@ -13,21 +13,23 @@ scored, it lists them all and writes no scores.
 compare.py compares several results files; paper_rows.py prints the scores of both settings as rows for a paper.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, printable, run_script, say_errors, warn_once
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+from collections.abc import Sequence
 
 import numpy as np
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
+from common.errors import UserError, counted, printable, run_script, warn_once
 from common.files import check_output, check_outputs, check_writable
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, row_of_panels
 from evaluation.pages import CASE_ORDERS, PAGE, choose_rows, make_cards, write_evaluation, written_files
@@ -64,7 +66,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     text = "number of cases (default: 100 in a report, and 20 with hidden objects; 8 in a sheet)"
     add("--num", type=at_least(0), help=text)
     words = [word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)]
-    if moved := [flag for flag in MOVED if flag in words]:
+    moved = [flag for flag in MOVED if flag in words]
+    if moved:
         parser.error(f"{moved[0]} belongs to python evaluation/{MOVED[moved[0]]}")
     args = parser.parse_args(argv)
     if len(args.pred_file or ()) > 1:

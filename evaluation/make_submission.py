@@ -9,19 +9,21 @@ needs no target masks, which a test split may keep secret. The file has this for
     {"ego-exo": {"version": "xx", "challenge": "xx", "results": {take_uid: ..}}, "exo-ego": {..}}
 """
 
-import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import counted, printable, run_script, say_errors, warn_once
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+from collections.abc import Iterator
 
 from common.arguments import Parser
 from common.constants import SETTINGS
+from common.errors import counted, printable, run_script, warn_once
 from common.files import check_output, check_outputs, file_digest, temporary_folder, write_json
 from common.progress import progress
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
@@ -63,12 +65,14 @@ def main(argv: list[str] | None = None) -> None:
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     check_output(out, True)
     check_outputs([out], truth.read_with(files.values()))
-    if problems := [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]:
+    problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
+    if problems:
         refuse(problems, "the results")
     results = {setting: complete_results(truth, path, setting) for setting, path in files.items()}
     submission = {setting: {"version": "xx", "challenge": "xx", "results": takes} for setting, takes in results.items()}
     with temporary_folder(out.parent, out.name, f"writes {out}") as folder:
-        write_json(made := folder / out.name, submission)
+        made = folder / out.name
+        write_json(made, submission)
         # The same file may be there already, of a process that was killed just before its end.
         check_output(out, args.overwrite or (out.is_file() and file_digest(made) == file_digest(out)))
         made.replace(out)

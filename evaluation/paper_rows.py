@@ -7,22 +7,24 @@ docs/published_results.csv. Files after the first have the intervals of their di
 a score whose interval lacks 0.
 """
 
-import csv
-import io
-import itertools
-import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import UserError, counted, printable, run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Sequence
 
 from common.arguments import Parser
 from common.constants import SETTINGS
+from common.errors import UserError, counted, printable, run_script
 from evaluation.figures import Figures, is_undefined, read_figures
 from evaluation.metrics import METRICS, OFFICIAL
 

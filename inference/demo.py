@@ -6,6 +6,15 @@ It needs gradio (pip install -r requirements-demo.txt), loads nothing from other
 only, unless --host admits others. Ctrl-C ends it, and deletes the pictures that visitors gave.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
+
+from common.start import start
+
+start(__name__)
+
 import argparse
 import asyncio
 import contextlib
@@ -17,25 +26,18 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
-
-from common.errors import UserError, printable, run_script, say_errors
-
-say_errors(__name__)
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
+from common.errors import UserError, printable, run_script
 
 try:
     import gradio as gr

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.cpu import tune_cpu
+from common.start import spin_briefly
 
-tune_cpu(__name__)  # changes the environment, which has an effect only before torch is imported
+spin_briefly()  # changes the environment, which has an effect only before torch is imported
 
 import numpy as np
 import torch

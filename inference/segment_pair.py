@@ -17,26 +17,26 @@ that was stopped. So do these: --object all, with all objects of a label map, an
     python inference/segment_pair.py --query_image a.jpg --query_mask a.png --target_image photos --out answers
 """
 
-import argparse
-import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.cpu import tune_cpu
-from common.errors import UserError, counted, run_script, say_errors, warn_once
+from common.start import start
 
-say_errors(__name__)
-tune_cpu(__name__)
+start(__name__)
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
 from common.constants import SIZES
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
+from common.errors import UserError, counted, run_script, warn_once
 from common.existence import LIMITS, MATCHING_LIMITS, Limits, verdict
 from common.files import check_writable, output_folder
 from formats.picture_files import SUFFIXES, label_values, pictures_in
@@ -122,7 +122,8 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
     if ranks(args):  # the query may lie in the folder
         given = {path.resolve() for path in (*queries, *masks)}
         targets = [x for x in targets if x.resolve() not in given]
-    if doubled := {x.stem for x in targets if sum(x.stem == y.stem for y in targets) > 1}:
+    doubled = {x.stem for x in targets if sum(x.stem == y.stem for y in targets) > 1}
+    if doubled:
         raise UserError(f"two targets are called {min(doubled)!r}; rename one")
     rows = [Row(x.stem, queries, x, masks, args.query_box, value, args.size) for x in targets]
     if value == "all":

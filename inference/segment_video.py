@@ -15,22 +15,21 @@ tracker"), then give these masks here. The folder --out, which must not exist, r
 If several frames of the query camera fall onto the same frame of a target, the answer nearest in time is kept.
 """
 
-import argparse
-import csv
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.cpu import tune_cpu
-from common.errors import UserError, counted, printable, run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
-tune_cpu(__name__)
+start(__name__)
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -46,6 +45,7 @@ from common.arguments import (
 )
 from common.constants import THRESHOLD
 from common.drawing import WHITE, Color, overlay, to_ascii, write_picture
+from common.errors import UserError, counted, printable, run_script
 from common.existence import Limits, verdict
 from common.files import json_digest, read_record, temporary_folder, write_json
 from common.progress import progress
@@ -126,7 +126,8 @@ def check_made_of(out: Path, made_of: str) -> None:
 def files_of(path: Path) -> list[tuple[str, int, int]]:
     """Name, bytes and time of a file, or of all files in a folder, which change if somebody replaces one."""
     files = sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
-    return [(str(file.relative_to(path)), (now := file.stat()).st_size, now.st_mtime_ns) for file in files]
+    states = ((file, file.stat()) for file in files)
+    return [(str(file.relative_to(path)), state.st_size, state.st_mtime_ns) for file, state in states]
 
 
 def print_found(rows: Sequence[tuple], limits: Limits) -> None:
@@ -153,7 +154,8 @@ class Moment(NamedTuple):
 def print_unseen(moments: Sequence[Moment], cameras: Iterable[str]) -> None:
     """Print at which frames with a mask a camera has no picture."""
     for name in cameras:
-        if numbers := [str(moment.number) for moment in moments if name not in moment.seen]:
+        numbers = [str(moment.number) for moment in moments if name not in moment.seen]
+        if numbers:
             text = f"{name} has no picture at {counted(len(numbers), 'frame')} with a mask, so no answer there: "
             print(text + ", ".join(numbers[:12] + ["..."] if len(numbers) > 12 else numbers))
 
@@ -168,11 +170,13 @@ def find_moments(
     matches = {name: match_frames(times, camera, offsets.get(name, 0)) for name, camera in cameras.items()}
     moments = []
     for place, position in enumerate(positions):
-        seen = {name: frame for name, frames in matches.items() if (frame := frames[place])}
+        matched = ((name, frames[place]) for name, frames in matches.items())
+        seen = {name: frame for name, frame in matched if frame}
         number = footage.numbers[position]
         rles = {}  # without objects that are not visible
         for name in masks.objects if len(seen) > 1 else ():
-            if number in masks.objects[name] and (rle := masks.read(name, number, footage.size)):
+            rle = masks.read(name, number, footage.size) if number in masks.objects[name] else None
+            if rle:
                 rles[name] = rle
                 if mask_area(rle) > footage.size[0] * footage.size[1] / 2:
                     ask_if_inverted(decode_mask(rle), f"the mask of {name} in {masks.path}")
@@ -279,7 +283,8 @@ def draw_camera(
         if camera == moment.query and name in moment.masks:
             panel = overlay(panel, resize_mask(moment.masks[name], size), color)
             lines.append((name, color))
-        elif answer := found.get((name, camera)):
+        elif (name, camera) in found:
+            answer = found[name, camera]
             prob = answer.in_image(image.shape[:2])
             mask = cv2.resize(prob, size[::-1]) > THRESHOLD
             panel = overlay(panel, mask, color, dashed=answer.existence < limits[1])

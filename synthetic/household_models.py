@@ -8,23 +8,24 @@ stands on tables and is at most 45 cm long becomes a GLB file, upright and in me
 textures of larger furniture (wood, cloth) become pictures for `--photos`. `credits.csv` names authors and licenses.
 """
 
-import csv
-import re
 import sys
-import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import csv
+import re
+import zipfile
 
 import numpy as np
 from PIL import Image
 
 from common.arguments import Parser
-from common.errors import UserError, counted
+from common.errors import UserError, counted, run_script
 from common.files import atomic_write, temporary_folder
 from synthetic.models import PICTURE_SUFFIXES, import_trimesh
 
@@ -84,7 +85,8 @@ def write_entry(archive: Path, entry: dict[str, str], out: Path, file_name: str,
         return True
     number = len(surfaces)
     for picture in surface_pictures(source.parent):
-        if (pixels := picture.tobytes()) not in surfaces:
+        pixels = picture.tobytes()
+        if pixels not in surfaces:
             surfaces.add(pixels)
             picture.save(out / PHOTOS / f"{len(surfaces):03d}-{file_name}.jpg", quality=92)
     return len(surfaces) > number
@@ -98,7 +100,8 @@ def main() -> None:
     credits: dict[str, tuple[str, ...]] = {}  # by file
     surfaces: set[bytes] = set()
     archives = {path.stem: path for path in args.package.rglob("*.sh3f")}
-    if missing := [name for name in LICENCES if name not in archives]:
+    missing = [name for name in LICENCES if name not in archives]
+    if missing:
         raise UserError(f"{args.package} has no {', '.join(missing)}.sh3f; version 1.8 of the package, unpacked, does")
     for folder in (MODELS, PHOTOS):
         (args.out / folder).mkdir(parents=True, exist_ok=True)

@@ -15,24 +15,25 @@ the real ones, `--size native --hold 1 --num_frames 900`; for your own models, `
 the default takes up to version 3.0, which color alone solves, `--things patterned`.
 """
 
-import argparse
-import math
 import sys
-from dataclasses import fields
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.errors import run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
+start(__name__)
+
+import argparse
+import math
+from dataclasses import fields
+from functools import partial
 
 from tqdm import tqdm
 
 from common.arguments import Parser, add_fields, add_num_workers, at_least
 from common.constants import DEFAULT_ROOT
-from common.errors import UserError, counted
+from common.errors import UserError, counted, run_script
 from common.files import claimed, read_record, remove_leftovers, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, SPLITS, annotation_path
@@ -58,7 +59,8 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
             remove_leftovers(folder)
         record = options.record()
         before = read_record(marker, {}, "delete it") if marker.exists() else record
-        if changed := [f"{name} {before.get(name)} -> {x}" for name, x in record.items() if before.get(name) != x]:
+        changed = [f"{name} {before.get(name)} -> {x}" for name, x in record.items() if before.get(name) != x]
+        if changed:
             print(f"takes in {out} that have other options are replaced: {', '.join(changed)}")
         write_json(marker, record, indent=1)
         jobs = run_jobs(partial(make_take, out, options=options), takes, num_workers)

@@ -173,7 +173,7 @@ for module in sys.argv[1:]:
 
 def test_importing_a_module_changes_nothing_outside_it(warm_python):
     modules = [module_of(path) for path in SOURCES if path not in SCRIPTS and path.parts[-2] != "benchmarks"]
-    # GOMP_SPINCOUNT is the one exception: inference/predictor.py sets it where it is not set (common/cpu.py).
+    # GOMP_SPINCOUNT is the one exception: inference/predictor.py sets it where it is not set (common/start.py).
     environment = {**os.environ, "GOMP_SPINCOUNT": "2000", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
     words = [warm_python, "-c", PROBE, *modules]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT)

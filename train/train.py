@@ -9,27 +9,27 @@ Writes netLast.pth, netBest.pth (with the best validation IoU), the checkpoints 
 log.jsonl and tensorboard/ to --out-dir. If a run was stopped, give the same command again: it continues.
 """
 
-import contextlib
-import signal
 import sys
-import threading
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # repository root
 
-from common.cpu import tune_cpu
-from common.errors import UserError, counted, run_script, say_errors
+from common.start import start
 
-say_errors(__name__)
-tune_cpu(__name__)
+start(__name__)
+
+import contextlib
+import signal
+import threading
+from dataclasses import asdict
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from common.distributed import Stopped, World
+from common.errors import UserError, counted, run_script
 from common.files import claimed, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
@@ -107,7 +107,8 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
         print("loading the network ...", flush=True)
     state, notes = starting_state(options, start, device, world.broadcast(digests))
     state.origin = {**provenance(), "arguments": options.stored}
-    if own := RECIPES[options.recipe].own:
+    own = RECIPES[options.recipe].own
+    if own:
         state.origin["recipe_sha256"] = own.digest
     if world.is_main:
         state.folder = options.out_dir
@@ -183,10 +184,12 @@ def print_introduction(run: Run, notes: list[str]) -> None:
         run.log.say(f"{name.replace('_', ' ')}: {value}")
     for note in notes[1:]:
         run.log.say(note)
-    if left_out := run.pairs.store.left_out | run.validation.pairs.store.left_out:
+    left_out = run.pairs.store.left_out | run.validation.pairs.store.left_out
+    if left_out:
         count, (uid, reason) = counted(len(left_out), "take"), next(iter(left_out.items()))
         run.log.say(f"warning: {count} left out, which data/check_processed.py names; the first is {uid}: {reason}")
-    if late := [epoch for epoch in getattr(options.training, "mine_epochs", ()) if epoch >= options.n_epoch]:
+    late = [epoch for epoch in getattr(options.training, "mine_epochs", ()) if epoch >= options.n_epoch]
+    if late:
         run.log.say(f"warning: nothing is mined after epochs {late}, since --n-epoch is {options.n_epoch}")
     run.log.write("start", run.state.step, **facts, arguments=arguments)
 

@@ -1,7 +1,9 @@
 """Errors that a user can cause end in one line, and so do wrong options; --help names the defaults of a script."""
 
+import ast
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,13 +22,26 @@ from tests.test_structure import SCRIPTS
 
 def test_a_python_without_the_requirements_is_told_so_in_one_line_by_every_script(tmp_path):
     for script in SCRIPTS:
-        if script.parent.name == "benchmarks":
-            continue
         words = [sys.executable, "-E", "-S", script, "--help"]  # -S: without installed packages
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 1, script
         assert re.match(rf"error: {re.escape(sys.executable)} has no module \w+; activate", done.stderr), script
         assert done.stderr.count("\n") == 1 and "pip install -r requirements.txt" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_an_older_python_is_told_so_in_one_line_by_every_script(script, monkeypatch):
+    for path in (script, ROOT / "common" / "__init__.py", ROOT / "common" / "start.py"):
+        ast.parse(path.read_text(), feature_version=(3, 6))  # a SyntaxError would come before any line
+    tree = ast.parse(script.read_text()).body
+    before = next(number for number, node in enumerate(tree) if ast.unparse(node) == "start(__name__)")
+    imports = [ast.unparse(node) for node in tree[:before] if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert {*imports} <= {"import sys", "from pathlib import Path", "from common.start import start"}
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code.startswith(f"error: {sys.executable} is Python 3.9, and this needs 3.10 or newer; activate")
 
 
 def test_ctrl_c_during_the_imports_of_a_script_shows_no_traceback(tmp_path):
