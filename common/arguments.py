@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
 from common.constants import DATA_FOLDER, DEFAULT_DATA_DIR, PRECISION_NAMES, SETTINGS, SHIPPED
-from common.errors import UserError, is_first_to_fail
+from common.errors import Ended, UserError, is_first_to_fail
 from common.parallel import default_workers
 
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
@@ -42,6 +42,11 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error("; ".join(unknown))
         return super().parse_args(args, namespace)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            self._print_message(message, sys.stderr)
+        raise Ended(status)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n" if is_first_to_fail() else None)

@@ -7,17 +7,23 @@ import gc
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 # The exceptions that code may raise when it takes values out of JSON of another form than expected.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+OWN = "__own__"  # a name in a module that the user has written, see common/own_code.py
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or command a terminal
 
 
 class UserError(Exception):
     """Bad input. The message is one line: the thing, its value, and what to do about it."""
+
+
+class Ended(SystemExit):
+    """The end that a command line asks for, as by --help. Whatever else raises SystemExit is code of the user's own."""
 
 
 @functools.cache
@@ -54,9 +60,9 @@ def say_errors() -> None:
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status (None means 0).
 
-    UserError, OSError (disk full, no permission, file gone) and MemoryError end in one line and status 1, Ctrl-C in
-    status 130. If nobody reads on (`| head -1`), the script ends without a word in status 141, as programs in a shell
-    do. Anything else is a bug of ours and keeps its traceback.
+    UserError, OSError (disk full, no permission, file gone), MemoryError and a SystemExit of the user's own code end in
+    one line and status 1, Ctrl-C in status 130. If nobody reads on (`| head -1`), the script ends without a word in
+    status 141, as programs in a shell do. Anything else is a bug of ours and keeps its traceback.
     """
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode gets escapes, not an error
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -67,7 +73,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again when it ends
         status = 141
-    except (Exception, KeyboardInterrupt) as error:
+    except Ended:
+        raise
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         status = _say(error)
         if not status:
             raise
@@ -89,6 +97,19 @@ def is_first_to_fail() -> bool:
     return True
 
 
+def own_lines(error: BaseException) -> list[tuple[str, int]]:
+    """Through which files of the user's own code an error came, with the numbers of the lines."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [(frame.f_code.co_filename, line) for frame, line in frames if OWN in frame.f_globals]
+
+
+def exit_message(error: SystemExit) -> str:
+    """The line for code of the user's own that ends the program: without it, the end would look like a success."""
+    all_lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    file, line = (own_lines(error) or all_lines)[-1]
+    return f"{file}, line {line}: SystemExit: {error}; raise an error that says why, in place of ending the program"
+
+
 def _say(error: BaseException) -> int:
     """Print an error that a user can cause as one line, and return the exit status. If the code is wrong, return 0."""
     if not is_first_to_fail():
@@ -102,6 +123,8 @@ def _say(error: BaseException) -> int:
         message += "pip install -r requirements.txt"
     elif isinstance(error, MemoryError):
         message = "the memory of this machine is full; close other programs or give fewer --num_workers"
+    elif isinstance(error, SystemExit):
+        message = printable(exit_message(error))
     elif isinstance(error, OSError):
         message = f"{type(error).__name__}: {message}"
     elif not isinstance(error, UserError):

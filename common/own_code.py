@@ -3,14 +3,13 @@
 import contextlib
 import hashlib
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.errors import UserError
+from common.errors import OWN, UserError, exit_message, own_lines
 
 
 class OwnClass(NamedTuple):
@@ -38,9 +37,9 @@ def load_class(flag: str, name: str, is_usable: Callable[[Any], bool], need: str
     sys.path.append(str(path.resolve().parent))  # the file may import its neighbors
     module_name = path.stem if is_free(path) else f"own_{path.stem}"
     module = sys.modules[module_name] = types.ModuleType(module_name)
-    code, module.__file__ = path.read_bytes(), file
+    code, module.__file__, vars(module)[OWN] = path.read_bytes(), file, True
     # A loader would read the file again, or run older code from __pycache__.
-    with own_errors(f"{flag} {name}", file):
+    with own_errors(f"{flag} {name}"):
         exec(compile(code, file, "exec"), vars(module))
     usable = [x for x, value in vars(module).items() if is_usable(value)]
     if class_name not in usable:
@@ -50,21 +49,33 @@ def load_class(flag: str, name: str, is_usable: Callable[[Any], bool], need: str
 
 
 @contextlib.contextmanager
-def own_errors(where: str, file: str) -> Iterator[None]:
-    """Say which of the user's code has failed. A missing file or module is one line with the line's number in `file`;
-    other errors keep their traceback, after a line that names `where`.
+def own_errors(where: str) -> Iterator[None]:
+    """Say which of the user's code has failed. A missing file or module, wrong syntax and SystemExit are one line with
+    the number of the code's line; other errors keep their traceback, after a line that names `where`.
     """
     try:
         yield
     except (UserError, BrokenPipeError):
         raise
-    except (OSError, ImportError) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        at = f", line {lines[-1]}" if lines else ""
+    except SystemExit as error:
+        raise UserError(f"{where}: {exit_message(error)}") from None
+    except (OSError, ImportError, SyntaxError) as error:
+        lines = own_lines(error)
+        at = f", line {lines[-1][1]}" if lines else ""
         raise UserError(f"{where}{at}: {type(error).__name__}: {error}") from None
     except Exception:
         print(f"error in {where}:", file=sys.stderr)  # before the traceback
         raise
+
+
+def call_own(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what may be the user's code in a loader process. PyTorch does not pass on a SystemExit: UserError is raised
+    in its place.
+    """
+    try:
+        return function(*arguments)
+    except SystemExit as error:
+        raise UserError(exit_message(error)) from None
 
 
 def is_free(path: Path) -> bool:

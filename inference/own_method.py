@@ -91,7 +91,7 @@ class OwnMethod(Recipe):
             inspect.signature(method_class).bind(**texts)
         except TypeError as error:
             raise UserError(f"{flag}: {error}; it takes {inspect.signature(method_class)}") from None
-        with own_errors(flag, str(own.path)):
+        with own_errors(flag):
             self.method = method_class(**texts)
         self.side = getattr(self.method, "letterbox_side", None)
         letterboxed = f", in pictures letterboxed to {self.side} pixels" if self.side else ""
@@ -104,7 +104,7 @@ class OwnMethod(Recipe):
         """The method's answers. Raises UserError, naming take and frame, if one has not the form that is asked for."""
         named = TakeFrame.of(scene, self.pairs)
         where = f"{self.name}, take {named.take_uid}, frame {named.number}"
-        with own_errors(where, self.name.rpartition(":")[0]):
+        with own_errors(where):
             answers = self.method.predict(named)
         if not isinstance(answers, list | tuple) or len(answers) != len(named.pairs):
             what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__

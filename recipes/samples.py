@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
+from common.own_code import call_own
 from formats.pairs import Pairs
 
 TARGET_SWAP = 0.1  # the share of samples whose target frame is from another take: synthetic negatives
@@ -74,6 +75,9 @@ class TrainSamples(Dataset):
         self.pairs, self.read, self.seed = pairs, read, seed
 
     def __getitem__(self, n: int) -> dict:  # pyrefly: ignore
+        return call_own(self.sample, n)
+
+    def sample(self, n: int) -> dict:
         unreadable = []
         for attempt in range(REDRAWS):
             rng = np.random.default_rng((self.seed, n, attempt))

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from common.constants import THRESHOLD
 from common.errors import UserError
+from common.own_code import call_own
 from formats.geometry import Size, letterbox
 from formats.masks import RLE, fit_mask, letterbox_mask
 
@@ -128,7 +129,7 @@ class Scenes(Dataset):
         return len(self.groups)
 
     def __getitem__(self, index: int) -> Scene:
-        scene = self.prepare(self.read(self.groups[index]))
+        scene = call_own(self.prepare, self.read(self.groups[index]))
         if self.with_truths:
             scene = scene.with_objects()
             sizes = [scene.sizes[number] for number in scene.target]

@@ -18,6 +18,7 @@ from common.constants import THRESHOLD
 from common.distributed import Stopped, World
 from common.existence import balanced_accuracy
 from common.files import atomic_write, json_digest
+from common.own_code import call_own
 from formats.masks import iou, resize_mask
 from formats.pairs import Pairs
 from model.backbone import digest_of
@@ -202,8 +203,8 @@ class Run:
             trained.use_mined(state.mined, self.pairs)
         steps = range(state.step, state.schedule.total_steps)
         numbers = sample_numbers_by_step(steps, options.batch_pos, self.world.rank, self.world.size)
-        samples = TrainSamples(self.pairs, trained.read, options.seed)
-        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=trained.collate, **self.loading))  # pyrefly: ignore
+        samples, collate = TrainSamples(self.pairs, trained.read, options.seed), partial(call_own, trained.collate)
+        return iter(DataLoader(samples, batch_sampler=numbers, collate_fn=collate, **self.loading))  # pyrefly: ignore
 
 
 def random_frames(pairs: Pairs, share: float | None, seed: Sequence[int]) -> list[np.ndarray]:

@@ -217,6 +217,7 @@ WRONG = {  # what a method does -> what the line says
     "answers[1] = (mask.to('meta'), 0.5)": "the mask is no array of numbers; give",
     "answers[1] = (mask[:0], 0.5)": "the mask is float32 of shape (0, 96); give",
     "open('weights.pt')": ", line 13: FileNotFoundError: [Errno 2] No such file or",
+    "raise SystemExit": "m.py, line 13: SystemExit: ; raise an error that says why, in place of ending the program",
     "answers[1] = (mask + torch.nan, 0.5)": "from nan to nan; give numbers from 0 to 1 of shape (96, 96)",
 }
 
@@ -251,6 +252,9 @@ BAD_PREDICTORS = {
     "nowhere.py:Method": "names no file; give FILE.py:CLASS",
     "{tmp}/none.py:Method": "none.py:Method, line 2: ModuleNotFoundError: No module named 'nosuchmodule'",
     "{tmp}/lost.py:Method": "lost.py:Method, line 3: FileNotFoundError: [Errno 2] No such file or",
+    "{tmp}/ended.py:Method": "ended.py, line 3: SystemExit: 0; raise an error that says why",
+    "{tmp}/made.py:Method": "made.py, line 3: SystemExit: no weights; raise an error that says why",
+    "{tmp}/broken.py:Method": "broken.py:Method: SyntaxError: '(' was never closed (broken.py, line 1)",
     "{tmp}/m.py:Metod": "has no class Metod with a method predict(frame); give one of Method",
     "{tmp}/m.py:Method side": "side: not of the form key=value",
     "{tmp}/m.py:Method shar=1": "unexpected keyword argument 'shar'; it takes (share: float = 0.5)",
@@ -263,6 +267,9 @@ def test_what_is_no_method_ends_in_one_line_and_a_status(data_path, tmp_path, wo
     (tmp_path / "m.py").write_text(ANSWER.format(change=""))
     (tmp_path / "none.py").write_text("import torch\nimport nosuchmodule\n")
     (tmp_path / "lost.py").write_text(LOST)
+    (tmp_path / "made.py").write_text(LOST.replace("open('weights.pt')", "import sys; sys.exit('no weights')"))
+    (tmp_path / "ended.py").write_text("import sys\n\nsys.exit(0)\n")
+    (tmp_path / "broken.py").write_text("print(\n")
     done = run_main(eval_segswap.main, *arguments(data_path, tmp_path / "out", *words.format(tmp=tmp_path).split()))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert BAD_PREDICTORS[words].format(tmp=tmp_path) in done.stderr and not (tmp_path / "out").exists()

@@ -3,22 +3,31 @@
 import json
 import shutil
 import sys
+from functools import partial
 from importlib.machinery import PathFinder
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import eval_segswap
 from common.drawing import write_picture
 from common.errors import UserError
 from common.files import file_digest
+from common.own_code import call_own
+from common.parallel import loader_failures, loader_options
 from evaluation import evaluate
 from formats.masks import decode_mask
+from formats.pairs import open_pairs
 from formats.picture_files import read_picture
 from formats.processed import ProcessedTake
 from inference import segment_pair
 from recipes import table
+from recipes.samples import TrainSamples
+from recipes.scene import Scenes
 from tests.made import EGO, ROOT
+from tests.made.processes import run_main
 from tests.made.results import keyed_entries, read_results
 from tests.made.training import RECIPE, log_lines, losses
 from train import train
@@ -102,3 +111,43 @@ def test_a_recipe_that_is_none_is_refused_in_one_line(tmp_path, monkeypatch, nam
         with pytest.raises(UserError) as error:
             use()
         assert str(error.value) == REFUSED[name]
+
+
+ENDS = {  # a function of the file, with what stands before it, at which own code ends the program
+    "import": "from dataclasses import dataclass\n",
+    "network": "        self.config, width = config, config.width\n",
+    "read": "        if rng.random() < self.options.flip:\n",
+    "collate": "        return collate_letterboxed(samples)\n",
+    "losses": "        recipe = self.recipe\n",
+    "prepare": "        return scene.prepared(self.config.input_size)\n",
+    "predict": "        query = [scene.view[number] for number in scene.object]",
+}
+
+
+@pytest.mark.parametrize("place", ENDS)
+def test_a_recipe_that_ends_the_program_is_named_in_one_line(training_set, tmp_path, place):
+    mine, line = tmp_path / "mine.py", ENDS[place]
+    before, _, after = (ROOT / "examples" / "own_recipe.py").read_text().partition(line)
+    indent = line[: -len(line.lstrip())]
+    mine.write_text(f"{before}{indent}import sys; sys.exit(0)\n{line}{after}")
+    words = RECIPE.replace("--mode tiny", f"--recipe={mine}:OwnRecipe --train-dir={training_set}").split()
+    done = run_main(train.main, *words, f"--out-dir={tmp_path / 'run'}")
+    number = before.count("\n") + 1
+    said = f"{mine}, line {number}: SystemExit: 0; raise an error that says why, in place of ending the program\n"
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.endswith(said), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_own_code_that_ends_a_loader_process_is_named_in_one_line_too(training_set):
+    def end(*_):
+        sys.exit(0)
+
+    pairs, options = open_pairs([training_set], "train", "ego-exo"), loader_options(1) | {"persistent_workers": False}
+    samples, scenes = TrainSamples(pairs, end, 0), Scenes(pairs, [np.array([0])], end)
+    of_training = {"batch_sampler": [[0]], "collate_fn": partial(call_own, end)}
+    for data, more in ((samples, of_training), ([0], of_training), (scenes, {"batch_size": None})):
+        with (
+            pytest.raises(UserError, match=r"^\S*test_own_recipe.py, line \d+: SystemExit: 0; raise"),
+            loader_failures(),
+        ):
+            list(DataLoader(data, **more, **options))
