@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.constants import SETTINGS
+from common.existence import benchmarks_accuracy
 from common.files import has_form, read_record
 from evaluation.metrics import METRICS, OFFICIAL
 
@@ -37,14 +38,20 @@ class Group(NamedTuple):
 
     def text(self, name: str) -> str:
         """The value of a metric; "-" if it has none."""
-        return "-" if is_undefined(name, self.lacks) else METRICS[name].as_text(self.scores[name])
+        return METRICS[name].as_text(self.scores[name])
 
 
 def is_undefined(name: str, lacks: str) -> bool:
-    """Whether a metric needs the objects that the cases lack. The balanced accuracy needs both: the benchmark, and
-    metrics.json, then average only the class that occurs, so that a constant answer can score 100.
-    """
+    """Whether a metric needs the objects that the cases lack. The balanced accuracy needs both."""
     return bool(lacks) and METRICS[name].over in ("", lacks)
+
+
+def benchmarks_scores(scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores of all cases as the benchmark's script has them, which differ if the cases lack visible or hidden
+    objects.
+    """
+    accuracy = benchmarks_accuracy(1 - scores["missed_existence"], 1 - scores["false_existence"])
+    return {**scores, "balanced_accuracy": accuracy}
 
 
 class Summary(NamedTuple):
@@ -112,9 +119,10 @@ class Figures:
         figures |= {"frames_scored": total.frames, "frames_visible": total.visible}
         figures |= {"frames_several_objects": total.frames_several_objects}
         figures |= {"right_object_chance": total.scores["right_object_chance"]}
-        official = {} if self.all_frames else {"official": {name: total.scores[name] for name in OFFICIAL}}
+        scores = benchmarks_scores(total.scores)
+        official = {} if self.all_frames else {"official": {name: scores[name] for name in OFFICIAL}}
         figures |= official
-        figures["extra"] = {name: total.scores[name] for name in METRICS if name not in official.get("official", ())}
+        figures["extra"] = {name: scores[name] for name in METRICS if name not in official.get("official", ())}
         figures |= {"interval_95": self.summary.intervals, "breakdown": self.summary.breakdown}
         figures |= {} if not self.rules else {"protocols": self.rules}
         figures |= {"warnings": self.warnings, "results": self.results, "provenance": self.provenance}

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from common.existence import balanced_accuracy
+from common.existence import benchmarks_accuracy
+from evaluation.figures import benchmarks_scores
 from evaluation.metrics import OFFICIAL
 from evaluation.summary import metrics_of_cases
 from formats.pairs import Pairs
@@ -31,7 +32,7 @@ def protocol_scores(values: Sequence[float], unit: str, count: int, visible: Seq
 
 def official(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     """The benchmark's rule: means over all frames in which the target has a mask."""
-    values, visible = metrics_of_cases(cases), cases["visible"].tolist()
+    values, visible = benchmarks_scores(metrics_of_cases(cases)), cases["visible"].tolist()
     return protocol_scores([values[name] for name in OFFICIAL], "masks", sum(visible), visible)
 
 
@@ -40,7 +41,8 @@ def omama(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     visible = cases["visible"].tolist()
     of_masks = cases["at_file_size"][visible]
     values = [mean(of_masks[name]) for name in ("iou", "location_error_own_diagonal", "contour_accuracy")]
-    return protocol_scores([*values, metrics_of_cases(cases)["balanced_accuracy"]], "masks", len(of_masks), visible)
+    accuracy = benchmarks_scores(metrics_of_cases(cases))["balanced_accuracy"]
+    return protocol_scores([*values, accuracy], "masks", len(of_masks), visible)
 
 
 def pooled_per_take(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def lmeec_visibility(pairs: Pairs, cases: np.ndarray) -> dict[str, Any]:
     """LM-EEC's rule: a mask above 0.1 % of the image says "visible"; true masks empty at 480 pixels are hidden."""
     truth = cases["visible"] & (cases["truth_pixels"] > 0)
     masks, predicted = cases[truth], cases["predicted_area"] > VISIBLE_AREA
-    accuracy = balanced_accuracy(mean(predicted[truth]), mean(~predicted[~truth]))
+    accuracy = benchmarks_accuracy(mean(predicted[truth]), mean(~predicted[~truth]))
     values = [mean(masks[name]) for name in WITHOUT_EXISTENCE]
     return protocol_scores([*values, accuracy], "masks", len(masks), truth.tolist())
 

@@ -42,8 +42,8 @@ def case_sums(cases: np.ndarray) -> np.ndarray:
 
 
 def metrics_of_sums(rows: np.ndarray) -> dict[str, Any]:
-    """Sums (..., len(SUMS)) -> values (...) of METRICS and of `right_object_chance` (floats for a single row; nan
-    without cases).
+    """Sums (..., len(SUMS)) -> values (...) of METRICS and of `right_object_chance` (floats for a single row; nan if
+    the cases lack an object that the metric needs).
     """
     column = dict(zip(SUMS, np.moveaxis(rows, -1, 0), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -108,9 +108,11 @@ def bootstrap_metrics(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def percentile_interval(values: np.ndarray) -> Interval:
-    """The interval that holds the middle 95 % of the values; nan if there are no values."""
-    values = values[~np.isnan(values)]
-    return tuple(np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else (math.nan, math.nan)
+    """The interval that holds the middle 95 % of the values of draws; nan if it would rest on fewer than half of them,
+    since the others lack an object that the metric needs.
+    """
+    known = values[~np.isnan(values)]
+    return tuple(np.quantile(known, [0.025, 0.975]).tolist()) if 2 * len(known) >= len(values) else (math.nan, math.nan)
 
 
 def figures_of(

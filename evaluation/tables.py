@@ -50,7 +50,12 @@ def interval_note(figures: Figures) -> str:
     if all(math.isnan(low) for low, _ in figures.summary.intervals.values()):
         return "no intervals: they come from drawing takes with replacement, which needs several takes"
     few = f"; {figures.takes} takes are few: such intervals are too narrow" if figures.takes < FEW_TAKES else ""
-    return f"intervals: takes drawn with replacement{few}"
+    scores = figures.summary.total.scores
+    lacking = [
+        METRICS[x].title for x, (low, _) in figures.summary.intervals.items() if low != low and scores[x] == scores[x]
+    ]
+    none = f"; none of {' and '.join(lacking)}: most draws lack such objects" if lacking else ""
+    return f"intervals: takes drawn with replacement{few}{none}"
 
 
 def score_tables(figures: Figures) -> list[Table]:
@@ -75,8 +80,7 @@ def score_table(figures: Figures) -> Table:
         if name == "right_object":
             chance = metric.as_text(total.scores["right_object_chance"])
             title += f", in {total.frames_several_objects:,} cases with several objects, chance {chance}"
-        interval = metric.interval_text(intervals[name]) if value != "-" else ""
-        rows.append((title, value, interval or "-"))
+        rows.append((title, value, metric.interval_text(intervals[name]) or "-"))
     return rows
 
 
@@ -87,7 +91,7 @@ def seeds_table(figures: Figures, seeds: Mapping[str, Spread]) -> Table:
     for name, runs in seeds.items():
         texts = [METRICS[name].as_text(value) for value in (*runs.values, runs.mean, runs.deviation)]
         texts.append(METRICS[name].interval_text(figures.summary.intervals[name]) or "-")
-        rows.append((heading(name, lacks), *("-" * len(texts) if is_undefined(name, lacks) else texts)))
+        rows.append((heading(name, lacks), *texts))
     return rows
 
 
@@ -117,8 +121,7 @@ def difference_table(figures: Figures, other: Comparison) -> Table:
         paired = other.metrics[name]
         values = metric.as_text(paired.first), metric.as_text(paired.second)
         change = metric.as_text(paired.difference, "+"), metric.interval_text(paired.interval_95, "+") or "-"
-        cells = "-----" if is_undefined(name, lacks) else (*values, *change, better_or_worse(name, paired))
-        rows.append((heading(name, lacks), *cells))
+        rows.append((heading(name, lacks), *values, *change, better_or_worse(name, paired)))
     return rows
 
 
@@ -128,7 +131,6 @@ def change_table(figures: Figures, kind: str, other: Comparison) -> Table:
     surely better, down if it is surely worse.
     """
     rows: Table = [(f"{other.second} - {figures.names[0]}", *(METRICS[name].heading for name in TABLE_METRICS))]
-    groups = {group.label: group for group in figures.summary.breakdown[kind]}
     sizes = {label: np.nan_to_num(abs(changes["iou"].difference)) for label, changes in other.by[kind].items()}
     for label in sorted(sizes, key=sizes.__getitem__, reverse=True):
         cells, changes = [label], other.by[kind][label]
@@ -137,7 +139,7 @@ def change_table(figures: Figures, kind: str, other: Comparison) -> Table:
             interval = metric.interval_text(changes[name].interval_95, "+")
             arrow = {"better": " ▲", "worse": " ▼"}.get(better_or_worse(name, changes[name]), "")
             text = metric.as_text(change, "+") + arrow + (f" [{interval}]" if interval else "")
-            cells.append("-" if is_undefined(name, groups[label].lacks) else text)
+            cells.append(text)
         rows.append(cells)
     return rows
 

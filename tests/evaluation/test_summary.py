@@ -65,6 +65,20 @@ def test_the_interval_of_the_mean_of_runs_is_that_of_one_run_if_they_are_equal_a
     assert width(cases, cases) == pytest.approx(width(cases)) and width(cases, better) > 2 * width(cases)
 
 
+def test_draws_without_a_hidden_object_say_nothing_about_the_balanced_accuracy():
+    """A program that calls everything visible has 50 %, whatever is drawn."""
+    mask, takes = MaskScores(0.5, 0.5, 0, 0, True, 9, 9), np.repeat(range(4), 2)
+    always = make_cases(*((1, mask) for _ in range(7)), (1, None))  # the last take alone has a hidden object
+    right = make_cases(*((1, mask) for _ in range(7)), (0, None))
+    figures = summarize(takes, {"take": ["a"] * 6 + ["b"] * 2}, always[None])
+    assert figures.intervals["balanced_accuracy"] == (0.5, 0.5) and figures.intervals["false_existence"] == (1, 1)
+    assert [group.text("balanced_accuracy") for group in figures.breakdown["take"]] == ["-", "50.00"]
+    change = paired_differences(takes, case_sums(np.stack([right, always])))["balanced_accuracy"]
+    assert change == (1, 0.5, -0.5, (-0.5, -0.5))
+    apart = summarize(np.array([0, 1]), {}, make_cases((1, mask), (1, None))[None])  # half of the draws have both
+    assert apart.total.scores["balanced_accuracy"] == 0.5 and math.isnan(apart.intervals["balanced_accuracy"][0])
+
+
 def test_a_difference_is_called_better_or_worse_and_uncertain_if_the_interval_holds_0():
     assert better_or_worse("location_error", Change(0.1, 0.2, 0.1, (-0.1, 0.2))) == "worse, uncertain"
     assert better_or_worse("iou", Change(0.1, 0.2, 0.1, (math.nan, math.nan))) == "-"  # of a single take
