@@ -31,7 +31,7 @@ class MaskScores(NamedTuple):
     contour_accuracy: float
     location_error: float
     location_error_corrected: float  # see `location_error`
-    mask_presence: bool  # both masks are empty, or neither mask is empty
+    mask_presence: bool  # both masks are empty (the true one vanished when it was resized), or neither mask is empty
     truth_pixels: int
     predicted_pixels: int
     right_object: float = math.nan  # 1 or 0, see `right_object`; nan if no other object is in view
@@ -79,7 +79,7 @@ METRICS = {  # the first four in the order of the paper's tables
     "contour_accuracy": Metric("contour accuracy", official=True),
     "balanced_accuracy": Metric("existence balanced accuracy", official=True, percent=True, over=""),
     "location_error_corrected": Metric("location error, empty masks centered", higher_is_better=False),
-    "mask_presence": Metric("mask empty exactly where the truth is", percent=True),
+    "mask_presence": Metric("visible objects that get a mask", percent=True),
     "right_object": Metric("right object", percent=True, over=SEVERAL),
     "missed_existence": Metric("missed objects", percent=True, higher_is_better=False),
     "false_existence": Metric("invented objects", percent=True, higher_is_better=False, over="hidden"),

@@ -4,6 +4,7 @@ rules of other groups equal golden ones, which implementations without shortcuts
 
 import itertools
 import json
+import re
 
 import cv2
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from pycocotools import mask as coco
 
 from evaluation import evaluate
-from evaluation.metrics import OFFICIAL, MaskScores, score_masks
+from evaluation.metrics import METRICS, OFFICIAL, MaskScores, score_masks
 from evaluation.protocols import PROTOCOLS
 from formats.masks import encode_mask
+from tests.made import ROOT
 from tests.made import official_evaluation as official
 from tests.made.golden import GOLDEN, golden
 from tests.made.results import keyed_entries, make_cases
@@ -47,12 +49,24 @@ def square(size, top, left, side=40):
     return mask
 
 
+def scorer_of_the_documents() -> dict:
+    """The functions under "Exact rules" in docs/evaluation.md, by name."""
+    text = (ROOT / "docs" / "evaluation.md").read_text().partition("### Exact rules")[2]
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], names := {})
+    return names
+
+
+DOCUMENTED = scorer_of_the_documents()
+
+
 def assert_official(truth, prediction):
     scores = score(truth, prediction)
     assert score(np.asfortranarray(truth), np.asfortranarray(prediction)) == scores  # as RLE are decoded
     assert scores.iou == pytest.approx(official.iou(truth, prediction), abs=1e-12)
     assert scores.contour_accuracy == pytest.approx(official.contour_accuracy(truth, prediction), abs=1e-12)
     assert scores.location_error == pytest.approx(official.location_error(truth, prediction), abs=1e-12)
+    for name in official.SCORES:
+        assert DOCUMENTED[name](truth, prediction) == pytest.approx(getattr(scores, name), abs=1e-12), name
     assert scores.mask_presence == (truth.any() == prediction.any())
     assert (scores.truth_pixels, scores.predicted_pixels) == (truth.sum(), prediction.sum())
     return scores
@@ -83,6 +97,18 @@ def test_the_corrected_location_error_puts_an_empty_mask_in_the_middle_of_the_im
     assert portrait.location_error_corrected < 0.003 < 0.2 < portrait.location_error
     moved = square(size, 10, 10)
     assert score(middle, moved).location_error == score(middle, moved).location_error_corrected
+
+
+def test_the_documents_explain_each_score_by_its_name_and_their_examples_are_right():
+    text = (ROOT / "docs" / "evaluation.md").read_text()
+    titles = [metric.title for metric in METRICS.values()]
+    assert [title for title in titles if not re.search(rf"^\| (.*, )?{title}[,` ].*\|$", text, re.M)] == []
+    assert METRICS["mask_presence"].over == "visible" and "visible objects" in METRICS["mask_presence"].title
+    example, size = re.search(r"columns (\d+) to (\d+) and (\d+) to (\d+), .* = (\S+) \|", text), (270, 480)
+    first, second = (np.zeros(size, np.uint8) for _ in range(2))
+    left, right, other_left, other_right = map(int, example.groups()[:4])
+    first[9:30, left : right + 1], second[9:30, other_left : other_right + 1] = 1, 1
+    assert f"{score(first, second).location_error:.3f}" == example[5]
 
 
 NETWORK_SIZES = {480: (700, 700), 270: (540, 952)}  # official height -> size of the masks of O-MaMa's results
