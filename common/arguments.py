@@ -10,8 +10,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
-from common.constants import DATA_FOLDER, DEFAULT_DATA_DIR, PRECISION_NAMES, SETTINGS, SHIPPED
-from common.errors import Ended, UserError, is_first_to_fail
+from common.constants import DATA_FOLDER, DEFAULT_DATA_DIR, OUTLINES, PRECISION_NAMES, SETTINGS, SHIPPED
+from common.errors import Ended, UserError, is_first_to_fail, warn_once
 from common.parallel import default_workers
 
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
@@ -19,6 +19,7 @@ PRECISION_HELP = (
     "fp32 is exact; tf32 rounds products to TensorFloat-32; bf16 and fp16 compute in half precision (default: bf16 "
     "on GPUs that compute in it, else fp32; docs/accuracy.md says what it costs)"
 )
+CALLED = {"--gpu": "--device"}  # what other commands call an option
 BATCH_SIZE = 32  # pairs that a network computes at once; a frame of the data set has 20 to 40 pairs
 
 
@@ -38,6 +39,7 @@ class Parser(argparse.ArgumentParser):
             if name[:2] == "--" != name and name not in flags:
                 near = [x for x in flags if x.startswith(name)] or difflib.get_close_matches(name, flags, 1, cutoff=0.8)
                 near = near or [x for x in flags if x.startswith(name.partition("_")[0] + "_")]  # the same first word
+                near = near or [x for x in flags if x == CALLED.get(name)]
                 unknown.append(f"there is no {name}, but {' and '.join(near)}" if near else f"there is no {name}")
         if unknown:
             self.error("; ".join(unknown))
@@ -156,6 +158,13 @@ def network_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in NETWORK_OPTIONS if hasattr(args, name)}
 
 
+def network_files(args: argparse.Namespace) -> list[Path]:
+    """The files and folders that a user has named in `add_network_options`, for `check_outputs`."""
+    recipe = (args.recipe or "").rpartition(":")[0]
+    outline = args.outline if args.outline not in OUTLINES else None  # a name, or a folder
+    return [Path(x) for x in (args.ckpt_path, args.backbone_weights, recipe, outline) if x]
+
+
 def add_network_options(parser: argparse.ArgumentParser, ckpt_help: str) -> None:
     """Add the NETWORK_OPTIONS that all scripts of prediction have, --ckpt_path and --device."""
     add = parser.add_argument
@@ -214,6 +223,10 @@ def videos_and_offsets(args: argparse.Namespace) -> tuple[dict[str, Path], dict[
     for flag, names in (("--masks", masks), ("--offset", offsets), ("--ego", egos)):
         if unknown := {*names} - videos.keys():
             raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(videos)}")
+    first = {path.resolve(): name for name, path in reversed(videos.items())}
+    for name, path in videos.items():
+        if (other := first[path.resolve()]) != name:
+            warn_once(f"{other} and {name} have the same recording, {path}; did you mean another one?")
     for name, path in masks.items():
         if inner := next((camera for camera in (name, *videos) if any((path / camera).glob("*/*"))), None):
             raise UserError(f"{path} holds a folder of camera {inner!r}; give --masks {inner}={path / inner}")

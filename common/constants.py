@@ -7,6 +7,7 @@ SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of th
 SIZES = {"smaller": SETTINGS["ego-exo"], "larger": SETTINGS["exo-ego"], "same": ("exo", "exo")}
 PRECISION_NAMES = ("fp32", "tf32", "bf16", "fp16")
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
+OUTLINES = ("none", "grabcut")  # what can draw outlines besides SAM 2
 
 DATA_FOLDER = Path(__file__).resolve().parents[1] / "data"
 DEFAULT_ROOT = DATA_FOLDER / "egoexo"  # the data set, or a link to it

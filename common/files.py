@@ -27,6 +27,8 @@ from filelock import FileLock, Timeout
 
 from common.errors import CONTROL, UserError, warn_once
 
+POINTER = b"version https://git-lfs.github.com/spec/"  # the first bytes of a Git LFS pointer
+
 
 @contextlib.contextmanager
 def claimed(folder: Path, name: str, doing: str) -> Iterator[None]:
@@ -225,6 +227,14 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def refuse_pointer(path: Path) -> None:
+    """Raise UserError if a file is what Git LFS leaves in the place of a large file that was not fetched."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise UserError(f"{path} is a Git LFS pointer, not the file; run git lfs pull in its repository")
+
+
 def json_digest(value: Any) -> str:
     """SHA-256 of a value as JSON, hexadecimal; an object counts as the dict of its fields."""
     return hashlib.sha256(json.dumps(value, default=vars, sort_keys=True).encode()).hexdigest()
@@ -263,6 +273,7 @@ def json_errors(path: Path, remedy: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"no file {path}; {remedy}") from None
     except (ValueError, RecursionError, ijson.JSONError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        refuse_pointer(path)
         text = error.args[0] if error.args else ""
         text = text.decode(errors="replace") if isinstance(text, bytes) else str(error)  # ijson's, if not of UTF-8
         kind, _, excerpt = text.partition("\n")

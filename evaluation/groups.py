@@ -8,12 +8,11 @@ The column `object_name`, `take_uid` or both say what a line is about, as in cas
 name. Each other column is a breakdown.
 """
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from common.csv_table import read_csv
 from common.errors import UserError, counted
 from formats.pairs import Pairs
 
@@ -64,17 +63,12 @@ class Groups(NamedTuple):
 
 def read_groups(path: Path) -> Groups:
     """Read a file of groups. Raises UserError if it is none, or if two lines contradict each other."""
-    try:
-        reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
-        header, *lines = [[cell.strip() for cell in line] for line in reader if any(line)] or [[]]
-    except (csv.Error, ValueError, OSError) as error:
-        raise UserError(f"cannot read --groups {path} as comma-separated values in UTF-8: {error}") from None
+    header, lines = read_csv(path, "--groups")
     keys = tuple(key for key in KEYS if key in header)
     columns = {name: {} for name in header if name not in KEYS}
-    if not keys or not columns or len({*header}) < len(header) or {*columns} & {"", *LONG_BREAKDOWNS}:
+    if not keys or not columns or {*columns} & {"", *LONG_BREAKDOWNS}:
         remedy = "give object_name, take_uid or both, and a column with another name for each breakdown"
-        commas = ", with commas between the columns" if len(header) == 1 else ""  # not semicolons or tabs
-        raise UserError(f"--groups {path} has the columns {', '.join(header)!r}; {remedy}{commas}")
+        raise UserError(f"--groups {path} has the columns {', '.join(header)!r}; {remedy}")
     if not lines:
         raise UserError(f"--groups {path} has no line below its header; give one for each object or take")
     for line in lines:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.errors import UserError, first_few, warn_once
-from common.files import name_number
+from common.files import name_number, refuse_pointer
 
 SUFFIXES = (".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # of the pictures in a folder
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF")  # of several in a file, the first is read
@@ -46,6 +46,7 @@ def open_picture(path: Path) -> Image.Image:
     with picture_errors(str(path)), warnings.catch_warnings():
         if not Path(path).is_file():  # to open a pipe would wait for its writer
             raise UserError(f"{path} " + ("is no file" if Path(path).exists() else "does not exist"))
+        refuse_pointer(Path(path))
         if str(mimetypes.guess_type(path)[0]).startswith("video/"):
             raise UserError(f"{path} is a video; inference/segment_video.py finds objects in videos")
         if Path(path).suffix.lower() in (".heic", ".heif"):

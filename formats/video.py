@@ -22,7 +22,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, refuse_pointer
 from formats.geometry import Size
 
 SKIP, FEED, WANT = 0, 1, 2  # what to do with a packet
@@ -81,6 +81,7 @@ def index_video(path: Path) -> VideoIndex:
     except (VideoError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make the library raise any exception
+        refuse_pointer(path)
         raise VideoError(f"{path} has no readable header or index (moov atom) ({_error_text(error)})") from None
     num_present = len(packets)
     if is_avi and packets and packets[-1][0] is not None:

@@ -7,7 +7,7 @@ continues, and a row is answered anew if its pictures, its masks or the network 
 
 import contextlib
 import csv
-import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL.PngImagePlugin import PngInfo
 
+from common.csv_table import read_csv
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
 from common.existence import LIMITS, WORDS, Limits, with_percent, word_for
@@ -29,6 +30,7 @@ from inference.predictor import Found, Queries, as_mask, marked_images
 
 VISIBLE, ABSENT = "visible", "absent"  # truths without a mask
 MADE_OF = "made of"  # the entry of a mask's file
+SHEET_COMMENT = "answers to a table of pairs"  # in the file of a sheet
 TABLE = "answers.csv"
 FILES, OTHERS = ("query_image", "target_image", "query_mask", "truth"), ("query_box", "object", "size")
 COLUMNS = ("name", *FILES, *OTHERS)
@@ -65,6 +67,8 @@ class Row:
             raise UserError(f"{error}; look at the row's query_box and object") from None
         masks = [paths["query_mask"]] if "query_mask" in paths else []
         truth = paths.get("truth", cells["truth"].lower() or None)
+        if isinstance(truth, Path) and not os.path.lexists(truth):
+            raise UserError(f"truth {cells['truth']!r} is no file; give a mask, {VISIBLE} or {ABSENT}")
         query, target = paths["query_image"], paths["target_image"]
         return cls(cells["name"], [query], target, masks, box or None, value, cells["size"] or None, truth)
 
@@ -120,11 +124,9 @@ def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
     """The rows of a table, and by name the errors of rows that cannot be read. Raises UserError if it is not such a
     table, or if a name has two rows or cannot name a file.
     """
-    columns, *lines = read_cells(path)
-    doubled = {column for column in columns if columns.count(column) > 1}
-    if wrong := {*COLUMNS[:3]} - {*columns} or doubled:
-        fault = "there twice" if wrong == doubled else "missing"
-        raise UserError(f"{path}: column {min(wrong)!r} is {fault}; the columns are {', '.join(COLUMNS)}")
+    columns, lines = read_csv(path, "--pairs")
+    if missing := {*COLUMNS[:3]} - {*columns}:
+        raise UserError(f"{path}: column {min(missing)!r} is missing; the columns are {', '.join(COLUMNS)}")
     if own := [repr(column) for column in columns if column not in COLUMNS]:
         warn_once(f"{path}: ignored: {counted(len(own), 'column')} {', '.join(own)}; known are {', '.join(COLUMNS)}")
     rows, broken = {}, {}
@@ -141,21 +143,26 @@ def read_table(path: Path) -> tuple[list[Row], dict[str, UserError]]:
     return list(rows.values()), broken
 
 
-def read_cells(path: Path) -> list[list[str]]:
-    """The lines of a table that are not empty, at least one. Raises UserError if it cannot be read."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a byte order mark
-        separator = next((x for x in ",;\t" if x in text.partition("\n")[0]), ",")  # in spreadsheets of some countries
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        return [[cell.strip() for cell in line] for line in reader if any(line)] or [[]]
-    except (csv.Error, ValueError, OSError) as error:
-        raise UserError(f"cannot read --pairs {path} as comma-separated values in UTF-8: {error}") from None
-
-
 def check_files(rows: Sequence[Row], out: Path, *others: Path | None) -> None:
-    """Raise UserError if the answers to rows would replace a file that is read: one of the rows, or of the others."""
+    """Raise UserError if the answers to rows would replace a file that is read, one of the rows or of the others, or a
+    table or sheet that no table's run made.
+    """
     written = [TABLE, SHEET, *(f"{row.name}{end}" for row in rows for end in (".png", ".jpg"))]
     check_outputs([out / name for name in written], [*others, *(path for row in rows for path in row.files)])
+    for path in out / TABLE, out / SHEET:
+        if os.path.lexists(path) and not is_of_a_table(path):
+            raise UserError(f"{path} is of no table's run, and stays; rename it, or give another --out")
+
+
+def is_of_a_table(path: Path) -> bool:
+    """True if a table's run wrote this file, also if it is damaged: answers.csv by its first line, the sheet by its
+    comment, a mask by what it was made of.
+    """
+    signs = {".csv": f"\n{','.join(RowAnswer._fields)}\n", ".jpeg": SHEET_COMMENT, ".png": f"tEXt{MADE_OF}\0"}
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return signs[path.suffix].encode() in b"\n" + file.read(4096)
 
 
 def answer_table(
@@ -234,7 +241,7 @@ def former_answer(mask_path: Path, picture_path: Path, digest: str) -> Found | N
     """The answer that lies there, if it was made from the same and is whole. Raises UserError if one of both files was
     not made by a table.
     """
-    is_ours = mask_path.is_file() and f"tEXt{MADE_OF}\0".encode() in mask_path.read_bytes()  # also of a damaged one
+    is_ours = is_of_a_table(mask_path)
     for path in mask_path, picture_path:
         if path.exists() and not is_ours:
             raise UserError(f"{path} is of no table's run, and stays; give another name or --out")
@@ -279,7 +286,7 @@ def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Pat
         caption = f"{found.said}{score}: {found.name}"
         tiles.append(captioned(side_by_side(views), caption, len(views) * TILE_WIDTH))
     columns = max(1, TABLE_WIDTH // max(tile.shape[1] for tile in tiles))
-    write_picture(out / SHEET, in_columns(tiles, columns))
+    write_picture(out / SHEET, in_columns(tiles, columns), comment=SHEET_COMMENT)
 
 
 def print_scores(answers: Sequence[RowAnswer], limits: Limits) -> None:

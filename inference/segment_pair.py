@@ -28,12 +28,13 @@ start(__name__)
 
 import argparse
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_options
+from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, network_files, network_options
 from common.constants import SIZES
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
 from common.errors import UserError, counted, run_script, warn_once
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None) -> int | None:
     rows, broken = read_table(args.pairs) if args.pairs else (rows_of(args), {})
     if not rows and not broken:
         raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
-    check_files(rows, args.out, args.pairs, args.ckpt_path, args.backbone_weights)
+    check_files(rows, args.out, args.pairs, *network_files(args))
     predictor = load(args)
     limits = args.limits or predictor.limits
     made_by = f"{predictor.recipe.digest} {predictor.recipe.options} {[*limits]}"
@@ -122,14 +123,22 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
     if ranks(args):  # the query may lie in the folder
         given = {path.resolve() for path in (*queries, *masks)}
         targets = [x for x in targets if x.resolve() not in given]
-    doubled = {x.stem for x in targets if sum(x.stem == y.stem for y in targets) > 1}
-    if doubled:
-        raise UserError(f"two targets are called {min(doubled)!r}; rename one")
-    rows = [Row(x.stem, queries, x, masks, args.query_box, value, args.size) for x in targets]
+    names = names_of(targets)
+    rows = [Row(x, queries, y, masks, args.query_box, value, args.size) for x, y in zip(names, targets, strict=True)]
     if value == "all":
         values = label_values(masks[0])
         rows = [replace(row, name=f"{row.name}_{x}", value=x) for x in values for row in rows]
     return rows
+
+
+def names_of(targets: Sequence[Path]) -> list[str]:
+    """The name of each target's answer: that of its file, and where two are the same, that of its folder before it."""
+    counts = Counter(path.stem for path in targets)
+    names = [x.stem if counts[x.stem] == 1 else f"{x.absolute().parent.name}_{x.stem}" for x in targets]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise UserError(f"two targets are called {doubled[0]!r}; rename one")
+    return names
 
 
 def targets_of(paths: Sequence[Path]) -> list[Path]:

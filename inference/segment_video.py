@@ -84,6 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     videos, offsets = videos_and_offsets(args)
     if len(args.masks) > 1:
         raise UserError("--masks takes the masks of one camera here, which is the query camera")
+    if args.out.is_symlink() and not args.out.exists():
+        raise UserError(f"{args.out} is a link to nowhere; delete it, or give another --out")
     cameras = {name: open_footage(path, args.fps) for name, path in videos.items()}
     ego = args.ego or next((name for name in cameras if camera_kind(name) == "ego"), None)
     query, path = args.masks[0]

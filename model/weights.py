@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.files import refuse_pointer
 from model.device import memory_errors
 
 MAX_WEIGHT = 1e4  # trained weights are below 100; weights above this limit make products infinite and results NaN
@@ -38,6 +39,7 @@ def read_torch(path: Path, remedy: str) -> tuple[Any, str]:
     except UserError:
         raise
     except Exception as error:  # PyTorch raises many kinds of errors
+        refuse_pointer(Path(path))
         reason = getattr(error, "strerror", None) or why_unreadable(error)
         raise UserError(f"{path} cannot be read: {reason}; {remedy}") from None
 

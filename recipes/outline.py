@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.constants import THRESHOLD
+from common.constants import OUTLINES, THRESHOLD
 from common.errors import UserError, counted
 from common.parallel import in_threads
 from formats.crop import Crop, cut, put_back
@@ -29,7 +29,7 @@ from model.weights import check_weights, one_line
 from recipes.base import MEMORY_REMEDY, Answer
 from recipes.crops import CONTEXT, connected_parts, spot_of
 
-NONE, GRAB_CUT = "none", "grabcut"
+NONE, GRAB_CUT = OUTLINES
 SHARPEN_SIDE = 192  # the crop in which GrabCut draws, in pixels
 SURE = 0.95  # above it, or below 1 - SURE, GrabCut may not change a pixel
 

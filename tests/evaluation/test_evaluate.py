@@ -324,7 +324,7 @@ def test_a_column_of_ones_own_is_a_breakdown_whose_cases_are_those_of_its_object
     assert "* by category\n" in printed and "* by made of" not in printed
     assert f"{objects}: 1 of 2 names unknown, such as spoon_9\n" in printed and f"{objects} lacks " in printed
     both = tmp_path / "both.csv"
-    both.write_text("take_uid,scenario\ntake-a,morning\ntake-b,noon\n")
+    both.write_text("take_uid;scenario\ntake-a;morning\ntake-b;noon\n", encoding="utf-16")  # as a spreadsheet writes it
     run(*options(scored_data, *files), "--out", tmp_path / "two", "--groups", both, script=compare)
     comparison = json.loads((tmp_path / "two" / "comparison.json").read_text())
     assert [*comparison["comparisons"][0]["by"]["scenario"]] == ["morning", "noon"]
@@ -335,15 +335,15 @@ def test_a_column_of_ones_own_is_a_breakdown_whose_cases_are_those_of_its_object
 GROUPS = {  # content of a file -> what is wrong with it
     "name,category\ncup_0,a\n": " has the columns 'name, category'; give object_name, take_uid or both, and a column",
     "object_name\ncup_0\n": " has the columns 'object_name'; give",
-    "object_name;kind\ncup_0;a\n": " has the columns 'object_name;kind'; give object_name, take_uid or both, "
-    "and a column with another name for each breakdown, with commas between the columns",
+    "object_name|kind\ncup_0|a\n": " has the columns 'object_name|kind'; give object_name, take_uid or both, "
+    "and a column with another name for each breakdown",
     "object_name,kind\n": " has no line below its header; give one for each object or take",
     "object_name,take\ncup_0,a\n": " has the columns 'object_name, take'; give",
-    "object_name,kind,kind\ncup_0,a,b\n": " has the columns 'object_name, kind, kind'; give",
+    "object_name,kind,kind\ncup_0,a,b\n": ": column 'kind' is there twice; rename one",
     "": " has the columns ''; give",
     "object_name,kind\ncup_0,a,b\n": ": the line of 'cup_0' has 3 cells, not 2; quote cells with commas",
     "object_name,kind\ncup_0,a\ncup_0,b\n": ": cup_0 is 'a' and 'b'; drop one of the lines",
-    "\xe9,kind\n": " as comma-separated values in UTF-8: ",
+    "\xe9,kind\n": " is not in UTF-8 (byte 0); in your spreadsheet, save it as CSV UTF-8",
 }
 
 

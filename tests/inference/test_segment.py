@@ -41,6 +41,8 @@ OBJECTS = {"cup": range(0, 38, 3), "red pan": range(0, 40, 6)}
 def inputs(checkpoint, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "net.pth").symlink_to(checkpoint)
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     for name in ("head", "left", "right"):
         make_video(folder / f"{name}.mp4", 40, SIZE)
     for name, frames in OBJECTS.items():
@@ -166,6 +168,12 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(
             "error: no file .*gone.mp4; give a whole video, or the folder of a camera's",
         ),
         (("--videos", "more={}/net.pth"), r"net.pth has no readable header .*; give a whole video, or the folder"),
+        (("--out", "{}/dangling"), "dangling is a link to nowhere; delete it, or give another --out\n"),
+        (
+            ("--videos", "more={}/left.mp4", "--offset", "head=70"),
+            "warning: left and more have the same recording, .*/left.mp4; did you mean another one",
+        ),
+        (("--videos", "more={}/pointer.mp4"), "error: .*/pointer.mp4 is a Git LFS pointer, not the file"),
         (("--out", "{}/left.mp4/found"), r"cannot write into .*left.mp4 \(Not a directory\)"),
     ],
 )
@@ -195,6 +203,7 @@ def files(checkpoint, tmp_path_factory) -> dict[str, str]:
     mask[20:40, 10:50] = 255
     cv2.imwrite(str(folder / "mask.png"), mask)
     (folder / "text.jpg").write_text("no picture")
+    (folder / "pointer.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     names = {"query_image": "query.jpg", "query_mask": "mask.png", "target_image": "target.jpg", "out": "found"}
     return {name: str(folder / file) for name, file in names.items()} | {"ckpt_path": str(checkpoint)}
 
@@ -227,6 +236,9 @@ def test_the_size_makes_a_difference_and_the_likeliest_places_have_a_mask_each(
     segment(files | {"places": "3", "query_mask": str(half), "out": str(tmp_path / "half")})
     assert (tmp_path / "half" / "target_overlay.jpg").read_bytes() == (out / "target_overlay.jpg").read_bytes()
     capsys.readouterr()
+    with pytest.raises(SystemExit):
+        segment(files, "--gpu", "0")
+    assert capsys.readouterr().err == "error: there is no --gpu, but --device; see --help\n"
     segment(files | {"places": "99", "out": str(tmp_path / "all")})
     assert " places found, not 99: no further place has a mask of its own\n" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -315,6 +327,7 @@ def test_the_predictor_loads_the_repositorys_network_unless_told_otherwise(files
     ("argument", "file", "message"),
     [
         ("target_image", "text.jpg", "text.jpg cannot be read as a picture"),
+        ("target_image", "pointer.jpg", "pointer.jpg is a Git LFS pointer, not the file; run git lfs pull in its"),
         ("query_mask", "target.jpg", "target.jpg looks like a photograph, not a mask"),
         ("query_mask", "empty.png", "empty.png is empty"),
         ("out", "text.jpg/other", r"cannot write into .*text.jpg \(Not a directory\)"),
@@ -448,6 +461,9 @@ def test_a_row_without_its_pictures_costs_only_itself(table, monkeypatch):
         "word,here.png,here_mask.png,,absent,": "target_image is absent; name a picture",
         "odd,here.png,here_mask.png,left,there.png,": "could not convert string to float: 'left'; look at the row's "
         "query_box and object",
+        "yes,here.png,here_mask.png,,there.png,Yes": "truth 'Yes' is no file; give a mask, visible or absent",
+        f"long,here.png,here_mask.png,,there.png,{'x' * 999}": f"truth '{'x' * 999}' is no file; give a mask, visible "
+        "or absent",
         "bare,here.png,,,there.png,": "give either query_mask or query_box",
         "query,pipe,here_mask.png,,there.png,": f"{folder}/pipe is no file",
         "mask,here.png,pipe,,there.png,": f"{folder}/pipe is no file",
@@ -521,8 +537,12 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
     assert read_mask(folder / "two" / "there.png").any()
     done = run_main(segment_pair.main, *two, *masks[:2], *given[-1:], *targets, "--out", out)
     assert done.stderr == "error: give one --query_mask for each --query_image, in the same order; see --help\n"
-    with pytest.raises(UserError, match="two targets are called 'there'; rename one"):
-        segment_pair.main([*map(str, (*given, photos, folder / "there.png", "--out", out))])
+    same = folder / "there.png", photos / "there.png"
+    assert run_main(segment_pair.main, *given, *same, "--out", folder / "same").returncode == 0
+    assert {path.stem for path in (folder / "same").glob("*.png")} == {f"{x.parent.name}_there" for x in same}
+    shutil.copytree(photos, folder / "more" / "photos")
+    with pytest.raises(UserError, match="two targets are called 'photos_there'; rename one"):
+        segment_pair.main([*map(str, (*given, photos, folder / "more" / "photos" / "there.png", "--out", out))])
 
 
 @pytest.mark.parametrize(
@@ -540,8 +560,18 @@ def test_many_targets_are_answered_as_rows_and_the_likeliest_comes_first_on_a_sh
 def test_a_table_that_is_none_is_said_in_one_line_before_anything_is_made(table, monkeypatch, old, new, message):
     monkeypatch.delattr(segment_pair.Predictor, "load")
     table.write_text(re.sub(old, new, table.read_text(), count=1))
-    with pytest.raises(UserError, match="cannot read --pairs nowhere.csv as .*No such file"):
-        segment_pair.main(["--pairs", "nowhere.csv", "--out", str(table.parent / "answers")])
+    (table.parent / "pointer.csv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (table.parent / "latin.csv").write_text("name,query_image,target_image\ncafé,a.png,b.png\n", encoding="latin-1")
+    for name, fault in {
+        "nowhere.csv": "does not exist; name a table of comma-separated values",
+        "": "is a folder; name a table of comma-separated values",
+        "latin.csv": "is not in UTF-8 (byte 33); in your spreadsheet, save it as CSV UTF-8",
+    }.items():
+        with pytest.raises(UserError) as error:
+            segment_pair.main(["--pairs", str(table.parent / name), "--out", str(table.parent / "answers")])
+        assert str(error.value) == f"--pairs {table.parent / name} {fault}"
+    with pytest.raises(UserError, match="pointer.csv is a Git LFS pointer, not the file; run git lfs pull"):
+        segment_pair.main(["--pairs", str(table.parent / "pointer.csv"), "--out", str(table.parent / "answers")])
     with pytest.raises(UserError, match=f"^[^\n]*pairs.csv: {message}[^\n]*$"):
         segment_pair.main(["--pairs", str(table), "--out", str(table.parent / "answers")])
 
@@ -572,10 +602,24 @@ def test_a_table_never_replaces_what_it_reads(table, monkeypatch):
         "answers.jpeg": f"{PAIR} answers.jpeg here.png --out .",
         "found/b.png": "--pairs next.csv --out found",  # of row c, and written by row b
         "found/a.jpg": "--pairs pairs.csv --out found --ckpt_path found/a.jpg",
+        "found/a.png": "--pairs pairs.csv --out found --recipe found/a.png:Recipe",
     }.items():
         done = run_main(segment_pair.main, *words.split())
         line = f"error: cannot write {file}: this command reads {file}; name another place for what it writes\n"
         assert (done.returncode, done.stderr) == (1, line)
+    words = ("--pairs", "pairs.csv", "--out")
+    done = run_main(segment_pair.main, *words, "found", "--outline", "found")
+    assert "cannot write found/answers.csv: this command reads found; name another place" in done.stderr
+    for name in "answers.csv", "answers.jpeg":  # of the user, who finds them there afterwards
+        Path(f"own/{name}").parent.mkdir(exist_ok=True)
+        Path(f"own/{name}").write_text("my notes")
+        done = run_main(segment_pair.main, *words, "own")
+        line = f"error: own/{name} is of no table's run, and stays; rename it, or give another --out\n"
+        assert (done.returncode, done.stderr, contents(Path("own"))) == (1, line, {name: b"my notes"})
+        Path(f"own/{name}").unlink()
+    Path("own/answers.csv").symlink_to("nowhere")
+    assert "own/answers.csv is of no table's run" in run_main(segment_pair.main, *words, "own").stderr
+    shutil.rmtree("own")
     assert {path: path.read_bytes() for path in table.parent.rglob("*.*")} == before
 
 
