@@ -15,7 +15,6 @@ from common.start import start
 start(__name__)
 
 import contextlib
-import shutil
 import sys
 import time
 from argparse import Namespace
@@ -36,6 +35,7 @@ from common.arguments import (
     add_network_options,
     add_setting,
     at_least,
+    network_files,
     network_options,
 )
 from common.constants import SETTINGS, SHIPPED
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.save_inter:
                 run.write_take_files()
             if not missing:
-                shutil.rmtree(run.folder.parent, ignore_errors=True)  # finished takes, of interrupted other runs, too
+                run.finished.forget()
             status, report = status or missing, ""
     return status
 
@@ -133,7 +133,7 @@ def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[Res
         method.recipe.pairs = pairs
     runs = [ResumableRun(args.out_path, setting, args.split, method.options, pairs) for setting in settings]
     if world.is_main:
-        written = [path for run in runs for path in (run.results_path, run.record_path, run.folder.parent)]
+        written = [path for run in runs for path in (run.results_path, run.record_path, run.finished.all_works)]
         written += [run.take_file(uid) for run in runs for uid in pairs.store.takes if args.save_inter]
         annotations = [folder / ANNOTATION for folder in pairs.store.folders]
         check_outputs(written, [*method.files, args.splits_path, *annotations])
@@ -167,7 +167,7 @@ def choose_method(args: Namespace, settings: list[str]) -> Method:
     others = [x for x in settings if recipe.settings and x not in recipe.settings]
     if others:
         warn_once(f"{source} was trained for {' and '.join(recipe.settings)}, not for {' and '.join(others)}")
-    return Method(recipe, description, [source, args.backbone_weights], options | recipe.options)
+    return Method(recipe, description, [source, *network_files(args)], options | recipe.options)
 
 
 def default_checkpoint(setting: str, recipe: str | None = None) -> Path:
@@ -189,6 +189,10 @@ def predict_part(runs: list[ResumableRun], pairs: Pairs, recipe: Recipe, world: 
     # A take that one of two runs lacks is predicted for both, so that after a stop the same is encoded together.
     takes = [take for take in world.share(largest_first) if not all(run.parts[take].exists() for run in runs)]
     run_of = {row: run for run in runs for row in run.begin(takes)}
+    todo = sum(world.gather(len(run_of)))
+    kept = sum(int(run.counts.sum()) for run in runs) - todo
+    if kept and world.is_main:
+        print(f"{counted(kept, 'pair')} kept of a run that was stopped, {todo:,} to predict")
     groups = moments_of(pairs, np.array([*run_of], int), takes)
     scenes, workers = Scenes(pairs, groups, recipe.prepare), args.num_workers
     if workers is None:  # a CPU's cores are busy with the network already

@@ -25,6 +25,7 @@ import numpy as np
 
 from common.errors import UserError, counted
 from common.files import claimed, file_digest, iter_json, json_digest, read_record, write_json
+from common.parts import Parts
 from common.provenance import provenance
 from formats.masks import encode_mask
 from formats.pairs import Pairs
@@ -33,7 +34,8 @@ from formats.takes import camera_pairs
 from recipes.base import Answer
 from recipes.scene import Scene
 
-RECORD_FORM = {"run": str, "results_sha256": str, "provenance": dict, "takes": dict, "failed": dict}
+MADE = {"date": str, "commit": str | None}
+RECORD_FORM = {"run": str, "results_sha256": str, "provenance": MADE, "takes": dict, "failed": dict}
 
 
 def entries_of(scene: Scene, answers: list[Answer]) -> dict[int, Any]:
@@ -56,10 +58,10 @@ class ResumableRun:
         self.results_path = results_path(out_dir, setting, split)
         self.record_path = self.out_dir / f"{self.name}_run.json"
         self.digest = json_digest(options | {"checkpoint": None})
-        self.folder = self.out_dir / f"{self.name}_takes" / self.digest[:12]
-        self.joined_path = self.folder / self.results_path.name  # the results until they are moved to their place
+        self.finished = Parts(self.out_dir / f"{self.name}_takes", self.digest, ".json")
+        self.joined_path = self.finished.path(f"{self.name}_results")  # until they are moved to their place
         store, self.failed = pairs.store, pairs.store.left_out
-        self.parts = [self.folder / f"{uid}.{store.digest(x)[:12]}.json" for x, uid in enumerate(store.takes)]
+        self.parts = [self.finished.path(f"{uid}.{store.digest(x)[:12]}") for x, uid in enumerate(store.takes)]
         self.rows = np.flatnonzero(pairs.is_of(setting))
         self.counts = np.bincount(pairs.take[self.rows], minlength=len(self.parts))  # the pairs of each take
         self._found: dict[int, dict[int, Any]] = defaultdict(dict)  # by take and row
@@ -70,9 +72,9 @@ class ResumableRun:
         frames than were listed.
         """
         with claimed(self.out_dir, self.name, f"writes {self.results_path}"):
-            if other := {*self.folder.parent.glob("*/*.json")} - {*self.parts, self.joined_path}:
+            if other := {*self.finished.known()} - {*self.parts, self.joined_path}:
                 what = "finished by another run or version, or of other masks or frames, and predicted anew"
-                print(f"{counted(len(other), 'take')} of {self.folder.parent}: {what}")
+                print(f"{counted(len(other), 'take')} of {self.finished.all_works}: {what}")
             self.pairs.store.compare_frames(take for take, part in enumerate(self.parts) if part.exists())
             yield
 
@@ -118,9 +120,9 @@ class ResumableRun:
         if not self.results_path.exists():
             return None
         record: dict[str, Any] = {"run": None, "provenance": {}}
-        if self.record_path.exists():
-            record = read_record(self.record_path, RECORD_FORM, "delete it")
         remedy = "give another --out_path, or --overwrite to replace it"
+        if self.record_path.exists():
+            record = read_record(self.record_path, RECORD_FORM, remedy)
         if record["run"] != self.digest:
             how = f"by another checkpoint or method, precision, looks or code ({record['provenance'].get('command')})"
             raise UserError(f"{self.results_path} was made by another run, {how}; {remedy}")

@@ -16,7 +16,7 @@ from model.checkpoint import GONE, REMEDY, load_fitting, read_checkpoint, stored
 from model.device import resolve_precision
 from model.weights import read_torch
 from model.xsegtx import NETWORK_MAY_CHANGE
-from recipes.table import recipe_of, stored_options, training_of
+from recipes.table import RECIPES, recipe_of, stored_options, training_of
 from train.options import MAY_CHANGE, UNUSED, Options, defaults_of
 from train.state import BEST, LAST, SEARCHED, TrainState
 
@@ -43,7 +43,9 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
         print(f"unused, as in the published trainer: {' '.join(unused)}")
     out_dir, named = typed["out_dir"], typed.get("resume_pth")
     written = [out_dir / name for name in (LAST, BEST, SEARCHED)]
-    check_outputs(written, [typed.get(name) for name in ("init_weights", "moco_path")])
+    own_recipe = RECIPES[typed.get("recipe", Options.recipe)].own
+    read = [typed.get(name) for name in ("init_weights", "moco_path")]
+    check_outputs(written, [*read, own_recipe.path if own_recipe else None])
     own = checkpoint_in(out_dir)
     # True if --resume-pth names the folder's own run, which may then continue with other options.
     names_own = named == "auto" or bool(own and named and Path(named).exists() and own.samefile(named))

@@ -194,8 +194,10 @@ def test_a_strong_networks_results_are_the_same_bytes_after_a_stop_and_smaller_b
         patch.setattr(Strong, "predict", interrupt_in_the_second_take)
         run(strong_checkpoint, data_path, stopped)
     assert [path for path in stopped.rglob("*.json") if path.parent != stopped]
+    assert " kept of " not in capsys.readouterr().out
     smaller, others = (shutil.copytree(stopped, tmp_path / name) for name in ("smaller", "others"))
     assert run(strong_checkpoint, data_path, stopped).read_bytes() == whole.read_bytes()
+    assert "\n3 pairs kept of a run that was stopped, 3 to predict\n" in capsys.readouterr().out
     records = [json.loads((path / "ego-exo_val_run.json").read_text()) for path in (stopped, whole.parent)]
     for record in records:
         del record["provenance"]["date"]
@@ -247,6 +249,14 @@ def test_a_complete_run_is_not_repeated_and_what_was_put_in_its_place_is_kept(ch
     printed = capsys.readouterr().out
     assert f"complete already (by commit {made['commit']}, {made['date']}); delete it" in printed
     assert finished.stat().st_mtime_ns == written
+    record = finished.with_name("ego-exo_val_run.json")
+    whole = record.read_text()
+    record.write_text(whole.replace('"date"', '"day"'))
+    with pytest.raises(
+        UserError, match="run.json is not of the form that this version writes; give another --out_path"
+    ):
+        run(checkpoint, data_path, finished.parent)
+    record.write_text(whole)
     content = finished.read_bytes()
     finished.write_bytes(content[: len(content) // 2])  # or another run's results, copied over these
     with pytest.raises(UserError, match="was changed, or copied here, after it was made; .*--overwrite to replace it$"):
@@ -460,9 +470,14 @@ def test_what_a_run_of_another_version_has_finished_is_named_and_predicted_anew(
     part = tmp_path / "ego-exo_val_takes" / "0123456789ab" / "take-a.0123456789ab.json"
     part.parent.mkdir(parents=True)
     part.write_text("{}")
+    (left := part.with_name(f".{part.name}.0123abcd.tmp")).touch()  # by a run that was killed
+    own = [part.parents[1] / "notes.json", part.parents[1] / "figures" / "a.json", part.with_name("notes.txt")]
+    for path in own:  # of the user
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     assert run(checkpoint, data_path, tmp_path).read_bytes() == whole.read_bytes()
     assert f"1 take of {part.parents[1]}: finished by another run or version, or " in capsys.readouterr().out
-    assert not part.exists()
+    assert not part.exists() and not left.exists() and all(path.exists() for path in own)
 
 
 def test_without_a_checkpoint_named_a_settings_own_is_taken_else_that_of_both(tmp_path, monkeypatch):

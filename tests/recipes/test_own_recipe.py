@@ -76,6 +76,14 @@ def test_a_recipe_in_a_file_is_trained_resumed_predicted_scored_and_asked(traini
     assert "netLast.pth: OwnConfig(width=8, input_size=48" in capsys.readouterr().out
     assert read_picture(tmp_path / "pair" / "0_mask.png").shape == read_picture(target).shape
 
+    for name in "searched", "ego-exo_val_takes":  # which these commands delete in the end
+        (folder := tmp_path / "kept" / name).mkdir(parents=True)
+        again = f"--recipe={shutil.copy(mine, folder)}:OwnRecipe"
+        with pytest.raises(UserError, match=f"cannot write .*/{name}: this command reads .*/{name}/mine.py; name"):
+            if name == "searched":
+                train.main([*words.replace(own, again).split(), f"--out-dir={folder.parent}"])
+            else:
+                eval_segswap.main([*where, *given[:2], again, "--device=cpu", f"--out_path={folder.parent}"])
     mine.write_text(mine.read_text() + "\n")
     record = json.loads((tmp_path / "ego-exo_val_run.json").read_text())["provenance"]
     stored = torch.load(network, weights_only=True)
