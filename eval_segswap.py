@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from common.arguments import (
@@ -49,7 +48,7 @@ from formats.processed import ANNOTATION
 from formats.results import RESULTS_DIR
 from inference.own_method import OwnMethod
 from inference.resumable_run import ResumableRun, entries_of
-from model.device import resolve_device
+from model.device import use_device
 from recipes.base import Recipe
 from recipes.scene import Scenes, answered
 from recipes.table import load_recipe
@@ -151,9 +150,7 @@ class Method(NamedTuple):
 
 def choose_method(args: Namespace, settings: list[str]) -> Method:
     """What is to predict pairs of these settings. Raises UserError if a file is missing, or if options do not fit."""
-    device = resolve_device(args.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # otherwise PyTorch also uses memory of the first GPU
+    device = use_device(args.device)
     if args.predictor:
         for name in ("ckpt_path", *NETWORK_OPTIONS):
             if getattr(args, name):

@@ -38,7 +38,7 @@ from common.errors import run_script
 from formats.masks import iou
 from formats.pairs import BOTH, Pairs, open_pairs
 from model.backbones import create_network, timm_backbone
-from model.device import PRECISIONS, resolve_device, resolve_precision
+from model.device import PRECISIONS, resolve_precision, use_device
 from recipes.base import Answer
 from recipes.matching import Matching
 from recipes.samples import TrainSamples
@@ -60,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     add("--size", default="native", help="size of the rendered videos, one of make_takes.py's")
     add("--rounds", type=at_least(1), default=5, help="measurements of each; a GPU warms up by two runs before")
     args = parser.parse_args()
-    args.device = resolve_device(args.device)
+    args.device = use_device(args.device)
     args.precision = resolve_precision(args.precision, args.device)
     return args
 

@@ -79,6 +79,15 @@ def at_least(least: float, kind: Callable[[str], float] = int, most: float = mat
     return parse
 
 
+def data_folder(text: str) -> Path:
+    """The `type` of an option that is a folder of processed takes."""
+    path = Path(text)
+    inner = path / DEFAULT_DATA_DIR.name
+    if inner.is_dir() and not any(path.glob("*/annotation.json")):
+        raise argparse.ArgumentTypeError(f"{path} holds no processed takes; did you mean {inner}?")
+    return path
+
+
 def name_value(kind: Callable[[str], Any]) -> Callable[[str], tuple[str, Any]]:
     """The `type` of an option that is given as `NAME=VALUE`; its value is (name, kind(value))."""
 
@@ -127,7 +136,7 @@ def add_setting(parser: argparse.ArgumentParser, *others: str, required: bool = 
 
 
 def add_data_path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data_path", "--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="processed takes")
+    parser.add_argument("--data_path", "--data_dir", type=data_folder, default=DEFAULT_DATA_DIR, help="processed takes")
     add_splits_path(parser)
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+DELAY = 1  # seconds until a bar appears
 EVERY = 180  # seconds between two lines
 
 
 def progress(items: Iterable | None, name: str, total: int | None, unit: str, **options: Any) -> tqdm:
-    """Count items on a bar of tqdm. It appears after a second, so that an early error is not printed below it."""
-    options = {"unit": unit, "delay": 1, **options}
+    """Count items on a bar of tqdm. It appears late, so that an early error is not printed below it."""
+    options = {"unit": unit, "delay": DELAY, **options}
     if not sys.stderr.isatty():
         options |= {"delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY, "leave": False}
         options |= {"file": _Lines(), "bar_format": "{desc}: {n_fmt} of {total_fmt} {unit}s, {remaining} left"}

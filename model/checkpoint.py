@@ -35,15 +35,18 @@ def save_checkpoint(path: Path, recipe: str, backbone: Backbone, network: Any, *
     module with a `config`. `extra` may replace what is written, and hold tensors, plain values and containers of them;
     anything else could not be loaded safely.
     """
-    if backbone.name == "moco":
-        stored = backbone.network.state_dict()
-    else:
-        weights = backbone.weights and str(backbone.weights)
-        stored = {"name": backbone.name, "digest": backbone.digest, "weights": weights}
-    content = {"recipe": recipe, "config": asdict(network.config), "backbone": stored, "encoder": network.state_dict()}
+    content = {"recipe": recipe, "config": asdict(network.config)}
+    content |= {"backbone": backbone_content(backbone), "encoder": network.state_dict()}
     torch.save(content | extra, buffer := io.BytesIO())  # a full disk would make it raise RuntimeError, not OSError
     with atomic_write(path, "wb") as file:
         file.write(buffer.getbuffer())
+
+
+def backbone_content(backbone: Backbone) -> dict[str, Any]:
+    """What a checkpoint holds of its backbone: the weights of the published one, and the name and digest of others."""
+    if backbone.name == "moco":
+        return backbone.network.state_dict()
+    return {"name": backbone.name, "digest": backbone.digest, "weights": backbone.weights and str(backbone.weights)}
 
 
 def read_checkpoint(path: Path, remedy: str = REMEDY) -> tuple[Mapping[str, Any], str]:

@@ -30,10 +30,19 @@ def resolve_device(name: str = "auto") -> torch.device:
         raise UserError(f"device {name!r} cannot be used: {reason}; use auto, cpu, cuda, cuda:1 or mps") from None
 
 
+def use_device(name: str) -> torch.device:
+    """The device of this process, as `resolve_device`; PyTorch then uses no memory of the first GPU beside it."""
+    device = resolve_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 def resolve_precision(name: str | None, device: torch.device) -> str:
     """`name`, a key of PRECISIONS; if it is None, "bf16" on a CUDA GPU that computes in it, else "fp32"."""
-    bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return name or ("bf16" if bf16 else "fp32")
+    if name:
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

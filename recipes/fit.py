@@ -48,7 +48,8 @@ def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: i
     names in the network.
     """
     kept = "the choice among looks stays as it was"
-    if lack := lack_of_pairs(searched):
+    takes, visible = [uid for _, uid, _ in searched], [visible for *_, (_, _, visible) in searched]
+    if lack := lack_of_pairs(np.array(takes), np.array(visible, bool)):
         return f"{kept}: {lack}", {}
     looks, held_out = looks_of_pairs(searched)
     choice, close = recipe.network.choice, recipe.close_looks
@@ -64,10 +65,9 @@ def fit_choice(recipe: Search, searched: Sequence[tuple[int, str, Any]], seed: i
     return f"the choice among looks is fitted: {text}", changed
 
 
-def lack_of_pairs(searched: Sequence[tuple[int, str, Any]]) -> str:
-    """Why the pairs are too few for a fit, or nothing."""
-    takes, count = len({uid for _, uid, _ in searched}), len(searched)
-    hidden = sum(not visible for *_, (_, _, visible) in searched)
+def lack_of_pairs(take: np.ndarray, visible: np.ndarray) -> str:
+    """Why pairs are too few for a fit, or nothing, from the take of each and whether its object is visible."""
+    takes, count, hidden = len(np.unique(take)), len(visible), int((~visible).sum())
     if count >= FIT_NEEDS and min(hidden, count - hidden) >= LEAST_HIDDEN and takes >= HELD_OUT:
         return ""
     needed = f"{FIT_NEEDS} pairs of {HELD_OUT} takes, {LEAST_HIDDEN} each of visible and hidden objects"

@@ -36,6 +36,12 @@ class RecipeTraining(ABC):
         """Its own defaults of any flags of train.py, in a training of so many epochs."""
         return {}
 
+    def foreseen(self, searched: Callable[[float | None], Pairs]) -> dict[str, str]:
+        """What `mine` and `fit_judges` will do, or why they will do nothing, by a word for each: what can be known
+        before the first step. searched(share) gives the pairs that a search of this share will look at in the end.
+        """
+        return {}
+
     def fit_judges(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
         """The last step of a training, after the last step of its optimizer: what the network finds in training pairs
         may change it once more. Returns a line that tells what was done, empty if there is no such step, and the

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from common.constants import THRESHOLD
 from common.distributed import Stopped, World
+from common.errors import counted
 from common.existence import balanced_accuracy
 from common.files import atomic_write, json_digest
 from common.own_code import call_own
@@ -145,7 +146,8 @@ class Run:
         after a signal; what was found by then is in files, which the search of this `name` reads when it begins again.
         """
         self.training.recipe.network.eval()
-        groups = random_frames(self.pairs, share, (self.options.seed, self.state.step))
+        groups = self.searched_frames(share, self.state.step)
+        self.log.say(f"{name}: searching {counted(sum(map(len, groups)), 'training pair')} ...")
         parts = [groups[first : first + FRAMES_KEPT] for first in range(0, len(groups), FRAMES_KEPT)]
         files = SearchFiles(self.options.out_dir / SEARCHED / self.digest_of_search(name)[:12])
         kept = self.world.broadcast(files.read() if self.world.is_main else {})
@@ -157,6 +159,14 @@ class Run:
         of_row = dict(chain.from_iterable(part.items() for of_rank in (kept, *of_ranks) for part in of_rank.values()))
         takes, rows = self.pairs.store.takes, [row for group in groups for row in group.tolist() if row in of_row]
         return [(row, takes[self.pairs.take[row]], of_row[row]) for row in rows]
+
+    def searched_frames(self, share: float | None, step: int) -> list[np.ndarray]:
+        """The frames that a search at this step looks at: the numbers of their pairs."""
+        return random_frames(self.pairs, share, (self.options.seed, step))
+
+    def searched_at_the_end(self, share: float | None) -> Pairs:
+        """The pairs that a search after the last step looks at."""
+        return self.pairs[np.concatenate(self.searched_frames(share, self.options.schedule.total_steps))]
 
     def digest_of_search(self, name: str) -> str:
         """The digest of all that decides what a search finds."""
@@ -190,9 +200,8 @@ class Run:
         return self.state.mined.get("step", -1) < max(ends, default=-1)
 
     def mine(self) -> None:
-        self.log.say("mining rivals in the training pairs ...")
         self.state.mined = {"step": self.state.step, **self.training.mine(partial(self.search, "mining"))}
-        self.log.say(f"mined {self.state.mined['searched']:,} of {len(self.pairs):,} pairs")
+        self.log.say(f"mined rivals in {self.state.mined['searched']:,} of {len(self.pairs):,} pairs")
         self.state.save_last()
         self.state.forget_searches()
 

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from common.distributed import World
 from common.errors import UserError, counted
 from common.files import atomic_write, has_form, json_errors
+from common.progress import progress
 from recipes.samples import Batch
 
 LOG_NAME = "log.jsonl"
@@ -49,9 +49,9 @@ class Log:
             tqdm.write(text)  # above the progress bar, if one is shown
             sys.stdout.flush()
 
-    def bar(self, items: Sized, name: str, unit: str) -> tqdm:
-        """The items with a progress bar, which only a terminal shows. `close` also ends the bar."""
-        self._bar = tqdm(items, name, unit=unit, leave=False, disable=None if self.world.is_main else True)  # pyrefly: ignore
+    def bar(self, items: Any, name: str, unit: str) -> tqdm:
+        """The items, with their progress shown by the first rank. `close` also ends the bar."""
+        self._bar = progress(items, name, len(items), unit, leave=False, disable=not self.world.is_main)
         return self._bar
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.arguments import PRECISION_HELP, Parser, add_fields
+from common.arguments import PRECISION_HELP, Parser, add_fields, data_folder
 from common.constants import DEFAULT_DATA_DIR, PRECISION_NAMES
 from common.errors import UserError
 from common.option_fields import option, option_values
@@ -37,7 +37,9 @@ class Options:
         "`--recipe strong --help` lists its own flags",
         type=recipe_name,
     )
-    train_dir: list[Path] = option((DEFAULT_DATA_DIR,), "folders of processed takes", "--train-dir", nargs="+")
+    train_dir: list[Path] = option(
+        (DEFAULT_DATA_DIR,), "folders of processed takes", "--train-dir", nargs="+", type=data_folder
+    )
     reverse: bool = option(False, "train exo-ego instead of ego-exo")
     both: bool = option(False, "train one network for both settings")
     batch_pos: int = option(32, "batch size of all processes together", "--batch-pos", limits=[1])

@@ -13,7 +13,7 @@
 #   sbatch --nodes=2 train/slurm.sh run_both.sh      # two machines with the same disks, as one run
 # Two minutes before its time limit, the job saves, ends and is queued again; its command, the same as before, then
 # continues the run. The same happens when the job is preempted; it then has 30 s, or more if slurm.conf has
-# PreemptParameters=send_user_signal.
+# PreemptParameters=send_user_signal. With several processes and a PyTorch before 2.12, it always has 30 s.
 set -uo pipefail
 script=run_ego.sh
 case ${1:-} in run_*.sh) script=$1 && shift ;; esac

@@ -131,13 +131,9 @@ def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str
         print(f"changed since then: {text}")
 
 
-def starting_state(
-    options: Options, start: Start, device: torch.device, pair_digests: dict[str, str]
-) -> tuple[TrainState, list[str]]:
-    """The state, and lines that tell its origin, which pairs have changed since the checkpoint was written, and which
-    tensors do not fit.
-
-    `pair_digests`: the digests of the pairs, by kind. Raises UserError if a file is missing or unfit.
+def starting_state(options: Options, start: Start, device: torch.device) -> tuple[TrainState, list[str]]:
+    """The state, and lines that tell its origin and which tensors do not fit. Raises UserError if a file is missing or
+    unfit.
     """
     if start.keeps_backbone:
         backbone = stored_backbone(start.content["backbone"], options.moco_path, start.path)
@@ -146,20 +142,14 @@ def starting_state(
     torch.manual_seed(options.seed)
     recipe = recipe_of(options.recipe)
     network = recipe.Network(replace(options.config, **recipe.channels_of(backbone)))
-    state = TrainState(options, backbone, network, device, pair_digests)
+    state = TrainState(options, backbone, network, device)
     if start.continues:
-        others = state.restore(start.content, start.path)
-        if not start.is_own or "validation" in others:
-            state.best = {}
-            for name in ("start_iou", "best_iou"):  # the best IoU is measured anew
-                state.history.pop(name, None)
-        if "training" in others:
-            state.mined = {}
+        state.restore(start.content, start.path)
+        if not start.is_own:
+            state.forget_best()
         if "step" not in start.content:  # a published file: the warm-up is done
             state.step, state.history["epoch"] = state.schedule.epoch_end(0), 0
-        anew = {"training": "", "validation": ", so the best IoU starts anew"}
-        changes = [f"changed since then: the {kind} pairs{anew[kind]}" for kind in others]
-        return state, [f"{start.path}, continued at step {state.step}", *changes]
+        return state, [f"{start.path}, continued at step {state.step}"]
     if not start.path:
         return state, [f"{options.backbone} backbone, new transformer"]
     loaded, left_out = load_fitting(network, start.content, start.path)

@@ -33,12 +33,10 @@ class TrainState:
     The network itself stays what the last step has made of it.
     """
 
-    def __init__(
-        self, options: Options, backbone: Backbone, network: nn.Module, device: torch.device, digests: dict[str, str]
-    ):
-        """`digests`: the digests of the pairs, by kind. With precision fp16, the loss is scaled."""
+    def __init__(self, options: Options, backbone: Backbone, network: nn.Module, device: torch.device):
+        """With precision fp16, the loss is scaled."""
         self.backbone = backbone  # frozen, stored in checkpoints as it was loaded
-        self.network, self.device, self.pair_digests = network.to(device), device, digests
+        self.network, self.device = network.to(device), device
         self.recipe, self.schedule, self.seed = options.recipe, options.schedule, options.seed
         adam = {"lr": options.lr, "weight_decay": options.weight_decay, "fused": device.type == "cuda"}
         self.optimizer = torch.optim.Adam(network.parameters(), **adam)
@@ -46,6 +44,7 @@ class TrainState:
         self.step = 0
         self.history: dict[str, Any] = {}
         self.mined, self.best, self.finished = {}, {}, {}
+        self.pair_digests: dict[str, str] = {}  # by kind: "training", "validation"
         self.folder: Path | None = None  # the folder for checkpoints; None on all ranks except the first
         self.origin: dict[str, Any] = {}  # how the checkpoints were made; each checkpoint stores this
 
@@ -109,9 +108,27 @@ class TrainState:
         if self.folder:
             shutil.rmtree(self.folder / SEARCHED, ignore_errors=True)
 
-    def restore(self, content: Mapping[str, Any], path: Path) -> list[str]:
-        """Continue from the content of a checkpoint. Returns the kinds of pairs ("training", "validation") that have
-        changed since the checkpoint was written.
+    def forget_best(self) -> None:
+        """The best IoU is measured anew."""
+        self.best = {}
+        for name in ("start_iou", "best_iou"):
+            self.history.pop(name, None)
+
+    def set_pairs(self, digests: dict[str, str]) -> list[str]:
+        """Train on pairs with these digests, by kind. Returns lines that tell which pairs have changed since the
+        checkpoint was written, so that what follows from them is made anew.
+        """
+        former, self.pair_digests = self.pair_digests, digests
+        changed = [kind for kind, digest in digests.items() if former.get(kind, digest) != digest]
+        if "training" in changed:
+            self.mined = {}
+        if "validation" in changed:
+            self.forget_best()
+        anew = {"training": "", "validation": ", so the best IoU starts anew"}
+        return [f"changed since then: the {kind} pairs{anew[kind]}" for kind in changed]
+
+    def restore(self, content: Mapping[str, Any], path: Path) -> None:
+        """Continue from the content of a checkpoint.
 
         The step of a published checkpoint is unknown and becomes 0. Raises UserError if the network or the optimizer's
         state is another network's, or if the checkpoint is damaged.
@@ -129,13 +146,12 @@ class TrainState:
         load_state(self.network, unfinished(content, str(path)), f"{path}, encoder")
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
-        self.step, self.history = stored["step"], dict(stored["history"])
+        self.step, self.history, self.pair_digests = stored["step"], dict(stored["history"]), dict(stored["pairs"])
         self.mined, self.best, self.finished = dict(stored["mined"]), dict(best), finish.get("made_of", finish)
         if stored["scaler"].keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
             self.scaler.load_state_dict(stored["scaler"])
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
-        return [kind for kind, digest in self.pair_digests.items() if stored["pairs"].get(kind, digest) != digest]
 
 
 def finished(content: Mapping[str, Any], made_of: dict[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -25,22 +25,21 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from common.distributed import Stopped, World
-from common.errors import UserError, counted, run_script
+from common.errors import UserError, run_script
 from common.files import claimed, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
 from formats.pairs import open_pairs
-from model.device import memory_errors, resolve_device, tf32
+from model.device import memory_errors, tf32, use_device
 from model.weights import as_read
 from recipes.table import RECIPES, recipe_of, training_of
 from train.engine import Run, Validation, train_epochs
+from train.introduction import introduce
 from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
-from train.schedule import LR_DROP
 from train.start import Start, choose_start, starting_state
 from train.state import BEST, LAST, TrainState, finished
 
@@ -69,10 +68,7 @@ def device_of(typed: dict[str, Any], world: World) -> torch.device:
             command = f"torchrun --nproc_per_node {len(numbers)} train/train.py --gpu {gpus}"
             raise UserError(f"{what}; give each one: {command}")
         name = f"cuda:{numbers[world.local_rank]}"
-    device = resolve_device(name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
+    return use_device(name)
 
 
 def train(options: Options, start: Start, world: World, device: torch.device) -> int | None:
@@ -98,14 +94,15 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
     if options.batch_pos % world.size:
         raise UserError(f"--batch-pos {options.batch_pos} cannot be split evenly over {world.size} processes")
     if world.is_main:
+        print("loading the network ...", flush=True)
+    state, notes = starting_state(options, start, device)
+    if world.is_main:
         print("reading the pairs ...", flush=True)
     pairs, val_pairs = (open_pairs(options.train_dir, split, options.setting) for split in ("train", "val"))
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add target masks")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
-    if world.is_main:
-        print("loading the network ...", flush=True)
-    state, notes = starting_state(options, start, device, world.broadcast(digests))
+    notes += state.set_pairs(world.broadcast(digests))
     state.origin = {**provenance(), "arguments": options.stored}
     own = RECIPES[options.recipe].own
     if own:
@@ -120,7 +117,8 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
     training = training_of(options.recipe)(recipe, options.training)
     validation = Validation(val_pairs, options.val_size, recipe, log, loading)
     run = Run(options, world, state, training, pairs, validation, log, loading)
-    print_introduction(run, notes)
+    if world.is_main:
+        introduce(run, notes)
     return run
 
 
@@ -154,44 +152,6 @@ def stopped(run: Run) -> int:
     reason = world.signal.name if world.signal else "another process"
     run.log.say(f"stopped by {reason} at step {state.step}; the same command continues")
     return 128 + (signal.SIGINT if world.signal == signal.SIGINT else signal.SIGTERM)  # as shells report signals
-
-
-def print_introduction(run: Run, notes: list[str]) -> None:
-    """Print and log the data, the network and the recipe of a run."""
-    options, schedule, arguments = run.options, run.options.schedule, run.state.origin["arguments"]
-    names = [name for name in ("existence_weight", *asdict(options.training)) if arguments[name] is not None]
-    takes = counted(len(np.unique(run.pairs.take)), "take")
-    rate = f"{schedule.lr:g}"
-    if schedule.milestones:
-        rate += f", times {LR_DROP} after epoch {list(schedule.milestones)}"
-    if schedule.falls is not None:
-        rate += f", falling after epoch {schedule.falls}"
-    warmup = counted(schedule.warmup, "step")
-    steps = {"steps": f"{schedule.total_steps} of {options.batch_pos} samples", "warm-up": warmup, "rate": rate}
-    facts = {
-        "setting": options.setting,
-        "data": arguments["train_dir"],
-        "train_pairs": f"{len(run.pairs)} of {takes}, {(~run.pairs.visible).sum()} of them negatives",
-        "val_pairs": f"{run.validation.size} of {len(run.validation.pairs)}",
-        "start": notes[0],
-        "recipe": ", ".join([options.recipe, *(f"{name} {arguments[name]}" for name in names)]),
-        **steps,
-        "device": f"{run.world.size} x {run.state.device}, {options.precision}",
-        "out_dir": str(options.out_dir),
-        **{name: run.state.origin[name] for name in ("commit", "command")},
-    }
-    for name, value in facts.items():
-        run.log.say(f"{name.replace('_', ' ')}: {value}")
-    for note in notes[1:]:
-        run.log.say(note)
-    left_out = run.pairs.store.left_out | run.validation.pairs.store.left_out
-    if left_out:
-        count, (uid, reason) = counted(len(left_out), "take"), next(iter(left_out.items()))
-        run.log.say(f"warning: {count} left out, which data/check_processed.py names; the first is {uid}: {reason}")
-    late = [epoch for epoch in getattr(options.training, "mine_epochs", ()) if epoch >= options.n_epoch]
-    if late:
-        run.log.say(f"warning: nothing is mined after epochs {late}, since --n-epoch is {options.n_epoch}")
-    run.log.write("start", run.state.step, **facts, arguments=arguments)
 
 
 def print_best_iou(options: Options, log: Log, state: TrainState) -> None:

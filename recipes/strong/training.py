@@ -2,6 +2,7 @@
 judges (recipes/fit.py). docs/strong_recipe.md explains it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -18,7 +19,7 @@ from formats.pairs import Pairs
 from model.device import autocast
 from model.xsegtx import Look
 from recipes.crops import Spot, spot_of
-from recipes.fit import all_looks, fit_choice
+from recipes.fit import all_looks, fit_choice, lack_of_pairs
 from recipes.losses import compute_losses
 from recipes.places import Marked
 from recipes.samples import DrawnPairs
@@ -160,6 +161,16 @@ class StrongTraining(RecipeTraining):
 
     def use_mined(self, mined: dict[str, Any], pairs: Pairs) -> None:
         self.mined = Mined.checked(mined, len(pairs))
+
+    def foreseen(self, searched: Callable[[float | None], Pairs]) -> dict[str, str]:
+        mining = "none"
+        if epochs := self.options.mine_epochs:
+            mining = f"after epochs {epochs}, in {len(searched(self.options.mine_share)):,} pairs"
+        if self.options.fit_share == 0:
+            return {"mining": mining, "fit": "none"}
+        pairs = searched(self.options.fit_share)
+        lack = lack_of_pairs(pairs.take, pairs.visible)
+        return {"mining": mining, "fit": f"none, since {lack}" if lack else f"at the end, to {len(pairs):,} pairs"}
 
     def fit_judges(self, search_pairs: SearchPairs, seed: int) -> tuple[str, dict[str, Tensor]]:
         share = self.options.fit_share

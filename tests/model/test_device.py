@@ -4,6 +4,7 @@ and hardly wait. Several processes and code for `device.type == "cuda"` alone ar
 
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gpu
 from common.distributed import World
 from common.errors import UserError
 from formats.pairs import Pairs, open_pairs
@@ -83,6 +85,15 @@ WAITS = {"paper": (5, 2), "strong": (5, 4 + 5)}
 COMPARE = "import sys; from tests.model.test_device import compare; compare(*sys.argv[1:])"
 
 
+def test_a_gpu_that_is_named_is_the_one_that_pytorch_uses(monkeypatch, two_gpus):
+    used = []
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    for name in ("cuda:1", "cpu"):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", name, "--precision", "fp32"])
+        assert gpu.parse_args().device == torch.device(name)
+    assert used == [torch.device("cuda:1")]
+
+
 def run_on(
     gpu: PretendedDevice | None,
     name: str,
@@ -101,7 +112,7 @@ def run_on(
     training = kind(recipe, kind.Options())
     samples, frame = TrainSamples(pairs, training.read, 0), Scenes(pairs, [rows], recipe.prepare)[0]
     options = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
-    state = TrainState(options, checkpoint.backbone, recipe.network, device, {})
+    state = TrainState(options, checkpoint.backbone, recipe.network, device)
     log, batch = Log(out_dir, 0, World(), STEPS), training.collate([samples[n] for n in range(2, 5)])
     waits.clear()
     train_one_epoch(state, LossStep(training, World(), 1.0), repeat(batch), log, 1)

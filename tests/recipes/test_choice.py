@@ -1,11 +1,13 @@
 """The choice among looks, which the last step of a training fits."""
 
 import itertools
+import re
 from dataclasses import fields
 
 import pytest
 import torch
 
+import common.progress
 from common.constants import SHIPPED
 from model.checkpoint import read_checkpoint
 from recipes import fit as fitting
@@ -72,7 +74,8 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
 ):
     def run(folder, *flags):
         assert run_training(training_set, tmp_path / folder, *FLAGS, *flags) is None
-        return capsys.readouterr().out
+        printed = capsys.readouterr()
+        return printed.out + printed.err
 
     def changed_by_the_fit(before, *names):
         encoders = [read_checkpoint(tmp_path / "fitted" / name)[0]["encoder"] for name in names]
@@ -82,7 +85,10 @@ def test_a_training_ends_with_a_fitted_choice_or_the_former_one_and_goes_on_with
     plain = [read_checkpoint(tmp_path / "plain" / name)[0]["encoder"] for name in ("net001.pth", "netLast.pth")]
     both = ("netBest.pth", "netLast.pth")
     few = "a fit needs 300 pairs of 5 takes, 30 each of visible and hidden objects, and there are 8 pairs of"
-    assert few in run("fitted", "--fit_share", 0.16)
+    monkeypatch.setattr(common.progress, "EVERY", 0)
+    before, _, after = run("fitted", "--fit_share", 0.16).partition("start validation")
+    assert f"fit: none, since {few}" in before and "netLast.pth: searching 8 training pairs" in after and few in after
+    assert re.search(r"^search: \d+ of \d+ frames, ", after, re.MULTILINE)  # without a terminal, too
     assert changed_by_the_fit(plain[0], *both) == 2 * [set()]
 
     for name, least in {"FIT_NEEDS": 5, "LEAST_HIDDEN": 1, "HELD_OUT": 3}.items():

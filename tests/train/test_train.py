@@ -1,5 +1,6 @@
 """train.py is reproducible and resumable, equal on one process and on two, and names faults in one line."""
 
+import inspect
 import json
 import os
 import re
@@ -14,9 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed.launcher.api
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import common.distributed
+import common.progress
+from common.arguments import Parser, add_data_path
 from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError, run_script
 from formats.pairs import open_pairs
@@ -77,6 +81,20 @@ def test_a_second_signal_ends_a_run_at_once_whatever_it_is_doing(warm_python):
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == -signal.SIGINT
     process.stdout.close()
+
+
+def test_a_run_says_what_its_checkpoints_will_take_and_warns_if_the_disk_has_less(
+    training_set, finished, tmp_path, monkeypatch, capsys
+):
+    sizes = {path.name: path.stat().st_size for path in finished.glob("*.pth")}
+    needed = sum(sizes.values()) + sizes["netLast.pth"]  # which is there twice while it is replaced
+    for free, warns in ((needed / 10, True), (10 * needed, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        run_training(training_set, tmp_path / str(free), "--n-epoch", 0, "--warmUpIter", 0)
+        printed = capsys.readouterr().out
+        number, said = re.search(r"^checkpoints: (\d) files, (\S+) GB in all; ", printed, re.MULTILINE).groups()
+        assert int(number) == len(sizes) and float(said) == pytest.approx(needed / 1e9, rel=0.1)
+        assert ("is too small for the checkpoints; free some, give a larger --save_every" in printed) == warns
 
 
 def test_the_same_command_again_changes_nothing_of_a_finished_run(training_set, finished, tmp_path, capsys):
@@ -375,6 +393,7 @@ def test_the_network_of_the_repository_is_fine_tuned_from_where_it_is(tmp_path, 
 
 def test_a_loss_that_is_not_finite_ends_the_run_below_its_progress_bar(training_set, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(common.progress, "DELAY", 0)
     with pytest.raises(SystemExit):
         run_script(lambda: run_training(training_set, tmp_path, "--lr", 1e30, "--log_every", 3))
     bars, _, error = capsys.readouterr().err.rpartition("\r")
@@ -443,7 +462,7 @@ def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_other
         (("--input_size", "50"), "multiple of 16"),
         (("--recipe", "strong", "--frame_size", "-1"), "frame size -1, with input size 48, must be from 64"),
         (("--train-dir", "nowhere"), "run data/process_data.py first"),
-        (("--backbone", "moco", "--moco_path", "nowhere.pth.tar"), "no file nowhere.pth.tar"),
+        (("--train-dir", "nowhere", "--backbone", "moco", "--moco_path", "nowhere.pth"), "no file nowhere.pth"),
         (("--init_weights", "{out}/searched/0.pth"), "searched: this command reads "),
         (("--init_weights", "{out}/netLast.pth"), "netLast.pth: this command reads "),
     ],
@@ -468,6 +487,18 @@ def test_a_misspelled_recipe_or_flag_is_named_and_none_is_taken_for_a_longer_one
         parse(words.split(), "")
     error = capsys.readouterr().err
     assert error.startswith(f"error: {said}") and error.count("\n") == 1
+
+
+def test_the_folder_around_the_processed_takes_is_asked_about(training_set, tmp_path, capsys):
+    parser, above = Parser(""), training_set.parent
+    add_data_path(parser)
+    parse_data_path, question = parser.parse_args, f"{above} holds no processed takes; did you mean {training_set}?"
+    for call, flag in ((lambda words: parse(words, ""), "--train-dir"), (parse_data_path, "--data_path")):
+        with pytest.raises(SystemExit):
+            call([flag, str(above)])
+        assert question in capsys.readouterr().err
+    take = shutil.copytree(next(training_set.glob("uid-*")), tmp_path / "processed")  # a take of this name
+    assert parse_data_path(["--data_path", str(take.parent)]).data_path == tmp_path
 
 
 def test_the_rate_warms_up_from_0_and_drops_after_epoch_50():
@@ -496,7 +527,7 @@ def test_tokens_outside_the_target_mask_are_blocked_where_asked_for():
 def stand_in(tmp_path):
     """An interpreter that only says how it was called."""
     path = tmp_path / "python"
-    path.write_text('#!/bin/sh\nfor argument in "$@"; do echo "$argument"; done\n')
+    path.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 1\nfor argument in "$@"; do echo "$argument"; done\n')
     path.chmod(0o755)
     return path
 
@@ -537,6 +568,34 @@ def test_run_both_trains_as_the_network_of_the_repository_was_trained():
 def test_each_of_several_gpus_gets_a_process_by_torchrun(stand_in, flags):
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     assert call("run_ego.sh", stand_in, *flags) == [*torchrun, str(ROOT / "train/train.py"), *flags]
+
+
+def test_processes_of_torchrun_get_the_two_minutes_for_saving_that_a_job_has(stand_in, monkeypatch):
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "2")
+    stand_in.write_text('#!/bin/sh\necho "$TORCH_ELASTIC_SHUTDOWN_TIMEOUT"\n')
+    [promised] = re.findall(r"^#SBATCH --signal=B:USR1@(\d+)$", (ROOT / "train/slurm.sh").read_text(), re.MULTILINE)
+    assert call("slurm.sh", stand_in, "run_ego.sh") == [promised]
+    if torch.__version__ >= (2, 12):
+        assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" in inspect.getsource(torch.distributed.launcher.api)
+
+
+def test_training_starts_by_the_repositorys_environment_only_if_it_is_there(stand_in, tmp_path):
+    stand_in.rename(stand_in.with_name("python3"))  # which has no PyTorch
+    scripts = shutil.copytree(ROOT / "train", tmp_path / "train", ignore=shutil.ignore_patterns("*.py", "checkpoints"))
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment.pop("PYTHON", None)
+
+    def start():
+        command = ["bash", scripts / "run_ego.sh", "--lr", "1"]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.split("\n")[:-1]
+
+    assert start() == [str(scripts / "train.py"), "--lr", "1"]  # train.py then says which module is missing
+    own = tmp_path / ".venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.write_text("#!/bin/sh\necho own\n")
+    own.chmod(0o755)
+    assert start() == ["own"]
 
 
 def test_a_typo_ends_the_start_of_several_processes_in_one_line(warm_python):
