@@ -12,6 +12,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from common.constants import DATA_FOLDER, DEFAULT_DATA_DIR, OUTLINES, PRECISION_NAMES, SETTINGS, SHIPPED
 from common.errors import Ended, UserError, is_first_to_fail, warn_once
+from common.option_fields import option_values
 from common.parallel import default_workers
 
 CKPT_HELP = f"checkpoint (default: {SHIPPED.name}, the network of this repository)"
@@ -105,21 +106,22 @@ def add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
     """Add a flag for each `option` of the dataclass `kind`. The first group of options has this title, unless they
     begin one of their own.
     """
+    defaults = option_values(kind)
     for entry in fields(kind):
         title = entry.metadata.get("group") or title
         if entry.metadata:
             same = [group for group in parser._action_groups if group.title == title]
             group = same[0] if same else parser.add_argument_group(title)
             flags = entry.metadata["flags"] or (f"--{entry.name}",)
-            group.add_argument(*flags, dest=entry.name, default=entry.default, **_arguments(entry))
+            group.add_argument(*flags, dest=entry.name, default=defaults[entry.name], **_arguments(entry))
 
 
 def _arguments(entry: Field) -> dict[str, Any]:
     """The arguments of `add_argument` for an `option`."""
     arguments = {"help": entry.metadata["help"]}
     value: Any = next(kind for kind in get_args(entry.type) or (entry.type,) if kind is not NoneType)  # int | None: int
-    if value is bool:
-        arguments["action"] = "store_true"
+    if value is bool:  # --no-NAME switches off what is on by default
+        arguments["action"] = argparse.BooleanOptionalAction if entry.default else "store_true"
     elif entry.metadata["limits"]:
         least, *most = entry.metadata["limits"]
         arguments["type"] = at_least(least, value, *most)

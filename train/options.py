@@ -27,7 +27,7 @@ FOLDER = "train/checkpoints/egoexo_v2_480x480, with --reverse …_reverse, with 
 MAY_CHANGE = {"out_dir", "moco_path", "gpu", "device", "num_workers", "save_every", "log_every", "n_epoch"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """All options of a training; `config` has those of its network, `training` those that only its recipe has."""
 
@@ -46,7 +46,7 @@ class Options:
     n_epoch: int = option(250, "epochs after the warm-up; 0: the warm-up alone", "--n-epoch", limits=[0])
     iter_epoch: int = option(1000, "training steps in an epoch", "--iter-epoch", limits=[1])
     iter_epoch_val: int = option(100, "validation batches, without --val_size", "--iter-epoch-val", limits=[1])
-    warmUpIter: int = option(None, "warm-up steps (default: 1000, or a tenth of the others if fewer)", limits=[0])
+    warmUpIter: int = option(..., "warm-up steps (default: 1000, or a tenth of the others if fewer)", limits=[0])
     lr: float = option(2e-4, "learning rate of Adam", limits=[0])
     lr_schedule: list[int] = option((50,), "epochs after which the rate is multiplied by 0.05", "--lr-schedule")
     lr_falls: int | None = option(None, "epoch after which the rate falls, linearly to 0 at the end", limits=[0])
@@ -54,17 +54,17 @@ class Options:
     weight_decay: float = option(0.0, "weight decay of Adam", "--weight-decay", limits=[0])
     seed: int = option(0, "seed of weights, samples and dropout", limits=[0])
     val_every: int = option(1, "epochs between validations; the last epoch is always validated", limits=[1])
-    val_size: int = option(None, "validation pairs; 0: the whole split (default: --iter-epoch-val batches)", limits=[0])
+    val_size: int = option(..., "validation pairs; 0: the whole split (default: --iter-epoch-val batches)", limits=[0])
     backbone: str = option("moco", "moco, efficientnet_lite0, or a model of timm; it is frozen", group=NETWORK)
     moco_path: Path | None = option(
         None, "the backbone's weights (default: for moco, in model/pretrained)", "--moco_path", "--backbone_weights"
     )
     resume_pth: str | None = option(None, RESUME, "--resume-pth", group="where to start")
     init_weights: Path | None = option(None, "network, or related model, from whose tensors a new training starts")
-    out_dir: Path = option(None, f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
+    out_dir: Path = option(..., f"folder for checkpoints and logs (default: {FOLDER})", "--out-dir", group="running")
     gpu: str | None = option(None, "CUDA GPUs, such as 0 or 0,1; run_*.sh start a process for each by torchrun")
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
-    precision: str = option(None, f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISION_NAMES)
+    precision: str = option(..., f"of the networks (losses: float32); {PRECISION_HELP}", choices=PRECISION_NAMES)
     num_workers: int | None = option(None, "loader processes of each process (default: its CPUs but one)", limits=[0])
     save_every: int = option(10, "keep every n-th epoch's checkpoint; 0: keep only last and best", limits=[0])
     log_every: int = option(20, "steps between console and log lines", limits=[1])

@@ -111,7 +111,7 @@ def run_on(
     recipe, kind = checkpoint.recipe(checkpoint.network, checkpoint.backbone, device), training_of(name)
     training = kind(recipe, kind.Options())
     samples, frame = TrainSamples(pairs, training.read, 0), Scenes(pairs, [rows], recipe.prepare)[0]
-    options = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, precision="fp32")
+    options = Options(lr=0, warmUpIter=0, iter_epoch=STEPS, val_size=0, out_dir=out_dir, precision="fp32")
     state = TrainState(options, checkpoint.backbone, recipe.network, device)
     log, batch = Log(out_dir, 0, World(), STEPS), training.collate([samples[n] for n in range(2, 5)])
     waits.clear()

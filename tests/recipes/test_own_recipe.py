@@ -42,12 +42,24 @@ def table_as_before(monkeypatch):
 
 def test_a_recipe_in_a_file_is_trained_resumed_predicted_scored_and_asked(training_set, tmp_path, capsys, monkeypatch):
     mine = tmp_path / "mine.py"
-    shutil.copy(ROOT / "examples" / "own_recipe.py", mine)
+    example = (ROOT / "examples" / "own_recipe.py").read_text()
+    mine.write_text(
+        example.replace("    flip: float", "    warm_up: bool = option(True, 'first gently')\n    flip: float")
+    )
     own = f"--recipe={mine}:OwnRecipe"
-    words = RECIPE.replace("--mode tiny", f"{own} --width 8 --lr 0.01 --lr_falls 1 --train-dir {training_set}")
+    own_flags = f"{own} --width 8 --no-warm_up --lr 0.01 --lr_falls 1"
+    words = RECIPE.replace("--mode tiny", f"{own_flags} --train-dir {training_set}")
     for name, epochs in {"parts": 1, "whole": 2}.items():
         train.main([*words.split(), "--val_size=0", f"--out-dir={tmp_path / name}", f"--n-epoch={epochs}"])
     train.main([*words.split(), "--val_size=0", f"--out-dir={tmp_path / 'parts'}", "--n-epoch=2"])
+    (start, resumed) = log_lines(tmp_path / "parts", "start")
+    assert start["arguments"]["warm_up"] is resumed["arguments"]["warm_up"] is False
+    assert torch.load(tmp_path / "whole" / "netLast.pth", weights_only=True)["arguments"]["warm_up"] is False
+    with pytest.raises(UserError, match=r"a run with other options .*warm_up False -> True"):
+        train.main([*words.replace("--no-", "--").split(), "--val_size=0", f"--out-dir={tmp_path / 'parts'}"])
+    with pytest.raises(SystemExit):
+        train.main([own, "--help"])
+    assert "--warm_up, --no-warm_up" in capsys.readouterr().out
     module = table.recipe_of("mine.py:OwnRecipe").__module__
     assert PathFinder.find_spec(module).origin == str(mine)  # by a loader process that was not forked
     nets = [torch.load(tmp_path / name / "netLast.pth", weights_only=True)["encoder"] for name in ("whole", "parts")]

@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from datetime import timedelta
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from common.constants import SETTINGS, SHIPPED
 from common.errors import UserError, run_script
 from formats.pairs import open_pairs
 from recipes.paper import blocked_tokens
-from recipes.table import RECIPES, RecipeClasses, load_checkpoint
+from recipes.table import RECIPES, RecipeClasses, load_checkpoint, recipe_of, training_of
 from tests.made import EGO, ROOT
 from tests.made.golden import GOLDEN
 from tests.made.processed import create_pairs, make_take
@@ -42,7 +44,7 @@ from tests.made.training import (
     start_training,
 )
 from train import train
-from train.options import parse
+from train.options import Options, parse
 from train.schedule import Schedule
 from train.start import choose_start
 
@@ -428,6 +430,12 @@ def test_validation_in_which_no_object_is_visible_is_refused(tmp_path, capsys):
     (tmp_path / "split.json").write_text(json.dumps({"train": ["uid-a"], "val": ["uid-b"]}))
     assert create_pairs(tmp_path / "processed").returncode == 0
     assert "no validation pair shows its object" in error_line(capsys, tmp_path / "processed", tmp_path / "run")
+
+
+def test_an_option_that_is_none_by_default_has_a_type_that_says_so():
+    for name in RECIPES:
+        for entry in (x for kind in (Options, recipe_of(name).Config, training_of(name).Options) for x in fields(kind)):
+            assert entry.default is not None or entry.type is Any or NoneType in get_args(entry.type), entry.name
 
 
 def test_a_third_recipe_has_options_and_defaults_of_its_own_and_changes_no_others(monkeypatch, capsys):
