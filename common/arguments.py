@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -228,6 +229,9 @@ def videos_and_offsets(args: argparse.Namespace) -> tuple[dict[str, Path], dict[
     videos, masks, offsets = dict(args.videos), dict(args.masks), dict(args.offset)
     if len(videos) < max(2, len(args.videos)):
         raise UserError("--videos takes two or more cameras, each once")
+    for one, other in itertools.combinations(videos, 2):
+        if videos[one].resolve() == videos[other].resolve():
+            raise UserError(f"--videos {one} and {other} are both {videos[one]}; did you mean another one for {other}?")
     if len(masks) < len(args.masks):
         raise UserError("--masks takes one path of each camera; put several objects into a folder {object}/{frame}.png")
     egos = [args.ego] if args.ego else []

@@ -342,7 +342,8 @@ def is_file_name(name: Any) -> bool:
     """
     if not isinstance(name, str) or name != Path(name).name or name[:1] in ("", ".", "-"):
         return False
-    return not CONTROL.search(name) and len(os.fsencode(name)) <= 200
+    encoded = name.encode(errors="replace")  # JSON may hold halves of characters, which no encoding has
+    return not CONTROL.search(name) and encoded.decode() == name and len(encoded) <= 200
 
 
 def name_number(path: str | Path) -> int:

@@ -86,7 +86,8 @@ def read_split(path: Path, split: str) -> list[str]:
     if split not in splits:
         raise UserError(f"no split {split!r} in {path}; it has {', '.join(map(repr, splits))}")
     if not splits[split]:
-        remedy = f"add one with data/import_take.py --split {split}, or choose another --split"
+        remedy = f"add one with data/import_take.py --split {split}, move the uid of a processed take there, or choose "
+        remedy += "another --split"
         raise UserError(f"split {split!r} in {path} has no takes; {remedy}")
     return list(dict.fromkeys(splits[split]))
 

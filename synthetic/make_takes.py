@@ -26,6 +26,7 @@ start(__name__)
 
 import argparse
 import math
+import os
 from dataclasses import fields
 from functools import partial
 
@@ -34,7 +35,7 @@ from tqdm import tqdm
 from common.arguments import Parser, add_fields, add_num_workers, at_least
 from common.constants import DEFAULT_ROOT
 from common.errors import UserError, counted, run_script
-from common.files import claimed, read_record, remove_leftovers, write_json
+from common.files import claimed, read_record, write_json
 from common.parallel import run_jobs
 from formats.takes import ANNOTATION_TEMPLATE, SPLITS, annotation_path
 from synthetic.models import import_trimesh, models_by_split, pictures_below
@@ -51,12 +52,12 @@ def make_takes(out: Path, counts: dict[str, int], options: TakeOptions, num_work
     """
     takes = [TakeId(split, index) for split, count in counts.items() for index in range(count)]
     marker = out / MARKER
-    is_ours = all(path.name.startswith("synthetic_") for path in (out / "takes").glob("[!.]*"))
-    if not is_ours or not marker.exists() and ((out / "annotations").exists() or (out / "takes").exists()):
-        raise UserError(f"{out} holds takes that this script did not make; choose another --outputpath")
+    others = [path for path in (out / "takes").glob("[!.]*") if not path.name.startswith("synthetic_")]
+    if not marker.exists():
+        others = [path for path in (out / "takes", out / "annotations", out / "split.json") if os.path.lexists(path)]
+    if others:
+        raise UserError(f"{others[0]} was not made by this script; choose another --outputpath")
     with claimed(out, "make_takes", f"renders takes into {out}"):
-        for folder in (out, out / "annotations"):
-            remove_leftovers(folder)
         record = options.record()
         before = read_record(marker, {}, "delete it") if marker.exists() else record
         changed = [f"{name} {before.get(name)} -> {x}" for name, x in record.items() if before.get(name) != x]

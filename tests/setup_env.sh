@@ -6,8 +6,8 @@ setup_env() {
   local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
   if [ -z "${PYTHON:-}" ] && [ -n "$active" ]; then
     # pip may not look into an index or, as clusters configure it, into a folder of wheels: only at what is installed.
-    if PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' "$active/bin/python" -m pip install --dry-run --no-index --quiet \
-      "${@/#/--requirement=}" >/dev/null 2>&1; then
+    if env PIP_CONFIG_FILE=/dev/null PIP_{FIND_LINKS,TARGET,PREFIX,ROOT,USER}= "$active/bin/python" -m pip install \
+      --dry-run --no-index --quiet "${@/#/--requirement=}" >/dev/null 2>&1; then
       echo "using the active environment $active"
       PYTHON=$active/bin/python
     elif ! [ "$active" -ef .venv ]; then
@@ -24,6 +24,13 @@ setup_env() {
     export PYTHON
     python() { "$PYTHON" "$@"; } # in its folder, `python` may be missing or another interpreter
     return
+  fi
+  if [ -L .venv ] && ! [ -e .venv ]; then
+    echo "error: .venv is a link to $(readlink .venv), which is not there; delete the link and run this again" >&2
+    return 1
+  elif [ -e .venv ] && ! [ -d .venv ]; then
+    echo "error: .venv is a file, and the requirements go into a folder of this name; move it away and run this again" >&2
+    return 1
   fi
   local stamp=.venv/.installed
   # It is missing, or was not finished. One without pip (of uv, for example) gets pip, and keeps what it holds.
@@ -44,6 +51,7 @@ setup_env() {
   for file in "$@"; do
     local copy="$stamp.$(echo "$file" | tr / -)"
     if ! cmp -s "$file" "$copy"; then
+      installs_into_venv || return 1
       echo "installing $file: 6.0 GB in all with CUDA, 1.8 GB without, which takes minutes at the first time"
       install_by_uv "$file" || install_by_pip "$file" || return 1
       rm .venv/.installing
@@ -54,6 +62,15 @@ setup_env() {
   if grep -qs "^cuda.*= '" .venv/lib/python3*/site-packages/torch/version.py; then cuda=with; fi
   echo "using .venv: PyTorch $cuda CUDA"
   PATH="$PWD/.venv/bin:$PATH"
+}
+
+installs_into_venv() {
+  local elsewhere
+  if elsewhere=$(.venv/bin/python -m pip config list | grep -E '\.(target|prefix|root|user)='); then
+    elsewhere=$(sed -E "s/:env:\.([a-z]+)/PIP_\U\1/; s/$/,/" <<<"$elsewhere" | tr '\n' ' ')
+    echo "error: pip is set to install elsewhere than into .venv (${elsewhere%, }); unset this and run this again" >&2
+    return 1
+  fi
 }
 
 # Install a requirement file into .venv by uv: the one on the PATH, or one that pip puts into .venv.

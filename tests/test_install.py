@@ -197,6 +197,25 @@ def test_uv_installs_with_what_pip_is_configured_with_else_pip_does(set_up):
     assert PIP_INSTALLS in set_up(uv_status=2).stdout.partition(UV_INSTALLS)[2]
 
 
+def test_what_keeps_the_requirements_out_of_venv_is_said_in_one_line(set_up, tmp_path):
+    done = set_up(":env:.target='/opt/site'\nglobal.index-url='https://a'\n")
+    said = (
+        "error: pip is set to install elsewhere than into .venv (PIP_TARGET='/opt/site'); unset this and run this again"
+    )
+    assert (done.returncode, done.stderr) == (1, f"{said}\n") and PIP_INSTALLS not in done.stdout
+    venv = tmp_path / ".venv"
+    venv.rename(tmp_path / "elsewhere")
+    for make, what in (
+        (venv.touch, "a file, and"),
+        (lambda: venv.symlink_to("gone"), "a link to gone, which is not there"),
+    ):
+        make()
+        done = set_up()
+        assert done.returncode == 1 and done.stderr.startswith(f"error: .venv is {what}"), done.stderr
+        assert done.stderr.count("\n") == 1
+        venv.unlink()
+
+
 def test_without_network_one_line_says_so(set_up):
     broken = "WARNING: Retrying after connection broken by 'NewConnectionError(...)': /simple/absent\n"
     done = set_up(pip_errors=broken * 5 + "ERROR: No matching distribution found for absent\n", uv_status=2)

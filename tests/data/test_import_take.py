@@ -154,6 +154,10 @@ def test_a_single_mask_and_coco_are_enough(inputs, tmp_path):
         ({"videos": ["head={}/head.mp4", "aria_2={}/left.mp4"], "offset": []}, "camera 'aria_2': only the --ego"),
         ({"ego": "nose"}, "--ego names camera 'nose'; --videos has head, left cam, photos"),
         ({"videos": "head={}/head.mp4", "offset": []}, "--videos takes two or more cameras"),
+        (
+            {"videos": ["head={}/head.mp4", "left={}/photos/../head.mp4"], "offset": []},
+            "--videos head and left are both ",
+        ),
         ({"masks": ["head={}/masks/head", "head={}/masks/left cam"]}, "--masks takes one path of each camera"),
         ({"masks": "head={}/photos/0000.jpg"}, "0000.jpg holds no masks; give a folder"),
         ({"masks": "head={}/masks/head", "offset": f"{LEFT}=80"}, "left.mp4 ends before"),

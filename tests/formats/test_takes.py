@@ -51,7 +51,7 @@ def test_a_corrupt_mask_is_a_value_error_of_its_frame_alone(change):
     np.testing.assert_array_equal(decode_mask(track.mask(0)), MASK)
 
 
-BAD_NAMES = 5, "", "../elsewhere", "-rf", "lab\n1", 99 * "杯"
+BAD_NAMES = 5, "", "../elsewhere", "-rf", "lab\n1", 99 * "杯", "lab\ud800"
 MALFORMED = [[], {}, raw_take(object_masks=[]), *(raw_take(take_name=name) for name in BAD_NAMES)]
 MALFORMED += [
     raw_take(object_masks={"cup": cameras})
@@ -89,11 +89,12 @@ def test_a_split_lists_each_take_once_in_order(tmp_path):
         read_split(path, "val")
 
 
-@pytest.mark.parametrize("uid", ["../outside", "a/b", "", "-rf", ".hidden"])
+@pytest.mark.parametrize("uid", ["../outside", "a/b", "", "-rf", ".hidden", "take\ud800"])
 def test_a_uid_that_cannot_be_a_folder_is_named(tmp_path, uid):
     (tmp_path / "split.json").write_text(json.dumps({"train": ["a", uid]}))
-    with pytest.raises(UserError, match=f"split.json: take uid '{uid}' cannot be the name of a folder; remove it"):
+    with pytest.raises(UserError) as error:
         read_splits(tmp_path / "split.json")
+    assert str(error.value).endswith(f"split.json: take uid {uid!r} cannot be the name of a folder; remove it")
 
 
 @pytest.mark.parametrize(

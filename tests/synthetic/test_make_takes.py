@@ -12,7 +12,7 @@ from pytest import approx
 from common.errors import UserError
 from formats.masks import decode_lzstring, decode_mask
 from formats.takes import SPLITS, camera_kind, read_splits, video_path
-from synthetic.make_takes import make_takes, parse_args, parse_object_sizes
+from synthetic.make_takes import MARKER, make_takes, parse_args, parse_object_sizes
 from synthetic.options import VIDEO_SIZES, TakeOptions
 from synthetic.render import Picture, render
 from synthetic.tabletop import EGO
@@ -187,11 +187,15 @@ def test_the_same_options_give_the_same_files_and_a_rerun_keeps_finished_takes_a
     assert read_splits(tmp_path / "split.json")["train"] == [first.uid(other)] != [first.uid(OPTIONS)]
 
 
-def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path):
-    (tmp_path / "annotations").mkdir()
-    with pytest.raises(UserError, match="holds takes that this script did not make; choose another --outputpath"):
+@pytest.mark.parametrize("name", ["annotations", "split.json", "takes/kitchen"])
+def test_a_folder_with_takes_of_somebody_else_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir(parents=True)
+    if "/" in name:
+        (tmp_path / MARKER).write_text("{}")  # beside rendered takes
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"{name} was not made by this script; choose another --outputpath"):
         make_takes(tmp_path, COUNTS, OPTIONS, 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["annotations"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("flags", ["--hold 7", "--object_size 0.9", "--object_size huge", "--num_objects 40"])
