@@ -27,6 +27,13 @@ FLOORS = {  # folder -> what it may import of ours, besides itself
     "evaluation": {"common", "formats"},
     "examples": {"common", "formats", "model", "recipes"},
 }
+METHODS = {  # module or folder of recipes/, besides those that all may import -> what it may import of the others
+    "search": set(),
+    "paper": set(),
+    "matching": {"search"},
+    "strong": {"search"},
+    "table": {"matching"},
+}
 FOLDERS = (*FLOORS, "benchmarks")
 SOURCES = sorted([*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), ROOT / "eval_segswap.py"])
 SCRIPTS = [path for path in SOURCES if '__name__ == "__main__"' in path.read_text()]
@@ -70,19 +77,31 @@ def helps() -> dict[str, tuple[int, str]]:
     return texts
 
 
+def imported_by(path: Path) -> set[str]:
+    """The modules that a module imports, anywhere in it, and the names in them."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return imported
+
+
 @pytest.mark.parametrize("folder", FLOORS)
 def test_no_floor_imports_one_above_it_nor_a_script(folder):
     scripts, own = {module_of(path) for path in SCRIPTS}, {*FOLDERS, "tests", "eval_segswap"}
     for path in (path for path in SOURCES if name_of(path).startswith(f"{folder}/")):
-        imported = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        ours = {name for name in imported if name.split(".")[0] in own}
+        ours = {name for name in imported_by(path) if name.split(".")[0] in own}
         assert {name.split(".")[0] for name in ours} <= FLOORS[folder] | {folder}, name_of(path)
         assert not ours & scripts, name_of(path)
+
+
+def test_recipes_build_on_the_search_but_neither_it_nor_what_all_share_on_them():
+    for path in (path for path in SOURCES if name_of(path).startswith("recipes/")):
+        own = module_of(path).split(".")[1:2]
+        used = {name.split(".")[1] for name in imported_by(path) if name.startswith("recipes.")}
+        assert used & {*METHODS} <= {*own, *(METHODS.get(own[0], ()) if own else ())}, name_of(path)
 
 
 def test_help_of_every_script_keeps_the_docstring_with_the_command_to_copy():
@@ -138,7 +157,8 @@ def test_every_link_and_every_path_in_the_documents_leads_somewhere(document):
             slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert not anchor or anchor in slugs, f"{document.name}: {link}"
     for path in re.findall(
-        r"`((?:data|train|inference|evaluation|examples|model|formats|synthetic|benchmarks|docs)/[\w/]*\.?\w*)`", text
+        r"`((?:data|train|inference|evaluation|examples|model|recipes|formats|synthetic|benchmarks|docs)/[\w/]*\.?\w*)`",
+        text,
     ):
         assert (ROOT / path).exists() or path.startswith(MADE), f"{document.name}: {path}"
 

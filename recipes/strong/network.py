@@ -16,9 +16,9 @@ from model.backbone import Levels
 from model.features import coverage_of
 from model.transformer import InnerLayer
 from model.xsegtx import Look, MaskDecoder, Parts, XSegTxConfig, as_grid, probabilities
-from recipes.choice import Choice
-from recipes.crops import MatchingConfig
-from recipes.locator import NOTHING, Description, Locator, ObjectCrops, early_of
+from recipes.search.choice import Choice
+from recipes.search.crops import SearchConfig
+from recipes.search.locator import NOTHING, Description, Locator, ObjectCrops, early_of
 
 WIDTH = 128  # dimensions of a cell's vector
 MAPS = 2  # maps of a target crop from the locator
@@ -26,13 +26,13 @@ BLOCKS = 2  # residual blocks of the mask decoder
 
 
 @dataclass(frozen=True)
-class StrongConfig(XSegTxConfig, MatchingConfig):
+class StrongConfig(XSegTxConfig, SearchConfig):
     frame_size: int = option(768, "long side of the whole images that the locator reads, pixels")
     early_channels: int = 0  # channels of the backbone's earlier layer
 
     def __post_init__(self):
         XSegTxConfig.__post_init__(self)
-        MatchingConfig.__post_init__(self)
+        SearchConfig.__post_init__(self)
 
 
 @dataclass

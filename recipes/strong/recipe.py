@@ -12,11 +12,11 @@ from common.constants import THRESHOLD
 from common.parallel import in_threads
 from formats.crop import cut
 from model.features import coverage_of
-from recipes.crops import CLOSE
-from recipes.locator import Locator
-from recipes.places import Marked, Searched
 from recipes.scene import Scene
-from recipes.search import Search
+from recipes.search.crops import CLOSE
+from recipes.search.locator import Locator
+from recipes.search.places import Marked, Searched
+from recipes.search.search import Search
 from recipes.strong.network import StrongConfig, StrongNetwork
 
 RAW_AGREEMENT_WEIGHT = 3.0  # how much the agreement of features that have not learned counts, in the logit of existence

@@ -21,7 +21,8 @@ from formats.masks import fit_mask
 from formats.pairs import Pairs
 from formats.takes import camera_kind
 from model.rows import rows_by_key
-from recipes.crops import (
+from recipes.samples import Batch, DrawnPairs
+from recipes.search.crops import (
     CLOSE,
     CONTEXT,
     LARGEST_SHARE,
@@ -31,7 +32,6 @@ from recipes.crops import (
     size_to_read,
     spot_of,
 )
-from recipes.samples import Batch, DrawnPairs
 from recipes.strong.network import StrongConfig
 
 

@@ -1,5 +1,5 @@
 """The training of the strong recipe. samples.py draws its crops; it searches its own pairs, to mine places and to fit
-judges (recipes/fit.py). docs/strong_recipe.md explains it.
+judges (recipes/search/fit.py). docs/strong_recipe.md explains it.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from common.option_fields import option
 from formats.pairs import Pairs
 from model.device import autocast
 from model.xsegtx import Look
-from recipes.crops import Spot, spot_of
-from recipes.fit import all_looks, fit_choice, lack_of_pairs
 from recipes.losses import compute_losses
-from recipes.places import Marked
 from recipes.samples import DrawnPairs
 from recipes.scene import Scene
+from recipes.search.crops import Spot, spot_of
+from recipes.search.fit import all_looks, fit_choice, lack_of_pairs
+from recipes.search.places import Marked
 from recipes.strong.recipe import Strong
 from recipes.strong.samples import TARGET_CROPS, CropBatch, crop_sample, grouped_by_size
 from recipes.training import SEARCH_SHARE_HELP, RecipeTraining, SearchPairs

@@ -28,8 +28,8 @@ from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
 from model.features import Encoder
 from model.xsegtx import XSegTx, XSegTxConfig
-from recipes import search
 from recipes.scene import Scene
+from recipes.search import search
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint, load_recipe
 from tests.made import EGO, ROOT

@@ -2,8 +2,8 @@
 
     python -m tests.made.golden_answers     # writes the present answers to tests/golden/answers/answers.json
 
-If answers have changed on purpose, first raise SEARCH_VERSION in recipes/search.py: no run that was stopped before then
-goes on with other answers.
+If answers have changed on purpose, first raise SEARCH_VERSION in recipes/search/search.py: no run that was stopped
+before then goes on with other answers.
 
 tests/golden/answers also holds one frame of a rendered take, of the head-worn camera and a static one, as processed
 takes are stored. Its masks and pictures were made by
@@ -94,7 +94,9 @@ def main() -> None:
     former = json.loads(PATH.read_text()) if PATH.exists() else {}
     changed = [name for name in golden if golden[name] != former.get(name)]
     if former and changed and not set(RECORDED) & set(changed):
-        sys.exit("error: the answers have changed; raise SEARCH_VERSION in recipes/search.py, then run this again")
+        sys.exit(
+            "error: the answers have changed; raise SEARCH_VERSION in recipes/search/search.py, then run this again"
+        )
     PATH.write_text(json.dumps(golden, indent=1) + "\n")
 
 

@@ -11,9 +11,9 @@ from formats.crop import Crop
 from model.backbone import Backbone, Levels
 from model.xsegtx import Look
 from recipes.base import Answer
-from recipes.locator import Description
 from recipes.paper import Paper
 from recipes.scene import Scene
+from recipes.search.locator import Description
 from recipes.strong.network import LearnedLocator, StrongConfig, StrongNetwork, StrongObjects
 from recipes.strong.recipe import Strong
 

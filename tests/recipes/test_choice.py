@@ -10,10 +10,10 @@ import torch
 import common.progress
 from common.constants import SHIPPED
 from model.checkpoint import read_checkpoint
-from recipes import fit as fitting
-from recipes.choice import Choice
-from recipes.fit import LooksOfPairs, choice_figures, fit, with_absences
-from recipes.places import Judged
+from recipes.search import fit as fitting
+from recipes.search.choice import Choice
+from recipes.search.fit import LooksOfPairs, choice_figures, fit, with_absences
+from recipes.search.places import Judged
 from tests.made.training import run_training
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-epoch", 1, "--val_size", 1)

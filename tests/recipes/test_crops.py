@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from formats.crop import Crop, cut, cut_mask, put_back
 from formats.geometry import letterbox, resize
-from recipes.crops import object_cells, spot_of
+from recipes.search.crops import object_cells, spot_of
 
 SIDES = st.integers(1, 60)
 CROPS = st.builds(Crop, st.integers(-90, 90), st.integers(-90, 90), SIDES)  # inside, across the border, beyond

@@ -6,7 +6,7 @@ import shutil
 import signal
 
 import recipes.strong.training
-from recipes import fit as fitting
+from recipes.search import fit as fitting
 from tests.made import ROOT
 from tests.made.processes import context, run_main
 from tests.made.training import arguments

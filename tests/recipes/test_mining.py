@@ -15,8 +15,8 @@ from common.errors import UserError
 from common.parallel import loader_options
 from formats.pairs import BOTH, Pairs, open_pairs
 from model.checkpoint import read_checkpoint
-from recipes.crops import Spot, spot_of
 from recipes.samples import DrawnPairs
+from recipes.search.crops import Spot, spot_of
 from recipes.strong import samples
 from recipes.strong.recipe import Strong
 from recipes.strong.training import StrongOptions, StrongTraining

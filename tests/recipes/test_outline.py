@@ -15,9 +15,9 @@ from common.constants import THRESHOLD
 from common.errors import UserError
 from formats.masks import iou
 from inference.predictor import Predictor
-from recipes import outline
 from recipes.base import Answer
-from recipes.crops import Crop
+from recipes.search import outline
+from recipes.search.crops import Crop
 from tests.made.known_answer import OBJECT, color_recipe, scene
 from tests.made.networks import write_network
 from tests.made.processed import EGO, make_data_set

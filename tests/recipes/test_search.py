@@ -11,10 +11,10 @@ from common.errors import UserError
 from formats.masks import encode_mask
 from inference.predictor import Predictor
 from recipes.base import Answer, Recipe
-from recipes.crops import Part, connected_parts, spot_of
-from recipes.locator import Matches
-from recipes.places import Looks
 from recipes.scene import Scene
+from recipes.search.crops import Part, connected_parts, spot_of
+from recipes.search.locator import Matches
+from recipes.search.places import Looks
 from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
@@ -177,7 +177,7 @@ def test_the_places_of_a_target_are_the_chosen_one_and_others_without_repetition
         for count in (1, 2, 3, 4):
             first = predictor.places(query, mask, scene.pictures[1], count)[0]
             assert (first.mask == predictor.segment(query, mask, scene.pictures[1]).mask).all()
-        monkeypatch.setattr("recipes.places.UNLIKELY", 0)
+        monkeypatch.setattr("recipes.search.places.UNLIKELY", 0)
     for count in (0, 2.5, "3"):
         with pytest.raises(UserError, match=f"the count of places is {count!r}; give a whole number of at least 1"):
             predictor.places(query, mask, scene.pictures[1], count=count)

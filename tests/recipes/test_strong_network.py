@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.backbone import Levels
 from model.xsegtx import Look
-from recipes.locator import Locator
+from recipes.search.locator import Locator
 from recipes.strong.network import LearnedLocator, StrongNetwork
 from tests.made.networks import strong_network
 

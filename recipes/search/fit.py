@@ -15,10 +15,10 @@ from common.constants import THRESHOLD
 from common.existence import balanced_accuracy
 from formats.masks import iou
 from model.rows import Rows, cat, rows_by_key
-from recipes.choice import Choice
-from recipes.places import Judged
 from recipes.scene import Scene
-from recipes.search import Search
+from recipes.search.choice import Choice
+from recipes.search.places import Judged
+from recipes.search.search import Search
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
 FIT_NEEDS, LEAST_HIDDEN = 300, 30  # the choice is not fitted to fewer pairs, or fewer pairs whose object is hidden

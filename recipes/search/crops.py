@@ -52,7 +52,7 @@ def spot_of(mask: np.ndarray) -> Spot | None:
 
 
 @dataclass(frozen=True)
-class MatchingConfig:
+class SearchConfig:
     """The sizes at which a search reads pictures."""
 
     input_size: int = 240  # side of the crops in which it looks, in pixels
@@ -63,9 +63,6 @@ class MatchingConfig:
         if not 4 * STRIDE <= self.frame_size <= 1 << 13:
             what = f"frame size {self.frame_size}, with input size {self.input_size},"
             raise UserError(f"{what} must be from {4 * STRIDE} to {1 << 13} pixels")
-
-    def __str__(self) -> str:
-        return f"matching in crops of {self.input_size} pixels"
 
     @property
     def wide_size(self) -> int:

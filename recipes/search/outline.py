@@ -27,7 +27,7 @@ from model.backbones import hub_fault
 from model.device import autocast, memory_errors
 from model.weights import check_weights, one_line
 from recipes.base import MEMORY_REMEDY, Answer
-from recipes.crops import CONTEXT, connected_parts, spot_of
+from recipes.search.crops import CONTEXT, connected_parts, spot_of
 
 NONE, GRAB_CUT = OUTLINES
 SHARPEN_SIDE = 192  # the crop in which GrabCut draws, in pixels
@@ -162,7 +162,7 @@ class Sam2:
         try:
             from transformers import Sam2Model, Sam2Processor, logging
         except ImportError:
-            remedy = f"pip install -r {Path(__file__).parents[1] / 'requirements-sam2.txt'}"
+            remedy = f"pip install -r {Path(__file__).parents[2] / 'requirements-sam2.txt'}"
             raise UserError(f"--outline {name} needs transformers, 4.56 or newer; {remedy}") from None
         fault = missing_files(Path(name)) if Path(name).is_dir() else hub_fault()
         logging.disable_progress_bar()

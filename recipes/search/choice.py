@@ -1,5 +1,5 @@
 """Three judges read the numbers of looks. They say which place in a target shows the object, and whether it is visible.
-recipes/fit.py fits them.
+fit.py fits them.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recipes.places import Compared, Glanced, Judged
+from recipes.search.places import Compared, Glanced, Judged
 
 HIDDEN_UNITS = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units

@@ -23,8 +23,9 @@ from model.device import autocast
 from model.features import coverage_of
 from model.rows import cat, rows_among, rows_by_key
 from recipes.base import Answer, NetworkRecipe
-from recipes.colors import COLOR_SIDE, colors_of, reduced, same_color, same_contrast
-from recipes.crops import (
+from recipes.scene import Scene
+from recipes.search.colors import COLOR_SIDE, colors_of, reduced, same_color, same_contrast
+from recipes.search.crops import (
     CLOSE,
     CONTEXT,
     LARGEST_SHARE,
@@ -35,10 +36,9 @@ from recipes.crops import (
     object_cells,
     size_to_read,
 )
-from recipes.locator import Description, peaks
-from recipes.outline import NONE, outline_of, tally_line
-from recipes.places import Compared, Glanced, Judged, Looks, Marked, Places, Searched, highest_rows
-from recipes.scene import Scene
+from recipes.search.locator import Description, peaks
+from recipes.search.outline import NONE, outline_of, tally_line
+from recipes.search.places import Compared, Glanced, Judged, Looks, Marked, Places, Searched, highest_rows
 
 SEARCH_VERSION = 11  # version of the prediction, stored in a run's record; raise it with each change of the answers
 LOOKS = 5  # places in a target at which it looks, unless another number is given

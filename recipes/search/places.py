@@ -11,9 +11,9 @@ from torch import Tensor
 from common.errors import UserError
 from formats.crop import Crop
 from model.rows import Rows, rows_by_key
-from recipes.crops import Part, Spot, spot_of
-from recipes.locator import Matches
 from recipes.scene import Scene
+from recipes.search.crops import Part, Spot, spot_of
+from recipes.search.locator import Matches
 
 UNLIKELY = 0.35  # a place whose similarity is so much below the highest one is not looked at
 
