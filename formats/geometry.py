@@ -88,22 +88,31 @@ def nearest_axes(size: Size, new_size: Size) -> tuple[np.ndarray, np.ndarray]:
     return rows, cols
 
 
-def sample_benchmark_pixels(values: np.ndarray, video: Size, size: Size | None = None) -> np.ndarray:
+def sample_benchmark_pixels(values: np.ndarray, video: Size) -> np.ndarray:
     """The values (float32) of a picture at the pixels that the benchmark compares -> `eval_size(video)`.
 
     The benchmark samples single pixels of the video, whose (H, W) is `video` and of which the picture shows all. We
-    interpolate `values` at the centers of these pixels. They have the picture's size, or are those of the square to
-    which a picture of `size` (H, W) was letterboxed.
+    interpolate `values`, which have the picture's size, at the centers of these pixels.
     """
-    sampled, starts = map(np.arange, values.shape), (0, 0)
-    if size:
-        *sampled, rows, cols = letterbox_axes(size, len(values))
-        starts = rows.start, cols.start
     rows, cols = (
-        start + np.interp((pixels + 0.5) * (length / full) - 0.5, axis, np.arange(len(axis)))
-        for pixels, full, length, axis, start in zip(
-            nearest_axes(video, eval_size(video)), video, size or values.shape, sampled, starts, strict=True
-        )
+        np.clip((pixels + 0.5) * (length / full) - 0.5, 0, length - 1)
+        for pixels, full, length in zip(nearest_axes(video, eval_size(video)), video, values.shape, strict=True)
     )
+    return _interpolate(values, rows, cols)
+
+
+def unletterbox(values: np.ndarray, size: Size) -> np.ndarray:
+    """The values (S, S) float32 of a letterboxed picture -> (H, W) of its `size`, interpolated between the pixels that
+    letterboxing kept.
+    """
+    *kept, rows, cols = letterbox_axes(size, len(values))
+    rows, cols = (
+        np.interp(np.arange(length), pixels, np.arange(within.start, within.stop))
+        for length, pixels, within in zip(size, kept, (rows, cols), strict=True)
+    )
+    return _interpolate(values, rows, cols)
+
+
+def _interpolate(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     cols, rows = np.asarray(np.meshgrid(cols, rows), np.float32)
     return cv2.remap(values, cols, rows, cv2.INTER_LINEAR)

@@ -30,8 +30,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import file_digest
 from common.own_code import load_class, own_errors
-from formats.crop import Crop
-from formats.geometry import Size, sample_benchmark_pixels
+from formats.geometry import Size, unletterbox
 from formats.pairs import Pairs
 from formats.processed import Correspondence
 from recipes.base import Answer, Recipe
@@ -114,19 +113,12 @@ class OwnMethod(Recipe):
         checked = [checked_answer(*row) for row in zip(answers, sizes, places, strict=True)]
         if self.side is None:
             return checked
-        crops = [Crop.whole(scene.sizes[number]) for number in scene.target]
-        return [SquareAnswer(x.prob, x.existence, crop) for x, crop in zip(checked, crops, strict=True)]
+        shown = [unletterbox(x.prob, scene.sizes[number]) for x, number in zip(checked, scene.target, strict=True)]
+        return [answer._replace(prob=prob) for answer, prob in zip(checked, shown, strict=True)]
 
 
 def predicts(value: Any) -> bool:
     return callable(getattr(value, "predict", None))
-
-
-class SquareAnswer(Answer):
-    """An answer in a letterboxed image, which is interpolated where the paper's network takes the nearest pixels."""
-
-    def at_benchmark_pixels(self, size: Size, video: Size) -> np.ndarray:
-        return sample_benchmark_pixels(self.prob, video, size)
 
 
 def checked_answer(answer: Any, size: Size, where: str) -> Answer:

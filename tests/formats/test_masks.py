@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lzstring import LZString
 
 from formats.crop import Crop, put_back
-from formats.geometry import EVAL_SIDE, eval_size, letterbox, nearest_axes
+from formats.geometry import EVAL_SIDE, eval_size, letterbox, nearest_axes, unletterbox
 from formats.masks import (
     check_rle,
     decode_lzstring,
@@ -144,5 +144,6 @@ def test_the_long_side_is_scaled_to_480_and_a_letterboxed_pixel_is_the_one_that_
     assert eval_size(size) == small
     image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     rows, cols = nearest_axes(size, small)
-    kept = put_back(letterbox(image, 480).astype(np.float32), Crop.whole(small), small)
-    np.testing.assert_array_equal(kept, image[rows[:, None], cols])
+    letterboxed = letterbox(image, 480).astype(np.float32)
+    for kept in put_back(letterboxed, Crop.whole(small), small), unletterbox(letterboxed, size)[rows[:, None], cols]:
+        np.testing.assert_array_equal(kept, image[rows[:, None], cols])
