@@ -17,6 +17,10 @@ class Parts:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}{self.suffix}"
 
+    def own(self) -> list[Path]:
+        """The parts of this work that are there."""
+        return [x for x in self.known() if x.parent == self.folder]
+
     def known(self) -> list[Path]:
         """The parts of all works. Files of others in the folder are none."""
         return [x for x in self._files() if x.name[0] != "."]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from common.errors import counted
 from common.existence import balanced_accuracy
 from common.files import atomic_write, json_digest
 from common.own_code import call_own
+from common.parts import Parts
 from formats.masks import iou, resize_mask
 from formats.pairs import Pairs
 from model.backbone import digest_of
@@ -109,20 +109,17 @@ def validation_figures(scores: Sequence[PairScore]) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()} | {"samples": len(scores)}
 
 
-class SearchFiles:
+class SearchFiles(Parts):
     """What a search has found in its parts, in a folder of the run, until a checkpoint has what was made of it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
 
     def read(self) -> dict[int, dict[int, Any]]:
         """What was found for each row, by the number of the part. From now on, `write` keeps what is found."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return {int(path.stem): read_torch(path, "delete it")[0] for path in self.folder.glob("*.pth")}
+        return {int(path.stem): read_torch(path, "delete it")[0] for path in self.own()}
 
     def write(self, number: int, found: dict[int, Any]) -> None:
         if self.folder.exists():  # another machine may have no such folder
-            with atomic_write(self.folder / f"{number}.pth", "wb") as file:
+            with atomic_write(self.path(str(number)), "wb") as file:
                 torch.save(found, file)
 
 
@@ -149,7 +146,7 @@ class Run:
         groups = self.searched_frames(share, self.state.step)
         self.log.say(f"{name}: searching {counted(sum(map(len, groups)), 'training pair')} ...")
         parts = [groups[first : first + FRAMES_KEPT] for first in range(0, len(groups), FRAMES_KEPT)]
-        files = SearchFiles(self.options.out_dir / SEARCHED / self.digest_of_search(name)[:12])
+        files = SearchFiles(self.options.out_dir / SEARCHED, self.digest_of_search(name), ".pth")
         kept = self.world.broadcast(files.read() if self.world.is_main else {})
         own = self.world.share([number for number in range(len(parts)) if number not in kept])
         found = self.search_parts({number: parts[number] for number in own}, function, files)

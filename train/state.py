@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.files import has_form
+from common.parts import Parts
 from model.backbone import Backbone
 from model.checkpoint import load_optimizer, save_checkpoint
 from model.device import PRECISIONS
@@ -106,7 +106,7 @@ class TrainState:
 
     def forget_searches(self) -> None:
         if self.folder:
-            shutil.rmtree(self.folder / SEARCHED, ignore_errors=True)
+            Parts(self.folder / SEARCHED, "", ".pth").forget()
 
     def forget_best(self) -> None:
         """The best IoU is measured anew."""
