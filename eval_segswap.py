@@ -2,7 +2,7 @@
 
     python eval_segswap.py --setting ego-exo
     python eval_segswap.py --setting both         # both results files, with the pictures of a moment encoded once
-    python eval_segswap.py --setting exo-ego --split test --ckpt_path exoego.pth --out_path results
+    python eval_segswap.py --setting exo-ego --split test --ckpt_path exoego.pth --out results
     torchrun --nproc_per_node 8 eval_segswap.py --setting ego-exo        # eight GPUs, the same file
     python eval_segswap.py --setting ego-exo --backbone vit_small_patch16_dinov3.lvd1689m    # with nothing trained
     python eval_segswap.py --setting ego-exo --predictor my_method.py:Method    # your own, see docs/extending.md
@@ -70,8 +70,8 @@ def parse_args(argv: list[str] | None) -> Namespace:
     add("--predictor", nargs="+", metavar=("FILE.py:CLASS", "KEY=VALUE"), help=own)
     add_data_path(parser)
     add("--split", default="val", help="split to predict: train, val or test")
-    add("--out_path", type=Path, default=RESULTS_DIR, help="folder for the results file")
-    add("--save_inter", action="store_true", help="also write each take's <out_path>/<take_uid>/pred_annotations.json")
+    add("--out", "--out_path", type=Path, default=RESULTS_DIR, help="folder for the results file")
+    add("--save_inter", action="store_true", help="also write each take's <out>/<take_uid>/pred_annotations.json")
     add_network_options(parser, "checkpoint (default: netBest.pth of a training in train/checkpoints)")
     text = f"pairs computed at once; fewer need less memory, and may move an existence by 2e-7 (default: {BATCH_SIZE})"
     add("--batch_size", type=at_least(1), help=text)
@@ -130,7 +130,7 @@ def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[Res
     pairs = world.broadcast(pairs)
     if isinstance(method.recipe, OwnMethod):
         method.recipe.pairs = pairs
-    runs = [ResumableRun(args.out_path, setting, args.split, method.options, pairs) for setting in settings]
+    runs = [ResumableRun(args.out, setting, args.split, method.options, pairs) for setting in settings]
     if world.is_main:
         written = [path for run in runs for path in (run.results_path, run.record_path, run.finished.all_works)]
         written += [run.take_file(uid) for run in runs for uid in pairs.store.takes if args.save_inter]

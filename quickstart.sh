@@ -63,9 +63,9 @@ made "$out/checkpoints/netBest.pth" "$out/checkpoints/log.jsonl"
 
 step "6/7 Inference: the masks of the test takes, in both settings, before and after the training, and by color alone"
 predict=(python eval_segswap.py --setting both --split test --data_path "$data")
-run "${predict[@]}" --ckpt_path $network --out_path "$out/results/before"
-run "${predict[@]}" --ckpt_path "$out/checkpoints/netBest.pth" --out_path "$out/results/after"
-run "${predict[@]}" --predictor examples/own_method.py:ColorHistogram --out_path "$out/results/color"
+run "${predict[@]}" --ckpt_path $network --out "$out/results/before"
+run "${predict[@]}" --ckpt_path "$out/checkpoints/netBest.pth" --out "$out/results/after"
+run "${predict[@]}" --predictor examples/own_method.py:ColorHistogram --out "$out/results/color"
 made "$out"/results/{before,after,color}/{ego-exo,exo-ego}_test_results.json
 
 step "7/7 Scores: all three compared in both settings, and a report with pictures"

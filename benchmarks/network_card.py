@@ -49,7 +49,7 @@ COLUMNS = "visible", "hidden", "IoU", "right object", "visible said", "found sai
 
 def score_test_pairs(data: Path, out: Path, ckpt_path: Path) -> list[np.ndarray]:
     """Predict the test pairs, unless their results exist -> the cases of ego-exo and of exo-ego."""
-    where = ("--setting", BOTH, "--split", SPLIT, "--data_path", data, "--out_path", out)
+    where = ("--setting", BOTH, "--split", SPLIT, "--data_path", data, "--out", out)
     run_script_apart("eval_segswap.py", *where, "--ckpt_path", ckpt_path, "--num_workers", 0)
     truths = [(setting, truth_of_split(data, SPLIT, setting)) for setting in SETTINGS]
     return [score_file(truth, results_path(out, x, SPLIT), ScoreOptions(x)).cases for x, truth in truths]

@@ -30,10 +30,9 @@ from common.files import check_outputs, claimed, read_record, write_json
 from common.parallel import run_jobs
 from common.progress import progress
 from data.extraction import process_take
-from formats.processed import SOURCE_REMEDY, Failure, is_processed, read_failures, write_failures
+from formats.processed import SOURCE_REMEDY, VIDEOS, Failure, is_processed, read_failures, write_failures
 from formats.takes import SPLITS, Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
-VIDEOS = "videos.json"  # beside the takes: of which videos their frames are
 MAX_PRINTED = 10  # at most so many failures of a split are printed
 
 

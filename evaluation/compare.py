@@ -23,9 +23,16 @@ from collections.abc import Sequence
 
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.errors import UserError, printable, run_script
-from common.files import check_outputs, check_writable, read_json
+from common.files import read_json
 from evaluation.figures import FIGURES_FILES
-from evaluation.pages import DISAGREEING, PAGE, choose_disagreements, make_cards, write_evaluation, written_files
+from evaluation.pages import (
+    DISAGREEING,
+    PAGE,
+    choose_disagreements,
+    files_to_write,
+    make_cards,
+    write_evaluation,
+)
 from evaluation.score import ScoreOptions, score_files
 from evaluation.summary import figures_of
 from evaluation.tables import printed_lines
@@ -41,12 +48,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--pred_file", type=Path, nargs="+", required=True, help="two or more results files")
     add("--seeds", action="store_true", help="print mean and deviation of the files, the runs of one method")
     add("--names", nargs="+", help="names of the results files (default: names of the files or of their folders)")
-    add("--out", type=Path, help="output folder (default: {name}_comparison beside the first file)")
+    add("--out", "--out_path", type=Path, help="output folder (default: {name}_comparison beside the first file)")
     add("--num", type=at_least(0), default=40, help="number of cases with pictures in index.html")
     add_num_workers(parser)
     args = parser.parse_args(argv)
     if len(args.pred_file) < 2:
-        parser.error("--pred_file needs two or more results files; one is scored by python evaluation/evaluate.py")
+        there = "one is scored by python evaluation/evaluate.py"
+        there = there if args.pred_file[0].exists() else f"there is no file {args.pred_file[0]}"  # a pattern, often
+        parser.error(f"--pred_file needs two or more results files; {there}")
     if args.names and not len(set(args.names)) == len(args.names) == len(args.pred_file):
         parser.error("--names needs as many names, all different, as --pred_file has files")
     return args
@@ -55,8 +64,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     truth, out = open_truth(args, args.setting), args.out or same_run_path(args.pred_file[0], "comparison")
-    check_writable(out)
-    check_outputs(written_files(out), truth.read_with(args.pred_file))
+    truth.check_outputs(files_to_write(out, bool(args.num), is_comparison=True), args.pred_file)
     files = dict(zip(args.names or short_names(args.pred_file), args.pred_file, strict=True))
     refuse_another_comparison(out / FIGURES_FILES[1], [*files])
     options = ScoreOptions(args.setting, args.accept, allow_missing=args.allow_missing, keep_masks=True)

@@ -30,9 +30,9 @@ import numpy as np
 from common.arguments import Parser, add_num_workers, add_setting, at_least
 from common.drawing import write_picture
 from common.errors import UserError, counted, printable, run_script, warn_once
-from common.files import check_output, check_outputs, check_writable
+from common.files import check_output
 from evaluation.case_pictures import MOST_ON_SHEET, draw_case, draw_sheet, row_of_panels
-from evaluation.pages import CASE_ORDERS, PAGE, choose_rows, make_cards, write_evaluation, written_files
+from evaluation.pages import CASE_ORDERS, PAGE, choose_rows, files_to_write, make_cards, write_evaluation
 from evaluation.protocols import ALL_FRAMES, PROTOCOLS
 from evaluation.score import ScoredFiles, ScoreOptions, score_files
 from evaluation.summary import figures_of
@@ -52,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--pred_file", type=Path, nargs="+", help="results (default: results/{setting}_{split}_results.json)")
     rules = "also score by the rule of another group, besides the official rule (docs/evaluation.md)"
     add("--protocol", choices=[*PROTOCOLS, "all"], default="official", help=rules)
-    add("--out", type=Path, help="output folder (default: {name}_evaluation beside the results)")
+    add("--out", "--out_path", type=Path, help="output folder (default: {name}_evaluation beside the results)")
     text = "write the benchmark's ground-truth JSON to this file; without --setting, do only this"
     add("--write_gt", "--output_path", type=Path, help=text)
     text = "write a CSV file with the pictures and the query mask of each case, which a program must answer"
@@ -96,9 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         check_output(path, args.overwrite)
     if files:
         args.out = args.out or same_run_path(files[0], "evaluation")
-        check_writable(args.out)
-        written += written_files(args.out)
-    check_outputs(written, truth.read_with(files))
+        written += files_to_write(args.out, args.report and args.num != 0, is_comparison=False)
+    truth.check_outputs(written, files)
     for path in files:
         evaluate(truth, path, args)
     if args.write_gt:

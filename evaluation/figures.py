@@ -15,6 +15,7 @@ from common.files import has_form, read_record
 from evaluation.metrics import METRICS, OFFICIAL
 
 FIGURES_FILES = "metrics.json", "comparison.json"
+REMEDY = "give metrics.json of evaluate.py, or comparison.json of compare.py, with --setting and without --all_frames"
 Interval = tuple[float, float]  # the edges; nan if there is no interval, as for a single take
 
 
@@ -149,7 +150,7 @@ def read_figures(path: Path) -> Figures:
     """Read the official scores, their intervals and differences from metrics.json or comparison.json, and no others.
     Raises UserError if the file does not hold what version 3 or this one writes.
     """
-    raw = _with_nan(read_record(path, _are_figures, "write it with --setting, without --all_frames"))
+    raw = _with_nan(read_record(path, _are_figures, REMEDY))
     total = Group("", raw["frames_scored"], raw["frames_visible"], 0, 0, 0, raw["official"])
     changes = [{name: Change(**x["metrics"][name]) for name in OFFICIAL} for x in raw.get("comparisons", [])]
     about = raw["setting"], None, raw["takes"], total.frames, raw["results"], Summary(total, raw["interval_95"])

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from common.arguments import Parser
 from common.constants import SETTINGS
 from common.errors import counted, printable, run_script, warn_once
-from common.files import check_output, check_outputs, file_digest, temporary_folder, write_json
+from common.files import check_output, file_digest, temporary_folder, write_json
 from common.progress import progress
 from evaluation.truth import GroundTruth, add_split_options, open_truth, refuse
 from formats.pairs import BOTH
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     out = args.out if args.out.suffix == ".json" and not args.out.is_dir() else args.out / FILE_NAME
     check_output(out, True)
-    check_outputs([out], truth.read_with(files.values()))
+    truth.check_outputs([out], files.values())
     problems = [problem for setting, path in files.items() for problem in find_problems(truth, setting, path)]
     if problems:
         refuse(problems, "the results")

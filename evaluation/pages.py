@@ -4,6 +4,7 @@ Cases are (files, N) arrays of type CASE: a row for each of N pairs in each resu
 """
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from common.constants import THRESHOLD
 from common.drawing import write_picture
-from common.files import atomic_write, output_folder, write_json
+from common.errors import UserError, counted
+from common.files import atomic_write, check_writable, output_folder, write_json
 from common.progress import progress
 from evaluation.case_pictures import draw_case, panel_styles, row_of_panels
 from evaluation.figures import FIGURES_FILES, Figures
@@ -153,8 +155,24 @@ def kinds_of(names: Sequence[str], cases: np.ndarray) -> list[str]:
     return [kind for kind, holds in kinds.items() if holds]
 
 
-def written_files(out: Path) -> list[Path]:
-    """All that `write_evaluation` may write into a folder."""
+def pictures_shown(out: Path) -> list[Path]:
+    """The pictures of cases on the page in a folder; none if there is no page."""
+    page = (out / PAGE).read_text(errors="replace") if (out / PAGE).is_file() else ""
+    return [out / name for name in re.findall(rf'href="({PICTURES}/\d+\.jpg)"', page)]
+
+
+def files_to_write(out: Path, with_pictures: bool, is_comparison: bool) -> list[Path]:
+    """All that `write_evaluation` may write into a folder. Raises UserError if this cannot be written to, or if the new
+    page would take away pictures of cases without showing others, or the page of the other script.
+    """
+    check_writable(out)
+    remedy, shown = "name another --out, or delete the folder", pictures_shown(out)
+    if shown and not with_pictures:
+        flag = "--num above 0" if is_comparison else "--report"
+        raise UserError(f"{out / PAGE} shows {counted(len(shown), 'case')}, which would go; give {flag}, {remedy}")
+    if (other := out / FIGURES_FILES[not is_comparison]).exists():
+        script = "evaluate.py" if is_comparison else "compare.py"
+        raise UserError(f"{other} and its page are of {script}; {remedy}")
     return [out / name for name in (PAGE, CASES, *FIGURES_FILES, PICTURES)]
 
 
@@ -170,6 +188,8 @@ def write_evaluation(out: Path, figures: Figures, scored: ScoredFiles, cards: Ma
         write_json(folder / figures.file_name, figures.as_json(), indent=1)
         write_page(folder / PAGE, figures, [*cards.values()], shown)
         write_cases(folder / CASES, scored)
+        for path in {*pictures_shown(out)} - {out / card["picture"] for card in cards.values()}:
+            path.unlink(missing_ok=True)  # before the former page goes, which alone names them
 
 
 def write_page(path: Path, figures: Figures, cards: list[dict], shown: str) -> None:

@@ -117,7 +117,7 @@ def refuse_problems(problems: Iterable[Problem], path: Path, allow_missing: bool
     if refused := [problem for problem in problems if not (problem.kind == MISSING and allow_missing)]:
         flags = sorted({problem.flag for problem in refused if problem.flag})
         hint = f"; {' and '.join(flags)} would accept what is of another form" if flags else ""
-        hint += "" if allow_missing else MISSING_HINT
+        hint += MISSING_HINT if any(problem.kind == MISSING for problem in refused) else ""
         refuse([problem.text for problem in refused], str(path), hint)
 
 

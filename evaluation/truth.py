@@ -21,14 +21,16 @@ import numpy as np
 
 from common.arguments import add_annotations, add_data_path
 from common.errors import MALFORMED, UserError, counted, printable
-from common.files import iter_json, write_json
+from common.files import check_outputs, iter_json, write_json
 from evaluation.groups import Groups, read_groups
 from formats.pairs import Pairs, open_or_list_pairs, pairs_of
 from formats.pairs_file import list_takes, listing_path
-from formats.processed import FAILED, ProcessedTake, annotation_change, is_processed
+from formats.processed import FAILED, VIDEOS, ProcessedTake, annotation_change, is_processed
 from formats.results import same_run_path
 from formats.takes import (
     ANNOTATION_REMEDY,
+    SPLIT_PATH,
+    SPLITS,
     annotation_path,
     find_split_path,
     iter_takes,
@@ -68,10 +70,15 @@ class GroundTruth:
         """The name of each take of `pairs.store`, or its uid if the name is unknown."""
         return [self.infos.get(uid, TakeInfo()).name or uid for uid in self.pairs.store.takes]
 
-    def read_with(self, results: Iterable[Path]) -> list[Path]:
-        """The files and folders that a command reads that compares results files with this ground truth."""
-        beside = ((path, same_run_path(path, "run.json")) for path in results)
-        return [*self.files, *filter(None, [self.groups.path]), *self.pairs.store.folders, *itertools.chain(*beside)]
+    def check_outputs(self, outputs: Sequence[Path], results: Iterable[Path]) -> None:
+        """Call this before the work begins. Raises UserError if a command that reads this ground truth and `results`
+        would replace what it reads, or a file of the data set, which other commands read.
+        """
+        of_data_set = {path.resolve() for path in data_set_files(self.data_dir)}
+        if found := next((path for path in outputs if path.resolve() in of_data_set), None):
+            raise UserError(f"cannot write {found}: it is a file of the data set; name another file to write")
+        beside = itertools.chain(*((path, same_run_path(path, "run.json")) for path in results))
+        check_outputs(outputs, [*self.files, self.groups.path, *self.pairs.store.folders, *beside])
 
     def with_results(
         self, results: Iterable[tuple[str, Any]], not_in_truth: list[str]
@@ -92,6 +99,14 @@ class GroundTruth:
         contents = ((uid, ProcessedTake.read(self.data_dir, uid).content()) for uid in self.infos)
         takes = ((uid, content | {"annotated_frames": self.infos[uid].frames}) for uid, content in contents)
         write_json(path, {"version": "xx", "challenge": "xx", "annotations": takes})
+
+
+def data_set_files(data_dir: Path) -> list[Path]:
+    """The files for all takes of a data set, some of which may not be there: pairs, splits, videos, annotations."""
+    root = data_dir.absolute().parent
+    files = [data_dir / VIDEOS, *(folder / "split.json" for folder in (data_dir, root)), SPLIT_PATH]
+    of_splits = ((listing_path(data_dir, split), annotation_path(root / "annotations", split)) for split in SPLITS)
+    return [*files, *itertools.chain(*of_splits)]
 
 
 def looked_at(pairs: Pairs, infos: Mapping[str, TakeInfo]) -> np.ndarray:

@@ -30,6 +30,7 @@ from formats.masks import RLE, check_rle, mask_size
 from formats.takes import Take, camera_pairs, parse_frame
 
 ANNOTATION, SOURCE, FAILED = "annotation.json", "source.json", "failed.json"
+VIDEOS = "videos.json"  # beside the takes: of which videos their frames are
 SOURCE_REMEDY = "delete it if its frames may stay, else its folder"
 FAILED_FORM = {"failures": [{"camera": str | None, "kind": str, "reason": str}]}
 

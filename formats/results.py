@@ -64,10 +64,13 @@ def iter_results(path: Path, setting: str, split: str | None = None) -> Iterator
 
     Raises UserError if the file is missing, is not JSON, has no results of the setting, or has a take twice.
     """
-    command = f"python eval_segswap.py --setting {setting} --split {split or 'SPLIT'} --out_path {path.parent}"
+    command = f"python eval_segswap.py --setting {setting} --split {split or 'SPLIT'} --out {path.parent}"
     remedy, seen = f"results are made by `{command}`", set()
     if others := [x for x in SETTINGS if x != setting and path.name.startswith(x)]:
         remedy = f"by its name it is of --setting {others[0]}; {remedy}"
+    if path.is_dir():
+        example = results_path(path, setting, split or "val")
+        raise UserError(f"{path} is a folder; name a results file, such as {example}")
     for uid, take in iter_json(path, (setting, "results"), remedy):
         if uid in seen:
             raise UserError(f"{path} holds take {uid} at two places; keep one")

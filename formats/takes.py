@@ -83,12 +83,11 @@ def read_splits(path: Path) -> dict[str, list[str]]:
 def read_split(path: Path, split: str) -> list[str]:
     """The take uids of one split, each once, in the file's order. Raises UserError if there are no takes."""
     splits = read_splits(path)
-    if split not in splits:
-        raise UserError(f"no split {split!r} in {path}; it has {', '.join(map(repr, splits))}")
-    if not splits[split]:
-        remedy = f"add one with data/import_take.py --split {split}, move the uid of a processed take there, or choose "
-        remedy += "another --split"
-        raise UserError(f"split {split!r} in {path} has no takes; {remedy}")
+    if not splits.get(split):
+        there = ", ".join(repr(name) for name, uids in splits.items() if uids)
+        remedy = f"choose another --split, add a take with data/import_take.py --split {split}, or move the uid of a "
+        remedy += "processed take there"
+        raise UserError(f"no take of split {split!r} in {path}, which has {there or 'none at all'}; {remedy}")
     return list(dict.fromkeys(splits[split]))
 
 

@@ -1,10 +1,10 @@
 """The takes and the files of a prediction run; an interrupted run continues where it stopped.
 
-    <out_path>/{setting}_{split}_results.json       the results of all takes, written last
-    <out_path>/{setting}_{split}_run.json           how and from what the results were made, with their SHA-256
-    <out_path>/{setting}_{split}_takes/<run>/<take_uid>.<state>.json            each finished take, until all are
-    <out_path>/.{setting}_{split}.lock              held while a process writes any of these files
-    <out_path>/.pred_annotations.lock               held while a process writes the files of --save_inter
+    <out>/{setting}_{split}_results.json       the results of all takes, written last
+    <out>/{setting}_{split}_run.json           how and from what the results were made, with their SHA-256
+    <out>/{setting}_{split}_takes/<run>/<take_uid>.<state>.json            each finished take, until all are
+    <out>/.{setting}_{split}.lock              held while a process writes any of these files
+    <out>/.pred_annotations.lock               held while a process writes the files of --save_inter
 
 The file of a finished take also tells which of its pairs are left out because an image cannot be read. Such a file is
 deleted when the results are written, so that the next run tries these pairs again.
@@ -120,7 +120,7 @@ class ResumableRun:
         if not self.results_path.exists():
             return None
         record: dict[str, Any] = {"run": None, "provenance": {}}
-        remedy = "give another --out_path, or --overwrite to replace it"
+        remedy = "give another --out, or --overwrite to replace it"
         if self.record_path.exists():
             record = read_record(self.record_path, RECORD_FORM, remedy)
         if record["run"] != self.digest:

@@ -516,7 +516,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_rerun_completes(root, undist
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["--split", "nowhere"], ["no split 'nowhere'", "'train', 'val'"]),
+        (["--split", "nowhere"], ["no take of split 'nowhere'", "'train', 'val'"]),
         (["--split_path", "{root}/none.json"], ["no file", "none.json", "download_split.sh"]),
         (["--annotationpath", "{root}/annotations/relations_val.json"], ["annotates no take of train in "]),
         (

@@ -142,6 +142,12 @@ def test_rows_for_a_paper_have_the_scores_of_both_settings_and_a_star_where_a_di
         figures = json.loads((tmp_path / setting / "comparison.json").read_text())["comparisons"][0]["metrics"]
         rows[setting] = [figures[name] for name in OFFICIAL]
     capsys.readouterr()
+    for wrong, line in (
+        (tmp_path / "*_metrics.json", "no file "),
+        (files[0], "of the form .*; give metrics.json of evaluat"),
+    ):
+        with pytest.raises(UserError, match=line):
+            print_rows(wrong, files[0])
     files = [tmp_path / setting / "comparison.json" for setting in reversed(SETTINGS)]
     print_rows(*files)
     *latex, mine, other = capsys.readouterr().out.splitlines()
@@ -243,8 +249,13 @@ def test_every_problem_of_a_broken_results_file_is_named(scored_data, good, tmp_
 
 REFUSED = {  # flags -> how the message begins
     "--pred_file {tmp}/none.json": "no file {tmp}/none.json; results are made by `python eval_segswap.py --setting "
-    "ego-exo --split val --out_path {tmp}`",
-    "--pred_file {tmp}": "{tmp} cannot be read (Is a directory)",
+    "ego-exo --split val --out {tmp}`",
+    "--pred_file {tmp}": "{tmp} is a folder; name a results file, such as {tmp}/ego-exo_val_results.json",
+    "--list_cases {root}/processed/videos.json": "cannot write {root}/processed/videos.json: it is a file of the data "
+    "set; name another file to write",
+    "--all_frames --list_cases {root}/annotations/relations_test.json --overwrite": "cannot write "
+    "{root}/annotations/relations_test.json: it is a file of the data set; name another file to write",
+    "--write_gt {root}/split.json --overwrite": "cannot write {root}/split.json: it is a file of the data set; name ",
     "--pred_file {root}/exo-ego_val_results.json": "{root}/exo-ego_val_results.json has nothing at ego-exo/results",
     "--pred_file {results} --data_path {tmp} --splits_path {root}/split.json": "no take of split 'val' is in {tmp}",
     "--pred_file {results} --gt_file {root}/split.json": "{root}/split.json has nothing at annotations",
@@ -278,7 +289,10 @@ def test_allow_missing_scores_what_is_there_and_allows_nothing_that_is_broken(sc
     assert len(read_cases(tmp_path / "out")) == 7
     change("confidence", 7)(results)
     assert evaluate_results(scored_data, results, tmp_path, "--allow_missing") == 1
-    assert "1 problem in" in capsys.readouterr().err
+    assert "1 problem in" in (error := capsys.readouterr().err) and "--allow_missing" not in error
+    del results["take-a"]["masks"]["cup_0"][PAIR]
+    assert evaluate_results(scored_data, good | {"take-a": results["take-a"]}, tmp_path) == 1
+    assert "--allow_missing goes on without what is only missing" in capsys.readouterr().err
 
 
 def test_a_malformed_take_of_the_ground_truth_is_named_and_left_out_only_if_allowed(good, tmp_path, capsys):

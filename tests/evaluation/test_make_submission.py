@@ -104,5 +104,8 @@ def test_a_submission_replaces_another_file_only_if_asked_for(scored_data, tmp_p
     results = scored_data / "a" / "ego-exo_val_results.json"
     with pytest.raises(UserError, match=f"cannot write {results}: this command reads"):
         submit(scored_data, results, "--overwrite")
+    annotations = scored_data / "annotations" / "relations_val.json"
+    with pytest.raises(UserError, match=f"cannot write {annotations}: it is a file of the data set; name another file"):
+        submit(scored_data, annotations, "--overwrite")
     with pytest.raises(UserError, match=rf"cannot write into {out} \(Not a directory\)"):
         submit(scored_data, out / "new.json", "--ego_exo", tmp_path / "none.json")

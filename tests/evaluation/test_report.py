@@ -64,13 +64,28 @@ def test_the_figures_name_a_checkpoint_only_if_it_made_these_very_results(scored
 
 
 def test_the_page_in_a_folder_is_always_of_the_figures_beside_it(scored_data, tmp_path):
-    report(*options(scored_data), "--num", 2, "--out", tmp_path)
-    for model, more in (("b", []), ("a", ["--report", "--num", "2"])):
+    for model, more in (("a", []), ("b", []), ("a", ["--report", "--num", "5"]), ("b", ["--report", "--num", "2"])):
         results = scored_data / model / "ego-exo_val_results.json"
         evaluate.main([*options(scored_data, results), "--out", str(tmp_path), *more])
         figures, page = json.loads((tmp_path / "metrics.json").read_text()), (tmp_path / "index.html").read_text()
         assert f"<td>{METRICS['iou'].as_text(figures['official']['iou'])}</td>" in page
-        assert ("pictures/" in page) == bool(more)
+        pictures = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jpg")}
+        assert pictures == {*re.findall(r"pictures/\w+.jpg", page)} and bool(pictures) == bool(more)
+
+
+def test_a_page_with_pictures_is_replaced_by_one_with_pictures_of_the_same_script(scored_data, tmp_path):
+    report(*options(scored_data), "--num", 2, "--out", tmp_path / "one")
+    compare_main(scored_data, tmp_path / "two", "--num", "2")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match="one/index.html shows 3 cases, which would go; give --report, name another"):
+        evaluate.main([*options(scored_data), "--out", str(tmp_path / "one")])
+    with pytest.raises(UserError, match="two/index.html shows 2 cases, which would go; give --num above 0, name"):
+        compare_main(scored_data, tmp_path / "two", "--num", "0")
+    with pytest.raises(UserError, match="metrics.json and its page are of evaluate.py; name another --out"):
+        compare_main(scored_data, tmp_path / "one")
+    with pytest.raises(UserError, match="comparison.json and its page are of compare.py; name another --out"):
+        report(*options(scored_data), "--out", tmp_path / "two")
+    assert tree(tmp_path) == before
 
 
 def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_data, tmp_path):
@@ -81,10 +96,10 @@ def test_a_report_that_cannot_be_finished_leaves_the_former_one_whole(scored_dat
     before = tree(tmp_path / "out")
     for path in (data_dir / "take-b" / "cam02").iterdir():
         path.unlink()
-    for what in ([], ["--report"]):
+    for what in (["--out", str(tmp_path / "new")], ["--report"]):
         with pytest.raises(UserError, match="cam02/.* is missing"):
             evaluate.main([*map(str, [*options(scored_data), *where]), "--num", "12", "--overwrite", *what])
-    assert before == tree(tmp_path / "out") and not list(tmp_path.rglob("*.tmp"))
+    assert before == tree(tmp_path / "out") and not list(tmp_path.rglob("*.tmp")) and not (tmp_path / "new").exists()
 
 
 def test_upright_pictures_stand_in_columns_and_their_captions_end_in_them():
@@ -188,7 +203,7 @@ def test_a_comparison_needs_several_files_with_names_of_their_own(scored_data, t
 
 def compare_main(scored_data, out, *more):
     files = (scored_data / model / "ego-exo_val_results.json" for model in ("a", "b"))
-    compare.main([*options(scored_data, *files), "--out", str(out), *more])
+    compare.main([*options(scored_data, *files), "--out_path", str(out), *more])
 
 
 def test_a_comparison_is_written_as_page_json_and_csv(scored_data, tmp_path, capsys):

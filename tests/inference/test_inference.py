@@ -252,9 +252,7 @@ def test_a_complete_run_is_not_repeated_and_what_was_put_in_its_place_is_kept(ch
     record = finished.with_name("ego-exo_val_run.json")
     whole = record.read_text()
     record.write_text(whole.replace('"date"', '"day"'))
-    with pytest.raises(
-        UserError, match="run.json is not of the form that this version writes; give another --out_path"
-    ):
+    with pytest.raises(UserError, match="run.json is not of the form that this version writes; give another --out"):
         run(checkpoint, data_path, finished.parent)
     record.write_text(whole)
     content = finished.read_bytes()

@@ -55,7 +55,7 @@ def method(tmp_path) -> Path:
 
 
 def arguments(data_path, out_path, *predictor, setting="ego-exo") -> list[str]:
-    named = {"--setting": setting, "--data_path": data_path, "--out_path": out_path, "--device": "cpu"}
+    named = {"--setting": setting, "--data_path": data_path, "--out": out_path, "--device": "cpu"}
     return [str(x) for x in (*(x for pair in named.items() for x in pair), "--predictor", *predictor)]
 
 
