@@ -1,7 +1,7 @@
 """The state of a training, which checkpoints store, and the folder with the files of a run."""
 
 import contextlib
-import copy
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,44 @@ LAST, BEST = "netLast.pth", "netBest.pth"
 SEARCHED = "searched"  # a folder, until a checkpoint has what was made of the searches
 
 
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def is_history(value: Any) -> bool:
+    epochs = ("epoch", "best_epoch")
+    return has_form(value, {str: is_number}) and all(is_count(value[name]) for name in epochs if name in value)
+
+
+def is_fit(value: Any) -> bool:
+    return value == {} or has_form(value, {"made_of": dict, "before": dict})
+
+
+def is_best(value: Any) -> bool:
+    return value == {} or has_form(value, {"step": is_count, "encoder": dict}) and is_fit(value.get("finished", {}))
+
+
+# What a checkpoint holds for training besides the network and the optimizer; a published file has nothing of this.
+FORM = {"step": is_count, "history": is_history, "scaler": {str: is_number}, "pairs": {str: str}}
+FORM |= {"mined": dict, "best": is_best, "finished": is_fit}
+
+
 class TrainState:
     """Network and optimizer after `step` steps, including the steps of the warm-up.
 
     history: `{"epoch": the last finished epoch, "start_iou", "best_iou", "best_epoch", "last_iou"}`. If a run ended
     after the last step of an epoch but before the end of its validation, the history lacks this epoch.
 
-    mined: what the recipe mined last, and at which "step". best: what netBest.pth holds. finished: the "step", pairs
-    and options from which the recipe's `fit_judges` made what the checkpoint predicts with; empty if it has not run.
-    The network itself stays what the last step has made of it.
+    mined: what the recipe mined last, and at which "step". best: the content of netBest.pth. fit_made_of: the "step",
+    pairs and options from which the recipe's `fit_judges` made the network that predicts; empty if it has not run.
+
+    A content has two networks, by the names of their tensors: "trains", as the last step has left it, from which the
+    training goes on, and "predicts", which is the same until `fit_judges` changes some tensors. How a file holds both
+    is known to `as_stored` and `as_held` alone.
     """
 
     def __init__(self, options: Options, backbone: Backbone, network: nn.Module, device: torch.device):
@@ -43,7 +72,7 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=PRECISIONS[options.precision] == torch.float16)
         self.step = 0
         self.history: dict[str, Any] = {}
-        self.mined, self.best, self.finished = {}, {}, {}
+        self.mined, self.best, self.fit_made_of = {}, {}, {}
         self.pair_digests: dict[str, str] = {}  # by kind: "training", "validation"
         self.folder: Path | None = None  # the folder for checkpoints; None on all ranks except the first
         self.origin: dict[str, Any] = {}  # how the checkpoints were made; each checkpoint stores this
@@ -73,36 +102,37 @@ class TrainState:
 
     def content(self) -> dict[str, Any]:
         """What every checkpoint holds of this state, with the tensors themselves, not copies."""
+        network = self.network.state_dict()
         content = {"step": self.step, "history": self.history, "pairs": self.pair_digests}
-        parts = {"encoder": self.network, "optimiser": self.optimizer, "scaler": self.scaler}
+        content |= {"trains": network, "predicts": network, "fit_made_of": {}}
+        parts = {"optimiser": self.optimizer, "scaler": self.scaler}
         return self.origin | content | {name: part.state_dict() for name, part in parts.items()}
 
     def save(self, name: str, content: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint of this state, or of another `content`."""
         if self.folder:
             content = content or self.content() | {"mined": self.mined}
-            save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, **content)
+            save_checkpoint(self.folder / name, self.recipe, self.backbone, self.network, **as_stored(content))
 
-    def save_last(self, made_of: dict[str, Any] | None = None, changed: Mapping[str, Tensor] | None = None) -> None:
-        """Write LAST, from which training continues as if it had never stopped. LAST also holds the best network, so
-        BEST may be deleted. made_of, changed: see `finished`.
+    def save_last(self, content: Mapping[str, Any] | None = None) -> None:
+        """Write LAST, from which training continues as if it had never stopped: of this state, or of another `content`
+        of it. LAST also holds the best network, so BEST may be deleted.
         """
-        content = self.content() | {"mined": self.mined, "best": self.best}
-        self.save(LAST, content if made_of is None else finished(content, made_of, changed or {}))
-
-    @contextlib.contextmanager
-    def holding(self, content: Mapping[str, Any]) -> Iterator[None]:
-        """Meanwhile, the network has the weights of another checkpoint of this run."""
-        own = as_read(self.network.state_dict())
-        self.network.load_state_dict(unfinished(content, "a checkpoint of this run"))
-        try:
-            yield
-        finally:
-            self.network.load_state_dict(own)
+        self.save(LAST, {**(content or self.content()), "mined": self.mined, "best": self.best})
 
     def save_best(self) -> None:
         if self.best:
             self.save(BEST, self.best)
+
+    @contextlib.contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Meanwhile, the network has these weights."""
+        own = as_read(self.network.state_dict())
+        self.network.load_state_dict(weights)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)
 
     def forget_searches(self) -> None:
         if self.folder:
@@ -133,37 +163,49 @@ class TrainState:
         The step of a published checkpoint is unknown and becomes 0. Raises UserError if the network or the optimizer's
         state is another network's, or if the checkpoint is damaged.
         """
-        values = {str: int | float}
-        form = {"history": values, "scaler": values, "pairs": {str: str}, "mined": dict, "best": dict, "finished": dict}
-        stored: dict[str, Any] = {"step": 0, **{name: {} for name in form}, **content}
-        best, finish = stored["best"], stored["finished"]
-        is_whole = has_form(stored, form | {"step": int}) and has_form(best.get("finished", {}), dict)
-        if not is_whole or stored["step"] < 0:
-            what = f"{path}: its step, {', '.join(form)} are not as train.py writes them"
-            raise UserError(f"{what}; take an earlier file")
-        if best:
-            load_state(copy.deepcopy(self.network), unfinished(best, str(path)), f"{path}, best network")
-        load_state(self.network, unfinished(content, str(path)), f"{path}, encoder")
+        stored = {**dict.fromkeys(FORM, {}), "step": 0, **content}
+        if odd := [name for name, form in FORM.items() if not has_form(stored[name], form)]:
+            raise UserError(f"{path}: its {' and '.join(odd)} are not as train.py writes them; take an earlier file")
+        own = as_held(stored, str(path))
+        for held, name in ((own["best"], "best network"), (own, "encoder")):
+            for use in ("predicts", "trains") if held else ():
+                load_state(self.network, held[use], f"{path}, {name}")  # which stays what trains of this content
         if "optimiser" in content:
             load_optimizer(self.optimizer, content["optimiser"], f"{path}, optimizer")
-        self.step, self.history, self.pair_digests = stored["step"], dict(stored["history"]), dict(stored["pairs"])
-        self.mined, self.best, self.finished = dict(stored["mined"]), dict(best), finish.get("made_of", finish)
-        if stored["scaler"].keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
-            self.scaler.load_state_dict(stored["scaler"])
+        self.step, self.history, self.pair_digests = own["step"], dict(own["history"]), dict(own["pairs"])
+        self.mined, self.best, self.fit_made_of = dict(own["mined"]), own["best"], own["fit_made_of"]
+        if own["scaler"].keys() >= self.scaler.state_dict().keys():  # a run in another precision stores no scale
+            self.scaler.load_state_dict(own["scaler"])
         if self.step:
             self.set_rate(self.schedule.learning_rate(self.step - 1))  # the rate of the previous step
 
 
-def finished(content: Mapping[str, Any], made_of: dict[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The content of a checkpoint after the last step of a training, which has `changed` tensors of the network:
-    "encoder", which predicts, gets them, and "finished" keeps the former ones, with which training can go on.
+def with_fit(content: Mapping[str, Any], made_of: dict[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The content after a fit that has `changed` tensors of the network that predicts."""
+    return {**content, "predicts": content["trains"] | dict(changed), "fit_made_of": made_of}
+
+
+def as_stored(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A content as a file holds it: "encoder" is the network that predicts, as in a published file, and "before" are
+    the tensors that are other ones in the network that trains.
     """
-    network = unfinished(content, "a checkpoint of this run")
-    before = {name: network[name] for name in changed}
-    return {**content, "encoder": network | dict(changed), "finished": {"made_of": made_of, "before": before}}
+    own = dict(content)
+    predicts, trains, made_of = own.pop("predicts"), own.pop("trains"), own.pop("fit_made_of")
+    own["encoder"] = predicts
+    if made_of:
+        before = {name: x for name, x in trains.items() if not x.equal(predicts[name])}
+        own["finished"] = {"made_of": made_of, "before": before}
+    if own.get("best"):
+        own["best"] = as_stored(own["best"])
+    return own
 
 
-def unfinished(content: Mapping[str, Any], what: str) -> dict[str, Tensor]:
-    """The network of a checkpoint as its last step of the optimizer has left it."""
-    network = content.get("trained", content.get("encoder"))  # version 3.0 stored all of it once more
-    return named_tensors(network, what) | named_tensors(content.get("finished", {}).get("before", {}), what)
+def as_held(stored: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The content of a file, which is the inverse of `as_stored`. Raises UserError if it lacks a network."""
+    own = dict(stored)
+    predicts, finished = named_tensors(own.pop("encoder", None), what), own.pop("finished", {})
+    before = named_tensors(finished.get("before", {}), what)
+    own |= {"predicts": predicts, "trains": predicts | before, "fit_made_of": finished.get("made_of", {})}
+    if own.get("best"):
+        own["best"] = as_held(own["best"], f"{what}, best network")
+    return own

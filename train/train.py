@@ -41,7 +41,7 @@ from train.introduction import introduce
 from train.log import LOG_NAME, Log, cut_log
 from train.options import Options, parse
 from train.start import Start, choose_start, starting_state
-from train.state import BEST, LAST, TrainState, finished
+from train.state import BEST, LAST, TrainState, with_fit
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -126,7 +126,7 @@ def finish(run: Run) -> None:
     """Let the recipe finish the last network, and the best one if it is another, unless this has been done."""
     state = run.state
     made_of = {"step": state.step, "pairs": run.pairs.digest, **asdict(run.options.training)}
-    if state.finished == made_of:
+    if state.fit_made_of == made_of:
         run.log.say("the fit was made or refused already, with these pairs and options")
         return
     text, of_last = run.training.fit_judges(partial(run.search, LAST), run.options.seed)
@@ -135,12 +135,12 @@ def finish(run: Run) -> None:
     run.log.say(f"{LAST}: {text}")
     of_best = of_last
     if state.best.get("step", state.step) != state.step:
-        with state.holding(state.best):
+        with state.holding(state.best["trains"]):
             text, of_best = run.training.fit_judges(partial(run.search, BEST), run.options.seed)
         run.log.say(f"{BEST}: {text}")
     if state.best:
-        state.best = as_read(finished(state.best, made_of, of_best))
-    state.save_last(made_of, of_last)
+        state.best = as_read(with_fit(state.best, made_of, of_best))
+    state.save_last(with_fit(state.content(), made_of, of_last))
 
 
 def stopped(run: Run) -> int:
