@@ -13,13 +13,14 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, cast
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import torch
 from torch import nn
 
 from common.errors import MALFORMED, UserError
-from common.files import atomic_write
+from common.files import atomic_write, has_form
 from model.backbone import STRIDE, Backbone
 from model.backbones import empty_backbone, make_backbone
 from model.weights import MAX_WEIGHT, load_state, named_tensors, one_line, read_torch
@@ -152,20 +153,23 @@ def stored_config(
                 raise ValueError(f"it was trained by {recipe!r:.60}; name this file and class with --recipe")
             raise ValueError(f"recipes/table.py has no recipe {recipe!r:.40}")
         kind = recipe_of(recipe).Config
-        check_types(kind, options)
+        for field in fields(kind):
+            if field.name in options and not has_form(value := options[field.name], form_of(field.type)):
+                raise ValueError(f"{field.name} is {value!r:.40}")
         return recipe, kind(**options)
     except (*MALFORMED, IndexError, RuntimeError, UserError) as error:
         raise UserError(f"{path} holds no network that this version knows ({one_line(error)})") from None
 
 
-def check_types(kind: Any, options: Mapping[str, Any]) -> None:
-    """Raise ValueError if an option is not of the type of its field of `kind`, a dataclass, or is a huge number."""
-    for field in fields(kind):
-        value, expected = options.get(field.name, field.default), cast(Any, field.type)
-        is_number = isinstance(value, int | float)
-        fits = is_number if expected is float else isinstance(value, expected)
-        if not fits or is_number and not abs(value) < MAX_WEIGHT:  # NaN fails as well
-            raise ValueError(f"{field.name} is {value!r:.40}")
+def form_of(kind: Any) -> Any:
+    """The form, for `has_form`, of an option's values of this type, without huge numbers and NaN."""
+    if isinstance(kind, UnionType):
+        parts = list(map(form_of, get_args(kind)))
+        return lambda x: any(has_form(x, part) for part in parts)
+    if get_origin(kind) is list:
+        return [form_of(*get_args(kind))]
+    accepted = int | float if kind is float else kind
+    return lambda x: isinstance(x, accepted) and (not isinstance(x, int | float) or abs(x) < MAX_WEIGHT)
 
 
 def implied_options(encoder: Any) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from recipes.base import NetworkRecipe
 
 
 class RecipeClasses(NamedTuple):
-    """Where the classes of a recipe and of its training are, as module:class. A prediction imports no training, and no
-    other recipe.
+    """The classes of a recipe and of its training, or where they are, as module:class. A prediction imports no
+    training, and no other recipe.
     """
 
-    recipe: str
-    training: str
+    recipe: str | type
+    training: str | type
     own: OwnClass | None = None  # of `--recipe FILE.py:CLASS`, which has the class of its training as `Training`
 
 
@@ -38,14 +38,12 @@ RECIPES = {
 
 
 def recipe_of(name: str) -> type[NetworkRecipe]:
-    classes = RECIPES[name]
-    return classes.own.kind if classes.own else imported(classes.recipe)
+    return imported(RECIPES[name].recipe)
 
 
 def training_of(name: str) -> Any:
     """A class of recipes/training.py."""
-    classes = RECIPES[name]
-    return classes.own.kind.Training if classes.own else imported(classes.training)
+    return imported(RECIPES[name].training)
 
 
 def recipe_name(text: str) -> str:
@@ -59,7 +57,7 @@ def recipe_name(text: str) -> str:
     if ":" not in text and not text.endswith(".py"):
         raise UserError(f"--recipe {text} is none of {', '.join(RECIPES)}; give one of them, or FILE.py:CLASS")
     own = load_class("--recipe", text, is_own_recipe, "a class of its training as `Training`")
-    RECIPES[own.name] = RecipeClasses("", "", own)
+    RECIPES[own.name] = RecipeClasses(own.kind, own.kind.Training, own)
     return own.name
 
 
@@ -78,7 +76,9 @@ def config_of(content: Mapping[str, Any], path: Path) -> tuple[str, Any]:
 
 
 @functools.cache
-def imported(name: str) -> Any:
+def imported(name: str | type) -> Any:
+    if isinstance(name, type):
+        return name
     module, _, member = name.partition(":")
     return getattr(importlib.import_module(module), member)
 

@@ -1,5 +1,12 @@
-"""Where a training starts: the values of its options, and its state, which is new, has tensors of a trained network, or
-continues a checkpoint.
+"""Where a training starts: the values of its options, and its state.
+
+--out-dir holds a run | --resume-pth is   | the training
+----------------------|-------------------|------------------------------------------------------------------
+yes                   | not given         | continues this run; its options must match
+yes                   | auto, or this run | continues this run; its options may change, except the network's
+yes                   | another file      | continues this run, if it began from that file; otherwise refused
+no                    | a file            | continues this file's training, as a run of its own
+no                    | not given, auto   | is new, perhaps with the tensors of --init_weights
 """
 
 from dataclasses import replace
@@ -47,13 +54,13 @@ def choose_start(typed: dict[str, Any], device: torch.device) -> tuple[Options, 
     read = [typed.get(name) for name in ("init_weights", "moco_path")]
     check_outputs(written, [*read, own_recipe.path if own_recipe else None])
     own = checkpoint_in(out_dir)
-    # True if --resume-pth names the folder's own run, which may then continue with other options.
     names_own = named == "auto" or bool(own and named and Path(named).exists() and own.samefile(named))
     if names_own:
-        del typed["resume_pth"]  # the run's checkpoint holds the file from which it was started
-    other = None if named is None or own or names_own else Path(named)
-    if path := own or other:
-        return continued(path, typed, device, is_own=bool(own), must_match=bool(own) and not names_own)
+        del typed["resume_pth"]  # what it is in the run, which may have begun from a file, stays
+    if own:
+        return continued(own, typed, device, is_own=True, may_change=names_own)
+    if named and not names_own:
+        return continued(Path(named), typed, device, is_own=False, may_change=True)
     return begun(typed, device)
 
 
@@ -67,16 +74,16 @@ def checkpoint_in(out_dir: Path) -> Path | None:
 
 
 def continued(
-    path: Path, typed: dict[str, Any], device: torch.device, is_own: bool, must_match: bool
+    path: Path, typed: dict[str, Any], device: torch.device, is_own: bool, may_change: bool
 ) -> tuple[Options, Start]:
-    """Go on from a checkpoint. `must_match`: its options may not be changed, except MAY_CHANGE."""
+    """Go on from a checkpoint. may_change: its options may, and not only MAY_CHANGE."""
     content = read_checkpoint(path, RUN_REMEDY if is_own else REMEDY)[0]
     network = stored_options(content, path)
     then = {**content.get("arguments", {}), **network}
     kept_names = ("warmUpIter", "resume_pth") if is_own else ("warmUpIter",)
     kept = {name: then[name] for name in kept_names if name in then}
     options = merged_options(typed, network | kept, device)
-    say_changes(path, then, network.keys() - NETWORK_MAY_CHANGE, options.stored, must_match)
+    say_changes(path, then, network.keys() - NETWORK_MAY_CHANGE, options.stored, may_change)
     return options, Start(path, content, continues=True, is_own=is_own, keeps_backbone=True)
 
 
@@ -112,17 +119,17 @@ def merged_options(typed: dict[str, Any], known: dict[str, Any], device: torch.d
     return replace(options, config=config, training=own)
 
 
-def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str, Any], must_match: bool) -> None:
+def say_changes(path: Path, then: dict[str, Any], fixed: set[str], now: dict[str, Any], may_change: bool) -> None:
     """Print each option that has changed since a run with the options `then` wrote the checkpoint `path`. In the strong
     recipe, lr_falls is half of the epochs: a longer run has another default, and nobody changed it.
 
-    Raises UserError if an option of the network has changed (`fixed`), or with `must_match`, one of the training.
+    Raises UserError if an option of the network has changed (`fixed`), or unless `may_change`, one of the training.
     """
     changed = {name: f"{name} {then[name]} -> {x}" for name, x in now.items() if then.get(name, x) != x}
     if other_network := [text for name, text in changed.items() if name in fixed]:
         what = f"{path} holds another network ({', '.join(other_network)})"
         raise UserError(f"{what}; leave that out to continue it, or {RUN_REMEDY}")
-    if must_match and changed.keys() - MAY_CHANGE:
+    if changed.keys() - MAY_CHANGE and not may_change:
         of_recipe = [text for name, text in changed.items() if name == "n_epoch" or name not in MAY_CHANGE]
         what = f"{path.parent} holds a run with other options ({', '.join(of_recipe)})"
         raise UserError(f"{what}: continue it with --resume-pth auto, {RUN_REMEDY}")

@@ -5,8 +5,9 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 from common.constants import SHIPPED
 from common.errors import UserError
 from model.backbones import make_backbone
-from model.checkpoint import load_fitting, load_optimizer, save_checkpoint
+from model.checkpoint import load_fitting, load_optimizer, save_checkpoint, stored_config
 from model.xsegtx import MODES, XSegTx, XSegTxConfig
 from recipes.table import load_checkpoint, stored_options
 from tests.made import ROOT
@@ -148,6 +149,17 @@ def test_a_configuration_of_odd_values_is_refused_in_one_line(ours, tmp_path, va
         refused(tmp_path / "net.pth")
     torch.save(ours | {"config": [1] if value == {} else value}, tmp_path / "net.pth")
     refused(tmp_path / "net.pth")
+
+
+def test_options_of_a_recipe_of_ones_own_may_be_lists_and_are_checked_one_by_one(tmp_path):
+    kind = make_dataclass("Config", [("sides", list[int] | None, None), ("parts", list[float], ())])
+    for options in ({"sides": [1, 2], "parts": [0.5, 2]}, {"sides": None}):
+        content = {"recipe": "own", "config": options}
+        assert stored_config(content, tmp_path, ["own"], lambda _: SimpleNamespace(Config=kind))[1] == kind(**options)
+    for odd in ({"sides": [1.5]}, {"sides": 3}, {"parts": [float("nan")]}, {"parts": None}):
+        content = {"recipe": "own", "config": odd}
+        with pytest.raises(UserError, match="no network that this version knows .(sides|parts) is "):
+            stored_config(content, tmp_path, ["own"], lambda _: SimpleNamespace(Config=kind))
 
 
 @pytest.mark.parametrize("backbone", [0, {"digest": 0, "name": [1], "weights": torch.zeros(3)}])
