@@ -17,7 +17,7 @@ from model.xsegtx import Look
 from recipes.search.crops import SearchConfig
 from recipes.search.locator import EPS, Description, Locator, ObjectCrops
 from recipes.search.outline import GRAB_CUT
-from recipes.search.places import Compared, Glanced, Judged
+from recipes.search.places import Numbers
 from recipes.search.search import Search
 
 # Side of crops, long side of whole pictures and side of cells, in pixels. Plain vision transformers have large cells.
@@ -31,7 +31,7 @@ class MatchingConfig(SearchConfig):
         return f"matching in crops of {self.input_size} pixels"
 
 
-def read_by_existence(x: Judged) -> tuple[Tensor, ...]:
+def read_by_existence(x: Numbers) -> tuple[Tensor, ...]:
     """A cosine counts beside the highest similarity of the object to its own place, as backbones differ in scale."""
     return x.agreement, x.close_agreement, x.color, x.contrast, x.back, x.close_cosine / x.home.clamp(min=0.2)
 
@@ -39,13 +39,13 @@ def read_by_existence(x: Judged) -> tuple[Tensor, ...]:
 class FixedChoice:
     """The judges of places, as `Choice` has them, but as sums whose weights never change."""
 
-    def glance(self, x: Glanced) -> Tensor:
+    def glance(self, x: Numbers) -> Tensor:
         return added(1.0 * x.cosine, 0.2 * x.agreement, 0.1 * x.similarity)
 
-    def score(self, x: Compared) -> Tensor:
+    def score(self, x: Numbers) -> Tensor:
         return added(1.0 * x.close_cosine, 0.2 * x.close_agreement, 0.1 * x.similarity, 0.1 * x.color)
 
-    def existence(self, x: Judged) -> Tensor:
+    def existence(self, x: Numbers) -> Tensor:
         *alike, of_home = (
             weight * number for weight, number in zip(FIXED_EXISTENCE, read_by_existence(x), strict=True)
         )

@@ -9,21 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recipes.search.places import Compared, Glanced, Judged
+from recipes.search.places import Numbers
 
 HIDDEN_UNITS = 64  # hidden units of a `Judge`
 DROPOUT = 0.2  # dropout of these units
 
 
-def read_by_glance(x: Glanced) -> tuple[Tensor, ...]:
+def read_by_glance(x: Numbers) -> tuple[Tensor, ...]:
     return x.similarity, x.logit, x.agreement, x.cosine
 
 
-def read_by_score(x: Compared) -> tuple[Tensor, ...]:
+def read_by_score(x: Numbers) -> tuple[Tensor, ...]:
     return x.similarity, x.agreement, x.cosine, x.close_agreement, x.close_cosine
 
 
-def read_by_existence(x: Judged) -> tuple[Tensor, ...]:
+def read_by_existence(x: Numbers) -> tuple[Tensor, ...]:
     looks = x.similarity, x.logit, x.close_logit, x.close_agreement, x.close_cosine
     return *looks, x.back, x.home, x.elsewhere, x.color, x.contrast
 
@@ -49,13 +49,13 @@ class Judge(nn.Module):
         # Mean and standard deviation of the numbers of the looks at training takes.
         self.mean, self.deviation = nn.Buffer(torch.zeros(count)), nn.Buffer(torch.ones(count))
 
-    def forward(self, numbers: Glanced) -> Tensor:
+    def forward(self, numbers: Numbers) -> Tensor:
         x = (torch.stack(self.read(numbers), -1) - self.mean) / self.deviation
         hidden = F.dropout(F.relu(self.hidden(x)), DROPOUT, self.training)
         return (self.linear(x) + self.out(hidden))[..., 0]
 
     @torch.no_grad()
-    def normalize(self, numbers: Glanced) -> None:
+    def normalize(self, numbers: Numbers) -> None:
         """Take mean and deviation of numbers (P,). Without hidden units, the answers stay the same."""
         x = torch.stack(self.read(numbers), -1)
         self.mean.copy_(x.mean(0))

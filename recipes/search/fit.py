@@ -17,7 +17,7 @@ from formats.masks import iou
 from model.rows import Rows, cat, rows_by_key
 from recipes.scene import Scene
 from recipes.search.choice import Choice
-from recipes.search.places import Judged
+from recipes.search.places import Numbers
 from recipes.search.search import Search
 
 HELD_OUT = 5  # every fifth take is held out from the fit, and tells how good it is
@@ -27,8 +27,8 @@ LEAST_IOU = 0.01  # a look with a lower IoU shows nothing of the object
 
 
 def all_looks(recipe: Search, scene: Scene) -> list[tuple[Tensor, Tensor, bool]]:
-    """All looks of a search at each pair: their numbers (N, K), the N fields of `Judged`, their IoUs (K,), and whether
-    the object is visible.
+    """All looks of a search at each pair: the N fields of their `Numbers`, (N, K), their IoUs (K,), and whether the
+    object is visible.
     """
     with recipe.computing():
         searched, answers = recipe.search(scene, recipe.looks, close=recipe.looks)
@@ -79,7 +79,7 @@ class LooksOfPairs(Rows):
     """The looks at P pairs, at most K looks each."""
 
     held: Tensor  # (P, K) bool; a pair may have fewer than K looks
-    numbers: Judged  # (P, K) each
+    numbers: Numbers  # (P, K) each
     iou: Tensor  # (P, K)
     visible: Tensor  # (P,) bool
 
@@ -88,10 +88,10 @@ def looks_of_pairs(searched: Sequence[tuple[int, str, Any]]) -> tuple[LooksOfPai
     """The looks at the pairs that were searched, and which pairs are of takes that are held out."""
     number_of = {uid: number for number, uid in enumerate(sorted({uid for _, uid, _ in searched}))}
     held_out = torch.tensor([number_of[uid] % HELD_OUT == 0 for _, uid, _ in searched])
-    numbers, ious, visible = zip(*(found for *_, found in searched), strict=True)
+    columns, ious, visible = zip(*(found for *_, found in searched), strict=True)
     held = padded([torch.ones(len(iou), dtype=torch.bool) for iou in ious])
-    judged = Judged(*map(padded, zip(*numbers, strict=True)))
-    return LooksOfPairs(held, judged, padded(ious), torch.tensor(visible)), held_out
+    numbers = Numbers(*map(padded, zip(*columns, strict=True)))
+    return LooksOfPairs(held, numbers, padded(ious), torch.tensor(visible)), held_out
 
 
 def padded(rows: Sequence[Tensor]) -> Tensor:

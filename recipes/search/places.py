@@ -83,6 +83,16 @@ class Places(Spots):
                     kept[row] = not is_likely
         return replace(self[[*kept]], further=[*kept.values()])
 
+    def highest(self, scores: list[float], count: int) -> list[int]:
+        """The rows of the `count` places of each pair with the highest scores; further places come after the others."""
+        scored = [(not further, score) for further, score in zip(self.further, scores, strict=True)]
+        return highest_rows(scored, self.pair, count)
+
+    def further_beyond(self, count: int) -> "Places":
+        """The same places, of which all but the first `count` of each pair are further ones."""
+        first = {row for rows in rows_by_key(self.pair).values() for row in rows[:count]}
+        return replace(self, further=[further or row not in first for row, further in enumerate(self.further)])
+
     def at_parts(self, parts: Sequence[Part | None]) -> "Places":
         """The same places, moved to parts of what looks at them have found; None leaves a place where it is."""
         spots = [part.spot if part else spot for part, spot in zip(parts, self.spot, strict=True)]
@@ -90,7 +100,7 @@ class Places(Spots):
 
 
 @dataclass
-class Looks(Rows):
+class LooksAtPlaces(Rows):
     """The looks at N places."""
 
     crop: list[Crop]
@@ -100,44 +110,41 @@ class Looks(Rows):
     agreement: Tensor  # (N,), by `Matches.agreement`
     cosine: Tensor  # (N,), the mean cosine of the object's matches
     cells: Tensor  # (N, h, w, C), the locator's cells of the crop
-    # What the CPU decides with, once it has waited for a GPU: `matches`, and the masks (N, S, S) bool.
-    matches_here: Matches | None = None
-    shown: np.ndarray | None = None
 
 
 @dataclass
-class Glanced(Rows):
-    """What is known of N places after the looks: the glance reads it."""
+class Shown(Rows):
+    """What looks at N places show, on the CPU, which decides with it."""
 
+    crop: list[Crop]
+    mask: np.ndarray  # (N, S, S) bool
+    matches: Matches
+
+
+@dataclass
+class Numbers(Rows):
+    """What is known of N places, which the judges read: (N,) each, but None before the step that computes it."""
+
+    # After the looks; the glance reads these.
     similarity: Tensor  # in the similarity map of the whole target
     logit: Tensor  # of existence
     agreement: Tensor  # the share of the object's cells whose matches are mutual and lie in the look's mask
     cosine: Tensor  # the mean cosine of the matches of the object's cells
+    # After the close looks; the score reads these, too.
+    close_logit: Any = None  # logit, agreement and cosine again, by the close look
+    close_agreement: Any = None
+    close_cosine: Any = None
+    color: Any = None  # whether the close look shows the object's colors, by `same_color`
+    contrast: Any = None  # and its contrasts, by `same_contrast`
+    # After the look back; existence reads all.
+    back: Any = None  # how well what was found leads back to the object, by `back` of the network
+    home: Any = None  # the highest similarity of the object's own place in the query frame to its description
+    elsewhere: Any = None  # the highest similarity away from this place, where look-alikes are
 
     @classmethod
-    def of(cls, places: Places, looks: Looks) -> "Glanced":
+    def of(cls, places: Places, looks: LooksAtPlaces) -> "Numbers":
         similarity = torch.tensor(places.similarity).to(looks.logit.device, non_blocking=True)
         return cls(similarity, looks.logit, looks.agreement, looks.cosine)
-
-
-@dataclass
-class Compared(Glanced):
-    """What is known of N places after the close looks: the score reads it."""
-
-    close_logit: Tensor  # logit, agreement and cosine again, by the close look
-    close_agreement: Tensor
-    close_cosine: Tensor
-    color: Tensor  # whether the close look shows the object's colors, by `same_color`
-    contrast: Tensor  # and its contrasts, by `same_contrast`
-
-
-@dataclass
-class Judged(Compared):
-    """What is known of N places after the look back: existence reads it."""
-
-    back: Tensor  # how well what was found leads back to the object, by `back` of the network
-    home: Tensor  # the highest similarity of the object's own place in the query frame to its description
-    elsewhere: Tensor  # the highest similarity away from this place, where look-alikes are
 
 
 @dataclass
@@ -145,18 +152,9 @@ class Searched(Rows):
     """The places of a search, with all that it knows of each."""
 
     places: Places
-    looks: Looks
-    numbers: Any  # Glanced, then Compared, then Judged
-    closer: Any = None  # the close looks
-
-    def highest(self, scores: list[float], first: int, in_all: int = 0) -> "Searched":
-        """The `first` places of each pair with the highest scores, and further places until there are `in_all`."""
-        scored = [(not further, score) for further, score in zip(self.places.further, scores, strict=True)]
-        best = self[highest_rows(scored, self.places.pair, max(first, in_all))]
-        for rows in rows_by_key(best.places.pair).values():
-            for row in rows[first:]:
-                best.places.further[row] = True
-        return best
+    looks: LooksAtPlaces
+    closer: LooksAtPlaces  # the close looks
+    numbers: Numbers
 
 
 def highest_rows(scores: Sequence[Any], pairs: Sequence[int], count: int) -> list[int]:

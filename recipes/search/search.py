@@ -5,6 +5,7 @@ that has learned, or the matcher, which has learned nothing.
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -36,9 +37,9 @@ from recipes.search.crops import (
     object_cells,
     size_to_read,
 )
-from recipes.search.locator import Description, peaks
+from recipes.search.locator import Description, Matches, peaks
 from recipes.search.outline import NONE, outline_of, tally_line
-from recipes.search.places import Compared, Glanced, Judged, Looks, Marked, Places, Searched, highest_rows
+from recipes.search.places import LooksAtPlaces, Marked, Numbers, Places, Searched, Shown, highest_rows
 
 SEARCH_VERSION = 11  # version of the prediction, stored in a run's record; raise it with each change of the answers
 LOOKS = 5  # places in a target at which it looks, unless another number is given
@@ -98,16 +99,20 @@ class Search(NetworkRecipe):
         places = self.locate(scene, marked, sizes, self.looks).likely(close, count)  # 2. Candidates
         query = self.encode(marked, CONTEXT)
         looks = self.look(query, places, CONTEXT)  # 3. Looks
-        found = Searched(places, looks, Glanced.of(places, looks))
-        found = found.highest(self.fetch(looks, choice.glance(found.numbers)), first=close, in_all=count)
-        found.places = found.places.at_parts(self.best_parts(found.looks, found.places.image))
+        numbers = Numbers.of(places, looks)
+        scores, shown = self.fetch(looks, choice.glance(numbers))
+        best = places.highest(scores, max(close, count))
+        places, looks, numbers, shown = places[best], looks[best], numbers[best], shown[best]
+        places = places.further_beyond(close).at_parts(self.best_parts(shown, places.image))
         close_query = self.encode(marked, CLOSE)
-        found.closer = self.look(close_query, found.places, CLOSE)  # 4. Close looks
-        found.numbers = self.compare(marked, found)
-        found = found.highest(self.fetch(found.closer, choice.score(found.numbers)), first=count)  # 5. Choice
+        closer = self.look(close_query, places, CLOSE)  # 4. Close looks
+        found = Searched(places, looks, closer, self.compare(marked, places, closer, numbers))
+        scores, shown = self.fetch(closer, choice.score(found.numbers))
+        best = places.highest(scores, count)  # 5. Choice
+        found, shown = found[best], shown[best]
         found.numbers = self.look_back(scene, marked, query.description, found)  # 6. Look back
         existence = self.existence(scene, marked, found).sigmoid()
-        return found, self.draw(close_query, found, existence)  # 7. Answer
+        return found, self.draw(close_query, found, shown, existence)  # 7. Answer
 
     def sizes(self, scene: Scene, marked: Marked) -> list[tuple[int, float]]:
         """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
@@ -144,7 +149,7 @@ class Search(NetworkRecipe):
         levels = self.in_batches(self.encoder.levels, images)
         return self.network.locator.object_crops(levels, masks).description[rows_among(queries, distinct)]
 
-    def look(self, objects: Any, places: Places, context: float) -> Looks:
+    def look(self, objects: Any, places: Places, context: float) -> LooksAtPlaces:
         """3. and 4. Look at the places in crops, and tell how well the matches agree with what the looks show."""
         crops, object_rows, found = places.crops(context), self.to_device(places.object), []
         for start in range(0, len(crops), self.batch_size):
@@ -157,39 +162,36 @@ class Search(NetworkRecipe):
             found.append((look, self.network.locator.match(query.cells, query.coverage, cells), cells))
         look, matches, cells = map(cat, zip(*found, strict=True))
         agreement, cosine = matches.agreement(look.target_mask_prob > THRESHOLD), matches.mean(matches.cosine)
-        return Looks(crops, look.target_mask_prob, look.logit, matches, agreement, cosine, cells)
+        return LooksAtPlaces(crops, look.target_mask_prob, look.logit, matches, agreement, cosine, cells)
 
-    def fetch(self, looks: Looks, scores: Tensor) -> list[float]:
-        """Copy to the CPU what it decides with: which places are next, by their scores, and where the masks have parts.
-        The CPU waits for a GPU once, and masks are sent as bool.
+    def fetch(self, looks: LooksAtPlaces, scores: Tensor) -> tuple[list[float], Shown]:
+        """Copy to the CPU what it decides with: the scores of the places, and what the looks show. The CPU waits for a
+        GPU once, and masks are sent as bool.
         """
-        scores, shown, *here = self.to_host(scores, looks.prob > THRESHOLD, *looks.matches.columns())
-        looks.shown, looks.matches_here = shown.numpy(), type(looks.matches)(*here)
-        return scores.tolist()
+        scores, masks, *matches = self.to_host(scores, looks.prob > THRESHOLD, *looks.matches.columns())
+        return scores.tolist(), Shown(looks.crop, masks.numpy(), Matches(*matches))
 
-    def best_parts(self, looks: Looks, images: list[np.ndarray]) -> list[Part | None]:
+    def best_parts(self, shown: Shown, images: list[np.ndarray]) -> list[Part | None]:
         """The part of each look's mask that agrees best, as an answer can cover two things that look alike; None if the
-        mask is empty. The looks are at these images.
+        mask is empty. The looks were at these images.
         """
-        assert looks.shown is not None and looks.matches_here is not None  # `fetch` has set both
-        parts = in_threads(connected_parts, looks.shown, looks.crop, [x.shape[:2] for x in images])
+        parts = in_threads(connected_parts, shown.mask, shown.crop, [x.shape[:2] for x in images])
         best = [of_look[0] if of_look else None for of_look in parts]
         if several := [(row, part) for row, of_look in enumerate(parts) if len(of_look) > 1 for part in of_look]:
             rows = [row for row, _ in several]
             masks = torch.from_numpy(np.stack([part.mask for _, part in several]))
-            agreement = looks.matches_here[rows].agreement(masks).tolist()
+            agreement = shown.matches[rows].agreement(masks).tolist()
             for number in highest_rows(agreement, rows, 1):
                 best[rows[number]] = several[number][1]
         return best
 
-    def compare(self, marked: Marked, found: Searched) -> Compared:
-        """4. Whether what close looks show has the colors and the contrasts of the objects."""
-        places, closer = found.places, found.closer
+    def compare(self, marked: Marked, places: Places, closer: LooksAtPlaces, numbers: Numbers) -> Numbers:
+        """4. What close looks tell, and whether what they show has the colors and the contrasts of the objects."""
         objects = colors_of(*self.query_crops(marked, marked.crops(CLOSE), COLOR_SIDE))[self.to_device(places.object)]
         images = self.stacked(in_threads(cut, places.image, closer.crop, repeat(COLOR_SIDE)))
         colors = colors_of(images, reduced(closer.prob, COLOR_SIDE) > THRESHOLD)
-        return Compared(
-            **vars(found.numbers),
+        return replace(
+            numbers,
             close_logit=closer.logit,
             close_agreement=closer.agreement,
             close_cosine=closer.cosine,
@@ -197,7 +199,7 @@ class Search(NetworkRecipe):
             contrast=same_contrast(objects, colors),
         )
 
-    def look_back(self, scene: Scene, marked: Marked, described: Description, found: Searched) -> Judged:
+    def look_back(self, scene: Scene, marked: Marked, described: Description, found: Searched) -> Numbers:
         """6. How well what looks show leads back to their objects, in the whole pictures in which these are marked, and
         how well the objects and their look-alikes there fit the objects' descriptions.
         """
@@ -217,7 +219,7 @@ class Search(NetworkRecipe):
 
         pictures = [(scene.view[row], lengths[row]) for row in seen_in]
         back, home, elsewhere = self.in_pictures(scene, pictures, numbers).unbind(1)
-        return Judged(**vars(found.numbers), back=back, home=home, elsewhere=elsewhere)
+        return replace(found.numbers, back=back, home=home, elsewhere=elsewhere)
 
     def lengths_to_read(self, marked: Marked) -> list[int]:
         """The long side at which each object's picture is read to look back."""
@@ -234,14 +236,14 @@ class Search(NetworkRecipe):
         """The logit that each place shows its object, (N,)."""
         return self.network.choice.existence(found.numbers)
 
-    def draw(self, objects: Any, found: Searched, existence: Tensor) -> list[Answer]:
+    def draw(self, objects: Any, found: Searched, shown: Shown, existence: Tensor) -> list[Answer]:
         """7. The masks of the close looks; where one shows nothing, the mask of the look with context. While a mask is
         cut off by its crop, the network looks again, at the new mask. Then `outline` draws them.
         """
         places, closer = found.places, found.closer
         rows, masks = range(len(places)), list(zip(found.looks.prob, found.looks.crop, strict=True))
         for left in reversed(range(ROUNDS)):
-            parts = self.best_parts(closer, places.image)
+            parts = self.best_parts(shown, places.image)
             for row, prob, crop, part in zip(rows, closer.prob, closer.crop, parts, strict=True):
                 if part:
                     masks[row] = prob, crop
@@ -250,7 +252,7 @@ class Search(NetworkRecipe):
                 break
             rows, places = [rows[k] for k in cut_off], places.at_parts(parts)[cut_off]
             closer = self.look(objects, places, CLOSE)
-            self.fetch(closer, closer.logit)
+            _, shown = self.fetch(closer, closer.logit)
         probs, crops = zip(*masks, strict=True)
         prob, existence = self.to_host(torch.stack(probs), existence)
         return self.outline(list(map(Answer, prob.numpy(), existence.tolist(), crops)), found.places.image)

@@ -13,7 +13,7 @@ from model.checkpoint import read_checkpoint
 from recipes.search import fit as fitting
 from recipes.search.choice import Choice
 from recipes.search.fit import LooksOfPairs, choice_figures, fit, with_absences
-from recipes.search.places import Judged
+from recipes.search.places import Numbers
 from tests.made.training import run_training
 
 FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-epoch", 1, "--val_size", 1)
@@ -22,7 +22,7 @@ FLAGS = ("--recipe", "strong", "--frame_size", 160, "--warmUpIter", 1, "--iter-e
 def looks_told_by(name: str, count: int = 600) -> LooksOfPairs:
     """Looks at pairs, of which this number alone tells the right look, and whether there is one."""
     generator = torch.Generator().manual_seed(0)
-    numbers = Judged(*(torch.randn(count, 3, generator=generator) for _ in fields(Judged)))
+    numbers = Numbers(*(torch.randn(count, 3, generator=generator) for _ in fields(Numbers)))
     held, visible = torch.ones(count, 3, dtype=torch.bool), torch.rand(count, generator=generator) > 0.3
     held[::7, 2] = False
     right = torch.arange(count) % 2

@@ -14,7 +14,7 @@ from recipes.base import Answer, Recipe
 from recipes.scene import Scene
 from recipes.search.crops import Part, connected_parts, spot_of
 from recipes.search.locator import Matches
-from recipes.search.places import Looks
+from recipes.search.places import Shown
 from recipes.strong import recipe
 from recipes.strong.recipe import Strong
 from recipes.table import load_checkpoint
@@ -144,9 +144,9 @@ def test_of_two_look_alikes_the_one_whose_parts_agree_with_the_object_is_chosen(
     assert not finds(*look_alikes(), color_recipe(NearestColor))
 
 
-def largest_parts(self: Strong, looks: Looks, images: list[np.ndarray]) -> list[Part | None]:
-    shown = zip(looks.shown, looks.crop, images, strict=True)
-    return [next(iter(connected_parts(mask, crop, image.shape[:2])), None) for mask, crop, image in shown]
+def largest_parts(self: Strong, shown: Shown, images: list[np.ndarray]) -> list[Part | None]:
+    looks = zip(shown.mask, shown.crop, images, strict=True)
+    return [next(iter(connected_parts(mask, crop, image.shape[:2])), None) for mask, crop, image in looks]
 
 
 def test_of_two_things_in_one_answer_the_one_that_agrees_with_the_object_is_kept_though_it_is_smaller(monkeypatch):
