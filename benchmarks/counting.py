@@ -232,7 +232,7 @@ def print_predictions(name: str, training: Any, pairs: Pairs) -> None:
 
 def first_scenes(recipe: Any, pairs: Pairs) -> Scene:
     """The first scenes of the pairs, as many as a GPU predicts together."""
-    scenes = Scenes(pairs, pairs.groups("take", "frame"), recipe.prepare, with_truths=True)
+    scenes = Scenes(pairs, pairs.groups("take", "frame"), recipe.prepare, with_true_masks=True)
     return joined(scenes_at_once((scenes[number] for number in range(len(scenes))), BATCH_SIZE))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 SETTINGS = {"ego-exo": ("ego", "exo"), "exo-ego": ("exo", "ego")}  # kinds of the query and of the target camera
 # How large the object is in the target, and the kinds of cameras between which things become so.
-SIZES = {"smaller": SETTINGS["ego-exo"], "larger": SETTINGS["exo-ego"], "same": ("exo", "exo")}
+SIZE_HINTS = {"smaller": SETTINGS["ego-exo"], "larger": SETTINGS["exo-ego"], "same": ("exo", "exo")}
 PRECISION_NAMES = ("fp32", "tf32", "bf16", "fp16")
 THRESHOLD = 0.5  # a pixel of higher probability belongs to the object; an object of higher existence is visible
 OUTLINES = ("none", "grabcut")  # what can draw outlines besides SAM 2

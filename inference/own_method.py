@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.errors import UserError
 from common.files import file_digest
@@ -33,6 +32,7 @@ from common.own_code import load_class, own_errors
 from formats.geometry import Size, unletterbox
 from formats.pairs import Pairs
 from formats.processed import Correspondence
+from model.device import tensor_to_array
 from recipes.base import Answer, Recipe
 from recipes.scene import Scene
 
@@ -134,13 +134,13 @@ def checked_answer(answer: Any, size: Size, where: str) -> Answer:
     if existence is None or existence.size != 1 or not 0 <= existence.item() <= 1:
         found = str(answer[1] if existence is None else existence.squeeze().tolist())
         raise UserError(f"{where}: the existence is {found:.60}; give a number from 0 to 1")
-    return Answer(mask.astype(np.float32), existence.item())
+    return Answer(mask.astype(np.float32), float(existence.item()))
 
 
 def as_numbers(value: Any) -> np.ndarray | None:
     """An array or a tensor of any device and type, or lists, as an array; None if it holds no numbers."""
     try:
-        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        array = np.asarray(tensor_to_array(value))
     except (ValueError, TypeError, NotImplementedError):  # lists of unequal length; a tensor without values
         return None
     return array if array.dtype.kind in "biuf" else None

@@ -12,7 +12,7 @@ import importlib
 import io
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -131,25 +131,22 @@ def _lite_network(name: str, path: Path | None) -> EfficientNetLite:
 
 
 def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backbone:
-    """A backbone from a network of `create_network`. Layers after the last layer of stride 16 are removed. A plain
-    vision transformer ends at its last layer, and its earlier layer is the middle one; the tokens are normalized, and
-    class and register tokens are left out. Raises UserError if no layer has stride 16, or if the network takes images
-    of one size only.
+    """A backbone from a network of `create_network`, without the layers after those that `layers_to_read` names. In a
+    plain vision transformer, the tokens are normalized, and class and register tokens are left out. Raises UserError if
+    no layer has stride 16, or if the network takes images of one size only.
     """
     layers = list(getattr(network, "feature_info", []))
     strides = [layer["reduction"] for layer in layers]
     plain = len(set(strides)) == 1
     if not (plain or STRIDE in strides) or not hasattr(network, "forward_intermediates"):
         raise UserError(f"backbone {name}: timm knows no layer of stride {STRIDE} of it; choose another model")
-    index = len(layers) - 1 if plain else len(layers) - 1 - strides[::-1].index(STRIDE)
-    earlier = [i for i in range(index) if plain or strides[i] == STRIDE // 2]
-    early = (earlier[len(earlier) // 2] if plain else earlier[-1]) if earlier else None
-    network.prune_intermediate_layers([index], prune_norm=not plain, prune_head=True)
+    last, early = layers_to_read(strides, plain)
+    network.prune_intermediate_layers([last], prune_norm=not plain, prune_head=True)
     backbone = Backbone(
         name,
-        Layer(network, index, plain, early),
-        channels=layers[index]["num_chs"],
-        stride=strides[index],
+        Layer(network, last, plain, early),
+        channels=layers[last]["num_chs"],
+        stride=strides[last],
         mean=network.pretrained_cfg["mean"],
         std=network.pretrained_cfg["std"],
         weights=weights,
@@ -168,12 +165,26 @@ def timm_backbone(name: str, network: Any, weights: Path | None = None) -> Backb
     return backbone
 
 
-class Layer(nn.Module):
-    """A timm network up to the layer `index`; the method `levels` also returns the layer `early`."""
+def layers_to_read(strides: Sequence[int], is_plain: bool) -> tuple[int, int | None]:
+    """The numbers of the two layers of a network that are read; None if there is no such earlier one.
 
-    def __init__(self, network: Any, index: int, norm: bool, early: int | None):
+                                last                     earlier
+    plain vision transformer    the last one             the middle one of those before
+    any other network           the last of stride 16    the last of stride 8 before
+    """
+    if is_plain:
+        last = len(strides) - 1
+        return last, last // 2 if last else None
+    last = max(number for number, stride in enumerate(strides) if stride == STRIDE)
+    return last, max((number for number in range(last) if strides[number] == STRIDE // 2), default=None)
+
+
+class Layer(nn.Module):
+    """A timm network up to the layer `last`; the method `levels` also returns the layer `early`."""
+
+    def __init__(self, network: Any, last: int, norm: bool, early: int | None):
         super().__init__()
-        self.network, indices = network, [index] if early is None else [early, index]
+        self.network, indices = network, [last] if early is None else [early, last]
         self.options = {"indices": indices, "norm": norm, "stop_early": True, "intermediates_only": True}
 
     def forward(self, images: Tensor) -> Tensor:

@@ -183,8 +183,11 @@ def implied_options(encoder: Any) -> dict[str, Any]:
     for block, layer in itertools.product(range(blocks), (1, 2)):
         parts = [name for name in encoder if name.startswith(f"net.encoder_blocks.{block}.layer{layer}.")]
         layers.append("I" if any("inner_encoder_layer" in name for name in parts) else "C" if parts else "N")
-    of_width = [mode for mode, size in MODES.items() if size[0] == width]
+    widths = {mode: shape[0] for mode, shape in MODES.items()}
+    of_width = [mode for mode in widths if widths[mode] == width]
     if not of_width:
-        raise ValueError(f"width {width} is none of {', '.join(f'{mode} {size[0]}' for mode, size in MODES.items())}")
+        raise ValueError(
+            f"width {width} is none of {', '.join(f'{mode} {of_mode}' for mode, of_mode in widths.items())}"
+        )
     mode = min(of_width, key=lambda mode: abs(MODES[mode][3] - blocks))  # base and large differ only in depth
     return {"mode": mode, "input_size": cells * STRIDE, "layer_types": " ".join(layers), "feature_channels": channels}

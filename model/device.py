@@ -1,9 +1,10 @@
-"""The device and the precision with which a network runs."""
+"""The device and the precision with which a network runs, and its tensors as arrays."""
 
 import contextlib
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -74,3 +75,11 @@ def tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         products.allow_tf32, convolutions.allow_tf32 = before
+
+
+def tensor_to_array(value: Any) -> Any:
+    """Turn a tensor of any device and type into an array; any other value is returned as it is."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()  # numpy has no bfloat16
+    return value

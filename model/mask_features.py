@@ -9,6 +9,8 @@ This module is for the published ResNet-50. Other backbones compute the whole ma
 whole image, or because the backbone is fast anyway.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import torch
@@ -18,6 +20,26 @@ from torch import Tensor, nn
 from model.backbone import Backbone, mask_to_image
 
 FULL_SHARE = 0.8  # a window of more than this fraction of the image is not cut out; the whole image is computed
+
+
+class ChangedPart(NamedTuple):
+    """The part of a layer's activations that differs from those of an empty mask.
+
+    Windows are [[top, left], [bottom, right]] in the layer's cells, without bottom and right.
+    """
+
+    cells: Tensor  # (1, C, h, w)
+    held: np.ndarray  # the window of these cells
+    valid: np.ndarray  # the window in which they are right; around it, the layer is as for an empty mask
+
+    def on(self, background: Tensor, window: np.ndarray) -> Tensor:
+        """A window of the layer, whose activations for an empty mask are the background (1, C, H, W)."""
+        changed = self.cells[index_of(self.valid, self.held[0])]
+        if np.array_equal(self.valid, window):
+            return changed
+        whole = background[index_of(window, np.zeros(2, int))].clone()
+        whole[index_of(self.valid, window[0])] = changed
+        return whole
 
 
 class MaskFeatures:
@@ -41,21 +63,19 @@ class MaskFeatures:
 
     def _features(self, mask: Tensor) -> Tensor:
         """One mask (H, W) -> (1, 1024, H/16, W/16). In a batch, large objects would slow down small ones."""
+        empty, full = self._empty_activations((mask.shape[0], mask.shape[1])), np.array([(0, 0), mask.shape])
         left, top, width, height = cv2.boundingRect((mask != 0).byte().numpy())
-        # Windows are [[top, left], [bottom, right]] in cells, without bottom and right.
-        box = valid = np.array([[top, left], [top + height, left + width]])  # the cells that differ from an empty mask
-        empty = self._empty_activations((mask.shape[0], mask.shape[1]))
-        x = mask_to_image(mask[None]).to(empty[0].dtype)
-        full = held = np.array([(0, 0), mask.shape])  # x holds `held`, and is right in `valid`
+        box = np.array([(top, left), (top + height, left + width)])
+        part = ChangedPart(mask_to_image(mask[None]).to(empty[0].dtype), full, box)
         for (module, stride, reach), background in zip(self.blocks, empty[:-1], strict=True):
-            full, (first, end) = full // stride, box
-            box = np.clip([first // stride - reach, -(-end // stride) + reach], 0, full[1])
-            window = np.clip([box[0] - reach, box[1] + reach], 0, full[1])
-            if (window[1] - window[0]).prod() > FULL_SHARE * full[1].prod():
-                window = box = full
-            x = module(_on_background(background, x, held, window * stride, valid))
-            held, valid = window, box
-        return _on_background(empty[-1], F.normalize(x.float(), dim=1), held, full, valid)
+            full = full // stride
+            first, end = part.valid
+            changed = grown(np.array([first // stride, -(-end // stride)]), reach, full)
+            window = grown(changed, reach, full)
+            if area(window) > FULL_SHARE * area(full):
+                changed = window = full
+            part = ChangedPart(module(part.on(background, window * stride)), window, changed)
+        return part._replace(cells=F.normalize(part.cells.float(), dim=1)).on(empty[-1], full)
 
     def _empty_activations(self, size: tuple[int, int]) -> list[Tensor]:
         """For an empty mask, the input of each block, and the features: (1, C, h, w) each."""
@@ -70,16 +90,16 @@ class MaskFeatures:
         return self._empty[size]
 
 
-def _on_background(background: Tensor, x: Tensor, held: np.ndarray, wanted: np.ndarray, valid: np.ndarray) -> Tensor:
-    """The window `wanted` of the background (1, C, H, W), overwritten by the part `valid` of x, which holds `held`."""
+def grown(window: np.ndarray, cells: int, full: np.ndarray) -> np.ndarray:
+    """A window that is so many cells longer in each direction, but not longer than the `full` one."""
+    return np.clip(window + [[-cells], [cells]], 0, full[1])
 
-    def index(window: np.ndarray, first: np.ndarray) -> tuple:
-        """The index of a window in a tensor (..., H, W) whose first cell is `first`."""
-        (top, left), (bottom, right) = (window - first).tolist()
-        return ..., slice(top, bottom), slice(left, right)
 
-    if np.array_equal(valid, wanted):
-        return x[index(wanted, held[0])]
-    out = background[index(wanted, np.zeros_like(held[0]))].clone()
-    out[index(valid, wanted[0])] = x[index(valid, held[0])]
-    return out
+def area(window: np.ndarray) -> int:
+    return (window[1] - window[0]).prod()
+
+
+def index_of(window: np.ndarray, first: np.ndarray) -> tuple:
+    """The index of a window in a tensor (..., H, W) whose first cell is `first`."""
+    (top, left), (bottom, right) = (window - first).tolist()
+    return ..., slice(top, bottom), slice(left, right)

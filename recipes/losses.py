@@ -30,7 +30,8 @@ def compute_losses(
     - existence: BCE of the existence probability against `visible`, mean over the samples.
 
     With several processes, give the `world`. Each process then returns its part; the sum of the parts is the loss of
-    the global batch.
+    the global batch. DDP averages gradients over processes, so multiply each part by the number of processes before
+    `backward`.
     """
     with torch.autocast(visible.device.type, enabled=False):
         visible = visible.float()
@@ -41,25 +42,25 @@ def compute_losses(
         views: list[tuple] = [(look.target_mask_prob, target_mask)]
         if query_mask is not None:
             views.append((look.query_mask_prob, query_mask))
-        losses = [mask_losses(prob, truth, visible, object_weight) for prob, truth in views]
+        losses = [mask_losses(prob, mask, visible, object_weight) for prob, mask in views]
         bce, dice = (sum(parts) for parts in zip(*losses, strict=True))
         mask, dice = bce / (len(views) * samples), dice / (len(views) * shown.clamp(min=1))
         existence = cross_entropy(look.logit.sigmoid().float(), visible) / samples
         return {"mask": mask, "dice": dice, "existence": existence}  # pyrefly: ignore
 
 
-def mask_losses(prob: Tensor, truth: Tensor, visible: Tensor, object_weight: float) -> tuple[Tensor, Tensor]:
+def mask_losses(prob: Tensor, mask: Tensor, visible: Tensor, object_weight: float) -> tuple[Tensor, Tensor]:
     """BCE (mean over the pixels) and Dice of the masks (B, H, W) of one view, each summed over the visible samples."""
-    prob, truth = prob.float().flatten(1), truth.float().flatten(1)  # (B, H * W)
-    weight = visible[:, None] * (1 + (object_weight - 1) * truth)
-    bce = cross_entropy(prob, truth, weight) / truth.shape[1]
-    overlap, areas = (prob * truth).sum(1), prob.sum(1) + truth.sum(1)  # (B,)
+    prob, mask = prob.float().flatten(1), mask.float().flatten(1)  # (B, H * W)
+    weight = visible[:, None] * (1 + (object_weight - 1) * mask)
+    bce = cross_entropy(prob, mask, weight) / mask.shape[1]
+    overlap, areas = (prob * mask).sum(1), prob.sum(1) + mask.sum(1)  # (B,)
     dice = (visible * (1 - (2 * overlap + 1) / (areas + 1))).sum()
     return bce, dice
 
 
-def cross_entropy(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
+def cross_entropy(prob: Tensor, expected: Tensor, weight: Tensor | None = None) -> Tensor:
     """The sum of binary cross-entropies. NaN counts as 0.5, because PyTorch's function refuses NaN, on a GPU by ending
     the process. The total is still NaN through the Dice loss, so the log can report where it happened.
     """
-    return F.binary_cross_entropy(prob.nan_to_num(nan=0.5), truth, weight, reduction="sum")
+    return F.binary_cross_entropy(prob.nan_to_num(nan=0.5), expected, weight, reduction="sum")

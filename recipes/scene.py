@@ -41,8 +41,8 @@ class Scene:
     object: list[int] = field(default_factory=list)  # P
     target: list[int] = field(default_factory=list)  # P: the picture in which the object is sought
     row: list[int] = field(default_factory=list)  # P: the row of the pair in its table
-    truths: list[np.ndarray] = field(default_factory=list)  # P, or none: true masks, as large as their pictures
-    hint: str | None = None  # a key of SIZES: how large objects are in the targets, if somebody said it
+    true_masks: list[np.ndarray] = field(default_factory=list)  # P, or none: true masks, as large as their pictures
+    hint: str | None = None  # a key of SIZE_HINTS: how large objects are in the targets, if somebody said it
     left_out: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, with the reasons
 
     def add_picture(self, image: np.ndarray, kind: str | None = None, video: Size | None = None) -> int:
@@ -92,7 +92,7 @@ class Scene:
             object=[number_of[self.object[pair]] for pair in pairs],
             target=[self.target[pair] for pair in pairs],
             row=[self.row[pair] for pair in pairs],
-            truths=[self.truths[pair] for pair in pairs if self.truths],
+            true_masks=[self.true_masks[pair] for pair in pairs if self.true_masks],
         )
 
 
@@ -101,7 +101,7 @@ def joined(scenes: Sequence[Scene]) -> Scene:
     whole = Scene()
     for scene in scenes:
         first_picture, first_object = len(whole.pictures), len(whole.masks)
-        for name in ("pictures", "kinds", "sizes", "videos", "masks", "row", "truths"):
+        for name in ("pictures", "kinds", "sizes", "videos", "masks", "row", "true_masks"):
             getattr(whole, name).extend(getattr(scene, name))
         whole.view += [first_picture + number for number in scene.view]
         whole.object += [first_object + number for number in scene.object]
@@ -112,8 +112,8 @@ def joined(scenes: Sequence[Scene]) -> Scene:
 
 class Scenes(Dataset):
     """The scenes with the pairs of each of `groups`, numbers of rows that have the same take and frame, prepared by a
-    recipe's `prepare`. Rows that cannot be read are left out. With `with_truths`, scenes also have the true masks, and
-    lack pairs whose query mask is empty.
+    recipe's `prepare`. Rows that cannot be read are left out. With `with_true_masks`, scenes also have the true masks,
+    and lack pairs whose query mask is empty.
     """
 
     def __init__(
@@ -121,19 +121,19 @@ class Scenes(Dataset):
         pairs: "Pairs",
         groups: Sequence[np.ndarray],
         prepare: Callable[[Scene], Scene],
-        with_truths: bool = False,
+        with_true_masks: bool = False,
     ):
-        self.pairs, self.groups, self.prepare, self.with_truths = pairs, groups, prepare, with_truths
+        self.pairs, self.groups, self.prepare, self.with_true_masks = pairs, groups, prepare, with_true_masks
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def __getitem__(self, index: int) -> Scene:
         scene = call_own(self.prepare, self.read(self.groups[index]))
-        if self.with_truths:
+        if self.with_true_masks:
             scene = scene.with_objects()
             sizes = [scene.sizes[number] for number in scene.target]
-            scene.truths = [self.truth(row, size) for row, size in zip(scene.row, sizes, strict=True)]
+            scene.true_masks = [self.true_mask(row, size) for row, size in zip(scene.row, sizes, strict=True)]
         return scene
 
     def read(self, rows: np.ndarray) -> Scene:
@@ -158,7 +158,7 @@ class Scenes(Dataset):
             scene.add_pair(objects[marked], pictures[target], row)
         return scene
 
-    def truth(self, row: int, size: Size) -> np.ndarray:
+    def true_mask(self, row: int, size: Size) -> np.ndarray:
         rle = self.pairs.target_mask(row)
         return fit_mask(rle, size) if rle else np.zeros(size, np.uint8)
 

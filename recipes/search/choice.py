@@ -37,14 +37,13 @@ EXISTENCE = 1.6, 0.35, 0.15, 2.3, 1.6, 0.25, -1.8, -0.6, 2.0, 0.3
 class Judge(nn.Module):
     """Numbers of looks (...) -> one number for each (...): a sum, plus the output of hidden units."""
 
-    def __init__(self, read: Callable[[Any], tuple[Tensor, ...]], weights: Sequence[float], bias: float = 0.0):
+    def __init__(self, read: Callable[[Any], tuple[Tensor, ...]], weights: Sequence[float]):
         super().__init__()
         self.read, count = read, len(weights)
         self.linear, self.hidden = nn.Linear(count, 1), nn.Linear(count, HIDDEN_UNITS)
         self.out = nn.Linear(HIDDEN_UNITS, 1)
         for parameter in (self.linear.bias, *self.out.parameters()):
             nn.init.zeros_(parameter)
-        nn.init.constant_(self.linear.bias, bias)
         self.linear.weight.data[0] = torch.tensor(weights)
         # Mean and standard deviation of the numbers of the looks at training takes.
         self.mean, self.deviation = nn.Buffer(torch.zeros(count)), nn.Buffer(torch.ones(count))

@@ -34,10 +34,10 @@ def all_looks(recipe: Search, scene: Scene) -> list[tuple[Tensor, Tensor, bool]]
         searched, answers = recipe.search(scene, recipe.looks, close=recipe.looks)
         numbers, found = torch.stack(searched.numbers.columns()).cpu(), []
     rows_of = rows_by_key(searched.places.pair)
-    for pair, truth in enumerate(scene.truths):
-        shown = [answers[row].in_image(truth.shape) > THRESHOLD for row in rows_of[pair]]
-        ious = torch.tensor([iou(mask, truth.astype(bool)) for mask in shown])
-        found.append((numbers[:, rows_of[pair]], ious, bool(truth.any())))
+    for pair, true_mask in enumerate(scene.true_masks):
+        shown = [answers[row].in_image(true_mask.shape) > THRESHOLD for row in rows_of[pair]]
+        ious = torch.tensor([iou(mask, true_mask.astype(bool)) for mask in shown])
+        found.append((numbers[:, rows_of[pair]], ious, bool(true_mask.any())))
     return found
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,17 +39,6 @@ LARGEST_LOGIT = 10.0  # of a mask as a prompt
 CROPS_AT_ONCE = 8  # that a segmenter computes: they have 1024 pixels, and need more memory than the search
 
 Outline = Callable[[list[Answer], Sequence[np.ndarray]], list[Answer]]  # answers, each in an image (H, W, 3) uint8 RGB
-
-
-class Segmenter(Protocol):
-    """A promptable segmenter. It reads N crops (S, S, 3) uint8 RGB, and for each a box (left, top, right, bottom), a
-    point (x, y) on the object and its mask in low resolution, (N, S/4, S/4) logits. Its answer are the logits of M
-    masks for each crop, (N, M, s, s), on the CPU.
-    """
-
-    side: int  # S
-
-    def __call__(self, crops: list[np.ndarray], boxes: np.ndarray, points: np.ndarray, masks: np.ndarray) -> Tensor: ...
 
 
 def outline_of(name: str, device: torch.device, precision: str, tally: Counter[str]) -> tuple[Outline, dict[str, str]]:
@@ -95,7 +84,7 @@ def sharpened(answer: Answer, image: np.ndarray) -> Answer:
     return answer._replace(prob=np.any([*parts, np.zeros_like(mask)], 0).astype(np.float32))
 
 
-def segmented(segmenter: Segmenter, answers: list[Answer], images: Sequence[np.ndarray]) -> list[Answer]:
+def segmented(segmenter: "Sam2", answers: list[Answer], images: Sequence[np.ndarray]) -> list[Answer]:
     """The answers with the outlines of a segmenter, each asked in a crop that is three times as large as the answer. Of
     its masks, the one that overlaps the answer most is taken; an answer that none overlaps well stays as it is.
     """
@@ -154,9 +143,11 @@ def box_and_point(mask: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 class Sam2:
-    """SAM 2 (Ravi et al. 2024), as transformers loads it from its hub or from a folder. Raises UserError if there is no
-    transformers, or if it finds no SAM 2 of this name.
+    """SAM 2 (Ravi et al. 2024), a promptable segmenter, as transformers loads it from its hub or from a folder. Raises
+    UserError if there is no transformers, or if it finds no SAM 2 of this name.
     """
+
+    side: int  # of the crops that it reads, in pixels
 
     def __init__(self, name: str, device: torch.device, precision: str):
         try:
@@ -184,6 +175,10 @@ class Sam2:
         self.side = self.processor.target_size
 
     def __call__(self, crops: list[np.ndarray], boxes: np.ndarray, points: np.ndarray, masks: np.ndarray) -> Tensor:
+        """Read N crops (S, S, 3) uint8 RGB, and for each a box (left, top, right, bottom), a point (x, y) on the object
+        and its mask in low resolution, (N, S/4, S/4) logits. Returns the logits of M masks for each crop, (N, M, s, s),
+        on the CPU.
+        """
         prompts = {"input_boxes": boxes[:, None].tolist(), "input_points": points[:, None, None].tolist()}
         labels = [[[1]] for _ in crops]  # each point is on the object
         read = self.processor(images=crops, input_labels=labels, **prompts, return_tensors="pt")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.constants import SIZES, THRESHOLD
+from common.constants import SIZE_HINTS, THRESHOLD
 from common.errors import UserError
 from common.parallel import in_threads
 from formats.crop import Crop, cut, cut_mask
@@ -118,7 +118,7 @@ class Search(NetworkRecipe):
         """1. The sizes that objects may have: the number of a pair, and the share of the target's long side."""
         sizes = []
         for pair, (row, target) in enumerate(zip(scene.object, scene.target, strict=True)):
-            kinds = SIZES[scene.hint] if scene.hint else (scene.kinds[scene.view[row]], scene.kinds[target])
+            kinds = SIZE_HINTS[scene.hint] if scene.hint else (scene.kinds[scene.view[row]], scene.kinds[target])
             sizes += [(pair, share) for share in expected_shares(marked.spot[row], marked.mask[row].shape, *kinds)]
         return sizes
 
