@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
 from common.constants import THRESHOLD
 from common.drawing import write_picture
@@ -199,9 +200,15 @@ def write_page(path: Path, figures: Figures, cards: list[dict], shown: str) -> N
     title, lead = f"Object correspondence, {lead.partition(':')[0]}", f"{lead}; results of {' and '.join(names)}"
     loader = FileSystemLoader(Path(__file__).parent / "web")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = breakable
     page = environment.get_template("page.html")
     with atomic_write(path) as file:
         file.write(page.render(title=title, lead=lead, figures=figures, sections=sections))
+
+
+def breakable(name: str) -> Markup:
+    """A name in which a line may end behind each _ and /, and nowhere within a word."""
+    return Markup("<wbr>").join(re.findall("[^_/]*[_/]+|[^_/]+", name))
 
 
 def make_sections(figures: Figures, cards: list[dict], shown: str) -> list[dict[str, Any]]:

@@ -295,12 +295,14 @@ def draw_camera(
 
 
 def captioned_inside(panel: np.ndarray, lines: Sequence[tuple[str, Color]]) -> np.ndarray:
-    """The panel with lines of text in its upper left corner, each in its color."""
+    """The panel with lines of text in its upper left corner, each in its color on dark ground."""
     picture, line = Image.fromarray(panel), len(panel) // 26
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(line)
+    draw, font = ImageDraw.Draw(picture, "RGBA"), ImageFont.load_default(line)
     for row, (text, color) in enumerate(lines):
-        place = line // 2, line // 2 + row * line * 5 // 4
-        draw.text(place, to_ascii(text)[:60], color, font, stroke_width=2, stroke_fill=(0, 0, 0))
+        place, shown = (line // 2, line // 2 + row * line * 3 // 2), to_ascii(text)[:60]
+        left, top, right, bottom = draw.textbbox(place, f"{shown}|", font)  # as high for all letters
+        draw.rectangle((left - line // 4, top - line // 8, right, bottom + line // 8), (0, 0, 0, 190))
+        draw.text(place, shown, color, font)
     return np.array(picture)
 
 

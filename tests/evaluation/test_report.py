@@ -19,9 +19,9 @@ from formats.masks import encode_mask
 from formats.results import read_provenance
 from tests.made import EGO
 from tests.made.browser import needs_browser
-from tests.made.processed import make_data_set
+from tests.made.processed import LAYOUT, make_data_set
 from tests.made.raw_takes import tree
-from tests.made.results import UIDS, options
+from tests.made.results import UIDS, make_results_file, options
 
 
 def report(*words):
@@ -177,6 +177,36 @@ def test_the_comparison_works_in_a_browser(scored_data, tmp_path, chromium):
     chromium.set("kind", "")
     assert_readable_on_a_phone(chromium, "scores")
     assert chromium.errors() == []
+
+
+@needs_browser
+def test_tables_with_long_names_end_in_the_page_and_their_lines_between_words(tmp_path, chromium):
+    names = [f"unc_basketball_03-30-23_02_34_{number}" for number in range(20)]
+    data_dir = make_data_set(
+        tmp_path, {"val": names}, {"Stainless_steel_mixing_bowl_with_two_handles_0": LAYOUT["cup_0"]}
+    )
+    results = make_results_file(tmp_path, data_dir, names, "ego-exo")
+    evaluate.main([*options(tmp_path, results), "--all_frames", "--out", str(tmp_path / "out")])
+    chromium.open_report(tmp_path / "out")
+    surplus = "return Math.max(...[...document.querySelectorAll('.scroll')].map(x => x.scrollWidth - x.clientWidth))"
+    chromium.resize(1400, 900)
+    assert chromium.run(surplus) == 0
+    chromium.resize(390, 844)
+    assert chromium.run(LINES_OF_WORDS) == 1
+    chromium.resize(1300, 1000)
+
+
+LINES_OF_WORDS = """
+const lines = [];
+for (const cell of document.querySelectorAll('td:first-child')) for (const node of cell.childNodes) {
+  for (const word of (node.textContent || "").matchAll(/\\w[a-z]*/g)) {
+    const range = document.createRange();
+    range.setStart(node, word.index), range.setEnd(node, word.index + word[0].length);
+    lines.push(range.getClientRects().length);
+  }
+}
+return Math.max(...lines);
+"""
 
 
 def assert_readable_on_a_phone(chromium, section):

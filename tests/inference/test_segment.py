@@ -303,6 +303,15 @@ def test_words_go_by_the_limits_of_the_recipe_and_where_no_pixel_is_outlined_the
     assert [text for text, _ in lines] == ["left", "cup: unsure (50 %)", "pan: not found"]
 
 
+def test_letters_in_a_video_stand_on_dark_ground_whatever_the_picture_shows():
+    white = np.full((480, 640, 3), 255, np.uint8)
+    drawn = segment_video.captioned_inside(white, [("head", (255, 255, 255)), ("cup: there (93 %)", (64, 200, 255))])
+    changed = (drawn != white).any(-1)
+    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+    ground = drawn[rows[0] : rows[-1] + 1, columns[0] : columns[0] + 30].min(-1)
+    assert np.mean(ground < 80) > 0.7 and not changed[:, 320:].any() and not changed[100:].any()
+
+
 def test_without_a_name_for_the_output_it_is_the_targets_or_the_first_free_number(files, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     given = {name: path for name, path in files.items() if name != "out"}
