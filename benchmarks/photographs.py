@@ -38,11 +38,11 @@ import numpy as np
 from common.arguments import Parser
 from common.drawing import write_picture
 from common.errors import UserError, counted, run_script
-from common.existence import WORDS
+from common.existence import LIMITS, WORDS
 from common.files import atomic_write, file_digest, read_json
 from formats.masks import decode_mask
 from inference.pair_table import ABSENT, COLUMNS, answer_table, read_table
-from inference.predictor import Found, Queries
+from inference.predictor import Found, Predictor, Queries
 
 PAIRS = Path(__file__).with_suffix(".json")
 PARTS = "chooses", "reported", "strangers"
@@ -153,7 +153,7 @@ def print_figures(pairs: Sequence[Mapping], found: Path) -> None:
         print(f"{word}: {said.sum()}, there {(said & visible).sum()}, mask right {(said & (iou > 0.5)).sum()}")
 
 
-def find_by_sift(queries: Queries, targets: Sequence[np.ndarray], size: None) -> list[list[Found]]:
+def find_by_sift(queries: Queries, targets: Sequence[np.ndarray]) -> list[list[Found]]:
     """The query mask moved to the target by a homography between SIFT features of the object, in pictures of at most
     1,600 pixels, which Lowe's ratio test matches.
     """
@@ -174,6 +174,18 @@ def find_by_sift(queries: Queries, targets: Sequence[np.ndarray], size: None) ->
         return [[Found(np.zeros(target.shape[:2], np.uint8), 0.0)]]
     moved = cv2.warpPerspective(mask, found[0], target.shape[1::-1])
     return [[Found(moved, float(found[1].sum() >= MIN_INLIERS))]]
+
+
+class Sift(Predictor):
+    """Answers by `find_by_sift` in place of a network."""
+
+    made_by = "sift"
+
+    def __init__(self):
+        self.limits = LIMITS
+
+    def find(self, queries: Queries, targets: Sequence[np.ndarray], *_: Any, **__: Any) -> list[list[Found]]:
+        return find_by_sift(queries, targets)
 
 
 def main() -> int | None:
@@ -198,7 +210,7 @@ def main() -> int | None:
             return 3
         return None
     rows, broken = read_table(args.samples / f"{args.part}.csv")
-    return answer_table(rows, broken, args.out, find_by_sift, "sift")
+    return answer_table(rows, broken, args.out, Sift())
 
 
 if __name__ == "__main__":

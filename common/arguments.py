@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
 from common.constants import DATA_FOLDER, DEFAULT_DATA_DIR, OUTLINES, PRECISION_NAMES, SETTINGS, SHIPPED
-from common.errors import Ended, UserError, is_first_to_fail, warn_once
+from common.errors import Ended, UserError, is_first_to_fail
 from common.option_fields import option_values
 from common.parallel import default_workers
 
@@ -238,10 +238,6 @@ def videos_and_offsets(args: argparse.Namespace) -> tuple[dict[str, Path], dict[
     for flag, names in (("--masks", masks), ("--offset", offsets), ("--ego", egos)):
         if unknown := {*names} - videos.keys():
             raise UserError(f"{flag} names camera {min(unknown)!r}; --videos has {', '.join(videos)}")
-    first = {path.resolve(): name for name, path in reversed(videos.items())}
-    for name, path in videos.items():
-        if (other := first[path.resolve()]) != name:
-            warn_once(f"{other} and {name} have the same recording, {path}; did you mean another one?")
     for name, path in masks.items():
         if inner := next((camera for camera in (name, *videos) if any((path / camera).glob("*/*"))), None):
             raise UserError(f"{path} holds a folder of camera {inner!r}; give --masks {inner}={path / inner}")

@@ -1,9 +1,9 @@
 """The processes that torchrun starts: their ranks, communication, and signals to stop."""
 
 import atexit
-import inspect
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
 from common.parallel import STOP_SIGNALS
@@ -32,6 +31,8 @@ class World:
     `size` is the number of processes. A single process need not communicate.
     """
 
+    compares = False  # True: before each sum, processes compare what they add up, in case own code differs on them
+
     def __init__(self):
         self.rank = int(os.environ.get("RANK", 0))
         self.size = int(os.environ.get("WORLD_SIZE", 1))
@@ -39,6 +40,7 @@ class World:
         self.is_main = self.rank == 0
         self.signal: signal.Signals | None = None  # the signal that asked this process to stop
         self._since = 0.0
+        self._group: Any = None  # the group of gradients and sums
         self._control = None  # a group on the CPU, so that agreeing never waits for a GPU
 
     def start(self, device: torch.device | None = None) -> None:
@@ -56,6 +58,7 @@ class World:
             atexit.register(dist.destroy_process_group)  # earlier, others fail before this process has told why
             self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._group = dist.new_group(timeout=STALL)  # the first group would end a step that is suspended
+            self._beside = dist.new_group(backend="gloo", timeout=STALL)
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, in the order of ranks, on every process."""
@@ -81,20 +84,54 @@ class World:
         return [item for item, rank in zip(items, dealt, strict=True) if rank == self.rank]
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The element-wise sum over all processes, on the tensor's device, without waiting for the device."""
+        """The element-wise sum over all processes, on the tensor's device, without waiting for the device. All have to
+        call this as often, with values of the same shape. Raises UserError if `compares` is set and they do not.
+        """
         if self.size > 1:
+            caller = sys._getframe(1)
+            where = f" in {caller.f_code.co_filename}, line {caller.f_lineno}"
+            self._compare(f"world.sum of {values.dtype} of shape {tuple(values.shape)}", where)
             values = values.clone()
             dist.all_reduce(values, group=self._group)
         return values
 
-    def data_parallel(self, step: nn.Module) -> nn.Module:
-        """The module with gradients that are means over all processes. Its graph has to be the same in each call."""
+    def _compare(self, what: str, where: str = "", value: Any = None) -> list[Any]:
+        """The `value`s of all processes if `compares` is set, else this one's. Raises UserError if another process is
+        about to do something else than `what`: they would wait for each other in vain, or end without a word.
+        """
+        if not self.compares:
+            return [value]
+        of_all: list[Any] = [None] * self.size
+        dist.all_gather_object(of_all, (what, where, value), group=self._beside)
+        whats, places, values = zip(*of_all, strict=True)
+        if other := next((rank for rank in range(self.size) if whats[rank] != whats[0]), None):
+            came = f"process 0 comes to {whats[0]}{places[0]}, process {other} to {whats[other]}{places[other]}"
+            remedy = "call world.sum in all processes, as often and with the same shape, also behind an `if`"
+            raise UserError(f"the processes' losses do not take the same way: {came}; {remedy}")
+        return [*values]
+
+    def add_gradients(self, network: nn.Module) -> None:
+        """Replace the network's gradients by their sums over all processes. A parameter that has no gradient in some
+        processes gets the sum of the others, if `compares` is set; else the same parameters must have one in all.
+
+        DistributedDataParallel would do the same at the same time: it sends up to 25 MB at once, more than our networks
+        have, and its graph would have to be the same in each step.
+        """
         if self.size == 1:
-            return step
-        known = inspect.signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the older name
-        more: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True, "static_graph": True}
-        return DistributedDataParallel(step, process_group=self._group, **more)  # buffers are the same everywhere
+            return
+        parameters = [x for x in network.parameters() if x.requires_grad]
+        used = self._compare("the end of its losses", value=[x.grad is not None for x in parameters])
+        if parameters := [x for x, *of_all in zip(parameters, *used, strict=True) if any(of_all)]:
+            gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in parameters]
+            sums = torch.cat([x.flatten() for x in gradients])
+            dist.all_reduce(sums, group=self._group)
+            for parameter, part in zip(parameters, sums.split([x.numel() for x in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+    def start_alike(self, network: nn.Module) -> None:
+        """Give all processes the parameters and buffers of rank 0, in case a network of the user's is not seeded."""
+        for tensor in network.state_dict().values() if self.size > 1 else []:
+            dist.broadcast(tensor, 0, group=self._group)
 
     def catch_signals(self) -> None:
         """From now on, note signals that ask to stop, so that these signals no longer end the process.

@@ -51,7 +51,6 @@ except ImportError:  # gradio is not in requirements.txt
     gr: Any = None
 
 from common.drawing import PREDICTION, QUERY, Color, around, overlay
-from common.existence import Limits, verdict
 from formats.masks import fit_mask
 from formats.picture_files import read_mask, read_picture
 from inference.cut_out import MIN_SIDE, cut_out
@@ -75,8 +74,8 @@ Give a first picture, and mark an object in it: draw a box around the object, or
 pictures of the object can help. Give a second picture, or several, and press Find. Pictures of more than
 {MAX_PIXELS // 10**6} million pixels are made smaller, with their masks. Your pictures stay on the machine that serves
 this page, and are deleted when it ends."""
-LIMITS = """Look at each answer; it can be wrong. For 8 of 24 photographs that show only something of the same kind, the
-answer was "there". More than half of the small things, such as a cup across a room, are missed."""
+CAUTION = """Look at each answer; it can be wrong. For 8 of 24 photographs that show only something of the same kind,
+the answer was "there". More than half of the small things, such as a cup across a room, are missed."""
 NO_ANSWER = "this could not be answered; load the page again"
 SEVERAL_PLACES = "The answer first, then other places: click one to see it"
 SEVERAL_PICTURES = "Likeliest first: click one to see it"
@@ -155,24 +154,24 @@ def answers_in(
         image, _ = read_upload(file, "second")
         name = f" in {Path(file['path']).name}" if several else ""
         for place in predictor.places(images, masks, image, 1 if several else PLACES, size=size):
-            shown = close_up(image, place, predictor.limits), shown_place(image, place, name, predictor.limits)
+            shown = close_up(image, place), shown_place(image, place, name)
             answers.append((place.rank, shown))
     if several:
         answers.sort(key=lambda answer: answer[0], reverse=True)
     return [shown for _, shown in answers]
 
 
-def close_up(target: np.ndarray, place: Found, limits: Limits) -> tuple[str, str]:
+def close_up(target: np.ndarray, place: Found) -> tuple[str, str]:
     """A place from nearby, as a file, and its existence, if it shows something: for the gallery."""
     near = around(place.mask, 3)
-    image = outline(target[near], place.mask[near], PREDICTION, place.existence < limits[1])
-    return file_of(image, "place", "webp"), verdict(place.existence, *limits, place.mask).rpartition("(")[2].rstrip(")")
+    image = outline(target[near], place.mask[near], PREDICTION, not place.is_sure)
+    return file_of(image, "place", "webp"), place.said.rpartition("(")[2].rstrip(")")
 
 
-def shown_place(target: np.ndarray, place: Found, name: str, limits: Limits) -> dict[str, str]:
+def shown_place(target: np.ndarray, place: Found, name: str) -> dict[str, str]:
     """What is said of a place, the target with its outline, and its mask."""
-    shown = file_of(outline(target, place.mask, PREDICTION, place.existence < limits[1]), "found", "webp")
-    text = verdict(place.existence, *limits, place.mask).capitalize() + name
+    shown = file_of(outline(target, place.mask, PREDICTION, not place.is_sure), "found", "webp")
+    text = place.said.capitalize() + name
     return {"text": text, "found": shown, "found_mask": file_of(place.mask * 255, "found_mask")}
 
 
@@ -291,12 +290,12 @@ def load_sample(number: int) -> dict[str, Any]:
     return {"kept": [], "kept_gallery": None, "more": [], "more_gallery": None, **pictures}
 
 
-def build_page(predictor: Predictor, limits: str) -> Any:
-    """The page (`gr.Blocks`), not yet served. `limits` is said at its foot: what the network cannot do."""
+def build_page(predictor: Predictor, caution: str) -> Any:
+    """The page (`gr.Blocks`), not yet served. `caution` is said at its foot: what the network cannot do."""
     with gr.Blocks(title="XSegTx", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(TO_DO)
         parts = lay_out()
-        gr.Markdown(limits)
+        gr.Markdown(caution)
         connect(parts, predictor)
     process = page.process_api
 
@@ -448,7 +447,7 @@ def main(argv: list[str] | None = None) -> None:
             shutil.rmtree(left)  # its page was killed
     folder = folder.rename(folder.with_name(f"xsegtx-page-{folder.name}"))
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    page = build_page(predictor, "" if args.ckpt_path or args.backbone else LIMITS)
+    page = build_page(predictor, "" if args.ckpt_path or args.backbone else CAUTION)
     # Only these names are accepted: another site could let its name lead to this machine, and so use this page in the
     # browsers of its visitors.
     hosts = ["*"] if args.host == "0.0.0.0" else ["localhost", "127.0.0.1", args.host]

@@ -10,7 +10,7 @@ import csv
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +21,12 @@ from PIL.PngImagePlugin import PngInfo
 from common.csv_table import read_csv
 from common.drawing import PREDICTION, QUERY, TRUTH, around, captioned, in_columns, overlay, side_by_side, write_picture
 from common.errors import UserError, counted, printable, warn_once
-from common.existence import LIMITS, WORDS, Limits, with_percent, word_for
+from common.existence import WORDS, Limits, with_percent
 from common.files import atomic_write, check_outputs, claimed, file_digest, is_file_name, json_digest
 from common.progress import progress
 from formats.masks import fit_mask, iou
 from formats.picture_files import open_picture, read_mask, read_picture
-from inference.predictor import Found, Queries, as_mask, marked_images
+from inference.predictor import Predictor, Queries, as_mask, marked_images
 
 VISIBLE, ABSENT = "visible", "absent"  # truths without a mask
 MADE_OF = "made of"  # the entry of a mask's file
@@ -38,7 +38,6 @@ SHEET = "answers.jpeg"  # no row's picture, which ends in .jpg
 MOST_SHOWN, TILE_WIDTH = 100, 320  # answers on the sheet; pixels of the width of each view
 TABLE_WIDTH = 4 * (TILE_WIDTH + 16)
 TRIED_LIMITS = 0.5, 0.6, 0.7, 0.8, 0.9, 0.95
-Find = Callable[..., Sequence[Sequence[Found]]]  # `Predictor.find`, or another function of queries, [target], size=...
 
 
 @dataclass(frozen=True)
@@ -169,14 +168,11 @@ def answer_table(
     rows: Sequence[Row],
     broken: dict[str, UserError],
     out: Path,
-    find: Find,
-    made_by: str,
-    limits: Limits = LIMITS,
+    predictor: Predictor,
     ranked: bool = False,
 ) -> int:
-    """Answer rows by `find`, which `made_by` tells from others, and print the scores; rows that cannot be answered join
-    the `broken` ones. Returns the exit status. A sheet shows the answers: the likeliest first if `ranked`, else those
-    that are furthest from the truth.
+    """Answer rows and print the scores; rows that cannot be answered join the `broken` ones. Returns the exit status. A
+    sheet shows the answers: the likeliest first if `ranked`, else those that are furthest from the truth.
     """
     answers = []
     with claimed(out, TABLE, f"writes {out / TABLE}"):
@@ -184,7 +180,7 @@ def answer_table(
             (out / name).unlink(missing_ok=True)  # of a run before, whose masks may be replaced now
         for row in (bar := progress(rows, "segment", len(rows), "pair", leave=False)):
             try:
-                answers.append(found := answer(row, out, find, made_by, limits))
+                answers.append(found := answer(row, out, predictor))
             except UserError as error:
                 broken[row.name] = error
                 continue
@@ -196,8 +192,8 @@ def answer_table(
             csv.writer(file, lineterminator="\n").writerows([RowAnswer._fields, *answers])
         if answers:
             shown = answers if ranked else sorted(answers, key=lambda found: -found.error)
-            draw_answers({row.name: row for row in rows}, shown[:MOST_SHOWN], out, limits)
-    print_scores(answers, limits)
+            draw_answers({row.name: row for row in rows}, shown[:MOST_SHOWN], out)
+    print_scores(answers, predictor.limits)
     for name, error in broken.items():
         print(printable(f"left out: {name}: {error}"), file=sys.stderr)
     if boxes := [row for row in rows if row.box and row.name not in broken]:
@@ -210,34 +206,36 @@ def answer_table(
     return 3 if broken else 0  # as eval_segswap.py does
 
 
-def answer(row: Row, out: Path, find: Find, made_by: str, limits: Limits) -> RowAnswer:
+def answer(row: Row, out: Path, predictor: Predictor) -> RowAnswer:
     """The answer to a row, once its mask and picture are written; they stay if they were made from the same before.
     Raises UserError if an input is not as it should be, and if the mask or picture would replace a file of others.
     """
     if not is_file_name(row.name.lstrip("-.")):
         raise UserError("its name is too long or not of readable letters; rename it")
-    digest, mask_path, picture_path = row.digest(made_by), out / f"{row.name}.png", out / f"{row.name}.jpg"
+    digest, mask_path, picture_path = row.digest(predictor.made_by), out / f"{row.name}.png", out / f"{row.name}.jpg"
     truth = truth_of(row)
-    found = former_answer(mask_path, picture_path, digest)
-    if not found:
+    former = former_answer(mask_path, picture_path, digest)
+    if former:
+        found = predictor.found(*former)
+    else:
         queries, target = row.read()
         if truth.any():
             as_mask(truth, str(row.truth), target.shape[:2])
-        found = find(queries, [target], size=row.size)[0][0]
+        found = predictor.find(queries, [target], size=row.size)[0][0]
         picture_path.unlink(missing_ok=True)  # without it, a mask counts as unfinished
         info = PngInfo()
         info.add_text(MADE_OF, f"{digest} {float(found.existence)!r}")
         write_picture(mask_path, found.mask * 255, pnginfo=info)
-        shown = with_truth(target, found, truth, limits)
+        shown = with_truth(outlined(target, found.mask, found.is_sure), truth)
         write_picture(picture_path, side_by_side([*outlined_queries(queries), shown]))
     mask, existence = found
-    word, share = word_for(existence, *limits, mask), round(float(mask.mean()), 6)
+    share = round(float(mask.mean()), 6)
     score = round(iou(mask, fit_mask(truth, mask.shape)), 4) if truth.any() else None
     absent = not truth.any() and row.truth != VISIBLE if row.truth else None
-    return RowAnswer(row.name, existence, word, share, score, absent)
+    return RowAnswer(row.name, existence, found.word, share, score, absent)
 
 
-def former_answer(mask_path: Path, picture_path: Path, digest: str) -> Found | None:
+def former_answer(mask_path: Path, picture_path: Path, digest: str) -> tuple[np.ndarray, float] | None:
     """The answer that lies there, if it was made from the same and is whole. Raises UserError if one of both files was
     not made by a table.
     """
@@ -249,7 +247,7 @@ def former_answer(mask_path: Path, picture_path: Path, digest: str) -> Found | N
         with open_picture(mask_path) as image:
             made_of, existence = image.info[MADE_OF].split()
         if made_of == digest and 0 <= float(existence) <= 1 and picture_path.exists():
-            return Found(read_mask(mask_path), float(existence))
+            return read_mask(mask_path), float(existence)
     return None
 
 
@@ -258,19 +256,19 @@ def truth_of(row: Row) -> np.ndarray:
     return read_mask(row.truth) if isinstance(row.truth, Path) else np.zeros((1, 1), np.uint8)
 
 
-def outlined(target: np.ndarray, found: Found, limits: Limits) -> np.ndarray:
-    return overlay(target, found.mask, PREDICTION, dashed=found.existence < limits[1])
+def outlined(target: np.ndarray, mask: np.ndarray, is_sure: bool) -> np.ndarray:
+    return overlay(target, mask, PREDICTION, dashed=not is_sure)
 
 
-def with_truth(target: np.ndarray, found: Found, truth: np.ndarray, limits: Limits) -> np.ndarray:
-    return overlay(outlined(target, found, limits), fit_mask(truth, target.shape[:2]), TRUTH, dashed=True)
+def with_truth(shown: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return overlay(shown, fit_mask(truth, shown.shape[:2]), TRUTH, dashed=True)
 
 
 def outlined_queries(queries: Queries) -> list[np.ndarray]:
     return [overlay(image, mask, QUERY) for image, mask in queries]
 
 
-def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Path, limits: Limits) -> None:
+def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Path) -> None:
     """Draw answers, each with its surroundings: where the object is marked, what was found, and the truth
     if this lies elsewhere.
     """
@@ -279,7 +277,7 @@ def draw_answers(rows: Mapping[str, Row], answers: Sequence[RowAnswer], out: Pat
         row = rows[found.name]
         queries, target = row.read()
         mask, truth = (fit_mask(x, target.shape[:2]) for x in (read_mask(out / f"{row.name}.png"), truth_of(row)))
-        shown = with_truth(target, Found(mask, found.existence), truth, limits)
+        shown = with_truth(outlined(target, mask, found.verdict == WORDS[0]), truth)
         views = [image[around(query, 4)] for image, (_, query) in zip(outlined_queries(queries), queries, strict=True)]
         views += [shown[around(x, 4)] for x in ([mask] if not truth.any() or (mask & truth).any() else [mask, truth])]
         score = f", IoU {found.iou:.2f}" if found.iou is not None else ""

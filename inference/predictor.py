@@ -11,6 +11,7 @@ for mask, existence in predictor.places(query_image, query_mask, target_image, c
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from PIL.Image import Image
 
 from common.constants import SIZE_HINTS, THRESHOLD
 from common.errors import UserError, counted, warn_once
-from common.existence import Limits, verdict
+from common.existence import LIMITS, Limits, with_percent, word_for
 from formats.geometry import Size, same_aspect_ratio
 from formats.masks import fit_mask, iou
 from formats.picture_files import read_mask, read_picture, refuse_strip, to_mask, to_rgb
@@ -41,9 +42,29 @@ TARGET = "target image"  # how errors begin
 SAME_PLACE = 0.5  # two masks with this IoU show the same place
 
 
-class Found(NamedTuple):
-    mask: np.ndarray  # (H, W) of the target image: uint8 of 0 and 1, or with `probability` float32 from 0 to 1
-    existence: float  # the probability that the object is visible in the target image
+class Found(NamedTuple("Found", [("mask", np.ndarray), ("existence", float)])):
+    """An answer, which unpacks as `mask, existence = found`.
+
+    mask: (H, W) of the target image, uint8 of 0 and 1, or with `probability` float32 from 0 to 1. existence: the
+    probability that the object is visible in the target image.
+    """
+
+    limits: Limits = LIMITS  # of the predictor that found it
+
+    @property
+    def word(self) -> str:
+        """One of WORDS."""
+        return word_for(self.existence, *self.limits, self.mask)
+
+    @property
+    def said(self) -> str:
+        """What a person is told: "there (93 %)", "unsure (31 %)", "probably not there (4 %)", "not found"."""
+        return with_percent(self.word, self.existence)
+
+    @property
+    def is_sure(self) -> bool:
+        """If not, its outline is dashed."""
+        return self.existence >= self.limits[1]
 
     @property
     def rank(self) -> tuple[bool, float]:
@@ -52,27 +73,40 @@ class Found(NamedTuple):
 
 
 class Predictor:
-    """Finds objects in pictures with `segment`, by a `recipe`."""
+    """Finds objects in pictures with `segment`, by a `recipe`. `limits` are the existences at which the words change.
+    The recipe knows them, since with nothing trained, existences lie closer to the middle.
+    """
 
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, limits: Limits | None = None):
+        self.recipe, self.limits = recipe, limits or recipe.limits
 
     @classmethod
-    def load(cls, path: Path | str | None = None, device: torch.device | str = "auto", **options: Any) -> "Predictor":
+    def load(
+        cls,
+        path: Path | str | None = None,
+        device: torch.device | str = "auto",
+        limits: Limits | None = None,
+        **options: Any,
+    ) -> "Predictor":
         """With the network of a checkpoint, by default this repository's, or with backbone=NAME, with nothing trained.
         `load_recipe` explains the options, and what it raises.
         """
-        return cls(load_recipe(Path(path) if path else None, device, **options))
-
-    def verdict(self, mask: np.ndarray, existence: float) -> str:
-        """What a person is told of a `Found`: "there (93 %)", "unsure (31 %)", "probably not there (4 %)", "not found".
-        The recipe knows the limits, since with nothing trained, existences lie closer to the middle.
-        """
-        return verdict(existence, *self.limits, mask)
+        return cls(load_recipe(Path(path) if path else None, device, **options), limits)
 
     @property
-    def limits(self) -> Limits:
-        return self.recipe.limits
+    def made_by(self) -> str:
+        """What tells its answers from those of others."""
+        return f"{self.recipe.digest} {self.recipe.options} {[*self.limits]}"
+
+    def found(self, mask: np.ndarray, existence: float) -> Found:
+        """An answer that says the words of this predictor."""
+        found = Found(mask, existence)
+        found.limits = self.limits
+        return found
+
+    def verdict(self, mask: np.ndarray, existence: float) -> str:
+        """What a person is told of an answer that was taken apart: `Found.said`."""
+        return self.found(mask, existence).said
 
     def segment(
         self,
@@ -146,15 +180,16 @@ class Predictor:
         answers = iter(self.recipe.answers_at_places(self.recipe.prepare(scene), count))
         found = []
         for target in targets:
-            places = [
-                (-number, Found(answer.in_image(target.shape[:2]), answer.existence))
+            of_queries = [
+                [self.found(answer.in_image(target.shape[:2]), answer.existence) for answer in next(answers)]
                 for _ in queries
-                for number, answer in enumerate(next(answers))
             ]
-            places.sort(key=lambda row: (row[0], row[1].rank), reverse=True)  # each query's best place comes first
-            found.append(distinct([place for _, place in places], count))
+            ranked: list[Found] = []  # the best place of each query, then the second ones
+            for places in zip_longest(*of_queries):
+                ranked += sorted(filter(None, places), key=lambda place: place.rank, reverse=True)
+            found.append(distinct(ranked, count))
         if not probability:
-            found = [[Found((prob > THRESHOLD).astype(np.uint8), sure) for prob, sure in places] for places in found]
+            found = [[self.found((x.mask > THRESHOLD).astype(np.uint8), x.existence) for x in row] for row in found]
         return found
 
 

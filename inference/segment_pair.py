@@ -38,7 +38,7 @@ from common.arguments import CKPT_HELP, Parser, add_network_options, at_least, n
 from common.constants import SIZE_HINTS
 from common.drawing import around, captioned, in_columns, side_by_side, write_picture
 from common.errors import UserError, counted, run_script, warn_once
-from common.existence import LIMITS, MATCHING_LIMITS, Limits, verdict
+from common.existence import LIMITS, MATCHING_LIMITS
 from common.files import check_writable, output_folder
 from formats.picture_files import SUFFIXES, label_values, pictures_in
 from inference.pair_table import TILE_WIDTH, Row, answer_table, check_files, outlined, outlined_queries, read_table
@@ -109,9 +109,7 @@ def main(argv: list[str] | None = None) -> int | None:
         raise UserError(f"{args.pairs or args.query_mask[0]}: no object to seek; add a row, or mark one")
     check_files(rows, args.out, args.pairs, *network_files(args))
     predictor = load(args)
-    limits = args.limits or predictor.limits
-    made_by = f"{predictor.recipe.digest} {predictor.recipe.options} {[*limits]}"
-    status = answer_table(rows, broken, args.out, predictor.find, made_by, limits, ranks(args))
+    status = answer_table(rows, broken, args.out, predictor, ranks(args))
     print(predictor.recipe.remark(), end="")
     return status
 
@@ -154,7 +152,7 @@ def targets_of(paths: Sequence[Path]) -> list[Path]:
 
 
 def load(args: argparse.Namespace) -> Predictor:
-    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
+    predictor = Predictor.load(args.ckpt_path, args.device, args.limits, **network_options(args))
     print(predictor.recipe.description)
     return predictor
 
@@ -165,18 +163,16 @@ def answer_pair(row: Row, args: argparse.Namespace) -> None:
     check_writable(out)
     queries, target = row.read()  # errors come before the network is loaded
     predictor = load(args)
-    limits: Limits = args.limits or predictor.limits
     found = predictor.find(queries, [target], args.places, row.size)[0]
-    said = [verdict(place.existence, *limits, place.mask) for place in found]
-    for text, place in zip(said, found, strict=True):
-        print(f"{text}, {place.mask.mean():.2%} of the target image")
+    for place in found:
+        print(f"{place.said}, {place.mask.mean():.2%} of the target image")
     if len(found) < args.places:
         print(f"{counted(len(found), 'place')} found, not {args.places}: no further place has a mask of its own")
 
-    shown = outlined_queries(queries) + [outlined(target, place, limits) for place in found]
+    shown = outlined_queries(queries) + [outlined(target, place.mask, place.is_sure) for place in found]
     if args.places > 1:
         masks = [mask for _, mask in queries] + [place.mask for place in found]
-        picture = tiles(shown, masks, ["query"] * len(queries) + said)
+        picture = tiles(shown, masks, ["query"] * len(queries) + [place.said for place in found])
     else:
         picture = side_by_side(shown)
     ends = ["_mask.png", *(f"_place{place}_mask.png" for place in range(2, len(found) + 1)), "_overlay.jpg"]

@@ -46,7 +46,7 @@ from common.arguments import (
 from common.constants import THRESHOLD
 from common.drawing import WHITE, Color, overlay, to_ascii, write_picture
 from common.errors import UserError, counted, printable, run_script
-from common.existence import Limits, verdict
+from common.existence import Limits
 from common.files import json_digest, read_record, temporary_folder, write_json
 from common.progress import progress
 from common.provenance import provenance
@@ -56,10 +56,9 @@ from formats.mask_files import MaskFiles, find_masks
 from formats.masks import RLE, decode_mask, mask_area, resize_mask
 from formats.takes import MAX_SHORT_SIDE, camera_kind
 from formats.video import open_video
-from inference.predictor import ask_if_inverted
-from recipes.base import Answer, Recipe
+from inference.predictor import Found, Predictor, ask_if_inverted
+from recipes.base import Answer
 from recipes.scene import Scene
-from recipes.table import load_recipe
 
 EXISTENCE_COLUMNS = ("frame", "seconds", "camera", "camera_frame", "object", "existence", "share")  # of existence.csv
 OUTLINE_COLORS = ((255, 64, 129), (64, 200, 255), (255, 190, 40), (0, 200, 130), (170, 120, 255), (240, 228, 66))
@@ -96,7 +95,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"no mask in {masks.path} is of a frame that another camera has; look at --masks and --offset")
     if not any(moment.masks for moment in answerable):
         raise UserError(f"{masks.path}: no mask shows an object, all are empty")
-    recipe = load_recipe(args.ckpt_path, args.device, **network_options(args))
+    predictor = Predictor.load(args.ckpt_path, args.device, **network_options(args))
+    recipe = predictor.recipe
     how = recipe.digest, recipe.options, ego, args.stride, args.fps, args.mask_frame, query, sorted(offsets.items())
     made_of = json_digest([how, {name: files_of(path) for name, path in videos.items()}, files_of(masks.path)])
     place = args.out.absolute()
@@ -107,12 +107,12 @@ def main(argv: list[str] | None = None) -> None:
             return
         if ego is None:
             print("no camera counts as head-worn; if one is, name it with --ego CAMERA for better results")
-        rows = answer_moments(recipe, cameras, answerable, list(masks.objects), ego, out)
+        rows = answer_moments(predictor, cameras, answerable, list(masks.objects), ego, out)
         with (out / "existence.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([EXISTENCE_COLUMNS, *rows])
         write_json(out / "run.json", {"made_of": made_of} | provenance(), indent=1)
         out.rename(place)
-    print_found(rows, recipe.limits)
+    print_found(rows, predictor.limits)
     print_unseen(moments, cameras)
     print(recipe.remark(), end="")
     print(f"{counted(len(answerable), 'frame')}: {args.out / 'video.mp4'}; masks and existence lie beside it")
@@ -187,7 +187,7 @@ def find_moments(
 
 
 def answer_moments(
-    recipe: Recipe,
+    predictor: Predictor,
     cameras: Mapping[str, Footage],
     moments: Sequence[Moment],
     objects: Sequence[str],
@@ -203,12 +203,14 @@ def answer_moments(
     kept: dict[Path, tuple[float, tuple]] = {}  # by the path of the mask: the gap in time, and the row
     with open_video(out / "video.mp4", size, fps, preset="veryfast", crf="20") as write:
         for moment, scene in zip(moments, scenes, strict=True):
+            recipe, sought = predictor.recipe, sought_in(moment)
             answers = recipe.predict(recipe.prepare(scene)) if scene.row else []
-            found = dict(zip(sought_in(moment), answers, strict=True))
-            write_masks(moment, scene, found, cameras, out / "masks", kept)
+            write_masks(moment, scene, dict(zip(sought, answers, strict=True)), cameras, out / "masks", kept)
             images = dict(zip(moment.seen, scene.pictures, strict=True))
-            shown = [(x, images.get(x), widths[x]) for x in cameras]
-            panels = [draw_camera(moment, found, colors, recipe.limits, *camera) for camera in shown]
+            in_images = [x.in_image(images[camera].shape[:2]) for (_, camera), x in zip(sought, answers, strict=True)]
+            places = [predictor.found(prob, x.existence) for prob, x in zip(in_images, answers, strict=True)]
+            found = dict(zip(sought, places, strict=True))
+            panels = [draw_camera(moment, found, colors, x, images.get(x), widths[x]) for x in cameras]
             write(np.hstack(panels))
     return [row for _, row in kept.values()]
 
@@ -267,9 +269,8 @@ def scenes_at(cameras: Mapping[str, Footage], moments: Sequence[Moment], ego: st
 
 def draw_camera(
     moment: Moment,
-    found: Answers,
+    found: Mapping[tuple[str, str], Found],
     colors: Mapping[str, Color],
-    limits: Limits,
     camera: str,
     image: np.ndarray | None,
     width: int,
@@ -286,11 +287,10 @@ def draw_camera(
             panel = overlay(panel, resize_mask(moment.masks[name], size), color)
             lines.append((name, color))
         elif (name, camera) in found:
-            answer = found[name, camera]
-            prob = answer.in_image(image.shape[:2])
-            mask = cv2.resize(prob, size[::-1]) > THRESHOLD
-            panel = overlay(panel, mask, color, dashed=answer.existence < limits[1])
-            lines.append((f"{name}: {verdict(answer.existence, *limits, prob)}", color))
+            place = found[name, camera]
+            mask = cv2.resize(place.mask, size[::-1]) > THRESHOLD
+            panel = overlay(panel, mask, color, dashed=not place.is_sure)
+            lines.append((f"{name}: {place.said}", color))
     return captioned_inside(panel, lines)
 
 

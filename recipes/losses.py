@@ -30,8 +30,7 @@ def compute_losses(
     - existence: BCE of the existence probability against `visible`, mean over the samples.
 
     With several processes, give the `world`. Each process then returns its part; the sum of the parts is the loss of
-    the global batch. DDP averages gradients over processes, so multiply each part by the number of processes before
-    `backward`.
+    the global batch.
     """
     with torch.autocast(visible.device.type, enabled=False):
         visible = visible.float()

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from common.constants import THRESHOLD
 from common.distributed import Stopped, World
-from common.errors import counted
+from common.errors import UserError, counted
 from common.existence import balanced_accuracy
 from common.files import atomic_write, json_digest
 from common.own_code import call_own
@@ -38,7 +38,7 @@ FRAMES_KEPT = 16  # after so many, what a search has found is written to a file
 
 class LossStep(nn.Module):
     """The losses of a batch by name (of this process's part of the global batch), and their `total`, which training
-    minimizes. This is a module, because data-parallel training wraps one.
+    minimizes.
     """
 
     def __init__(self, training: RecipeTraining, world: World, existence_weight: float):
@@ -47,7 +47,14 @@ class LossStep(nn.Module):
         self.weights = training.weights(existence_weight)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        losses = self.recipe_training.losses(batch, self.world)
+        given = self.recipe_training.losses(batch, self.world)
+        where = f"{type(self.recipe_training).__name__}.losses"
+        if not isinstance(given, dict) or not all(isinstance(x, Tensor) and not x.shape for x in given.values()):
+            raise UserError(f"{where} returned {given!r:.200}; give a dict of scalar tensors")
+        if unknown := given.keys() - self.weights.keys():
+            raise UserError(f"{where}: the loss {min(unknown)!r} has no weight; name it in `weights`, too")
+        nothing = torch.zeros((), device=batch.visible.device)  # of a loss that own code leaves out in this step
+        losses = {name: given.get(name, nothing) for name in self.weights}
         total: Any = sum(self.weights[name] * loss for name, loss in losses.items())
         return {"total": total, **losses}
 
@@ -228,7 +235,8 @@ def random_frames(pairs: Pairs, share: float | None, seed: Sequence[int]) -> lis
 def train_epochs(run: Run) -> None:
     """Train and validate from the step of `run.state` to the last epoch; epoch 0 is the warm-up."""
     options, state, schedule, history = run.options, run.state, run.state.schedule, run.state.history
-    step = run.world.data_parallel(LossStep(run.training, run.world, options.existence_weight))
+    step = LossStep(run.training, run.world, options.existence_weight)
+    run.world.start_alike(step.network)
     batches: Any = None
     if "start_iou" not in history:
         history["start_iou"] = run.validation.run(state.step, "start")
@@ -259,7 +267,7 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
     """Train from `state.step` to the end of `epoch`. If a signal comes, raises `Stopped` after the step, except in the
     last step of the epoch, after which the validation stops.
 
-    step: a `LossStep` with the network of `state`, perhaps wrapped. `batches` begins with the batch of `state.step`.
+    step: a `LossStep` with the network of `state`. `batches` begins with the batch of `state.step`.
     """
     schedule, world = state.schedule, log.world
     end = schedule.epoch_end(epoch)
@@ -277,8 +285,9 @@ def train_one_epoch(state: TrainState, step: nn.Module, batches: Iterator[Batch]
 
         losses = step(batch)
         state.optimizer.zero_grad(set_to_none=True)
-        loss = losses["total"] * world.size  # DDP averages gradients of the processes' parts of the loss
-        state.scaler.scale(loss).backward()
+        if losses["total"].requires_grad:  # a process's part of a batch may leave nothing to learn to own losses
+            state.scaler.scale(losses["total"]).backward()
+        world.add_gradients(state.network)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1

@@ -105,6 +105,7 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
     notes += state.set_pairs(world.broadcast(digests))
     state.origin = {**provenance(), "arguments": options.stored}
     own = RECIPES[options.recipe].own
+    world.compares = own is not None
     if own:
         state.origin["recipe_sha256"] = own.digest
     if world.is_main:

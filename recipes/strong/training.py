@@ -102,7 +102,7 @@ class StrongTraining(RecipeTraining):
         target_mask = batch.target_mask.flatten(0, 1)
         paper = compute_losses(looks, None, target_mask, contained.flatten(), world, object_weight=1)
 
-        # In every step, each parameter takes part in the losses, as data-parallel training requires.
+        # In every step, each parameter takes part in the losses, as the sum of all processes' gradients requires.
         place, located = 0 * locator.scale, torch.zeros_like(locator.scale)
         for group_heat, group in zip(heat, batch.frames, strict=True):
             logits, visible = locator.scale * group_heat, batch.visible[group.rows].float()

@@ -27,7 +27,6 @@ from formats.picture_files import read_mask
 from inference import pair_table, predictor, segment_pair, segment_video
 from inference.predictor import Predictor
 from recipes import table as recipes
-from recipes.base import Answer
 from tests.made.known_answer import KnownAnswer, scene
 from tests.made.processes import claimed_elsewhere, killed_at, run_main
 from tests.made.videos import make_video, read_number
@@ -169,10 +168,7 @@ def test_answers_are_those_of_the_predictor_told_which_camera_is_head_worn(
         ),
         (("--videos", "more={}/net.pth"), r"net.pth has no readable header .*; give a whole video, or the folder"),
         (("--out", "{}/dangling"), "dangling is a link to nowhere; delete it, or give another --out\n"),
-        (
-            ("--videos", "more={}/left.mp4", "--offset", "head=70"),
-            "warning: left and more have the same recording, .*/left.mp4; did you mean another one",
-        ),
+        (("--videos", "more={}/left.mp4"), "error: --videos left and more are both .*/left.mp4; did you mean another"),
         (("--videos", "more={}/pointer.mp4"), "error: .*/pointer.mp4 is a Git LFS pointer, not the file"),
         (("--out", "{}/left.mp4/found"), r"cannot write into .*left.mp4 \(Not a directory\)"),
     ],
@@ -279,7 +275,8 @@ def test_words_go_by_the_limits_of_the_recipe_and_where_no_pixel_is_outlined_the
             return [answer._replace(existence=0.5 if answer.existence else 0.6) for answer in super().predict(frame)]
 
     surer, folder = predictor.Predictor(Surer(96)), table.parent
-    monkeypatch.setattr(segment_pair.Predictor, "load", lambda *_, **options: surer)
+    load = lambda path, device, limits, **options: Predictor(Surer(96), limits)  # noqa: E731
+    monkeypatch.setattr(segment_pair.Predictor, "load", load)
     write_picture(folder / "gray.png", np.full((96, 96, 3), 90, np.uint8))
     given = ["--query_image", f"{folder}/here.png", "--query_mask", f"{folder}/here_mask.png", "--target_image"]
     targets, out = [f"{folder}/gray.png", f"{folder}/there.png"], ["--out", f"{folder}/answers"]
@@ -292,14 +289,15 @@ def test_words_go_by_the_limits_of_the_recipe_and_where_no_pixel_is_outlined_the
     segment_pair.main([*given, targets[0], *out])
     assert "\nnot found, 0.00% of the target image\n" in capsys.readouterr().out
     found = surer.segment(folder / "here.png", folder / "here_mask.png", folder / "there.png", probability=True)
-    nothing = found._replace(mask=0 * found.mask, existence=0.6)
+    nothing = surer.found(0 * found.mask, 0.6)
     assert [surer.verdict(*x) for x in (found, nothing)] == ["unsure (50 %)", "not found"]
+    assert [(x.word, x.said) for x in (found, nothing)] == [("unsure", "unsure (50 %)"), ("not found", "not found")]
     assert predictor.distinct([found, nothing], 2) == [found]
     lines = []
     monkeypatch.setattr(segment_video, "captioned_inside", lambda _, of_panel: lines.extend(of_panel))
     moment, image = segment_video.Moment(0, 0, "head", {}, {}), np.zeros((96, 96, 3), np.uint8)
-    answers = {(name, "left"): Answer(*x) for name, x in {"cup": found, "pan": nothing}.items()}
-    segment_video.draw_camera(moment, answers, dict.fromkeys(("cup", "pan"), QUERY), surer.limits, "left", image, 96)
+    answers = {("cup", "left"): found, ("pan", "left"): nothing}
+    segment_video.draw_camera(moment, answers, dict.fromkeys(("cup", "pan"), QUERY), "left", image, 96)
     assert [text for text, _ in lines] == ["left", "cup: unsure (50 %)", "pan: not found"]
 
 
@@ -381,8 +379,8 @@ def test_a_box_stands_for_the_mask_and_a_value_chooses_from_a_label_map(tmp_path
         segment_pair.main([*common, *labels, "--object", "all"])
 
 
-def load_known_answer(*args, **options) -> Predictor:
-    return predictor.Predictor(KnownAnswer(96))
+def load_known_answer(path, device, limits=None, **options) -> Predictor:
+    return predictor.Predictor(KnownAnswer(96), limits)
 
 
 def main_with_known_answer() -> int | None:
@@ -499,18 +497,19 @@ def test_a_table_may_have_semicolons_columns_of_its_own_and_absent_with_a_capita
         warn_once.cache_clear()
 
 
-def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(table):
+def test_a_picture_that_is_replaced_while_a_table_runs_leaves_no_wrong_answer(table, monkeypatch):
     folder = table.parent
     rows = [row for row in pair_table.read_table(table)[0] if row.name in "ab"]  # both with the target there.png
-    known = predictor.Predictor(KnownAnswer(96)).find
+    known, replacing = (Predictor(KnownAnswer(96)) for _ in range(2))
 
-    def replacing(*inputs, size):
+    def replace_and_find(*inputs, size):
         shutil.copy(folder / "here.png", folder / "there.png")
-        return known(*inputs, size=size)
+        return known.find(*inputs, size=size)
 
-    pair_table.answer_table(rows, {}, folder / "answers", replacing, "network")
+    monkeypatch.setattr(replacing, "find", replace_and_find)
+    pair_table.answer_table(rows, {}, folder / "answers", replacing)
     for out in folder / "answers", folder / "anew":
-        pair_table.answer_table(rows, {}, out, known, "network")
+        pair_table.answer_table(rows, {}, out, known)
     assert contents(folder / "answers") == contents(folder / "anew")
 
 

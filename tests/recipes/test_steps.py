@@ -81,7 +81,7 @@ def test_in_each_step_each_process_drops_units_of_its_own_and_the_same_ones_agai
         units, log = Units(), Log(tmp_path, 0, World(), 1)
         log.world.rank = rank
         optimizer, scaler = torch.optim.SGD(units.parameters(), 0.1), torch.amp.GradScaler("cpu", enabled=False)
-        parts = {"optimizer": optimizer, "scaler": scaler, "set_rate": lambda rate: None}
+        parts = {"optimizer": optimizer, "scaler": scaler, "network": units, "set_rate": lambda rate: None}
         state = SimpleNamespace(step=begun, seed=0, device=CPU, schedule=Schedule(0.1, 0, 4, 1), **parts)
         batches = iter([Batch([], torch.ones(1))] * 4)
         with contextlib.closing(log):

@@ -231,21 +231,76 @@ common.distributed.LIMIT = timedelta(seconds=2)
 world = common.distributed.World()
 world.start()
 try:
-    step = world.data_parallel(torch.nn.Linear(1, 1, bias=False))
+    network = torch.nn.Linear(1, 1, bias=False)
     time.sleep(3 * world.rank)
-    step(torch.full((1, 1), 1.0 + world.rank)).backward()
-    print(world.sum(torch.ones(1)).item(), step.module.weight.grad.item())
+    network(torch.full((1, 1), 1.0 + world.rank)).backward()
+    world.add_gradients(network)
+    print(world.sum(torch.ones(1)).item(), network.weight.grad.item())
 except RuntimeError:
     print("ended")
 """
 
 
-@pytest.mark.parametrize(("limit", "printed"), [("MEETING", "2.0 1.5\n"), ("STALL", "ended\n")])
+@pytest.mark.parametrize(("limit", "printed"), [("MEETING", "2.0 3.0\n"), ("STALL", "ended\n")])
 def test_a_step_waits_for_a_suspended_process_longer_than_processes_take_to_meet_and_not_for_ever(
     warm_python, monkeypatch, limit, printed
 ):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert outputs_of_ranks(*[[warm_python, "-c", SUSPENDED.replace("LIMIT", limit)]] * 2) == [printed] * 2
+
+
+UNLIKE = """
+import torch
+from common.distributed import World
+from common.errors import UserError
+world, network = World(), torch.nn.Linear(1, 1)
+world.start()
+network.weight.data.fill_(world.rank)
+world.start_alike(network)
+world.compares = True
+if world.rank:
+    network.weight.grad = torch.full((1, 1), 3.0)
+world.add_gradients(network)
+print(network.weight.item(), network.weight.grad.item(), network.bias.grad)
+try:
+    world.sum(torch.ones(1 + world.rank))
+except UserError as error:
+    print(error)
+try:
+    if world.rank:
+        world.sum(torch.ones(1))
+    world.add_gradients(network)
+except UserError as error:
+    print(error)
+"""
+SAID = """0.0 3.0 None
+the processes' losses do not take the same way: process 0 comes to world.sum of torch.float32 of shape (1,) in \
+<string>, line 15, process 1 to world.sum of torch.float32 of shape (2,) in <string>, line 15; REMEDY
+the processes' losses do not take the same way: process 0 comes to the end of its losses, process 1 to world.sum of \
+torch.float32 of shape (1,) in <string>, line 20; REMEDY
+""".replace("REMEDY", "call world.sum in all processes, as often and with the same shape, also behind an `if`")
+
+
+def test_own_losses_that_differ_in_two_processes_are_added_up_or_named_and_nobody_waits(warm_python, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert outputs_of_ranks(*[[warm_python, "-c", UNLIKE]] * 2) == [SAID] * 2
+
+
+def test_an_own_recipe_that_leaves_out_losses_in_some_steps_learns_the_same_in_two_processes(
+    training_set, tmp_path, warm_python
+):
+    text = (ROOT / "examples" / "own_recipe.py").read_text()
+    text = text.replace("    width: int", "    mode: str = option('', 'none')\n    width: int")
+    rest = "        losses.pop('existence')\n        return losses if batch.visible.any() else {}\n"
+    text = text.replace("        return compute_losses", "        losses = compute_losses")
+    text = text.replace("\n    def weights", f"{rest}\n    def weights")
+    (tmp_path / "mine.py").write_text(text)
+    flags = "--recipe", f"{tmp_path / 'mine.py'}:OwnRecipe", "--log_every", 2
+    run_training(training_set, tmp_path / "one", *flags)
+    process = start_training(warm_python, training_set, tmp_path / "two", *flags, processes=2)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 def test_machines_without_a_shared_folder_go_on_from_the_files_of_the_first(
