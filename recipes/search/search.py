@@ -107,8 +107,8 @@ class Search(NetworkRecipe):
         close_query = self.encode(marked, CLOSE)
         closer = self.look(close_query, places, CLOSE)  # 4. Close looks
         found = Searched(places, looks, closer, self.compare(marked, places, closer, numbers))
-        scores, shown = self.fetch(closer, choice.score(found.numbers))
-        best = places.highest(scores, count)  # 5. Choice
+        scores, shown = self.fetch(closer, choice.score(found.numbers))  # 5. Choice
+        best = places.highest(scores, count)
         found, shown = found[best], shown[best]
         found.numbers = self.look_back(scene, marked, query.description, found)  # 6. Look back
         existence = self.existence(scene, marked, found).sigmoid()

@@ -92,11 +92,15 @@ def crop_sample(
     context, jitter, query_jitter = CONTEXT, TARGET_JITTER, QUERY_JITTER
     if rng.random() < CLOSE_SHARE:
         context, jitter, query_jitter = CLOSE, CLOSE_TARGET_JITTER, CLOSE_QUERY_JITTER
-    rivals = TARGET_CROPS if target.spot is None else RIVALS if wrong or context == CONTEXT else 0
+    if target.spot is None:
+        rivals = TARGET_CROPS
+    else:
+        rivals = RIVALS if wrong or context == CONTEXT else 0
     spots = [jittered_spot(target.spot, rng, jitter) for _ in range(TARGET_CROPS - rivals)]  # pyrefly: ignore
     spots += [rival(pairs, drawn, target.size, share * max(target.size), wrong, rng) for _ in range(rivals)]
     crops = [cut_target(target, place.crop(target.size, context), config.input_size) for place in spots]
-    sample = dict(zip(("target", "target_mask", "contained"), map(np.stack, zip(*crops, strict=True)), strict=True))
+    images, masks, contained = map(np.stack, zip(*crops, strict=True))
+    sample = {"target": images, "target_mask": masks, "contained": contained}
     wide = config.wide_crop(jittered_spot(query.spot, rng, QUERY_JITTER), share)
     near = jittered_spot(query.spot, rng, query_jitter).crop(query.size, context)
     sample |= cut_query("wide", query, wide, config.wide_size, turn)
