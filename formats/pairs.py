@@ -11,7 +11,7 @@ formats/pairs_file.py has the form in which data/create_pairs.py writes them.
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from common.parallel import in_threads
 from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
 from formats.geometry import Size
 from formats.masks import RLE
-from formats.pairs_file import PairsFile, digest_of, list_takes, listing_command, listing_path, read_listing
+from formats.pairs_file import PairsFile, digest_of, list_takes, listing_command, listing_path, read_listing, shifted
 from formats.processed import ANNOTATION, SOURCE, read_frame, replaced
 from formats.takes import camera_kind, camera_pairs, find_split_path, read_split
 
@@ -59,10 +59,11 @@ class Store:
     states: list[str]  # SHA-256 of the annotation.json of each take
     objects: list[str]
     cameras: list[str]
-    masks: np.ndarray  # rows of type MASK
-    counts: np.ndarray  # the run lengths of all masks
-    views: list[dict[int, CameraFrames]]  # of each take, by camera
-    tracks: np.ndarray  # (tracks, 4) int32: take, object, camera and number of masks, in the order of `masks`
+    masks: np.ndarray  # this array and the next ones are as formats/pairs_file.py says
+    counts: np.ndarray
+    tracks: np.ndarray
+    files: np.ndarray
+    views: np.ndarray
     contents: list[list]  # of each take: the names of its objects, also of those without cameras, and its subsample_idx
     left_out: dict[str, str]  # uids of the splits whose takes cannot be read, with the reasons
 
@@ -77,7 +78,7 @@ class Store:
         """A frame, (H, W, 3) uint8 RGB. Raises UserError if it cannot be read, or if its file has another size than
         when the pairs were listed.
         """
-        view = self.views[take][camera]
+        view = self.camera_frames[take, camera]
         path = frame_path(self.folders[take] / self.cameras[camera], frame)
         return read_frame(path, int(view.sizes[np.searchsorted(view.frames, frame)]))
 
@@ -88,8 +89,8 @@ class Store:
         takes = list(takes)
         there = in_threads(lambda take: frames_of(self.folders[take], sized=True), takes, threads=ASKED_AT_ONCE)
         for take, sizes in zip(takes, there, strict=True):
-            for camera, view in self.views[take].items():
-                now = sizes.get(self.cameras[camera], {})
+            for camera in self.views[self.views[:, 0] == take, 1].tolist():
+                view, now = self.camera_frames[take, camera], sizes.get(self.cameras[camera], {})
                 for frame, size in zip(view.frames.tolist(), view.sizes.tolist(), strict=True):
                     if now.get(frame, 0) != size:
                         path = frame_path(self.folders[take] / self.cameras[camera], frame)
@@ -98,8 +99,19 @@ class Store:
     def digest(self, take: int) -> str:
         """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames."""
         source = self.folders[take] / SOURCE
-        views = [(self.cameras[number], x.frames.tolist(), x.sizes.tolist()) for number, x in self.views[take].items()]
+        cameras = self.views[self.views[:, 0] == take, 1].tolist()
+        frames = [(self.cameras[number], self.camera_frames[take, number]) for number in cameras]
+        views = [(name, x.frames.tolist(), x.sizes.tolist()) for name, x in frames]
         return json_digest([self.states[take], source.read_text() if source.exists() else "", sorted(views)])
+
+    @functools.cached_property
+    def camera_frames(self) -> dict[tuple[int, int], CameraFrames]:
+        """The pictures by take and camera."""
+        parts = np.split(self.files, self.views[:, 2].cumsum(), 1)  # the last one is empty
+        return {
+            (take, camera): CameraFrames(*part, tuple(size) if any(size) else None)
+            for (take, camera, _, *size), part in zip(self.views.tolist(), parts, strict=False)
+        }
 
     @functools.cached_property
     def tracks_of_masks(self) -> np.ndarray:
@@ -173,13 +185,18 @@ class Pairs:
         """The pairs of a take, with a store of this take alone, which is small enough to be sent to a process."""
         store = self.store
         first, stop = np.searchsorted(store.tracks_of_masks[0], [take, take + 1]).tolist()
-        masks = store.masks[first:stop].copy()
+        masks = store.masks[first:stop]
         begin = int(masks["start"][0]) if len(masks) else 0
-        masks["start"] -= begin
-        counts = store.counts[begin : begin + int(masks["length"].sum())]
-        views = [of_take if number == take else {} for number, of_take in enumerate(store.views)]
-        tracks, pairs = store.tracks[store.tracks[:, 0] == take], self[self.take == take]
-        alone = replace(store, masks=masks, counts=counts, views=views, tracks=tracks)
+        of_files = np.repeat(store.views[:, 0] == take, store.views[:, 2])
+        alone = replace(
+            store,
+            masks=shifted(masks, -begin),
+            counts=store.counts[begin : begin + int(masks["length"].sum())],
+            tracks=store.tracks[store.tracks[:, 0] == take],
+            files=store.files[:, of_files],
+            views=store.views[store.views[:, 0] == take],
+        )
+        pairs = self[self.take == take]
         sought = np.where(pairs.visible, pairs.sought - first, -1)
         return replace(pairs, store=alone, given=pairs.given - first, sought=sought)
 
@@ -209,10 +226,8 @@ class Pairs:
         does not depend on when files were written.
         """
         store = self.store
-        arrays = self.columns() | {"masks": store.masks, "counts": store.counts}
-        views = [(take, *row) for take, of_take in enumerate(store.views) for row in of_take.items()]
-        arrays["files"] = np.concatenate([np.stack(view[:2]) for *_, view in views], 1)
-        views = [(take, camera, len(view.frames), view.video) for take, camera, view in views]
+        arrays = self.columns() | {"masks": store.masks, "counts": store.counts, "files": store.files}
+        views = [(*row[:3], row[3:] if any(row[3:]) else None) for row in store.views.tolist()]
         names = json.dumps([store.takes, store.objects, store.cameras, views]).encode()
         return f"2.7 {digest_of(arrays | {'names': np.frombuffer(names, np.uint8)}, '2.7').tobytes().hex()}"
 
@@ -285,41 +300,23 @@ def joined_store(listings: Sequence[tuple[Path, PairsFile]]) -> Store:
     """The store of the takes that are listed of several data sets. That of a single one has the listing's own masks,
     not copies. Raises UserError if a take is in two data sets.
     """
-    takes, objects, cameras = {}, {}, {}  # the number of each name
-    folders, states, contents, views, tracks, left_out = [], [], [], [], [], {}
+    takes, left_out = {}, {}  # by uid: the folder, or the reason
     for data_dir, listing in listings:
-        if shared := next((uid for uid in listing.contents if uid in takes), None):
-            raise UserError(f"take {shared} is in {folders[takes[shared]].parent} and in {data_dir}; drop one")
-        folders += [data_dir / uid for uid in listing.contents]
-        states += [listing.states[uid][1] for uid in listing.contents]
-        views += [{} for _ in listing.contents]
-        contents += listing.contents.values()
+        if shared := next((uid for uid in listing.takes if uid in takes), None):
+            raise UserError(f"take {shared} is in {takes[shared].parent} and in {data_dir}; drop one")
+        takes |= {uid: data_dir / uid for uid in listing.takes}
         for uid, reason in listing.left_out.items():
             left_out[uid] = reason or f"no file {data_dir / uid / ANNOTATION}; run data/process_data.py first"
-        takes.update(zip(listing.contents, itertools.count(len(takes))))
-        for uid, camera, frames in _views(listing):
-            views[takes[uid]][cameras.setdefault(camera, len(cameras))] = frames
-        for uid, name, camera, count in listing.tracks:
-            numbers = objects.setdefault(name, len(objects)), cameras.setdefault(camera, len(cameras))
-            tracks.append((takes[uid], *numbers, count))
-    masks, counts = _joined_masks([listing for _, listing in listings])
-    table = np.array(tracks, np.int32).reshape(-1, 4)
-    return Store([*takes], folders, states, [*objects], [*cameras], masks, counts, views, table, contents, left_out)
-
-
-def _views(listing: PairsFile) -> Iterator[tuple[str, str, CameraFrames]]:
-    """The take, the name and the pictures of each camera."""
-    ends = np.cumsum([count for _, _, count, _ in listing.cameras], dtype=int)
-    parts = np.split(listing.files, ends, 1)  # the last one is empty
-    for (uid, camera, _, size), (frames, sizes) in zip(listing.cameras, parts, strict=False):
-        yield uid, camera, CameraFrames(frames, sizes, size and tuple(size))
-
-
-def _joined_masks(listings: Sequence[PairsFile]) -> tuple[np.ndarray, np.ndarray]:
-    """The masks and run lengths of all listings."""
-    if len(listings) == 1:
-        return listings[0].masks, listings[0].counts
-    masks = np.concatenate([listing.masks for listing in listings])
-    begins = np.cumsum([0, *(len(listing.counts) for listing in listings[:-1])])
-    masks["start"] += np.repeat(begins, [len(listing.masks) for listing in listings])
-    return masks, np.concatenate([listing.counts for listing in listings])
+    files = [listing for _, listing in listings]
+    objects = [*dict.fromkeys(name for listing in files for name in listing.objects)]
+    cameras = [*dict.fromkeys(name for listing in files for name in listing.cameras)]
+    parts, num_takes, num_counts = [], 0, 0
+    for listing in files:
+        parts.append(listing.shifted(num_takes, num_counts, objects, cameras))
+        num_takes, num_counts = num_takes + len(listing.takes), num_counts + len(listing.counts)
+    arrays = parts[0]
+    if len(parts) > 1:
+        arrays = {name: np.concatenate([part[name] for part in parts], axis=int(name == "files")) for name in arrays}
+    states = [listing.states[uid][1] for listing in files for uid in listing.takes]
+    contents = [content for listing in files for content in listing.contents]
+    return Store([*takes], [*takes.values()], states, objects, cameras, **arrays, contents=contents, left_out=left_out)

@@ -1,19 +1,20 @@
 """The masks and the needed frames of a split's takes, listed in one file, from which its pairs open at once.
 
-data/create_pairs.py writes <data_dir>/{split}_pairs.npz from the annotation.json files, with these arrays:
+<data_dir>/{split}_pairs.npz has these arrays, whose numbers of takes, objects and cameras are places in lists of names:
 
     masks    a row of type MASK for each mask; the masks of an object in a camera are in the order of their frames
     counts   the run lengths of all masks, one after the other
+    tracks   (T, 4) int32: take, object, camera and number of masks, in the order of `masks`
     files    (2, F) int32: the frames that pairs need, camera by camera, ascending; and the bytes of their files
+    views    (V, 5) int32: take, camera, number of frames, height and width of the video, in the order of `files`
     about    JSON: the other fields of `PairsFile`
     digest   SHA-256 of the other arrays
 """
 
 import hashlib
-import itertools
 import json
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +25,10 @@ from common.errors import UserError
 from common.files import atomic_write, check_outputs, claimed, file_digest
 from common.progress import progress
 from formats.frame_files import ASKED_AT_ONCE, frames_of
-from formats.geometry import Size
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
-VERSION = "3.0"  # of this form
+VERSION = "4.1"  # of this form
 FrameSizes = dict[str, dict[int, int]]  # bytes of a take's frames, by camera and frame
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
 
@@ -37,15 +37,37 @@ MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height
 class PairsFile:
     """What is listed of the takes of a split in a data set."""
 
-    masks: np.ndarray  # (M,) MASK
-    counts: np.ndarray  # (N,) uint8
-    files: np.ndarray  # (2, F) int32
+    masks: np.ndarray
+    counts: np.ndarray
+    tracks: np.ndarray
+    files: np.ndarray
+    views: np.ndarray
+    takes: list[str]  # uids of the takes that can be read
+    contents: list[list]  # of each of them: the names of its objects, also of those without cameras, and subsample_idx
+    objects: list[str]
+    cameras: list[str]
     states: dict[str, list]  # by take: the time of its annotation.json in nanoseconds, and its SHA-256
     left_out: dict[str, str]  # by take: why it cannot be read; "" if it is not processed yet
-    contents: dict[str, list]  # by take that can be read: the names of its objects, and its subsample_idx
-    tracks: list[tuple[str, str, str, int]]  # (take, object, camera, number of masks), in the order of `masks`
-    cameras: list[tuple[str, str, int, Size | None]]  # (take, camera, number of frames, video's size), as in `files`
     splits_path: str | None = None  # the split file, if it is not the default one
+
+    def shifted(self, takes: int, counts: int, objects: list[str], cameras: list[str]) -> dict[str, np.ndarray]:
+        """The arrays behind so many takes and counts of other listings, with numbers of these names."""
+        of_object, of_camera = (
+            np.array([*map({name: number for number, name in enumerate(joined)}.get, names)], np.int32)
+            for joined, names in ((objects, self.objects), (cameras, self.cameras))
+        )
+        tracks, views = self.tracks + np.int32([takes, 0, 0, 0]), self.views + np.int32([takes, 0, 0, 0, 0])
+        tracks[:, 1], tracks[:, 2] = of_object[tracks[:, 1]], of_camera[tracks[:, 2]]
+        views[:, 1] = of_camera[views[:, 1]]
+        masks = shifted(self.masks, counts) if counts else self.masks
+        return {"masks": masks, "counts": self.counts, "tracks": tracks, "files": self.files, "views": views}
+
+
+def shifted(masks: np.ndarray, by: int) -> np.ndarray:
+    """A copy of rows of type MASK whose run lengths lie farther behind by so many."""
+    masks = masks.copy()
+    masks["start"] += by
+    return masks
 
 
 def listing_path(data_dir: Path, split: str) -> Path:
@@ -62,25 +84,39 @@ def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, Pr
     """List the masks of the takes `uids`, and the frames that their pairs need. A take that is `in_memory` is used as
     it is, without reading its annotation.json, and its state is (0, "").
     """
-    states, contents, left_out = {}, {}, {}
-    tracks, cameras, masks, counts, files = [], [], [], bytearray(), []
+    takes, contents, states, left_out = [], [], {}, {}
+    tracks, views, masks, counts, files = [], [], [], bytearray(), []
     for uid, state, take, sizes in _read_takes(data_dir, uids, in_memory):
         if state:
             states[uid] = state
         if isinstance(take, str):
             left_out[uid] = take
             continue
-        contents[uid] = [*take.masks], take.subsample_idx
         for name, of_object in take.masks.items():
-            tracks += [(uid, name, camera, len(rles)) for camera, rles in of_object.items()]
-            for frame, rle in itertools.chain(*(sorted(rles.items()) for rles in of_object.values())):
-                masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
-                counts += rle["counts"].encode()
+            for camera, rles in of_object.items():
+                tracks.append((len(takes), name, camera, len(rles)))
+                for frame, rle in sorted(rles.items()):
+                    masks.append((len(counts), len(rle["counts"]), frame, *rle["size"]))
+                    counts += rle["counts"].encode()
         for camera, needed in take.needed_frames().items():
             files += [(frame, sizes.get(camera, {}).get(frame, 0)) for frame in sorted(needed)]
-            cameras.append((uid, camera, len(needed), take.video_size(camera)))
-    arrays = np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(files, np.int32).reshape(-1, 2).T.copy()
-    return PairsFile(*arrays, states, left_out, contents, tracks, cameras)
+            views.append((len(takes), camera, len(needed), *(take.video_size(camera) or (0, 0))))
+        takes.append(uid)
+        contents.append([[*take.masks], take.subsample_idx])
+    objects = _numbered(name for _, name, *_ in tracks)
+    cameras = _numbered(camera for _, camera, *_ in [*views, *((take, camera) for take, _, camera, _ in tracks)])
+    tracks = [(take, objects[name], cameras[camera], count) for take, name, camera, count in tracks]
+    views = [(take, cameras[camera], *numbers) for take, camera, *numbers in views]
+    return PairsFile(
+        *(np.array(masks, MASK), np.frombuffer(counts, np.uint8), np.array(tracks, np.int32).reshape(-1, 4)),
+        *(np.array(files, np.int32).reshape(-1, 2).T.copy(), np.array(views, np.int32).reshape(-1, 5)),
+        *(takes, contents, [*objects], [*cameras], states, left_out),
+    )
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    """The numbers of names in the order in which they come first."""
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
 def _read_takes(
@@ -167,6 +203,6 @@ def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: PairsFi
     malformed = [uid for uid in listing.left_out if uid in listing.states]
     if processed := [uid for uid in listing.left_out if uid not in listing.states and is_processed(data_dir, uid)]:
         return f"take {processed[0]} has been processed"
-    if mended := [*list_takes(data_dir, malformed).contents]:
+    if mended := list_takes(data_dir, malformed).takes:
         return f"take {mended[0]} was left out, and can be read now"
     return None
