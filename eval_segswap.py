@@ -43,7 +43,7 @@ from common.errors import UserError, counted, run_script, warn_once
 from common.files import check_outputs
 from common.parallel import default_workers, loader_failures, loader_options
 from common.progress import progress
-from formats.pairs import BOTH, Pairs, open_or_list_pairs
+from formats.pairs import BOTH, Pairs, open_pairs
 from formats.processed import ANNOTATION
 from formats.results import RESULTS_DIR
 from inference.own_method import OwnMethod
@@ -122,7 +122,7 @@ def prepare_runs(args: Namespace, world: World) -> tuple[Recipe, Pairs, list[Res
     method = choose_method(args, settings)
     pairs = None
     if world.is_main:
-        pairs = open_or_list_pairs(args.data_path, args.split, args.setting, args.splits_path)
+        pairs = open_pairs([args.data_path], args.split, args.setting, args.splits_path, write=False)
         if not pairs.store.takes:
             reason = next(iter(pairs.store.left_out.values()))
             raise UserError(f"no take of split {args.split!r} can be read: {reason}")

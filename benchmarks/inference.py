@@ -41,7 +41,7 @@ from formats.crop import Crop, put_back
 from formats.frame_files import frame_path
 from formats.geometry import EVAL_SIDE, eval_size, letterbox
 from formats.masks import decode_mask, encode_mask, iou
-from formats.pairs import Pairs, open_or_list_pairs
+from formats.pairs import Pairs, open_pairs
 from formats.processed import ProcessedTake, read_frame
 from formats.takes import read_split
 from inference.resumable_run import entries_of
@@ -84,7 +84,7 @@ def main() -> None:
         (uid,) = read_split(Path(folder) / "split.json", "test")
         populate(ProcessedTake.read(processed, uid), args.objects)
         take = ProcessedTake.read(processed, uid)
-        pairs = open_or_list_pairs(processed, "test", args.setting)
+        pairs = open_pairs([processed], "test", args.setting)
         pairs = pairs[np.isin(pairs.frame, np.unique(pairs.frame)[:2])]
         scenes = Scenes(pairs, pairs.groups("frame"), recipe.prepare)
         ways = {

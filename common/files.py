@@ -69,6 +69,15 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write into {place} ({error.strerror}); permit it, or name another folder") from None
 
 
+def is_writable(folder: Path) -> bool:
+    """True if `check_writable` raises nothing."""
+    try:
+        check_writable(folder)
+    except UserError:
+        return False
+    return True
+
+
 def check_output(path: Path, overwrite: bool) -> None:
     """Call this before the work begins, for a file that the user has named. Raises UserError if its folder cannot be
     written to, and if it exists and the user did not give --overwrite.

@@ -26,8 +26,7 @@ from common.errors import UserError, counted, first_few, run_script
 from common.parallel import run_jobs
 from common.progress import progress
 from formats.frame_files import PACK, frame_bytes, frame_path, frames_of
-from formats.pairs import BOTH, open_pairs
-from formats.pairs_file import listing_path
+from formats.pairs_file import find_listing, listing_path
 from formats.processed import Failure, ProcessedTake, annotation_change, has_jpeg_end, is_processed, read_failures
 from formats.takes import Take, annotation_path, find_split_path, iter_takes, read_split, read_splits
 
@@ -90,11 +89,9 @@ def check_split(args: argparse.Namespace, split: str, uids: list[str]) -> SplitC
     problems += changed_annotations(args, split, uids)
     numbers = sum((of_take for of_take, _ in checks.values()), Counter(takes=len(uids)))
     if split in ("train", "val") or listing_path(args.data_path, split).exists():  # no training reads pairs of test
-        try:
-            if any(numbers[name] for name in PAIR_NUMBERS.values()):
-                open_pairs([args.data_path], split, BOTH)
-        except UserError as error:  # the pairs file is missing or out of date
-            problems.append(str(error))
+        fault = find_listing(args.data_path, split)[1]
+        if fault and any(numbers[name] for name in PAIR_NUMBERS.values()):
+            problems.append(f"{fault}; run data/create_pairs.py")
     return SplitCheck(numbers + Counter(missing=len(missing), problems=len(problems)), problems, missing)
 
 

@@ -2,8 +2,8 @@
 
     python data/create_pairs.py --data_dir data/egoexo/processed
 
-Reads each take's annotation.json and writes {split}_pairs.npz into the data folder. Run this script again whenever
-more takes have been processed or the split has changed.
+Reads each take's annotation.json and writes {split}_pairs.npz into the data folder. A training does so, too, if this
+file is missing, or if takes or the split have changed since.
 """
 
 import sys
@@ -21,8 +21,8 @@ from collections import Counter
 from common.arguments import Parser, add_data_path
 from common.constants import SETTINGS
 from common.errors import UserError, counted, first_few, run_script, warn_once
-from formats.pairs import pairs_of
-from formats.pairs_file import listing_path, write_listing
+from formats.pairs import BOTH, open_pairs
+from formats.pairs_file import listing_path
 from formats.processed import is_processed
 from formats.takes import SPLITS, find_split_path, read_split, read_splits
 
@@ -55,9 +55,9 @@ def main() -> None:
         if len(missing) == len(uids):
             continue
         found_none = False
-        listing = write_listing(args.data_path, split, args.splits_path)
-        malformed |= {uid: why for uid, why in listing.left_out.items() if why}
-        counts = {setting: len(pairs_of([(args.data_path, listing)], setting)) for setting in SETTINGS}
+        pairs = open_pairs([args.data_path], split, BOTH, args.splits_path, anew=True)
+        malformed |= {uid: why for uid, why in pairs.store.left_out.items() if uid not in missing}
+        counts = {setting: int(pairs.is_of(setting).sum()) for setting in SETTINGS}
         text = ", ".join(f"{counted(count, 'pair')} {setting}" for setting, count in counts.items())
         print(f"{listing_path(args.data_path, split)}: {text}")
         if not any(counts.values()) and not malformed:

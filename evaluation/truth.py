@@ -23,7 +23,7 @@ from common.arguments import add_annotations, add_data_path
 from common.errors import MALFORMED, UserError, counted, printable
 from common.files import check_outputs, iter_json, write_json
 from evaluation.groups import Groups, read_groups
-from formats.pairs import Pairs, open_or_list_pairs, pairs_of
+from formats.pairs import Pairs, open_pairs, pairs_of
 from formats.pairs_file import list_takes, listing_path
 from formats.processed import FAILED, VIDEOS, ProcessedTake, annotation_change, is_processed
 from formats.results import same_run_path
@@ -142,7 +142,7 @@ def truth_of_split(
     if not all_frames and not path.is_file():
         without = "" if annotations else "score without it by --all_frames, or "
         raise UserError(f"no file {path}; {without}{ANNOTATION_REMEDY}")
-    pairs = open_or_list_pairs(data_dir, split, setting, splits_path)
+    pairs = open_pairs([data_dir], split, setting, splits_path, write=False)
     takes = pairs.store.takes
     infos, missing = (dict.fromkeys(takes, TakeInfo()), {}) if all_frames else _read_infos(path, takes, data_dir)
     scored = pairs if all_frames else pairs[looked_at(pairs, infos)]

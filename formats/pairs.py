@@ -19,15 +19,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.constants import SETTINGS
-from common.errors import UserError, warn_once
+from common.errors import UserError
 from common.files import json_digest
-from common.parallel import in_threads
-from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
-from formats.geometry import Size
+from formats.frame_files import frame_path
 from formats.masks import RLE
-from formats.pairs_file import PairsFile, digest_of, list_takes, listing_command, listing_path, read_listing, shifted
-from formats.processed import ANNOTATION, SOURCE, read_frame, replaced
-from formats.takes import camera_kind, camera_pairs, find_split_path, read_split
+from formats.pairs_file import (
+    CameraFrames,
+    PairsFile,
+    digest_of,
+    find_replaced,
+    frames_by_camera,
+    open_listing,
+    shifted,
+)
+from formats.processed import ANNOTATION, SOURCE, read_frame
+from formats.takes import camera_kind, camera_pairs
 
 BOTH = "both"  # used in place of a setting: the pairs of ego-exo, then the pairs of exo-ego
 
@@ -40,14 +46,6 @@ class Pair(NamedTuple):
     query_camera: str
     target_camera: str
     frame: int
-
-
-class CameraFrames(NamedTuple):
-    """The pictures of a camera in a take."""
-
-    frames: np.ndarray  # (n,) int32: those that pairs need, ascending
-    sizes: np.ndarray  # (n,) int32: the bytes of their files, 0 if one is missing
-    video: Size | None  # (H, W) of the video and of its masks; None if it has no masks
 
 
 @dataclass(frozen=True)
@@ -78,40 +76,28 @@ class Store:
         """A frame, (H, W, 3) uint8 RGB. Raises UserError if it cannot be read, or if its file has another size than
         when the pairs were listed.
         """
-        view = self.camera_frames[take, camera]
-        path = frame_path(self.folders[take] / self.cameras[camera], frame)
+        view, path = self.pictures[take][camera], frame_path(self.folders[take] / self.cameras[camera], frame)
         return read_frame(path, int(view.sizes[np.searchsorted(view.frames, frame)]))
 
     def compare_frames(self, takes: Iterable[int]) -> None:
         """Raise UserError, with the remedy, if a frame of these takes has another size in bytes than was listed. The
         disk is asked for each frame that is not packed.
         """
-        takes = list(takes)
-        there = in_threads(lambda take: frames_of(self.folders[take], sized=True), takes, threads=ASKED_AT_ONCE)
-        for take, sizes in zip(takes, there, strict=True):
-            for camera in self.views[self.views[:, 0] == take, 1].tolist():
-                view, now = self.camera_frames[take, camera], sizes.get(self.cameras[camera], {})
-                for frame, size in zip(view.frames.tolist(), view.sizes.tolist(), strict=True):
-                    if now.get(frame, 0) != size:
-                        path = frame_path(self.folders[take] / self.cameras[camera], frame)
-                        raise replaced(path, size, now.get(frame, 0))
+        pictures = {self.folders[take]: self.pictures.get(take, {}) for take in takes}
+        if replaced := find_replaced(pictures, self.cameras):
+            raise UserError(f"{replaced}; run data/create_pairs.py again")
 
     def digest(self, take: int) -> str:
         """SHA-256 of a take's annotation.json and source.json, and of the names and sizes of its frames."""
         source = self.folders[take] / SOURCE
-        cameras = self.views[self.views[:, 0] == take, 1].tolist()
-        frames = [(self.cameras[number], self.camera_frames[take, number]) for number in cameras]
-        views = [(name, x.frames.tolist(), x.sizes.tolist()) for name, x in frames]
+        views = self.pictures.get(take, {}).items()
+        views = [(self.cameras[camera], x.frames.tolist(), x.sizes.tolist()) for camera, x in views]
         return json_digest([self.states[take], source.read_text() if source.exists() else "", sorted(views)])
 
     @functools.cached_property
-    def camera_frames(self) -> dict[tuple[int, int], CameraFrames]:
-        """The pictures by take and camera."""
-        parts = np.split(self.files, self.views[:, 2].cumsum(), 1)  # the last one is empty
-        return {
-            (take, camera): CameraFrames(*part, tuple(size) if any(size) else None)
-            for (take, camera, _, *size), part in zip(self.views.tolist(), parts, strict=False)
-        }
+    def pictures(self) -> dict[int, dict[int, CameraFrames]]:
+        """Those of each take, by camera."""
+        return frames_by_camera(self.views, self.files)
 
     @functools.cached_property
     def tracks_of_masks(self) -> np.ndarray:
@@ -178,6 +164,15 @@ class Pairs:
         """(N,) bool"""
         return self.store.is_ego[self.query] == (SETTINGS[setting][0] == "ego")
 
+    def check_sets(self, data_dirs: Iterable[Path], split: str) -> None:
+        """Raise UserError if one of these data sets has none of the pairs, which are of this split."""
+        store, used = self.store, {self.store.folders[take].parent for take in np.unique(self.take)}
+        for folder in (folder for folder in data_dirs if folder not in used):
+            reason = "no object in it has masks of a head-worn camera (its name begins with aria) and of another camera"
+            if not any(take.parent == folder for take in store.folders):
+                reason = next(iter(store.left_out.values()))
+            raise UserError(f"{folder} has no pairs of {split}: {reason}")
+
     def of_setting(self, setting: str) -> "Pairs":
         return self[self.is_of(setting)]
 
@@ -232,35 +227,22 @@ class Pairs:
         return f"2.7 {digest_of(arrays | {'names': np.frombuffer(names, np.uint8)}, '2.7').tobytes().hex()}"
 
 
-def open_pairs(data_dirs: Iterable[Path], split: str, setting: str) -> Pairs:
-    """The pairs of a split that create_pairs.py has listed, from one data set, or from several, one after the other.
-    `setting` may be BOTH.
+def open_pairs(
+    data_dirs: Iterable[Path],
+    split: str,
+    setting: str,
+    splits_path: Path | None = None,
+    write: bool = True,
+    anew: bool = False,
+) -> Pairs:
+    """The pairs of a split in a data set, or in several, one after the other; there may be none. `setting` may be BOTH.
 
-    Raises UserError, with the remedy, if a data set has no pairs, if its file is missing, damaged or out of date, or if
-    a take is in two data sets.
+    They are listed first where this has not been done or is out of date, or `anew`, and written as `open_listing` says.
+    What predicts and scores does not `write` the list, which would hold the sizes of its frames: frames that are mended
+    between two predictions count as they are. Raises UserError if a split has no takes, or a take is in two data sets.
     """
-    listings = [(data_dir, read_listing(data_dir, split)) for data_dir in data_dirs]
-    pairs = pairs_of(listings, setting)
-    used = {pairs.store.folders[take].parent for take in np.unique(pairs.take)}
-    for data_dir, listing in listings:
-        if data_dir not in used:
-            what = f"{listing_path(data_dir, split)} has no pairs; process more takes"
-            raise UserError(f"{what}, then run `{listing_command(data_dir, split, listing)}`")
-    return pairs
-
-
-def open_or_list_pairs(data_dir: Path, split: str, setting: str, splits_path: Path | None = None) -> Pairs:
-    """The pairs of a split's takes, of which there may be none. If create_pairs.py has not listed them, or if they have
-    changed since (which is said), they are listed now, from each take's annotation.json.
-    """
-    splits_path = splits_path or find_split_path(data_dir)
-    try:
-        listing = read_listing(data_dir, split, splits_path)
-    except UserError as error:
-        if listing_path(data_dir, split).exists():
-            warn_once(f"the pairs are listed anew for this run: {error}")
-        listing = list_takes(data_dir, read_split(splits_path, split))
-    return pairs_of([(data_dir, listing)], setting)
+    listings = [(folder, open_listing(folder, split, splits_path, write, anew)) for folder in data_dirs]
+    return pairs_of(listings, setting)
 
 
 def pairs_of(listings: Iterable[tuple[Path, PairsFile]], setting: str) -> Pairs:

@@ -13,24 +13,35 @@
 
 import hashlib
 import json
-import shlex
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomic_write, check_outputs, claimed, file_digest
+from common.files import atomic_write, check_outputs, claimed, file_digest, is_writable
+from common.parallel import in_threads
 from common.progress import progress
-from formats.frame_files import ASKED_AT_ONCE, frames_of
+from formats.frame_files import ASKED_AT_ONCE, frame_path, frames_of
+from formats.geometry import Size
 from formats.processed import ANNOTATION, ProcessedTake, is_processed
 from formats.takes import find_split_path, read_split, read_splits
 
 VERSION = "4.1"  # of this form
 FrameSizes = dict[str, dict[int, int]]  # bytes of a take's frames, by camera and frame
 MASK = np.dtype([("start", "<i8"), ("length", "<i4"), ("frame", "<i4"), ("height", "<i4"), ("width", "<i4")])
+
+
+class CameraFrames(NamedTuple):
+    """The pictures of a camera in a take."""
+
+    frames: np.ndarray  # (n,) int32: those that pairs need, ascending
+    sizes: np.ndarray  # (n,) int32: the bytes of their files, 0 if one is missing
+    video: Size | None  # (H, W) of the video and of its masks; None if it has no masks
 
 
 @dataclass(frozen=True)
@@ -52,14 +63,16 @@ class PairsFile:
 
     def shifted(self, takes: int, counts: int, objects: list[str], cameras: list[str]) -> dict[str, np.ndarray]:
         """The arrays behind so many takes and counts of other listings, with numbers of these names."""
-        of_object, of_camera = (
-            np.array([*map({name: number for number, name in enumerate(joined)}.get, names)], np.int32)
-            for joined, names in ((objects, self.objects), (cameras, self.cameras))
+        object_numbers, camera_numbers = (
+            np.array([number_of[name] for name in names], np.int32)
+            for number_of, names in ((_numbered(objects), self.objects), (_numbered(cameras), self.cameras))
         )
-        tracks, views = self.tracks + np.int32([takes, 0, 0, 0]), self.views + np.int32([takes, 0, 0, 0, 0])
-        tracks[:, 1], tracks[:, 2] = of_object[tracks[:, 1]], of_camera[tracks[:, 2]]
-        views[:, 1] = of_camera[views[:, 1]]
-        masks = shifted(self.masks, counts) if counts else self.masks
+        tracks, views = self.tracks.copy(), self.views.copy()
+        tracks[:, 0] += takes
+        views[:, 0] += takes
+        tracks[:, 1] = object_numbers[tracks[:, 1]]
+        tracks[:, 2], views[:, 1] = camera_numbers[tracks[:, 2]], camera_numbers[views[:, 1]]
+        masks = shifted(self.masks, counts) if counts else self.masks  # which may be large
         return {"masks": masks, "counts": self.counts, "tracks": tracks, "files": self.files, "views": views}
 
 
@@ -72,12 +85,6 @@ def shifted(masks: np.ndarray, by: int) -> np.ndarray:
 
 def listing_path(data_dir: Path, split: str) -> Path:
     return data_dir / f"{split}_pairs.npz"
-
-
-def listing_command(data_dir: Path, split: str, listing: PairsFile | None = None) -> str:
-    """The command that lists the pairs anew."""
-    where = f" --splits_path {shlex.quote(listing.splits_path)}" if listing and listing.splits_path else ""
-    return f"python data/create_pairs.py --data_dir {shlex.quote(str(data_dir))} --split {split}{where}"
 
 
 def list_takes(data_dir: Path, uids: Collection[str], in_memory: Mapping[str, ProcessedTake] = {}) -> PairsFile:
@@ -140,27 +147,58 @@ def _read_takes(
             yield uid, state, str(error), {}
 
 
-def write_listing(data_dir: Path, split: str, splits_path: Path) -> PairsFile:
-    """List the takes of a split as `list_takes` does, and write what is listed."""
+def open_listing(
+    data_dir: Path, split: str, splits_path: Path | None = None, write: bool = True, anew: bool = False
+) -> PairsFile:
+    """What is listed of a split. If the file is missing, damaged or out of date, or is to be made `anew`, the takes are
+    listed now, which is said if nobody asked for it, and written.
+
+    What is listed is compared with `splits_path`, by default the split file from which it was made. The new listing is
+    for this run alone if it is not to be written, if the file cannot be, or if it was made from another split file.
+    Raises UserError if the split has no takes, and OSError if the file was to be made anew and cannot be written.
+    """
     path = listing_path(data_dir, split)
+    listing, fault = (None, "") if anew else find_listing(data_dir, split, splits_path)
+    if listing and not fault:
+        return listing
+    made_from = Path(listing.splits_path) if listing and listing.splits_path else find_split_path(data_dir)
+    splits_path = splits_path or made_from
+    uids = read_split(splits_path, split)
     check_outputs([path], [splits_path])
-    with claimed(path.parent, path.name, f"lists the pairs of {split}"):
-        listing = list_takes(data_dir, read_split(splits_path, split))
+    is_other = splits_path.absolute() != made_from.absolute()
+    if not anew and (not write or is_other or not is_writable(data_dir)):
+        if write or path.exists():
+            print(f"{fault}; the pairs of {split} are listed for this run alone", file=sys.stderr)
+        return list_takes(data_dir, uids)
+    with claimed(data_dir, path.name, f"lists the pairs of {split}"):
+        if not anew:
+            listing, fault = find_listing(data_dir, split, splits_path)
+            if listing and not fault:  # another process has listed them meanwhile
+                return listing
+            print(f"{fault}; the pairs of {split} are listed now", file=sys.stderr)
+        listing = list_takes(data_dir, uids)
         if splits_path != find_split_path(data_dir):
             listing = replace(listing, splits_path=str(splits_path.absolute()))
-        arrays = {name: value for name, value in vars(listing).items() if isinstance(value, np.ndarray)}
-        about = json.dumps({name: value for name, value in vars(listing).items() if name not in arrays})
-        arrays["about"] = np.frombuffer(about.encode(), np.uint8)
-        with atomic_write(path, "wb") as file:
-            np.savez(file, **arrays, digest=digest_of(arrays, VERSION))  # pyrefly: ignore[bad-argument-type]
+        try:
+            write_listing(path, listing)
+        except OSError as error:  # the disk is full
+            if anew:
+                raise
+            print(f"{path} cannot be written ({error.strerror}); the next command lists them again", file=sys.stderr)
     return listing
 
 
-def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) -> PairsFile:
-    """Read what create_pairs.py has listed of a split. It is compared with the split in `splits_path`, by default the
-    file from which it was made. Raises UserError, with the remedy, if it is missing, damaged or out of date.
-    """
-    path, command = listing_path(data_dir, split), listing_command(data_dir, split)
+def write_listing(path: Path, listing: PairsFile) -> None:
+    arrays = {name: value for name, value in vars(listing).items() if isinstance(value, np.ndarray)}
+    about = json.dumps({name: value for name, value in vars(listing).items() if name not in arrays})
+    arrays["about"] = np.frombuffer(about.encode(), np.uint8)
+    with atomic_write(path, "wb") as file:
+        np.savez(file, **arrays, digest=digest_of(arrays, VERSION))  # pyrefly: ignore[bad-argument-type]
+
+
+def find_listing(data_dir: Path, split: str, splits_path: Path | None = None) -> tuple[PairsFile | None, str]:
+    """What is listed of a split, if it can be read, and what is wrong with it; "" if it is up to date."""
+    path = listing_path(data_dir, split)
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
@@ -168,14 +206,12 @@ def read_listing(data_dir: Path, split: str, splits_path: Path | None = None) ->
             raise ValueError("damaged, or of another version")
         listing = PairsFile(**json.loads(arrays.pop("about").tobytes()), **arrays)
     except FileNotFoundError:
-        read_split(find_split_path(data_dir), split)  # if the split has no takes, this raises an error that says so
-        raise UserError(f"no file {path}; run `{command}`") from None
+        return None, f"no file {path}"
     except Exception as error:  # a damaged archive can make numpy raise any exception
-        raise UserError(f"{path} cannot be used ({type(error).__name__}: {error}); run `{command}`") from None
+        return None, f"{path} cannot be used ({type(error).__name__}: {error})"
     splits_path = splits_path or Path(listing.splits_path or find_split_path(data_dir))
-    if reason := _out_of_date(data_dir, splits_path, split, listing):
-        raise UserError(f"{path} is out of date: {reason}; run `{listing_command(data_dir, split, listing)}`")
-    return listing
+    reason = _out_of_date(data_dir, splits_path, split, listing)
+    return listing, f"{path} is out of date: {reason}" if reason else ""
 
 
 def digest_of(arrays: dict[str, np.ndarray], version: str) -> np.ndarray:
@@ -187,19 +223,52 @@ def digest_of(arrays: dict[str, np.ndarray], version: str) -> np.ndarray:
     return np.frombuffer(digest.digest(), np.uint8)
 
 
+def frames_by_camera(views: np.ndarray, files: np.ndarray) -> dict[int, dict[int, CameraFrames]]:
+    """The pictures of each take, by camera."""
+    found: dict[int, dict[int, CameraFrames]] = {}
+    parts = np.split(files, views[:, 2].cumsum(), 1)  # the last one is empty
+    for (take, camera, _, *size), part in zip(views.tolist(), parts, strict=False):
+        frames, sizes = part
+        found.setdefault(take, {})[camera] = CameraFrames(frames, sizes, tuple(size) if any(size) else None)
+    return found
+
+
+def find_replaced(takes: Mapping[Path, Mapping[int, CameraFrames]], names: list[str]) -> str:
+    """A text that names a frame with another size in bytes than was listed; "" if there is none. `takes`: the pictures
+    by the folder of a take and by the number of a camera's name. The disk is asked for each frame that is not packed.
+    """
+    there = in_threads(lambda folder: frames_of(folder, sized=True), takes, threads=ASKED_AT_ONCE)
+    for (folder, cameras), sizes in zip(takes.items(), there, strict=True):
+        for camera, view in cameras.items():
+            for frame, size in zip(view.frames.tolist(), view.sizes.tolist(), strict=True):
+                now = sizes.get(names[camera], {}).get(frame, 0)
+                if now != size:
+                    path = frame_path(folder / names[camera], frame)
+                    return f"frame {path} was replaced after its pairs were listed ({size} bytes -> {now})"
+    return ""
+
+
 def _out_of_date(data_dir: Path, splits_path: Path, split: str, listing: PairsFile) -> str | None:
     """A text that says why a listing does not fit the split or the processed takes any more; None if it fits.
 
-    If a file's time has changed, as in a copied data set, its content is compared. The split file may be missing.
+    If an annotation's time has changed, as in a copied data set, its content and the sizes of its take's frames are
+    compared. The split file may be missing.
     """
     if splits_path.exists() and {*read_splits(splits_path).get(split, ())} != {*listing.states, *listing.left_out}:
         return f"its takes are not the takes of {split} in {splits_path}"
+    written_since = set()
     for uid, (mtime_ns, digest) in listing.states.items():
         path = data_dir / uid / ANNOTATION
         if not path.exists():
             return f"{path} is gone"
-        if path.stat().st_mtime_ns != mtime_ns and file_digest(path) != digest:
-            return f"{path} has changed"
+        if path.stat().st_mtime_ns != mtime_ns:
+            written_since.add(uid)
+            if file_digest(path) != digest:
+                return f"{path} has changed"
+    pictures = frames_by_camera(listing.views, listing.files)
+    takes = {data_dir / uid: pictures.get(take, {}) for take, uid in enumerate(listing.takes) if uid in written_since}
+    if replaced := find_replaced(takes, listing.cameras):
+        return replaced
     malformed = [uid for uid in listing.left_out if uid in listing.states]
     if processed := [uid for uid in listing.left_out if uid not in listing.states and is_processed(data_dir, uid)]:
         return f"take {processed[0]} has been processed"

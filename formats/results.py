@@ -129,7 +129,7 @@ def compared_sizes(pairs: Pairs) -> list[Size | None]:
         of_camera[camera].add(size)
     for camera in {*pairs.target.tolist()} - of_camera.keys():  # a test split may keep its target masks secret
         take = int(pairs.take[0])
-        view = store.camera_frames[take, camera]
+        view = store.pictures[take][camera]
         there = view.frames[view.sizes > 0][:1].tolist()
         of_camera[camera] = {eval_size(store.image(take, camera, frame).shape[:2]) for frame in there}
     true_sizes = [sizes[row] if row >= 0 else None for row in pairs.sought.tolist()]

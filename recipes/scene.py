@@ -147,7 +147,7 @@ class Scenes(Dataset):
                 for camera in (query, target):
                     if camera not in pictures:
                         image = pairs.store.image(take, camera, int(pairs.frame[row]))
-                        video = pairs.store.camera_frames[take, camera].video
+                        video = pairs.store.pictures[take][camera].video
                         pictures[camera] = scene.add_picture(image, pairs.store.kind(camera), video)
             except UserError as error:
                 scene.left_out[row] = str(error)

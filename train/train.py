@@ -32,7 +32,7 @@ from common.errors import UserError, run_script
 from common.files import claimed, remove_leftovers
 from common.parallel import loader_failures, loader_options, local_ranks
 from common.provenance import provenance
-from formats.pairs import open_pairs
+from formats.pairs import Pairs, open_pairs
 from model.device import memory_errors, tf32, use_device
 from model.weights import as_read
 from recipes.table import RECIPES, recipe_of, training_of
@@ -98,7 +98,8 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
     state, notes = starting_state(options, start, device)
     if world.is_main:
         print("reading the pairs ...", flush=True)
-    pairs, val_pairs = (open_pairs(options.train_dir, split, options.setting) for split in ("train", "val"))
+    # One process lists what is not listed yet; on machines without a shared folder, others might list other pairs.
+    pairs, val_pairs = world.broadcast(open_both(options) if world.is_main else None)
     if not val_pairs.visible.any():
         raise UserError("no validation pair shows its object in the target, so no epoch is best; add target masks")
     digests = {"training": pairs.digest, "validation": f"{val_pairs.digest} {options.val_size}"}
@@ -121,6 +122,14 @@ def prepare(options: Options, start: Start, world: World, device: torch.device) 
     if world.is_main:
         introduce(run, notes)
     return run
+
+
+def open_both(options: Options) -> list[Pairs]:
+    """The pairs of train and of val. Raises UserError if a data set has none of one of them."""
+    of_splits = {split: open_pairs(options.train_dir, split, options.setting) for split in ("train", "val")}
+    for split, pairs in of_splits.items():
+        pairs.check_sets(options.train_dir, split)
+    return [*of_splits.values()]
 
 
 def finish(run: Run) -> None:

@@ -141,7 +141,7 @@ def test_a_folder_without_takes_or_pairs_is_a_problem_that_names_the_command(tmp
     assert check(unpaired, "--split", "test").returncode == 0  # prediction and scores need no pairs file
     lacking_pairs = check(unpaired)
     assert lacking_pairs.returncode == 1
-    assert lacking_pairs.stdout.count("run `python data/create_pairs.py") == 2  # one for each split of training
+    assert lacking_pairs.stdout.count("; run data/create_pairs.py") == 2  # one for each split of training
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     data_dir = tmp_path / "processed"
     assert check(data_dir).stderr.startswith(f"error: no folder {data_dir}; name the folder of processed takes")

@@ -1,34 +1,18 @@
 """create_pairs.py lists the reference's pairs, even if takes lack something, and names faults in one line."""
 
 import re
-import shlex
-import subprocess
-import sys
 import threading
 import zipfile
 
 import numpy as np
-import pytest
 
 import formats.pairs_file
-from common.errors import UserError
 from formats.frame_files import PACK, frames_of, pack_frames
 from formats.masks import encode_mask
 from formats.pairs import Pair, open_pairs
 from formats.pairs_file import listing_path
-from tests.made import ROOT
 from tests.made.golden import GOLDEN_SPLITS, golden
 from tests.made.processed import create_pairs, make_data_set, write_data_set
-
-
-def test_where_no_pairs_are_training_names_a_command_that_works(data_dir):
-    data_dir = data_dir.parent.rename(data_dir.parents[1] / "a set") / "processed"
-    listing_path(data_dir, "val").unlink()
-    with pytest.raises(UserError, match="run `python (.*)`") as error:
-        open_pairs([data_dir], "val", "exo-ego")
-    command = re.search("`python (.*)`", str(error.value))[1]
-    subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT, check=True)
-    assert len(open_pairs([data_dir], "val", "exo-ego"))
 
 
 def test_splits_without_processed_takes_are_passed_over_and_takes_of_two_splits_are_named(tmp_path):
@@ -69,7 +53,7 @@ def test_objects_and_cameras_without_masks_make_no_trouble(tmp_path):
 
 
 def test_takes_are_listed_at_the_same_time_packed_ones_to_the_same_bytes_and_a_damaged_pack_costs_its_take_only(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, capsys
 ):
     data_dir, together = make_data_set(tmp_path, {"train": ["a", "b", "c"]}), threading.Barrier(3)
 
@@ -91,8 +75,8 @@ def test_takes_are_listed_at_the_same_time_packed_ones_to_the_same_bytes_and_a_d
     assert f"error: 1 malformed take left out: {pack} is damaged (" in run.stderr.splitlines()[-1]
     assert open_pairs([data_dir], "train", "ego-exo").store.takes == ["a", "c"]
     pack.write_bytes(whole)
-    with pytest.raises(UserError, match="out of date: take b was left out, and can be read now; run `python data/cre"):
-        open_pairs([data_dir], "train", "ego-exo")
+    assert open_pairs([data_dir], "train", "ego-exo").store.takes == ["a", "b", "c"]
+    assert "out of date: take b was left out, and can be read now; the pairs of" in capsys.readouterr().err
 
 
 def test_a_pack_of_another_program_or_with_a_wrong_directory_costs_its_take_only(tmp_path):
@@ -127,5 +111,4 @@ def test_a_malformed_take_does_not_keep_others_from_being_listed(data_dir):
     assert re.search(f"error: 1 malformed take left out: .*{uid}.* mask counts", run.stderr.splitlines()[-1])
     assert open_pairs([data_dir], "train", "ego-exo").store.takes == [other]
     path.write_text(content)
-    with pytest.raises(UserError, match="has changed"):
-        open_pairs([data_dir], "train", "ego-exo")
+    assert open_pairs([data_dir], "train", "ego-exo").store.takes == [uid, other]

@@ -382,7 +382,9 @@ def test_masks_of_another_annotation_are_not_scored_and_pairs_listed_of_others_a
     listing.touch()
     run(*options(root), "--out", tmp_path / "out")
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: the pairs are listed anew for this run: {listing} cannot be used (")
+    assert line.startswith(f"{listing} cannot be used (") and line.endswith(
+        "; the pairs of val are listed for this run alone"
+    )
 
     raw = json.loads(path.read_text())
     raw["annotations"][uid]["object_masks"]["cup_0"]["cam01"]["annotated_frames"] = [0]

@@ -1,12 +1,16 @@
-"""Masks of pairs are the masks of the annotation files; a pairs file that does not fit these files is refused."""
+"""Masks of pairs are the masks of the annotation files; a pairs file that does not fit these files is made anew."""
 
+import errno
 import json
 import os
+import re
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+import formats.pairs_file
 from common.constants import SETTINGS
 from common.errors import UserError
 from formats.pairs import BOTH, open_pairs
@@ -62,25 +66,36 @@ def names(pairs):
     return [pairs.named(row) for row in range(len(pairs))]
 
 
-def refused(data_dir, match, flags=""):
-    remedy = f"run `python data/create_pairs.py --data_dir {data_dir} --split train{flags}`"
-    with pytest.raises(UserError, match=f"^[^\n]*{match}[^\n]*{remedy}[^\n]*$"):
-        open_pairs([data_dir], "train", "ego-exo")
+@pytest.fixture
+def listed_anew(data_dir, capsys):
+    """Opens the training pairs, which are listed anew for this reason, and written, so that it happens once."""
+
+    def open_twice(reason):
+        capsys.readouterr()
+        pairs, again = (open_pairs([data_dir], "train", "ego-exo") for _ in range(2))
+        [line] = capsys.readouterr().err.splitlines()
+        assert re.fullmatch(f".*{reason}.*; the pairs of train are listed now", line), line
+        assert pairs.digest == again.digest
+        return pairs
+
+    return open_twice
 
 
-def test_a_missing_or_damaged_pairs_file_is_named(data_dir):
+def test_where_no_pairs_are_listed_or_their_file_is_damaged_they_are_listed_anew(data_dir, listed_anew):
     path = listing_path(data_dir, "train")
     data = path.read_bytes()
     at = data.index(b"counts.npy") + 1000
     for damaged in (data[:0], data[: len(data) // 2], b"{}", data[:at] + b"?" + data[at + 1 :]):
         path.write_bytes(damaged)
-        refused(data_dir, "train_pairs.npz cannot be used")
+        listed_anew("train_pairs.npz cannot be used")
+        assert path.read_bytes() == data
     path.unlink()
-    refused(data_dir, "no file .*train_pairs.npz")
+    listed_anew("no file .*train_pairs.npz")
+    assert path.read_bytes() == data
 
 
 @pytest.mark.parametrize("name", ["masks", "counts", "files", "about", "digest"])
-def test_a_pairs_file_with_another_array_is_named(data_dir, name):
+def test_a_pairs_file_with_another_array_is_noticed(data_dir, name, listed_anew):
     path = listing_path(data_dir, "train")
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
@@ -88,56 +103,97 @@ def test_a_pairs_file_with_another_array_is_named(data_dir, name):
     changed.view(np.uint8).flat[-1] ^= 1
     for other in ({}, {name: np.zeros(3)}, {name: arrays[name][1:]}, {name: changed}):
         np.savez(path, **{key: array for key, array in arrays.items() if key != name}, **other)
-        refused(data_dir, "train_pairs.npz cannot be used")
+        listed_anew("train_pairs.npz cannot be used")
 
 
-def test_a_changed_annotation_of_the_same_length_and_a_removed_take_are_noticed_and_a_copied_set_is_not(data_dir):
+def test_a_changed_annotation_of_the_same_length_and_a_removed_take_are_noticed_and_a_copied_set_is_not(
+    data_dir, listed_anew, capsys
+):
     for path in data_dir.glob("*/annotation.json"):
         os.utime(path, (1, 1))
-    assert len(open_pairs([data_dir], "train", "ego-exo")) == 44
+    assert len(open_pairs([data_dir], "train", "ego-exo")) == 44 and capsys.readouterr().err == ""
     path = data_dir / GOLDEN_SPLITS["train"][0] / "annotation.json"
     path.write_text(path.read_text().replace("bread", "bRead"))
-    refused(data_dir, f"out of date: {path} has changed")
+    pairs = listed_anew(f"out of date: {path} has changed")
+    assert "bRead" in "".join(pairs.store.objects)
     path.unlink()
-    refused(data_dir, "annotation.json is gone")
+    assert listed_anew("annotation.json is gone").store.takes == GOLDEN_SPLITS["train"][1:]
 
 
-def test_a_take_that_was_processed_since_is_noticed(data_dir):
+def test_a_take_whose_frames_were_made_anew_is_noticed(tmp_path, capsys):
+    data_dir = make_data_set(tmp_path, {"train": ["a", "b"]})
+    before = open_pairs([data_dir], "train", "ego-exo")
+    take, frame = int(before.take[-1]), int(before.frame[-1])
+    path = data_dir / "b" / "cam02" / f"{frame}.jpg"
+    path.write_bytes(path.read_bytes() + bytes(1))
+    (data_dir / "b" / "annotation.json").touch()  # process_data.py writes it last
+    capsys.readouterr()
+    after = open_pairs([data_dir], "train", "ego-exo")
+    assert f"frame {path} was replaced after its pairs were listed" in capsys.readouterr().err
+    after.store.compare_frames([take])
+
+
+def test_pairs_that_cannot_be_kept_are_listed_for_this_run_alone(data_dir, tmp_path, monkeypatch, capsys):
+    path, other = listing_path(data_dir, "train"), tmp_path / "mine.json"
+    kept = path.read_bytes()
+    other.write_text(json.dumps({"train": GOLDEN_SPLITS["train"][:1]}))
+    assert open_pairs([data_dir], "train", "ego-exo", other).store.takes == GOLDEN_SPLITS["train"][:1]
+    assert capsys.readouterr().err.endswith(f"in {other}; the pairs of train are listed for this run alone\n")
+    assert path.read_bytes() == kept
+    path.unlink()
+    monkeypatch.setattr(formats.pairs_file, "is_writable", lambda folder: False)  # root may write anywhere
+    assert len(open_pairs([data_dir], "train", "ego-exo")) == 44 and not path.exists()
+    assert capsys.readouterr().err == f"no file {path}; the pairs of train are listed for this run alone\n"
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    assert len(open_pairs([data_dir], "train", "ego-exo")) == 44 and not path.exists()
+    assert f"{path} cannot be written (No space left on device)" in capsys.readouterr().err
+    assert create_pairs(data_dir).returncode == 1
+
+
+def test_a_take_that_was_processed_since_is_noticed(data_dir, listed_anew):
     hidden = data_dir / "elsewhere"
     (data_dir / GOLDEN_SPLITS["train"][1]).rename(hidden)
     run = create_pairs(data_dir, "--split", "train")
     assert "1 of 2 takes not processed: 38382b7e" in run.stdout
     assert open_pairs([data_dir], "train", "ego-exo").store.takes == GOLDEN_SPLITS["train"][:1]
     hidden.rename(data_dir / GOLDEN_SPLITS["train"][1])
-    refused(data_dir, "has been processed")
+    assert listed_anew("has been processed").store.takes == GOLDEN_SPLITS["train"]
 
 
-def test_a_set_without_pairs_is_refused(tmp_path):
-    data_dir = write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, {"train": ["uid"]})
+def test_a_set_without_pairs_cannot_be_trained_on(tmp_path):
+    data_dir = write_data_set(tmp_path, {"uid": {"masks": {}, "subsample_idx": []}}, {"train": ["uid"], "val": ["b"]})
     run = create_pairs(data_dir)
     assert run.returncode == 0 and "warning: split train has no pairs: no object" in run.stderr
-    refused(data_dir, "has no pairs")
+    for split, reason in (
+        ("train", "no object in it has masks of a head-worn camera"),
+        ("val", "no file .*/b/annotation"),
+    ):
+        with pytest.raises(UserError, match=f"^{data_dir} has no pairs of {split}: {reason}"):
+            open_pairs([data_dir], split, "ego-exo").check_sets([data_dir], split)
 
 
-def test_takes_that_moved_to_another_split_are_noticed(data_dir, tmp_path):
+def test_takes_that_moved_to_another_split_are_noticed(data_dir, tmp_path, listed_anew, capsys):
     path, moved = data_dir.parent / "split.json", GOLDEN_SPLITS["train"][1]
     content = path.read_text()
     path.write_text(json.dumps({"train": GOLDEN_SPLITS["train"][:1], "val": GOLDEN_SPLITS["val"], "test": [moved]}))
-    refused(data_dir, f"train_pairs.npz is out of date: its takes are not the takes of train in {path}")
+    listed_anew(f"train_pairs.npz is out of date: its takes are not the takes of train in {path}")
     path.write_text(content)
+    listed_anew(f"train_pairs.npz is out of date: its takes are not the takes of train in {path}")
     shutil.copy(listing_path(data_dir, "train"), listing_path(data_dir, "val"))
-    with pytest.raises(UserError, match="val_pairs.npz is out of date: its takes are not the takes of val"):
-        open_pairs([data_dir], "val", "ego-exo")
+    assert open_pairs([data_dir], "val", "ego-exo").store.takes == GOLDEN_SPLITS["val"]
+    assert "val_pairs.npz is out of date: its takes are not the takes of val" in capsys.readouterr().err
     path.unlink()  # with no split there is nothing to compare with
     assert len(open_pairs([data_dir], "train", "ego-exo")) == 44
 
 
-def test_pairs_of_a_split_from_elsewhere_are_compared_with_it(data_dir, tmp_path):
+def test_pairs_of_a_split_from_elsewhere_are_compared_with_it(data_dir, tmp_path, listed_anew):
     path = tmp_path / "my splits.json"
     path.write_text(json.dumps({"train": GOLDEN_SPLITS["train"][:1]}))
     assert create_pairs(data_dir, "--splits_path", path).returncode == 0
     assert open_pairs([data_dir], "train", "ego-exo").store.takes == GOLDEN_SPLITS["train"][:1]
     path.write_text(json.dumps({"train": GOLDEN_SPLITS["train"]}))
-    refused(data_dir, "its takes are not the takes of train in .*my splits.json", f" --splits_path '{path}'")
+    pairs = listed_anew("its takes are not the takes of train in .*my splits.json")
+    assert pairs.store.takes == GOLDEN_SPLITS["train"]
     path.unlink()
-    assert open_pairs([data_dir], "train", "ego-exo").store.takes == GOLDEN_SPLITS["train"][:1]
+    assert open_pairs([data_dir], "train", "ego-exo").store.takes == GOLDEN_SPLITS["train"]

@@ -20,9 +20,9 @@ from common.errors import UserError
 from formats.frame_files import pack_frames
 from formats.geometry import letterbox
 from formats.masks import decode_mask
-from formats.pairs_file import listing_path, write_listing
+from formats.pairs import open_pairs
+from formats.pairs_file import listing_path
 from formats.processed import ProcessedTake, read_frame
-from formats.takes import find_split_path
 from inference import resumable_run
 from model.backbone import mask_to_image, normalize_image
 from model.checkpoint import save_checkpoint
@@ -300,13 +300,13 @@ def test_results_are_never_vouched_for_as_those_of_another_checkpoint(
 def test_the_record_names_the_network_that_predicted_though_its_file_was_replaced(
     checkpoint, other, data_path, whole, tmp_path, monkeypatch
 ):
-    path, list_pairs = Path(shutil.copy(checkpoint, tmp_path / "net.pth")), eval_segswap.open_or_list_pairs
+    path, list_pairs = Path(shutil.copy(checkpoint, tmp_path / "net.pth")), eval_segswap.open_pairs
 
-    def replace_the_file(*given):
+    def replace_the_file(*given, **how):
         shutil.copy(other, path)
-        return list_pairs(*given)
+        return list_pairs(*given, **how)
 
-    monkeypatch.setattr(eval_segswap, "open_or_list_pairs", replace_the_file)
+    monkeypatch.setattr(eval_segswap, "open_pairs", replace_the_file)
     results = run(path, data_path, tmp_path / "out")
     made = json.loads(results.with_name("ego-exo_val_run.json").read_text())["provenance"]
     assert made["checkpoint_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -411,8 +411,11 @@ def test_listed_pairs_and_packed_takes_give_the_same_bytes_and_a_frame_that_was_
     path = listing_path(own_data, "val")
     path.touch()
     assert run(checkpoint, own_data, tmp_path / "unlisted").read_bytes() == whole.read_bytes()
-    assert capsys.readouterr().err.count(f"warning: the pairs are listed anew for this run: {path} cannot be used") == 1
-    write_listing(own_data, "val", find_split_path(own_data))
+    alone = "; the pairs of val are listed for this run alone"
+    assert f"{path} cannot be used (EOFError: " in (said := capsys.readouterr().err) and said.count(alone) == 1
+    assert not path.stat().st_size
+    open_pairs([own_data], "val", "ego-exo")
+    assert path.stat().st_size and "; the pairs of val are listed now\n" in capsys.readouterr().err
     assert run(checkpoint, own_data, tmp_path / "listed").read_bytes() == whole.read_bytes()
     assert "listed" not in capsys.readouterr().err
     pack_frames(own_data / "take-a")
@@ -439,7 +442,7 @@ BAD_INPUT = {
     "--data_path {tmp}/nowhere": "nowhere; name the folder of processed takes",
     "--out_path {data}/split.json/out": "val0/split.json (Not a directory); permit it",
     "--looks 2": "--looks 2: this network looks at whole targets, once; leave --looks out",
-    "--data_path {tmp}/nowhere --splits_path {data}/split.json": "no take of split 'val' can be read",
+    "--data_path {tmp}/nowhere --splits_path {data}/split.json": "nowhere; name the folder of processed takes, or run",
 }
 
 

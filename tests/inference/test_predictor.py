@@ -13,7 +13,7 @@ from common.drawing import write_picture
 from common.errors import UserError
 from common.parallel import init_loader_worker
 from formats.masks import iou
-from formats.pairs import open_or_list_pairs
+from formats.pairs import open_pairs
 from inference.cut_out import cut_out, whole_pixels
 from inference.own_method import OwnMethod
 from inference.predictor import Predictor, as_image, as_mask
@@ -126,7 +126,7 @@ def test_a_spawned_loader_prepares_frames_without_a_network(checkpoint, strong_c
     recipes = [Predictor.load(path, "cpu").recipe for path in (checkpoint, strong_checkpoint)]
     own = tmp_path / "own.py"
     own.write_text(OWN)
-    pairs = open_or_list_pairs(data_path, "val", "ego-exo")
+    pairs = open_pairs([data_path], "val", "ego-exo")
     for recipe in (*recipes, OwnMethod(f"{own}:Method", device=torch.device("cpu"))):
         dataset = Scenes(pairs, pairs.groups("take", "frame"), recipe.prepare)
         assert len(pickle.dumps(dataset)) < 2e4  # a network takes megabytes

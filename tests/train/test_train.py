@@ -176,9 +176,12 @@ def test_two_processes_give_the_losses_of_one_and_so_do_loader_processes(trainin
     run_training(training_set, tmp_path / "one", *flags)
     run_training(training_set, tmp_path / "loaded", *flags, "--num_workers", 2)
     assert losses(tmp_path / "loaded") == losses(tmp_path / "one")
-    process = start_training(warm_python, training_set, tmp_path / "two", *flags, processes=2)
+    unlisted = shutil.copytree(training_set.parent, tmp_path / "set") / training_set.name
+    for path in unlisted.glob("*_pairs.npz"):
+        path.unlink()
+    process = start_training(warm_python, unlisted, tmp_path / "two", *flags, processes=2)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    assert process.returncode == 0 and output.count("; the pairs of train are listed now") == 1, output
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-5)
     for line, other in zip(log_lines(tmp_path / "two", "val"), log_lines(tmp_path / "one", "val"), strict=True):
