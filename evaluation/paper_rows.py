@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     add("figures", type=Path, nargs="+", metavar="JSON", help="metrics.json or comparison.json, one of each setting")
     add("--names", nargs="+", help="names of the results files (default: as compared, or the results' folder)")
     args = parser.parse_args(argv)
-    if missing := [path for path in args.figures if not path.exists()]:  # also a pattern that no file fits
+    missing = [path for path in args.figures if not path.exists()]  # also a pattern that no file fits
+    if missing:
         raise UserError(f"no file {missing[0]}; evaluate.py writes metrics.json, compare.py comparison.json")
     if len(args.figures) != 2:
         remedy = "give one of each setting; compare.py puts several methods into one comparison.json"
